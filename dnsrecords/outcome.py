@@ -1,0 +1,70 @@
+"""What a lookup ends with.  Each class of failure has its own type: they differ in what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from dnsrecords.trust import Trust
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that may speak for the address looked up.
+
+    ``address`` is None if the delegation names it by domain name (``fqdn``)
+    only: enough to verify an initiator, not to find a gateway.  ``keys`` are
+    those of the TXT record, or of the gateway's KEY records if it had none.
+    """
+
+    precedence: int
+    address: IPAddress | None
+    fqdn: str | None
+    keys: tuple[rsa.RSAPublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaysFound:
+    """In the order to be tried: precedence ascending, ties in random order."""
+
+    gateways: tuple[Gateway, ...]
+    ttl: float
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFound:
+    keys: tuple[rsa.RSAPublicKey, ...]
+    ttl: float
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class NothingFound:
+    """The DNS says there is no record; hold this for ``ttl`` seconds (SOA MINIMUM)."""
+
+    ttl: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The DNS said nothing in time."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A record meant for us that can't be read, or an answer that DNSSEC calls bogus: deny."""
+
+    detail: str
+    ttl: float
+
+
+GatewayOutcome = GatewaysFound | NothingFound | Unanswered | Malformed
+KeyOutcome = KeysFound | NothingFound | Unanswered | Malformed

@@ -1,0 +1,11 @@
+"""How far an answer of the DNS can be trusted (RFC 4033 section 5)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Trust(Enum):
+    SECURE = "secure"  # validated by DNSSEC on a trusted path
+    INSECURE = "insecure"  # not signed, or not validated
+    BOGUS = "bogus"  # signed, and the signature does not hold

@@ -1,0 +1,34 @@
+"""The settings of the keying core, one documented value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ike.events import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings of one ``Endpoint``.  Times are seconds.
+
+    ``identity``: None means ID_IPV4_ADDR or ID_IPV6_ADDR of the local address
+    in use (draft section 5.7.1); a string means ID_FQDN (section 6.3).
+    ``profiles``: proposal lists in order of preference, of ``"modern"`` and ``"draft"``.
+    """
+
+    private_key: rsa.RSAPrivateKey = field(repr=False)
+    identity: Identity | None = None
+    profiles: tuple[str, ...] = ("modern", "draft")
+    retransmit_first: float = 0.5
+    retransmit_factor: float = 2.0
+    retransmit_jitter: float = 0.1  # fraction of the interval, both ways
+    retransmit_tries: int = 5  # datagrams in all, the first included
+    channel_lifetime: int = 8 * 3600
+    tunnel_lifetime: int = 3600
+    half_open_limit: int = 1000  # responder exchanges without authenticated peer, in all
+    half_open_per_source: int = 8
+    half_open_timeout: float = 15.0
+    tunnels_per_channel: int = 1000
+    extended_sequence_numbers: bool = True

@@ -1,0 +1,225 @@
+"""What the keying core tells its shell (past tense) and what it is asked for.
+
+All values are frozen.  Handles are opaque integers: ``channel`` names a keying
+channel (phase 1 SA), ``tunnel`` a pair of phase 2 SAs under negotiation or up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+Identity = IPAddress | str
+"""A phase 1 identity: an address, or a domain name without trailing dot (RFC 2407 4.6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportAddress:
+    """One end of a datagram: address and UDP port."""
+
+    address: IPAddress
+    port: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A message on its way out, without UDP header."""
+
+    data: bytes
+    local: TransportAddress
+    remote: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSelector:
+    """One side of a tunnel, as a quick mode ID payload says it.  0 means any protocol, any port."""
+
+    network: IPNetwork
+    protocol: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRequest:
+    """Order to negotiate one tunnel, over a keying channel that exists or is made for it.
+
+    ``peer_keys``: the RSA keys any of which may authenticate the peer; not empty.
+    ``peer_identity``: what the peer must call itself; None means its address.
+    A keying channel is reused only if it was authenticated with one of
+    ``peer_keys`` and runs between the same addresses.
+    """
+
+    local: IPAddress
+    remote: IPAddress
+    local_selector: TrafficSelector
+    remote_selector: TrafficSelector
+    peer_keys: tuple[rsa.RSAPublicKey, ...]
+    peer_identity: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EspSa:
+    """One direction of a tunnel, ready to install (RFC 4303).
+
+    ``spi`` is the receiver's, 256 to 2**32-1.  ``cipher`` is one of
+    ``"aes-gcm-16"``, ``"aes-cbc"``, ``"3des-cbc"``; ``integrity`` is one of
+    ``"hmac-sha2-256-128"``, ``"hmac-sha1-96"``, ``"hmac-md5-96"``, or None with
+    aes-gcm-16, whose ``encryption_key`` ends with the 4 octets of salt (RFC 4106
+    section 8.1).  ``lifetime_seconds`` counts from now; ``lifetime_bytes`` of None is
+    no limit.
+    """
+
+    spi: int
+    source: IPAddress
+    destination: IPAddress
+    source_selector: TrafficSelector
+    destination_selector: TrafficSelector
+    cipher: str
+    encryption_key: bytes = field(repr=False)
+    integrity: str | None
+    integrity_key: bytes = field(repr=False)
+    extended_sequence_numbers: bool
+    lifetime_seconds: int
+    lifetime_bytes: int | None
+
+
+class Failure(Enum):
+    """Why a negotiation ended (RFC 4322 section 3.2.5 keeps these classes apart)."""
+
+    SILENCE = "silence"  # nothing came back
+    REFUSED = "refused"  # phase 1 stood; phase 2 unanswered or refused by an authenticated notify
+    NO_PROPOSAL = "no_proposal"  # phase 1: nothing in common
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_IDENTITY = "wrong_identity"
+    MALFORMED = "malformed"  # the peer broke the protocol
+    LIMIT = "limit"  # our own limit of work under way
+    CANCELLED = "cancelled"  # closed from our side
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSent(Event):
+    """A message was handed to ``datagrams_to_send`` (name ``"MM1"`` .. ``"QM3"``, ``"INFO"``)."""
+
+    channel: int
+    name: str
+    local: TransportAddress
+    remote: TransportAddress
+    size: int
+    retransmission: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """A message of the exchange was accepted in its state."""
+
+    channel: int
+    name: str
+    remote: TransportAddress
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDropped(Event):
+    """Something arrived that was not taken; ``trigger`` names the reason, for counters."""
+
+    trigger: str
+    remote: TransportAddress
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeyNeeded(Event):
+    """We are responder.  Answer with ``provide_peer_keys`` or ``peer_keys_unavailable``.
+
+    Raised when message 5 has shown ``identity``.
+    """
+
+    channel: int
+    identity: Identity
+    remote: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStarted(Event):
+    """We are responder and message 1 was accepted: a key lookup for ``remote`` may begin early."""
+
+    channel: int
+    local: TransportAddress
+    remote: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class KeyingChannelEstablished(Event):
+    """Phase 1 is up, both sides authenticated."""
+
+    channel: int
+    local: TransportAddress
+    remote: TransportAddress
+    identity: Identity
+    key: rsa.RSAPublicKey
+    initiator: bool  # whether we were it
+    proposal: str  # "modern: aes-cbc-256 hmac-sha2-256 modp-3072", for status
+    seconds: float  # from first to last message
+
+
+@dataclass(frozen=True, slots=True)
+class KeyingChannelClosed(Event):
+    channel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelProposed(Event):
+    """We are responder of quick mode.  Answer with ``accept_tunnel`` or ``refuse_tunnel``."""
+
+    tunnel: int
+    channel: int
+    identity: Identity
+    key: rsa.RSAPublicKey
+    local: TransportAddress
+    remote: TransportAddress
+    local_selector: TrafficSelector
+    remote_selector: TrafficSelector
+
+
+@dataclass(frozen=True, slots=True)
+class InboundSaEstablished(Event):
+    """Install this SA, then call ``confirm_inbound``: our reply waits for it (RFC 4322 11.2, 5O)."""
+
+    tunnel: int
+    sa: EspSa
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundSaEstablished(Event):
+    """The tunnel may carry traffic: install this SA and switch to it."""
+
+    tunnel: int
+    sa: EspSa
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelClosed(Event):
+    """Remove both SAs: Delete received, lifetime over, or closed from our side."""
+
+    tunnel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NegotiationFailed(Event):
+    """No tunnel comes of this one."""
+
+    tunnel: int
+    reason: Failure
+    detail: str

@@ -1,0 +1,146 @@
+"""What the gateway wants done: imperative, frozen.  `daemon.Daemon` executes them in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ike.events import Identity, TunnelRequest
+from oegw.datapath.interface import SaKey, SecurityAssociation
+from policy.rule import Scope
+
+IPAddress = IPv4Address | IPv6Address
+
+
+class Verdict(Enum):
+    """What the kernel does with packets of a scope."""
+
+    CLEAR = "clear"  # pass on as they are
+    DENY = "deny"  # drop
+    TUNNEL = "tunnel"  # hand to the datapath
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Base of all commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartLookup(Command):
+    """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
+
+    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
+    """
+
+    lookup: int
+    address: IPAddress
+    with_keys: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StartKeyLookup(Command):
+    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``."""
+
+    lookup: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class CancelLookup(Command):
+    lookup: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartNegotiation(Command):
+    """Order a tunnel from the keying core; ``tunnel`` is our number for it."""
+
+    tunnel: int
+    request: TunnelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidePeerKeys(Command):
+    channel: int
+    keys: tuple[rsa.RSAPublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusePeerKeys(Command):
+    channel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptTunnel(Command):
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseTunnel(Command):
+    tunnel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmInbound(Command):
+    """The inbound SA is in place: the keying core may send its reply."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTunnel(Command):
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSa(Command):
+    tunnel: int
+    sa: SecurityAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSa(Command):
+    key: SaKey
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPolicy(Command):
+    """Put a verdict for ``scope`` into the kernel, for ``lifespan`` seconds (None: until removed).
+
+    ``drop_clear_inbound``: also drop clear packets that arrive from outside for this pair.
+    """
+
+    scope: Scope
+    verdict: Verdict
+    lifespan: float | None
+    drop_clear_inbound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePolicy(Command):
+    """Forget the verdict for ``scope``: its packets are trapped again."""
+
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld(Command):
+    """Let held packets go on, in this order, in clear or into the datapath."""
+
+    packets: tuple[int, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardHeld(Command):
+    packets: tuple[int, ...]
+    trigger: str  # why, for the counter
+
+
+@dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Ask the datapath for the counters of all SAs; answered by ``UsageReported``."""

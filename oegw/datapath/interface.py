@@ -1,0 +1,152 @@
+"""The door of every datapath: what it is given, what it says, what it can do.
+
+The gateway owns these types; `memory`, `userspace` and (later) `xfrm` stand
+behind them and pass the same contract tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Protocol
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+class Direction(Enum):
+    INBOUND = "in"
+    OUTBOUND = "out"
+
+
+class DatapathError(Exception):
+    """A request that the datapath refused; nothing of it remains installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """One side of an SA's traffic; protocol 0 is any, port 0 is any (RFC 4301 4.4.1.1)."""
+
+    network: IPNetwork
+    protocol: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UdpEncapsulation:
+    """ESP in UDP (RFC 3948), ports as seen on the wire by this side."""
+
+    source_port: int = 4500
+    destination_port: int = 4500
+
+
+@dataclass(frozen=True, slots=True)
+class SaKey:
+    """What names an SA: the receiver's SPI and address (RFC 4301 4.1), and our direction."""
+
+    direction: Direction
+    spi: int
+    destination: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityAssociation:
+    """One ESP SA in tunnel mode (RFC 4303), as ``ike.EspSa`` says it plus what is local to us.
+
+    ``source``/``destination`` are the outer addresses, the selectors the inner
+    ones, both in the direction of travel.  ``hard_bytes``/``soft_bytes`` count
+    plaintext; ``replay_window`` is in packets.
+    """
+
+    direction: Direction
+    spi: int
+    source: IPAddress
+    destination: IPAddress
+    source_selector: Selector
+    destination_selector: Selector
+    cipher: str
+    encryption_key: bytes = field(repr=False)
+    integrity: str | None
+    integrity_key: bytes = field(repr=False)
+    extended_sequence_numbers: bool = False
+    replay_window: int = 1024
+    encapsulation: UdpEncapsulation | None = None
+    soft_bytes: int | None = None
+    hard_bytes: int | None = None
+
+    @property
+    def key(self) -> SaKey:
+        return SaKey(self.direction, self.spi, self.destination)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counters of one SA; ``last_used`` is the monotonic time of the last packet, or None."""
+
+    packets: int
+    bytes: int
+    last_used: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What this datapath is and can do, for ``status``."""
+
+    name: str  # "userspace", "kernel", "memory"
+    reason: str  # why it was chosen
+    ciphers: tuple[str, ...]
+    udp_encapsulation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathEvent:
+    """Base of what a datapath reports by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaExpired(DatapathEvent):
+    """A byte or sequence-number limit was reached; after ``hard`` the SA carries nothing more."""
+
+    key: SaKey
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownSpiReceived(DatapathEvent):
+    """An ESP packet for which no SA exists (RFC 4322 3.2.6); unauthenticated, at most 1/s per peer."""
+
+    source: IPAddress
+    destination: IPAddress
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathFailed(DatapathEvent):
+    """The datapath stopped working, and carries nothing: no clear packet leaves."""
+
+    reason: str
+
+
+class Datapath(Protocol):
+    """ESP in tunnel mode.  A replaced outbound SA stays installed until it is removed;
+    of several with the same selectors the newest sends (make before break)."""
+
+    async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
+        """Prepare the datapath.  Raises DatapathError, and then leaves nothing behind."""
+
+    async def close(self) -> None:
+        """Undo ``start``."""
+
+    async def install(self, sa: SecurityAssociation) -> None:
+        """Install one SA.  Returns once packets will be processed.  Raises DatapathError."""
+
+    async def remove(self, key: SaKey) -> Usage | None:
+        """Remove one SA and return its last counters; None if there was none."""
+
+    async def usage(self) -> dict[SaKey, Usage]:
+        """The counters of all SAs."""
+
+    async def counters(self) -> dict[str, int]:
+        """Drops by trigger and totals, e.g. ``{"esp_in_packets": 3, "drop_replay": 1}``."""

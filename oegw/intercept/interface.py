@@ -1,0 +1,91 @@
+"""The door of interception: what is trapped, what is released, what may never leave in clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from oegw.commands import Verdict
+from policy.flow import Flow
+from policy.rule import Scope
+from policy.table import PolicyTable
+
+
+class InterceptError(Exception):
+    """The kernel refused; the message names the command and the kernel's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptSettings:
+    """``outside``: interfaces towards the Internet; packets that would leave by them are subject
+    to the policy.  ``mark_mask`` has exactly two neighbouring bits, ours on every packet.
+    ``tunnel_interface`` is the TUN device of the user-space datapath."""
+
+    outside: tuple[str, ...]
+    tunnel_interface: str
+    mark_mask: int = 0x30000
+    queue: int = 4500
+    queue_length: int = 4096
+    table: str = "oegw"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The three values of our two mark bits, shifted into place."""
+
+    mask: int
+
+    @property
+    def _unit(self) -> int:
+        return self.mask & -self.mask
+
+    @property
+    def trap(self) -> int:
+        """On its way into the queue."""
+        return self._unit
+
+    @property
+    def tunnel(self) -> int:
+        """Routed into the tunnel device."""
+        return self._unit * 2
+
+    @property
+    def own(self) -> int:
+        """Sent by the gateway itself: IKE, ESP, DNS.  Set as SO_MARK, never trapped."""
+        return self._unit * 3
+
+
+TrapListener = Callable[[Flow, int, int], None]
+"""Called with flow, packet number, size in octets."""
+
+
+class Interception(Protocol):
+    """Rules and queue.  ``start`` replaces whatever an earlier run left, in one transaction."""
+
+    async def start(self, table: PolicyTable, listener: TrapListener) -> None:
+        """Install rules, open the queue.  Raises InterceptError, and then leaves the kernel as it was."""
+
+    async def replace_policy(self, table: PolicyTable) -> None:
+        """Install the static rules of a new policy and empty the verdicts, in one transaction,
+        keeping TUNNEL verdicts."""
+
+    async def close(self) -> None:
+        """Remove all but the guard: rules that keep protected traffic from leaving in clear."""
+
+    def install_policy(
+        self, scope: Scope, verdict: Verdict, lifespan: float | None, drop_clear_inbound: bool
+    ) -> None:
+        """Cache a verdict in the kernel.  Raises InterceptError."""
+
+    def remove_policy(self, scope: Scope) -> None:
+        """Forget a verdict; no error if it is gone already."""
+
+    def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
+        """Let packets go on, in this order."""
+
+    def discard(self, packets: tuple[int, ...]) -> None:
+        """Drop packets."""
+
+    def counters(self) -> dict[str, int]:
+        """Packets by fate, read from the kernel: ``{"clear_inbound_dropped": 2, ...}``."""

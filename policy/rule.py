@@ -1,0 +1,85 @@
+"""Rules: which traffic falls in which of the four categories (draft section 1.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from policy.flow import IPNetwork
+
+
+class Category(Enum):
+    """The four categories of draft section 1.1."""
+
+    DENY = "deny"
+    PERMIT = "permit"
+    OPPORTUNISTIC = "opportunistic"
+    CONFIGURED = "configured"
+
+
+class OnFailure(Enum):
+    """What an opportunistic rule does with traffic that can't be encrypted (draft section 1.2)."""
+
+    CLEAR = "clear"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports ``first`` to ``last``, both included, 0 to 65535."""
+
+    first: int = 0
+    last: int = 65535
+
+
+ANY_PORT = PortRange()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the policy.
+
+    ``source`` and ``destination`` are lists of prefixes: the rule stands for
+    each pair of them.  ``None`` means every address of both families.
+    ``origin`` says where the rule was written, for error messages
+    (``"oegw.toml: rule[3]"``).  ``builtin`` marks the exemptions that every
+    gateway has; a rule of the user's with the same selectors replaces one.
+    """
+
+    name: str
+    category: Category
+    source: tuple[IPNetwork, ...] | None = None
+    destination: tuple[IPNetwork, ...] | None = None
+    protocol: int | None = None
+    source_ports: PortRange = ANY_PORT
+    destination_ports: PortRange = ANY_PORT
+    on_failure: OnFailure = OnFailure.CLEAR
+    override: bool = False
+    origin: str = ""
+    builtin: bool = False
+
+    @property
+    def protected(self) -> bool:
+        """Whether traffic of this rule must never leave in clear."""
+        return self.category is Category.CONFIGURED or (
+            self.category is Category.OPPORTUNISTIC and self.on_failure is OnFailure.DROP
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How far an answer holds: every flow inside it gets the same rule."""
+
+    source: IPNetwork
+    destination: IPNetwork
+    protocol: int | None = None
+    source_ports: PortRange = ANY_PORT
+    destination_ports: PortRange = ANY_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer of ``PolicyTable.lookup``."""
+
+    rule: Rule
+    scope: Scope
