@@ -33,11 +33,13 @@ class StartLookup(Command):
     """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
 
     ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
+    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).
     """
 
     lookup: int
     address: IPAddress
     with_keys: bool = True
+    purpose: str = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,3 @@ class ReleaseHeld(Command):
 class DiscardHeld(Command):
     packets: tuple[int, ...]
     trigger: str  # why, for the counter
-
-
-@dataclass(frozen=True, slots=True)
-class QueryUsage(Command):
-    """Ask the datapath for the counters of all SAs; answered by ``UsageReported``."""

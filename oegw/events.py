@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome
-from oegw.datapath.interface import SaKey, Usage
+from oegw.datapath.interface import SaKey
 from policy.flow import Flow
 
 
@@ -56,10 +56,3 @@ class SaInstallFailed(Event):
     tunnel: int
     key: SaKey
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class UsageReported(Event):
-    """The answer to ``QueryUsage``."""
-
-    usage: dict[SaKey, Usage]

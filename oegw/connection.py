@@ -1,0 +1,188 @@
+"""One connection: what a pair of hosts (or of configured networks) has come to.
+
+The rules of this module: every state changes by ``Connection.move``, which
+checks the table; an illegal pair raises and changes nothing; nothing here does
+IO or knows the time except as told.  The states are those of RFC 4322 section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from dnsrecords.outcome import Gateway
+from dnsrecords.trust import Trust
+from oegw.datapath.interface import SaKey
+from policy.flow import Flow, IPNetwork
+from policy.rule import Category, Rule, Scope
+
+
+class State(Enum):
+    NONEXISTENT = "nonexistent"
+    POTENTIAL = "potential"  # looking for a gateway
+    PENDING = "pending"  # negotiating with one
+    KEYED = "keyed"  # a tunnel carries it
+    CLEAR = "clear"  # no tunnel to be had: passes as it is, for a lifespan
+    DENIED = "denied"  # no tunnel to be had, or the records are bad: dropped, for a lifespan
+    EXPIRED = "expired"  # gone; the next packet starts anew
+
+
+class Happening(Enum):
+    LOOKUP_STARTED = "look-up started"
+    GATEWAY_KNOWN = "gateway known"
+    TUNNEL_UP = "tunnel up"
+    TUNNEL_DOWN = "last tunnel down"
+    FELL_BACK_CLEAR = "fell back to clear"
+    FELL_BACK_DENY = "fell back to deny"
+    LIFESPAN_OVER = "lifespan over"
+    FORGOTTEN = "forgotten"  # by the operator, or by a new policy
+
+
+S, H = State, Happening
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (S.NONEXISTENT, H.LOOKUP_STARTED): S.POTENTIAL,  # opportunistic, time point (5B)
+    (S.NONEXISTENT, H.GATEWAY_KNOWN): S.PENDING,  # configured: no look-up needed
+    (S.NONEXISTENT, H.TUNNEL_UP): S.KEYED,  # the peer began
+    (S.NONEXISTENT, H.FELL_BACK_CLEAR): S.CLEAR,  # no look-up possible: private range
+    (S.NONEXISTENT, H.FELL_BACK_DENY): S.DENIED,
+    (S.NONEXISTENT, H.FORGOTTEN): S.EXPIRED,  # the peer began, and the policy changed
+    (S.POTENTIAL, H.GATEWAY_KNOWN): S.PENDING,  # (5C), (5D)
+    (S.POTENTIAL, H.TUNNEL_UP): S.KEYED,  # the peer was faster
+    (S.POTENTIAL, H.FELL_BACK_CLEAR): S.CLEAR,
+    (S.POTENTIAL, H.FELL_BACK_DENY): S.DENIED,
+    (S.POTENTIAL, H.FORGOTTEN): S.EXPIRED,
+    (S.PENDING, H.GATEWAY_KNOWN): S.PENDING,  # the next of several gateways
+    (S.PENDING, H.TUNNEL_UP): S.KEYED,  # (5H)
+    (S.PENDING, H.FELL_BACK_CLEAR): S.CLEAR,
+    (S.PENDING, H.FELL_BACK_DENY): S.DENIED,
+    (S.PENDING, H.FORGOTTEN): S.EXPIRED,
+    (
+        S.KEYED,
+        H.TUNNEL_UP,
+    ): S.KEYED,  # a second tunnel: crossed initiation, or a peer that restarted
+    (S.KEYED, H.TUNNEL_DOWN): S.EXPIRED,
+    (S.KEYED, H.FORGOTTEN): S.EXPIRED,
+    (S.CLEAR, H.TUNNEL_UP): S.KEYED,  # the peer got its gateway meanwhile
+    (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRED,
+    (S.CLEAR, H.FORGOTTEN): S.EXPIRED,
+    (S.DENIED, H.TUNNEL_UP): S.KEYED,
+    (S.DENIED, H.LIFESPAN_OVER): S.EXPIRED,
+    (S.DENIED, H.FORGOTTEN): S.EXPIRED,
+}
+
+
+class IllegalTransition(Exception):  # noqa: N818  (names the fact, not the error class)
+    """Our own misuse: the table has no row for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selectors:
+    """What a tunnel carries, from our side outwards; 0 is any protocol, any port.
+
+    ``port`` is the destination's port in the direction from ``local`` to ``remote``.
+    """
+
+    local: IPNetwork
+    remote: IPNetwork
+    protocol: int = 0
+    local_port: int = 0
+    remote_port: int = 0
+
+    def covers(self, flow: Flow) -> bool:
+        """Whether a packet of ``flow``, outward bound, may enter the tunnel."""
+        return (
+            flow.source.version == self.local.version
+            and flow.source in self.local
+            and flow.destination in self.remote
+            and self.protocol in (0, flow.protocol)
+            and self.local_port in (0, flow.source_port)
+            and self.remote_port in (0, flow.destination_port)
+        )
+
+
+def host_network(address: IPv4Address | IPv6Address) -> IPNetwork:
+    """The /32 or /128 of one address."""
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, 32))
+    return IPv6Network((address, 128))
+
+
+def selectors_for(flow: Flow, rule: Rule) -> Selectors:
+    """What we propose for ``flow`` under ``rule``.
+
+    Opportunistic tunnels are for one pair of hosts (draft section 4.12.1),
+    configured ones for the rule's two networks.  A rule that gives a protocol
+    narrows the tunnel to it, and to a port where the rule gives a single one:
+    an IKEv1 ID can't say a range (RFC 2407 section 4.6.2).
+    """
+    if rule.category is Category.CONFIGURED:
+        assert rule.source is not None
+        assert rule.destination is not None
+        local, remote = next(iter(rule.source)), next(iter(rule.destination))
+    else:
+        local, remote = host_network(flow.source), host_network(flow.destination)
+    if rule.protocol is None:
+        return Selectors(local, remote)
+    source, destination = rule.source_ports, rule.destination_ports
+    return Selectors(
+        local,
+        remote,
+        rule.protocol,
+        source.first if source.first == source.last else 0,
+        destination.first if destination.first == destination.last else 0,
+    )
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """The SAs of one quick mode, as far as they are installed."""
+
+    number: int
+    gateway: IPv4Address | IPv6Address
+    initiator: bool
+    inbound: SaKey | None = None
+    outbound: SaKey | None = None
+    cipher: str = ""
+    up: bool = False
+
+
+@dataclass(slots=True)
+class Connection:
+    """Everything known of one connection.  Times are monotonic seconds."""
+
+    number: int
+    selectors: Selectors
+    rule: Rule
+    created: float
+    state: State = State.NONEXISTENT
+    since: float = 0.0
+    reason: str = ""
+    expires: float | None = None
+    trust: Trust | None = None
+    lookup: int | None = None
+    candidates: list[Gateway] = field(default_factory=list)
+    scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
+    tunnels: dict[int, Tunnel] = field(default_factory=dict)
+
+    def move(self, happening: Happening, now: float, reason: str) -> State:
+        """Change the state by the table; returns the state before.
+
+        Raises IllegalTransition, and then nothing has changed.
+        """
+        try:
+            new = TRANSITIONS[self.state, happening]
+        except KeyError:
+            raise IllegalTransition(f"{self.state.name}: {happening.value}") from None
+        old, self.state, self.since, self.reason = self.state, new, now, reason
+        return old
+
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody waits for a look-up or a negotiation of ours."""
+        return self.state in (State.POTENTIAL, State.PENDING)
+
+    @property
+    def live_tunnel(self) -> Tunnel | None:
+        """The newest tunnel that is up."""
+        return next((t for t in reversed(self.tunnels.values()) if t.up), None)

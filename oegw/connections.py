@@ -1,0 +1,98 @@
+"""The connections that exist, found by number, by tunnel and by packet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from oegw.connection import Connection, Selectors, State, Tunnel, host_network
+from policy.flow import Flow, IPAddress, IPNetwork
+from policy.rule import Rule
+
+
+class ConnectionTable:
+    """Indexes only; it decides nothing.  ``limit`` bounds the number of connections."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._next_number = 1
+        self._by_number: dict[int, Connection] = {}
+        self._by_pair: dict[tuple[IPNetwork, IPNetwork], list[Connection]] = {}
+        self._by_tunnel: dict[int, Connection] = {}
+        self._under_way: Counter[IPAddress] = Counter()
+        self._asking: dict[int, IPAddress] = {}
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_number.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    @property
+    def full(self) -> bool:
+        return len(self._by_number) >= self._limit
+
+    def create(self, selectors: Selectors, rule: Rule, now: float) -> Connection:
+        """A new connection, in state NONEXISTENT."""
+        connection = Connection(self._next_number, selectors, rule, created=now, since=now)
+        self._next_number += 1
+        self._by_number[connection.number] = connection
+        self._by_pair.setdefault((selectors.local, selectors.remote), []).append(connection)
+        return connection
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection that is over."""
+        pair = (connection.selectors.local, connection.selectors.remote)
+        del self._by_number[connection.number]
+        self._by_pair[pair].remove(connection)
+        if not self._by_pair[pair]:
+            del self._by_pair[pair]
+        for tunnel in connection.tunnels:
+            self._by_tunnel.pop(tunnel, None)
+        self.no_longer_under_way(connection)
+
+    def get(self, number: int) -> Connection | None:
+        return self._by_number.get(number)
+
+    def exact(self, selectors: Selectors) -> Connection | None:
+        """The connection with just these selectors."""
+        pair = self._by_pair.get((selectors.local, selectors.remote), ())
+        return next((c for c in pair if c.selectors == selectors), None)
+
+    def for_packet(self, flow: Flow, wanted: Selectors) -> Connection | None:
+        """The connection that a packet belongs to: a keyed one that covers it, else the one
+        with the selectors that its rule asks for."""
+        hosts = (host_network(flow.source), host_network(flow.destination))
+        for pair in dict.fromkeys((hosts, (wanted.local, wanted.remote))):
+            for connection in self._by_pair.get(pair, ()):
+                if connection.state is State.KEYED and connection.selectors.covers(flow):
+                    return connection
+        return self.exact(wanted)
+
+    def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
+        connection.tunnels[tunnel.number] = tunnel
+        self._by_tunnel[tunnel.number] = connection
+
+    def remove_tunnel(self, connection: Connection, number: int) -> Tunnel | None:
+        self._by_tunnel.pop(number, None)
+        return connection.tunnels.pop(number, None)
+
+    def of_tunnel(self, number: int) -> Connection | None:
+        return self._by_tunnel.get(number)
+
+    def set_under_way(self, connection: Connection, source: IPAddress) -> None:
+        """Count a set-up on the account of the inside host that asked for it."""
+        if connection.number not in self._asking:
+            self._asking[connection.number] = source
+            self._under_way[source] += 1
+
+    def no_longer_under_way(self, connection: Connection) -> None:
+        source = self._asking.pop(connection.number, None)
+        if source is not None:
+            self._under_way[source] -= 1
+            if not self._under_way[source]:
+                del self._under_way[source]
+
+    def under_way(self, source: IPAddress) -> int:
+        """How many set-ups this inside host has under way."""
+        return self._under_way[source]

@@ -1,0 +1,241 @@
+"""What the running gateway answers to its operator, over the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from oegw import __version__
+from oegw.config import ConfigError
+from oegw.connection import Connection, State
+from oegw.datapath.interface import DatapathError, SaKey, Usage
+from oegw.environment import UnsuitableBox
+from oegw.intercept.interface import InterceptError
+from policy.errors import PolicyError
+from policy.flow import Flow
+
+if TYPE_CHECKING:
+    from oegw.daemon import Daemon
+
+PROBE_PATIENCE = 90.0  # seconds: longer than all retransmissions to a few silent gateways
+
+Answer = dict[str, Any]
+
+
+class BadRequest(Exception):  # noqa: N818  (it names the fact)
+    """The request can't be understood; the message says which field."""
+
+
+class Console:
+    """Answers one request at a time, each with one or more lines."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def answer(self, request: Answer) -> AsyncIterator[Answer]:
+        """The lines of the answer; the last has ``"done": True``."""
+        try:
+            match request.get("command"):
+                case "status":
+                    yield {**await self._status(), "done": True}
+                case "explain":
+                    yield {**self._explain(_flow(request)), "done": True}
+                case "probe":
+                    async for line in self._probe(_flow(request)):
+                        yield line
+                case "forget":
+                    yield {"forgotten": self._forget(request), "done": True}
+                case "reload":
+                    yield {"notes": await self._daemon.reload(), "done": True}
+                case other:
+                    raise BadRequest(f"no such command: {other!r}")
+        except (BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+            yield {"error": str(error), "done": True}
+        except DatapathError as error:
+            yield {"error": f"datapath: {error}", "done": True}
+
+    async def _status(self) -> Answer:
+        daemon = self._daemon
+        usage = await daemon.datapath.usage()
+        now = time.monotonic()
+        snapshot = daemon.endpoint.snapshot()
+        packets, octets = daemon.gateway.held
+        capability = daemon.capability
+        counters = dict(daemon.trace.counters)
+        counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
+        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": daemon.started,
+            "identity": daemon.settings.gateway.identity,
+            "addresses": [str(a) for a in daemon.environment.addresses],
+            "outside": list(daemon.environment.outside),
+            "datapath": capability and {"name": capability.name, "reason": capability.reason},
+            "interception": {"queue": daemon.interception.queue_kind},
+            "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],
+            "channels": [
+                {
+                    "local": str(c.local.address),
+                    "remote": str(c.remote.address),
+                    "identity": str(c.identity),
+                    "initiator": c.initiator,
+                    "proposal": c.proposal,
+                    "age": round(now - c.established, 3),
+                }
+                for c in snapshot.channels
+            ],
+            "held": {"packets": packets, "bytes": octets},
+            "lookups": daemon.gateway.lookups_under_way,
+            "counters": dict(sorted(counters.items())),
+        }
+
+    def _explain(self, flow: Flow) -> Answer:
+        decision = self._daemon.gateway.table.lookup(flow)
+        connection = self._daemon.gateway.find(flow)
+        return {
+            "rule": decision.rule.name,
+            "category": decision.rule.category.value,
+            "state": connection.state.value if connection else State.NONEXISTENT.value,
+            "reason": connection.reason if connection else "",
+        }
+
+    async def _probe(self, flow: Flow) -> AsyncIterator[Answer]:
+        daemon = self._daemon
+        lines: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(1000)
+
+        def listen(line: Mapping[str, Any]) -> None:
+            if not lines.full():
+                lines.put_nowait(line)
+
+        daemon.trace.listeners.append(listen)
+        started = time.time()
+        deadline = time.monotonic() + PROBE_PATIENCE
+        try:
+            daemon.carry_out(daemon.gateway.probe(flow, time.monotonic()))
+            while True:
+                connection = daemon.gateway.find(flow)
+                over = connection is None or not connection.under_way
+                while not lines.empty():
+                    step = _step(lines.get_nowait(), started)
+                    if step is not None:
+                        yield step
+                if over or time.monotonic() > deadline:
+                    break
+                try:
+                    line = await asyncio.wait_for(lines.get(), deadline - time.monotonic())
+                except TimeoutError:
+                    continue
+                step = _step(line, started)
+                if step is not None:
+                    yield step
+        finally:
+            daemon.trace.listeners.remove(listen)
+        if connection is None:
+            rule = daemon.gateway.table.lookup(flow).rule
+            yield {"done": True, "result": rule.category.value, "reason": f"rule {rule.name!r}"}
+        else:
+            yield {"done": True, "result": connection.state.value, "reason": connection.reason}
+
+    def _forget(self, request: Answer) -> int:
+        text = request.get("destination")
+        try:
+            network = ip_network(str(text), strict=False)
+        except ValueError:
+            raise BadRequest(f"destination: {text!r} is neither an address nor a prefix") from None
+        self._daemon.resolver.forget(network)
+        number, commands = self._daemon.gateway.forget(network, time.monotonic())
+        self._daemon.carry_out(commands)
+        return number
+
+
+_STEPS = {
+    ("dns", "query", "gateway"): "(5B) TXT look-up",
+    ("dns", "answer", "gateway"): "(5C) TXT answer",
+    ("ike", "sent", "MM1"): "(5D) main mode, message 1",
+    ("ike", "received", "MM2"): "(5E1) message 2",
+    ("ike", "sent", "MM3"): "(5E2) message 3",
+    ("ike", "received", "MM4"): "(5E3) message 4",
+    ("ike", "sent", "MM5"): "(5E4) message 5, our identity",
+    ("ike", "received", "MM6"): "(5E5) message 6, the peer's identity",
+    ("ike", "established", ""): "(5E) keying channel established",
+    ("ike", "sent", "QM1"): "(5G1) tunnel proposed",
+    ("ike", "received", "QM2"): "(5G4) tunnel agreed",
+    ("ike", "sent", "QM3"): "(5G4) confirmed",
+    ("sa", "installed", ""): "(5H) security association installed",
+    ("tunnel", "keyed", ""): "(6) tunnel carries traffic",
+    ("connection", "state", ""): "state",
+    ("gateway", "malformed_record", ""): "malformed record",
+    ("gateway", "negotiation_failed", ""): "negotiation failed",
+}
+_UNTOLD = ("time", "category", "event", "purpose", "message")
+
+
+def _step(line: Mapping[str, Any], started: float) -> Answer | None:
+    kind = str(line.get("purpose") or line.get("message") or "")
+    name = _STEPS.get((line["category"], line["event"], kind))
+    if name is None:
+        return None
+    detail = " ".join(f"{k}={v}" for k, v in line.items() if k not in _UNTOLD and v is not None)
+    return {"step": name, "seconds": round(line["time"] - started, 6), "detail": detail}
+
+
+def _flow(request: Answer) -> Flow:
+    def number(field: str, largest: int) -> int | None:
+        value = request.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+            raise BadRequest(f"{field}: {value!r} is not a number from 0 to {largest}")
+        return value
+
+    try:
+        source = ip_address(str(request.get("source")))
+        destination = ip_address(str(request.get("destination")))
+    except ValueError as error:
+        raise BadRequest(f"source, destination: {error}") from None
+    if source.version != destination.version:
+        raise BadRequest("source and destination are of different address families")
+    port = number("destination_port", 65535)
+    if port is None:
+        port = number("port", 65535)
+    return Flow(
+        source,
+        destination,
+        number("protocol", 255) or 0,
+        number("source_port", 65535),
+        port,
+    )
+
+
+def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answer:
+    tunnel = connection.live_tunnel
+    nothing = Usage(0, 0, None)
+    inbound = [usage.get(t.inbound, nothing) for t in connection.tunnels.values() if t.inbound]
+    outbound = [usage.get(t.outbound, nothing) for t in connection.tunnels.values() if t.outbound]
+    selectors = connection.selectors
+    return {
+        "source": str(selectors.local),
+        "destination": str(selectors.remote),
+        "protocol": selectors.protocol or None,
+        "port": selectors.remote_port or None,
+        "state": connection.state.value,
+        "rule": connection.rule.name,
+        "category": connection.rule.category.value,
+        "gateway": str(tunnel.gateway) if tunnel else None,
+        "trust": connection.trust.value if connection.trust else None,
+        "since": round(now - connection.since, 3),
+        "lifespan_left": None if connection.expires is None else round(connection.expires - now, 3),
+        "packets_in": sum(u.packets for u in inbound),
+        "bytes_in": sum(u.bytes for u in inbound),
+        "packets_out": sum(u.packets for u in outbound),
+        "bytes_out": sum(u.bytes for u in outbound),
+        "spi_in": f"{tunnel.inbound.spi:08x}" if tunnel and tunnel.inbound else None,
+        "spi_out": f"{tunnel.outbound.spi:08x}" if tunnel and tunnel.outbound else None,
+        "cipher": tunnel.cipher if tunnel else None,
+        "reason": connection.reason,
+    }

@@ -1,0 +1,432 @@
+"""The asyncio shell around the cores: sockets, timers, tasks, signals.
+
+The pump is always the same: feed the input, drain the keying core's events
+into the gateway, execute the gateway's commands, send the datagrams, re-arm
+one timer.  A command that must wait runs as a task and its answer comes back
+as an event, so an IKE reply never leaves before its SA is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ike.events as keying
+from dnsrecords.lookup import GatewayLookup, KeyLookup
+from dnsrecords.outcome import Unanswered
+from dnsrecords.resolver import Resolver, system_resolvers
+from ike.configuration import Configuration
+from ike.endpoint import Endpoint
+from oegw import commands as do
+from oegw import config
+from oegw import events as happened
+from oegw.console import Console
+from oegw.control import ControlServer
+from oegw.datapath.interface import Capability, DatapathError, DatapathEvent, DatapathFailed
+from oegw.datapath.userspace.datapath import UserspaceDatapath, UserspaceSettings
+from oegw.environment import Environment, UnsuitableBox, survey
+from oegw.gateway import CoordinatorSettings, Gateway
+from oegw.hold import HoldSettings
+from oegw.intercept.interception import NftInterception
+from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.keyingport import KeyingPort
+from oegw.keys import KeyFileError, read_private
+from oegw.trace import JsonTrace
+from policy.builtin import builtin_rules
+from policy.errors import PolicyError
+from policy.flow import Flow
+from policy.table import PolicyTable
+
+
+def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
+    """The user's rules and the exemptions of this box.  Raises PolicyError."""
+    return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+
+
+class Daemon:
+    """One running gateway."""
+
+    def __init__(
+        self, settings: config.Settings, config_path: Path, environment: Environment
+    ) -> None:
+        self.settings = settings
+        self.environment = environment
+        self.started = time.time()
+        self.capability: Capability | None = None
+        self._config_path = config_path
+        self._stopping = asyncio.Event()
+        self._exit_code = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lookups: dict[int, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+        stream = None
+        if settings.gateway.trace is not None:
+            stream = settings.gateway.trace.open("a", encoding="utf-8")
+        self.trace = JsonTrace(stream, time.time)
+        marks = Marks(settings.intercept.mark_mask)
+        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        self.resolver = Resolver(
+            resolvers,
+            timeout=settings.dns.timeout,
+            tries=settings.dns.tries,
+            mark=marks.own,
+            listener=lambda event, fields: self.trace.event("dns", event, **fields),
+        )
+        self.endpoint = Endpoint(
+            Configuration(
+                private_key=read_private(settings.gateway.private_key),
+                identity=settings.gateway.identity,
+                profiles=settings.ike.profiles,
+                retransmit_first=settings.ike.retransmit_first,
+                retransmit_tries=settings.ike.retransmit_tries,
+                channel_lifetime=settings.ike.channel_lifetime,
+                tunnel_lifetime=settings.ike.tunnel_lifetime,
+                half_open_limit=settings.ike.half_open_limit,
+                half_open_per_source=settings.ike.half_open_per_source,
+            ),
+            os.urandom,
+        )
+        hold = settings.intercept
+        self.gateway = Gateway(
+            policy_table(settings, environment),
+            CoordinatorSettings(
+                addresses=environment.addresses,
+                peers=settings.peers,
+                local_reverse=settings.dns.local_reverse,
+                lifespans=settings.lifespans,
+                hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
+                setups_per_source=hold.setups_per_source,
+                udp_encapsulation=settings.datapath.encapsulation == "udp",
+                replay_window=settings.datapath.replay_window,
+            ),
+            self.trace,
+        )
+        self.interception = NftInterception(
+            InterceptSettings(
+                outside=environment.outside,
+                tunnel_interface=settings.datapath.tunnel_interface,
+                mark_mask=hold.mark_mask,
+                queue=hold.queue,
+                local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+            ),
+            self.trace,
+        )
+        self.datapath = UserspaceDatapath(
+            UserspaceSettings(
+                tunnel_interface=settings.datapath.tunnel_interface,
+                mark_mask=hold.mark_mask,
+            )
+        )
+        self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
+        self._control = ControlServer(settings.gateway.control_socket, Console(self).answer)
+
+    # ------------------------------------------------------------ life of it
+
+    async def run(self) -> int:
+        """Start, serve until a signal or a failure, leave; returns the exit code.
+
+        What was started when a start fails is undone; the rules that hold back
+        protected traffic are set first and stay.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            await self._control.start()
+            self.capability = await self.datapath.start(self._datapath_event)
+            await self.interception.start(self.gateway.table, self._packet_trapped)
+            await self._port.open()
+        except (OSError, DatapathError, InterceptError) as error:
+            print(f"oegw: cannot start: {error}", file=sys.stderr)
+            await self._leave()
+            return 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_quietly()))
+        self.trace.event(
+            "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
+            addresses=self.environment.addresses, datapath=self.capability.name,
+        )  # fmt: skip
+        self._pump()
+        await self._stopping.wait()
+        if self._exit_code:
+            return self._exit_code  # a failure: the rules stay as they are, nothing passes
+        self.trace.event("gateway", "stopping")
+        await self._say_goodbye()
+        await self._leave()
+        return 0
+
+    async def _say_goodbye(self) -> None:
+        now = time.monotonic()
+        self._execute(self.gateway.release_all_held())
+        self.endpoint.close(now)
+        while self.endpoint.next_event() is not None:
+            pass  # our own doing: the datapath goes as a whole
+        self._send()
+
+    async def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in (*self._tasks, *self._lookups.values()):
+            task.cancel()
+        await self._port.close()
+        await self.interception.close()
+        await self.datapath.close()
+        await self._control.close()
+
+    def _fail(self, reason: str) -> None:
+        self.trace.event("gateway", "failed", reason=reason)
+        print(f"oegw: {reason}; nothing passes until a restart", file=sys.stderr)
+        self._exit_code = 1
+        self._stopping.set()
+
+    # ---------------------------------------------------------------- inputs
+
+    def _packet_trapped(self, flow: Flow, packet: int, size: int) -> None:
+        self.trace.event(
+            "intercept", "trapped", source=flow.source, destination=flow.destination,
+            protocol=flow.protocol, source_port=flow.source_port,
+            destination_port=flow.destination_port, packet=packet, size=size,
+        )  # fmt: skip
+        self.feed(happened.PacketTrapped(flow, packet, size))
+
+    def _datagram_received(
+        self, data: bytes, local: keying.TransportAddress, remote: keying.TransportAddress
+    ) -> None:
+        self.endpoint.receive_datagram(time.monotonic(), data, local, remote)
+        self._pump()
+
+    def _datapath_event(self, event: DatapathEvent) -> None:
+        if isinstance(event, DatapathFailed):
+            self._fail(f"the datapath failed: {event.reason}")
+        else:
+            self.feed(event)
+
+    def feed(self, event: happened.Event | DatapathEvent) -> None:
+        """Give the gateway one event and do what follows."""
+        self.carry_out(self.gateway.receive(event, time.monotonic()))
+
+    def carry_out(self, commands: list[do.Command]) -> None:
+        """Execute commands and all that follows from them."""
+        self._execute(commands)
+        self._pump()
+
+    def _timer_fired(self) -> None:
+        now = time.monotonic()
+        self.endpoint.handle_timer(now)
+        self._execute(self.gateway.handle_timer(now))
+        self._pump()
+
+    # ------------------------------------------------------------------ pump
+
+    def _pump(self) -> None:
+        while (event := self.endpoint.next_event()) is not None:
+            self._trace_keying(event)
+            self._execute(self.gateway.receive(event, time.monotonic()))
+        self._send()
+        if self._timer is not None:
+            self._timer.cancel()
+        moments = [self.endpoint.next_timer(), self.gateway.next_timer()]
+        due = [m for m in moments if m is not None]
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(min(due), self._timer_fired) if due else None
+
+    def _send(self) -> None:
+        for datagram in self.endpoint.datagrams_to_send():
+            problem = self._port.send(datagram)
+            if problem is not None:
+                self.trace.drop("ike", "not_sent", remote=datagram.remote.address, detail=problem)
+
+    def _execute(self, commands: list[do.Command]) -> None:
+        now = time.monotonic()
+        for command in commands:
+            match command:
+                case do.StartLookup(lookup=number):
+                    self._lookups[number] = self._spawn(self._look_up(command))
+                case do.StartKeyLookup(lookup=number):
+                    self._lookups[number] = self._spawn(self._look_up_keys(command))
+                case do.CancelLookup(lookup=number):
+                    if number in self._lookups:
+                        self._lookups.pop(number).cancel()
+                case do.StartNegotiation(tunnel=number, request=request):
+                    self.endpoint.initiate(now, number, request)
+                case do.ProvidePeerKeys(channel=channel, keys=keys):
+                    self.endpoint.provide_peer_keys(now, channel, keys)
+                case do.RefusePeerKeys(channel=channel, reason=reason):
+                    self.endpoint.peer_keys_unavailable(now, channel, reason)
+                case do.AcceptTunnel(tunnel=number):
+                    self.endpoint.accept_tunnel(now, number)
+                case do.RefuseTunnel(tunnel=number, reason=reason):
+                    self.endpoint.refuse_tunnel(now, number, reason)
+                case do.ConfirmInbound(tunnel=number):
+                    self.endpoint.confirm_inbound(now, number)
+                case do.CloseTunnel(tunnel=number):
+                    self.endpoint.close_tunnel(now, number)
+                case do.InstallSa():
+                    self._spawn(self._install_sa(command))
+                case do.RemoveSa():
+                    self._spawn(self._remove_sa(command))
+                case do.InstallPolicy():
+                    self._install_policy(command)
+                case do.RemovePolicy(scope=scope):
+                    self.interception.remove_policy(scope)
+                case do.ReleaseHeld(packets=packets, verdict=verdict):
+                    self.interception.release(packets, verdict)
+                    self.trace.event("hold", "released", packets=packets, verdict=verdict.value)
+                case do.DiscardHeld(packets=packets, trigger=trigger):
+                    self.interception.discard(packets)
+                    self.trace.drop("hold", trigger, packets=packets)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"internal error: {error!r}")
+
+    # -------------------------------------------------- commands that must wait
+
+    async def _look_up(self, command: do.StartLookup) -> None:
+        lookup = GatewayLookup(
+            command.address, random.SystemRandom().shuffle, with_keys=command.with_keys
+        )
+        outcome = await self.resolver.run(lookup, purpose=command.purpose)
+        self._lookups.pop(command.lookup, None)
+        self.feed(happened.LookupEnded(command.lookup, outcome))
+
+    async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
+        outcome = await self.resolver.run(KeyLookup(command.identity), purpose="peer-key")
+        self._lookups.pop(command.lookup, None)
+        self.feed(happened.KeyLookupEnded(command.lookup, outcome))
+
+    async def _install_sa(self, command: do.InstallSa) -> None:
+        sa = command.sa
+        try:
+            await self.datapath.install(sa)
+        except DatapathError as error:
+            self.feed(happened.SaInstallFailed(command.tunnel, sa.key, str(error)))
+            return
+        self.trace.event(
+            "sa", "installed", direction=sa.direction.value, spi=f"{sa.spi:08x}",
+            source=sa.source, destination=sa.destination, tunnel=command.tunnel,
+        )  # fmt: skip
+        self.feed(happened.SaInstalled(command.tunnel, sa.key))
+
+    async def _remove_sa(self, command: do.RemoveSa) -> None:
+        key = command.key
+        try:
+            usage = await self.datapath.remove(key)
+        except DatapathError as error:
+            self.trace.drop("sa", "remove_failed", spi=f"{key.spi:08x}", detail=str(error))
+            return
+        self.trace.event(
+            "sa", "removed", direction=key.direction.value, spi=f"{key.spi:08x}",
+            packets=usage.packets if usage else 0, bytes=usage.bytes if usage else 0,
+        )  # fmt: skip
+
+    def _install_policy(self, command: do.InstallPolicy) -> None:
+        try:
+            self.interception.install_policy(
+                command.scope, command.verdict, command.lifespan, command.drop_clear_inbound
+            )
+        except InterceptError as error:
+            # Not cached: the next packet of the scope is trapped again and gets the same verdict.
+            self.trace.drop("policy", "not_installed", scope=command.scope, detail=str(error))
+            return
+        self.trace.event(
+            "policy", "installed", source=command.scope.source,
+            destination=command.scope.destination, verdict=command.verdict.value,
+            lifespan=command.lifespan,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- reload
+
+    async def reload(self) -> list[str]:
+        """Read the config again and go over to its policy; tunnels that it wants stay.
+
+        Returns notes for the operator (keys that take effect at a restart only).
+        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError: then
+        nothing has changed.
+        """
+        settings = await asyncio.to_thread(config.load, self._config_path)
+        environment = await asyncio.to_thread(
+            survey, settings.interfaces.outside, settings.gateway.addresses
+        )
+        table = await asyncio.to_thread(policy_table, settings, environment)
+        notes = [
+            f"[{name}] changed: takes effect at the next restart"
+            for name in ("gateway", "interfaces", "dns", "ike", "datapath", "intercept")
+            if getattr(settings, name) != getattr(self.settings, name)
+        ]
+        await self.interception.replace_policy(table)
+        self.settings = settings
+        self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
+        self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
+        return notes
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except (config.ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+            self.trace.event("gateway", "reload_failed", detail=str(error))
+            print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
+
+    def _trace_keying(self, event: keying.Event) -> None:
+        match event:
+            case keying.MessageSent():
+                self.trace.event(
+                    "ike", "sent", message=event.name, channel=event.channel,
+                    local=event.local.address, remote=event.remote.address, size=event.size,
+                    retransmission=event.retransmission,
+                )  # fmt: skip
+            case keying.MessageReceived():
+                self.trace.event(
+                    "ike", "received", message=event.name, channel=event.channel,
+                    remote=event.remote.address, size=event.size,
+                )  # fmt: skip
+            case keying.MessageDropped():
+                self.trace.drop(
+                    "ike", event.trigger, remote=event.remote.address, detail=event.detail
+                )
+            case keying.KeyingChannelEstablished():
+                self.trace.event(
+                    "ike", "established", channel=event.channel, local=event.local.address,
+                    remote=event.remote.address, identity=event.identity,
+                    initiator=event.initiator, proposal=event.proposal,
+                    seconds=round(event.seconds, 6),
+                )  # fmt: skip
+            case keying.KeyingChannelClosed():
+                self.trace.event("ike", "closed", channel=event.channel, reason=event.reason)
+            case keying.TunnelProposed():
+                self.trace.event(
+                    "tunnel", "proposed", tunnel=event.tunnel, identity=event.identity,
+                    local=event.local_selector.network, remote=event.remote_selector.network,
+                )  # fmt: skip
+
+
+def run(settings: config.Settings, config_path: Path) -> int:
+    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
+
+    async def serve() -> int:
+        daemon = Daemon(settings, config_path, environment)
+        return await daemon.run()
+
+    try:
+        environment = survey(settings.interfaces.outside, settings.gateway.addresses)
+        with suppress(KeyboardInterrupt):
+            return asyncio.run(serve())
+    except (UnsuitableBox, PolicyError, KeyFileError, OSError) as error:
+        print(f"oegw: cannot start: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,86 @@
+"""What the box is like: interfaces, addresses, attached networks (pyroute2, read only)."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+
+from pyroute2 import IPRoute
+
+from policy.flow import IPAddress, IPNetwork
+
+_SCOPE_UNIVERSE = 0  # rtnetlink(7): addresses valid everywhere
+
+
+class UnsuitableBox(Exception):  # noqa: N818  (it names the fact)
+    """The box lacks what the gateway needs; the message says what, and the key that mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """``addresses``: the outer address of each family; ``own``: every address of the box;
+    ``attached``: the networks on its links."""
+
+    outside: tuple[str, ...]
+    addresses: tuple[IPAddress, ...]
+    own: frozenset[IPAddress]
+    attached: tuple[IPNetwork, ...]
+
+
+def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Environment:
+    """Read the box's state; empty arguments are found out.
+
+    Outside interfaces are those with a default route, outer addresses the
+    first global one of each family on them.  Raises UnsuitableBox.
+    """
+    with IPRoute() as ipr:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
+        on_links = [
+            (names[a["index"]], a["scope"], ip_interface(f"{_address_of(a)}/{a['prefixlen']}"))
+            for a in ipr.get_addr()
+        ]
+        if not outside:
+            found = {
+                names[index]
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for route in ipr.get_default_routes(family=family)
+                if (index := route.get_attr("RTA_OIF")) is not None
+            }
+            outside = tuple(sorted(found))
+    if not outside:
+        raise UnsuitableBox(
+            "no interface has a default route: name the outer ones in interfaces.outside"
+        )
+    for name in outside:
+        if name not in names.values():
+            raise UnsuitableBox(f"interfaces.outside: there is no interface {name!r}")
+    own = frozenset(i.ip for _, _, i in on_links)
+    if not addresses:
+        for version in (4, 6):
+            candidates = [
+                i.ip
+                for name, scope, i in on_links
+                if name in outside and scope == _SCOPE_UNIVERSE and i.version == version
+            ]
+            addresses += tuple(candidates[:1])
+    if not addresses:
+        raise UnsuitableBox(f"no global address on {', '.join(outside)}: give gateway.addresses")
+    for address in addresses:
+        if address not in own:
+            raise UnsuitableBox(f"gateway.addresses: {address} is not an address of this box")
+    attached = tuple(
+        dict.fromkeys(
+            i.network
+            for _, _, i in on_links
+            if not i.ip.is_loopback
+            and not i.ip.is_link_local
+            and i.network.prefixlen < i.network.max_prefixlen
+        )
+    )
+    return Environment(outside, addresses, own, attached)
+
+
+def _address_of(message: dict[str, object]) -> str:
+    get = message.get_attr  # type: ignore[attr-defined]  # a pyroute2 nlmsg
+    return str(ip_address(get("IFA_LOCAL") or get("IFA_ADDRESS")))

@@ -1,0 +1,127 @@
+"""The responder's view: may this stranger speak for that client (draft sections 4.9 and 4.12.2)?
+
+Pure decisions over values; `gateway.Gateway` asks and acts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from dnsrecords.outcome import Gateway
+from ike.events import Identity, TrafficSelector, TunnelProposed
+from oegw.connection import Selectors
+from policy.flow import Flow, IPAddress
+from policy.rule import Category, Rule
+from policy.table import PolicyTable
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredPeer:
+    """The far side of a configured rule: fixed address, its RSA key, what it calls itself.
+
+    ``identity`` of None means its address.
+    """
+
+    address: IPAddress
+    key: rsa.RSAPublicKey
+    identity: Identity | None = None
+
+    @property
+    def expected_identity(self) -> Identity:
+        return self.address if self.identity is None else self.identity
+
+
+class Refusal(Exception):  # noqa: N818  (it is an answer to the peer, not an error of ours)
+    """Why a proposed tunnel is refused."""
+
+
+def same_key(one: rsa.RSAPublicKey, other: rsa.RSAPublicKey) -> bool:
+    """Whether two RSA keys are the same numbers."""
+    return one.public_numbers() == other.public_numbers()
+
+
+def proposed_selectors(event: TunnelProposed) -> Selectors:
+    """The proposal, seen from our side outwards.  Raises Refusal if the two IDs disagree."""
+    local, remote = event.local_selector, event.remote_selector
+    if local.network.version != remote.network.version:
+        raise Refusal("the two sides are of different address families")
+    if local.protocol != remote.protocol:
+        raise Refusal("the two sides name different protocols")
+    return Selectors(local.network, remote.network, local.protocol, local.port, remote.port)
+
+
+def configured_rule(
+    event: TunnelProposed,
+    selectors: Selectors,
+    table: PolicyTable,
+    peers: dict[str, ConfiguredPeer],
+) -> Rule | None:
+    """The configured rule that the proposal fits word for word, if its own peer asks."""
+    for rule in table.rules:
+        if rule.category is not Category.CONFIGURED:
+            continue
+        peer = peers[rule.name]
+        assert rule.source is not None
+        assert rule.destination is not None
+        if (
+            next(iter(rule.source)) == selectors.local
+            and next(iter(rule.destination)) == selectors.remote
+            and (rule.protocol or 0) == selectors.protocol
+            and peer.expected_identity == event.identity
+            and same_key(peer.key, event.key)
+        ):
+            return rule
+    return None
+
+
+def opportunistic_rule(selectors: Selectors, table: PolicyTable) -> Rule:
+    """The opportunistic rule that lets a stranger propose this tunnel.  Raises Refusal.
+
+    A stranger may ask for one pair of hosts only, and never for traffic that
+    a configured, denied or permitted rule claims: an opportunistic peer must
+    not be able to pose as a configured one (RFC 4322 section 12.1).
+    """
+    for side in (selectors.local, selectors.remote):
+        if side.prefixlen != side.max_prefixlen:
+            raise Refusal(f"an opportunistic tunnel is for single hosts, not {side}")
+    source = selectors.local.network_address
+    destination = selectors.remote.network_address
+    if source == destination:
+        raise Refusal("both sides are the same host")
+    flow = Flow(
+        source,
+        destination,
+        selectors.protocol,
+        selectors.local_port or None,
+        selectors.remote_port or None,
+    )
+    rule = table.lookup(flow).rule
+    if rule.category is not Category.OPPORTUNISTIC:
+        raise Refusal(f"our policy for this pair is {rule.category.value} (rule {rule.name!r})")
+    return rule
+
+
+def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
+    """Whether the tunnel's far host is the gateway itself: then no delegation is needed."""
+    return isinstance(identity, IPv4Address | IPv6Address) and (
+        selector.network.network_address == identity
+    )
+
+
+def delegated(gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey) -> bool:
+    """Whether one of the client's delegations names the gateway, and the key, of phase 1 (4.12.3).
+
+    A delegation without key binds the gateway only; its key was proven by the
+    KEY record of phase 1.
+    """
+    for gateway in gateways:
+        if isinstance(identity, str):
+            named = gateway.fqdn is not None and gateway.fqdn.lower() == identity.lower()
+        else:
+            named = gateway.address == identity
+        if named and (not gateway.keys or any(same_key(key, k) for k in gateway.keys)):
+            return True
+    return False
