@@ -21,7 +21,6 @@ from typing import Any
 
 import ike.events as keying
 from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import Unanswered
 from dnsrecords.resolver import Resolver, system_resolvers
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
