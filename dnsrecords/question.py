@@ -17,7 +17,10 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``name`` is absolute with trailing dot, lower case; ``rdtype`` is "TXT", "KEY", "A", "AAAA"."""
+    """``name`` is absolute with trailing dot, lower case.
+
+    ``rdtype`` is "TXT", "KEY", "A" or "AAAA".
+    """
 
     name: str
     rdtype: str
