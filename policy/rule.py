@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from policy.flow import IPNetwork
+from policy.prefixes import PrefixList
 
 
 class Category(Enum):
@@ -31,6 +32,14 @@ class PortRange:
     first: int = 0
     last: int = 65535
 
+    @property
+    def width(self) -> int:
+        """How many ports these are."""
+        return self.last - self.first + 1
+
+    def overlaps(self, other: PortRange) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
 
 ANY_PORT = PortRange()
 
@@ -48,8 +57,8 @@ class Rule:
 
     name: str
     category: Category
-    source: tuple[IPNetwork, ...] | None = None
-    destination: tuple[IPNetwork, ...] | None = None
+    source: tuple[IPNetwork, ...] | PrefixList | None = None
+    destination: tuple[IPNetwork, ...] | PrefixList | None = None
     protocol: int | None = None
     source_ports: PortRange = ANY_PORT
     destination_ports: PortRange = ANY_PORT
@@ -79,7 +88,13 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer of ``PolicyTable.lookup``."""
+    """The answer of ``PolicyTable.lookup``.
+
+    ``cacheable`` is false where the packet showed no ports and the answer
+    depends on them: the verdict is for this packet, and flows that show their
+    ports may get another one.
+    """
 
     rule: Rule
     scope: Scope
+    cacheable: bool = True
