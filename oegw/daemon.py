@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.console import Console
-from oegw.control import ControlServer
+from oegw.control import ControlError, ControlServer
 from oegw.datapath.interface import Capability, DatapathError, DatapathEvent, DatapathFailed
 from oegw.datapath.userspace.datapath import UserspaceDatapath, UserspaceSettings
 from oegw.environment import Environment, UnsuitableBox, survey
@@ -133,19 +133,35 @@ class Daemon:
     async def run(self) -> int:
         """Start, serve until a signal or a failure, leave; returns the exit code.
 
-        What was started when a start fails is undone; the rules that hold back
-        protected traffic are set first and stay.
+        A start that fails undoes what it did, and nothing else: rules that an
+        earlier run left to hold back protected traffic stay.
         """
+        async with AsyncExitStack() as undo:
+            try:
+                await self._start(undo)
+            except (ControlError, OSError, DatapathError, InterceptError) as error:
+                print(f"oegw: cannot start: {error}", file=sys.stderr)
+                return 1
+            self._pump()
+            await self._stopping.wait()
+            if self._exit_code:
+                undo.pop_all()  # the rules stay as they are: nothing passes until a restart
+                return self._exit_code
+            self.trace.event("gateway", "stopping")
+            await self._say_goodbye()
+        return 0
+
+    async def _start(self, undo: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            await self._control.start()
-            self.capability = await self.datapath.start(self._datapath_event)
-            await self.interception.start(self.gateway.table, self._packet_trapped)
-            await self._port.open()
-        except (OSError, DatapathError, InterceptError) as error:
-            print(f"oegw: cannot start: {error}", file=sys.stderr)
-            await self._leave()
-            return 1
+        await self._control.start()  # first: it finds out whether another daemon runs
+        undo.push_async_callback(self._control.close)
+        self.capability = await self.datapath.start(self._datapath_event)
+        undo.push_async_callback(self.datapath.close)
+        await self.interception.start(self.gateway.table, self._packet_trapped)
+        undo.push_async_callback(self.interception.close)
+        await self._port.open()
+        undo.push_async_callback(self._port.close)
+        undo.callback(self._end_tasks)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_quietly()))
@@ -153,14 +169,6 @@ class Daemon:
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
         )  # fmt: skip
-        self._pump()
-        await self._stopping.wait()
-        if self._exit_code:
-            return self._exit_code  # a failure: the rules stay as they are, nothing passes
-        self.trace.event("gateway", "stopping")
-        await self._say_goodbye()
-        await self._leave()
-        return 0
 
     async def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -170,15 +178,11 @@ class Daemon:
             pass  # our own doing: the datapath goes as a whole
         self._send()
 
-    async def _leave(self) -> None:
+    def _end_tasks(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
             task.cancel()
-        await self._port.close()
-        await self.interception.close()
-        await self.datapath.close()
-        await self._control.close()
 
     def _fail(self, reason: str) -> None:
         self.trace.event("gateway", "failed", reason=reason)
