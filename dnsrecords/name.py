@@ -23,10 +23,10 @@ def normal_fqdn(text: str) -> str:
     name = text[:-1] if text.endswith(".") else text
     if not 1 <= len(name) <= MAX_NAME:
         raise MalformedName(f"{shown(text)}: a domain name has 1 to {MAX_NAME} characters")
-    name = name.lower()
-    labels = name.split(".")
-    if not all(_LABEL.fullmatch(label) for label in labels):
+    labels = name.lower().split(".")
+    # Some letters become ASCII in lower case, so the test for that comes first.
+    if not name.isascii() or not all(_LABEL.fullmatch(label) for label in labels):
         raise MalformedName(f"{shown(text)} is not a domain name")
     if labels[-1].isdigit():
         raise MalformedName(f"{shown(text)} ends like an address, not like a domain name")
-    return name
+    return ".".join(labels)
