@@ -1,0 +1,182 @@
+"""Gateways under test: their keys, their configuration, their process, what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lablib.errors import LabError
+from lablib.run import Process, Run
+from lablib.topology import Topology
+from lablib.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMAND = ROOT / ".venv" / "bin" / "oegw"
+ANSWER_SECONDS = 5.0
+START_SECONDS = 15.0
+
+
+def ask(path: Path, command: str, **arguments: Any) -> dict[str, Any]:
+    """Put one request to a control socket; returns the fields of all lines of the answer.
+
+    Raises LabError if the gateway says that it failed, OSError if it is not there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(str(path))
+        connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        answer: dict[str, Any] = {}
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                answer.update(json.loads(line))
+                if answer.get("done"):
+                    break
+    if not answer.get("done"):
+        raise LabError(f"{path.name}: {command}: no complete answer")
+    if "error" in answer:
+        raise LabError(f"{path.name}: {command}: {answer['error']}")
+    return answer
+
+
+@dataclass(slots=True)
+class Keys:
+    """The key pair of a gateway and the records that publish it."""
+
+    gateway: str
+    path: Path
+    records: list[str]
+
+    @property
+    def public(self) -> str:
+        """The public key as configurations have it: 0s and base64."""
+        for record in self.records:
+            found = re.search(r"\sKEY\s+(?:0x4200|16896)\s+4\s+1\s+(.*)", record, re.DOTALL)
+            if found:
+                return "0s" + re.sub(r"[\s()]", "", found[1])
+        raise LabError(f"{self.gateway}: oegw dns-records printed no KEY record")
+
+
+class Oegw:
+    """The installed command, run beside the lab (not inside a namespace) to its end."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        if not COMMAND.exists():
+            raise LabError("oegw is not installed: netns-lab/setup runtime lab")
+
+    def begin_keygen(self, gateway: str, bits: int) -> Process:
+        path = self._run.directory / f"{gateway}.pem"
+        arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
+        return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
+
+    def begin_records(self, gateway: str, address: str, clients: list[str], name: str) -> Process:
+        key = self._run.directory / f"{gateway}.pem"
+        arguments = ["dns-records", "--key", str(key), "--gateway", address]
+        for client in clients:
+            arguments += ["--client", client]
+        return self._run.start(name, None, [str(COMMAND), *arguments])
+
+    def finish(self, process: Process) -> str:
+        """Wait for a command.  Raises LabError with what it said if it failed."""
+        wait_until(process.name, lambda: not process.running, 60.0)
+        assert process.popen is not None
+        self._run.processes.remove(process)
+        self._run.save()
+        if process.popen.returncode:
+            raise LabError(f"{process.name}: {process.text().strip()}")
+        return process.text()
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway of a run."""
+
+    name: str
+    run: Run
+    configuration: Path
+    process: Process | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.run.directory / f"{self.name}.sock"
+
+    @property
+    def trace(self) -> Path:
+        return self.run.directory / f"{self.name}.jsonl"
+
+    def begin(self) -> None:
+        """Start the process; ``ready`` waits until it works."""
+        self.process = self.run.start(
+            f"oegw-{self.name}",
+            self.name,
+            [str(COMMAND), "run", "--config", str(self.configuration)],
+        )
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until the control socket of this very process answers."""
+        process = self.process
+        assert process is not None
+
+        def answers() -> dict[str, Any] | None:
+            if not process.running:
+                raise LabError(f"gateway {self.name} ended too early; it said:\n{process.text()}")
+            try:
+                status = self.status()
+            except OSError:
+                return None
+            return status if status.get("pid") == process.pid else None
+
+        status = wait_until(f"gateway {self.name} answering", answers, START_SECONDS)
+        assert status is not None
+        return status
+
+    def status(self) -> dict[str, Any]:
+        return ask(self.socket, "status")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of its trace so far, of all its lives in this run."""
+        if not self.trace.exists():
+            return []
+        lines = self.trace.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.end(signal.SIGTERM, 10.0)
+            self._forget()
+
+    def kill(self) -> None:
+        """End it without a chance to clean up, as a crash would."""
+        assert self.process is not None
+        process = self.process
+        process.send(signal.SIGKILL)
+        wait_until(f"end of {self.name}", lambda: not process.running, 5.0)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.process in self.run.processes:
+            self.run.processes.remove(self.process)
+            self.run.save()
+        self.process = None
+
+
+def write_configuration(
+    run: Run, topology: Topology, name: str, template: Path, keys: dict[str, Keys]
+) -> Gateway:
+    """Fill in ``$RUN`` (the run directory), ``$NAME``, and ``$SG_B_KEY`` etc. (public keys)."""
+    gateway = Gateway(name, run, run.directory / f"{name}.toml")
+    values = {"RUN": str(run.directory), "NAME": name}
+    for owner, pair in keys.items():
+        values[owner.upper().replace("-", "_") + "_KEY"] = pair.public
+    topology.host(name)
+    try:
+        gateway.configuration.write_text(Template(template.read_text()).substitute(values))
+    except (KeyError, ValueError) as error:
+        raise LabError(f"{template}: placeholder {error}") from error
+    return gateway

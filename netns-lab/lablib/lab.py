@@ -1,0 +1,113 @@
+"""The lab of one scenario: topology, name service, keys, gateways and captures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lablib import dns, gateway, network, topology
+from lablib.capture import Capture
+from lablib.gateway import Gateway, Keys, Oegw
+from lablib.pcap import Packet
+from lablib.run import Run
+from lablib.scenario import HOME, Scenario
+from lablib.topology import IPAddress, Topology
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Lab:
+    """What is up, and where to find it."""
+
+    run: Run
+    topology: Topology
+    scenario: Scenario
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    captures: dict[str, Capture] = field(default_factory=dict)
+    captured: dict[str, list[Packet]] = field(default_factory=dict)
+
+    def address(self, name: str) -> IPAddress:
+        """The address of a host, of the scenario's family."""
+        return self.topology.address(name, self.scenario.family)
+
+    def start_captures(self) -> None:
+        for link in self.scenario.links:
+            self.captures[link] = Capture.begin(self.run, self.topology, link)
+        for capture in self.captures.values():
+            capture.ready()
+
+    def end_captures(self) -> None:
+        """Read all captures into ``captured``; does nothing the second time."""
+        for link, capture in self.captures.items():
+            if link not in self.captured:
+                self.captured[link] = capture.end()
+
+
+def load_topology() -> Topology:
+    return topology.load(HOME / "topology.toml")
+
+
+def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, gateway.Process]) -> dict[str, Keys]:
+    """Keys and records of all gateways, made side by side."""
+    for process in keygens.values():
+        oegw.finish(process)
+    clients = {name: list[str]() for name in keygens}
+    for entry in lab.scenario.records:
+        clients[entry.gateway] += entry.clients
+    asked = {}
+    for name in keygens:
+        for family in (4, 6):
+            who = [str(lab.topology.address(client, family)) for client in clients[name]]
+            outer = str(lab.topology.address(name, family))
+            asked[name, family] = oegw.begin_records(name, outer, who, f"records-{name}-{family}")
+    keys = {name: Keys(name, lab.run.directory / f"{name}.pem", []) for name in keygens}
+    for (name, _), process in asked.items():
+        keys[name].records += dns.joined(oegw.finish(process))
+    return keys
+
+
+def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
+    """Build everything that the scenario needs, up to working gateways and captures.
+
+    Whatever happens, ``run.close`` undoes it.
+    """
+    started = time.monotonic()
+    lab = Lab(run, load_topology(), scenario)
+    oegw = Oegw(run) if with_gateways else None
+    publishers = {entry.gateway for entry in scenario.records} | set(scenario.gateways)
+    keygens = {name: oegw.begin_keygen(name, scenario.bits) for name in sorted(publishers) if oegw}
+    resolvers = {scenario.resolver: "127.0.0.1"} if scenario.resolver else {}
+    network.build(run, lab.topology, resolvers)
+    say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
+
+    keys = _publish(oegw, lab, keygens) if oegw else {}
+    wanted = [
+        record
+        for name, pair in keys.items()
+        for record in pair.records
+        if any(entry.gateway == name for entry in scenario.records)
+    ]
+    additions = wanted + dns.joined(scenario.additions)
+    dns.start(run, lab.topology, dns.write_zones(run, lab.topology, HOME / "zones", additions))
+    if scenario.resolver:
+        own = dns.start_resolver(
+            run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
+        )
+        own.await_text("start of service")
+    say(f"keys, zones, nsd and unbound: {time.monotonic() - started:.2f} s")
+
+    lab.start_captures()
+    if oegw:
+        for name in scenario.gateways:
+            template: Path = scenario.directory / f"{name}.toml"
+            lab.gateways[name] = gateway.write_configuration(
+                run, lab.topology, name, template, keys
+            )
+            lab.gateways[name].begin()
+        for one in lab.gateways.values():
+            one.ready()
+        say(f"gateways {', '.join(lab.gateways)}: {time.monotonic() - started:.2f} s")
+    return lab

@@ -1,0 +1,144 @@
+"""Builds the topology: one namespace a host, one more with a bridge for each link.
+
+Every command runs inside the lab's own namespaces: the root namespace never
+sees an interface or a route of the lab.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from lablib.errors import LabError
+from lablib.run import Run
+from lablib.topology import Host, Interface, Topology, twin_address, twin_network
+
+CABLES = "cables"  # the namespace of the bridges that stand for the links
+
+
+def port_name(host: Host, interface: Interface) -> str:
+    """The name of the far end of an interface, in the namespace of the links."""
+    return f"{host.name}.{interface.name}"
+
+
+def sysctls(forwarding: bool, ipv6: bool = True) -> list[str]:
+    """Settings of a namespace, made before it has interfaces, because these copy `default`."""
+    settings = [f"net.ipv4.ip_forward={int(forwarding)}"]
+    for which in ("all", "default"):
+        settings += [
+            f"net.ipv4.conf.{which}.rp_filter=0",
+            f"net.ipv4.conf.{which}.send_redirects=0",
+            f"net.ipv4.conf.{which}.accept_redirects=0",
+            f"net.ipv6.conf.{which}.disable_ipv6={int(not ipv6)}",
+            f"net.ipv6.conf.{which}.accept_dad=0",
+            f"net.ipv6.conf.{which}.accept_ra=0",
+            f"net.ipv6.conf.{which}.accept_redirects=0",
+            f"net.ipv6.conf.{which}.router_solicitations=0",
+            f"net.ipv6.conf.{which}.forwarding={int(forwarding)}",
+        ]
+    return settings
+
+
+def cables_batch(run: Run, topology: Topology) -> str:
+    """Bridges and cables, for ``ip -batch`` in the namespace of the links."""
+    lines = []
+    for link in topology.links:
+        lines.append(f"link add {link} type bridge forward_delay 0 mcast_snooping 0")
+        lines.append(f"link set {link} up")
+    for host in topology.hosts.values():
+        for interface in host.interfaces:
+            if not interface.link:
+                continue
+            mac = f"address {interface.mac}" if interface.mac else ""
+            port = port_name(host, interface)
+            lines.append(
+                f"link add {port} type veth peer name {interface.name} {mac} "
+                f"netns {run.namespace(host.name)}"
+            )
+            lines.append(f"link set {port} master {interface.link} up")
+    return "\n".join(lines) + "\n"
+
+
+def host_batch(host: Host) -> str:
+    """Addresses and routes of a host, for ``ip -batch`` in its namespace."""
+    lines = ["link set lo up"]
+    if host.bridge:
+        lines.append(f"link add {host.bridge} type bridge forward_delay 0 mcast_snooping 0")
+        lines.append(f"link set {host.bridge} up")
+    for interface in host.interfaces:
+        for address in interface.all_addresses:
+            nodad = " nodad" if address.version == 6 else ""
+            lines.append(f"address add {address} dev {interface.name}{nodad}")
+        if host.bridge:
+            lines.append(f"link set {interface.name} master {host.bridge}")
+        lines.append(f"link set {interface.name} up")
+    for route in host.routes:
+        lines.append(f"route add {route.to} via {route.via}")
+        lines.append(f"route add {twin_network(route.to)} via {twin_address(route.via)}")
+    return "\n".join(lines) + "\n"
+
+
+def _batch(arguments: list[str], text: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        ["ip", *arguments, "-batch", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(text)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _finish(what: str, process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate(timeout=30)
+    if process.returncode:
+        raise LabError(f"{what}: {output.strip()}")
+
+
+def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
+    """Make all namespaces of ``topology``.
+
+    ``resolvers``: the name server a host asks, by host name; others ask the
+    lab's resolver.  Raises LabError with what ``ip`` said.
+    """
+    if not Path("/etc/resolv.conf").exists():
+        raise LabError("/etc/resolv.conf: not there; `ip netns exec` needs it to put ours over it")
+    names = [*topology.hosts, CABLES]
+    run.namespaces = [run.namespace(name) for name in names]
+    run.save()
+    for host in topology.hosts:
+        directory = Path("/etc/netns") / run.namespace(host)
+        directory.mkdir(parents=True)
+        server = resolvers.get(host, str(topology.address("dns")))
+        (directory / "resolv.conf").write_text(
+            f"nameserver {server}\nsearch {topology.domain}\noptions timeout:2 attempts:2\n"
+        )
+    _finish("namespaces", _batch([], "".join(f"netns add {n}\n" for n in run.namespaces)))
+
+    settings = []
+    for name in names:
+        host = topology.hosts.get(name)
+        values = sysctls(host is not None and host.forwarding, ipv6=name not in (CABLES, "wild"))
+        settings.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", run.namespace(name), "sysctl", "-q", "-w", *values],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for name, process in zip(names, settings, strict=True):
+        _finish(f"settings of {name}", process)
+
+    cables = _batch(["-n", run.namespace(CABLES)], cables_batch(run, topology))
+    _finish("links", cables)
+    batches = [
+        (host.name, _batch(["-n", run.namespace(host.name)], host_batch(host)))
+        for host in topology.hosts.values()
+    ]
+    for name, batch in batches:
+        _finish(f"addresses and routes of {name}", batch)

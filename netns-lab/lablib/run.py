@@ -1,0 +1,210 @@
+"""One run of the lab: its directory, its namespaces and the processes that it started.
+
+All that must be undone is written to ``state.json`` before it is done, so that
+``lab down`` can undo it after the program that did it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lablib.errors import DeadlineMissed, LabError
+from lablib.waiting import wait_until
+
+# A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
+LONGEST_DIRECTORY = 107 - 30
+
+
+def base_directory() -> Path:
+    """Where run directories are made: ``$TMPDIR/oegw-lab``, else ``/run/oegw-lab``."""
+    return Path(os.environ.get("TMPDIR") or "/run") / "oegw-lab"
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+@dataclass(slots=True)
+class Process:
+    """A process that this run started.  ``popen`` is None if another program started it."""
+
+    name: str
+    pid: int
+    ticks: int
+    log: Path
+    popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        if self.popen is not None:
+            return self.popen.poll() is None
+        return start_ticks(self.pid) == self.ticks
+
+    def text(self) -> str:
+        """What it printed so far, both streams."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, only if the process is still the one that was started."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def end(self, first: signal.Signals = signal.SIGTERM, patience: float = 5.0) -> None:
+        """Ask it to end, wait, and kill it if it does not."""
+        self.send(first)
+        try:
+            wait_until(f"end of {self.name}", lambda: not self.running, patience)
+        except DeadlineMissed:
+            self.send(signal.SIGKILL)
+            wait_until(f"end of {self.name}", lambda: not self.running, 5.0)
+
+    def await_text(self, text: str, seconds: float = 10.0) -> None:
+        """Wait until it printed ``text``.  Raises LabError with its output if it ends before."""
+
+        def printed() -> bool:
+            if text in self.text():
+                return True
+            if not self.running:
+                raise LabError(f"{self.name} ended too early; it said:\n{self.text()}")
+            return False
+
+        wait_until(f"{self.name} saying {text!r}", printed, seconds)
+
+
+class Run:
+    """A run by its identifier.  ``create`` makes a new one, ``open`` finds one again."""
+
+    def __init__(self, identifier: str) -> None:
+        if not identifier.isalnum() or len(identifier) > 8:
+            raise LabError(f"a run's identifier is 1 to 8 letters and digits, not {identifier!r}")
+        self.identifier = identifier
+        self.directory = base_directory() / identifier
+        self.namespaces: list[str] = []
+        self.processes: list[Process] = []
+
+    @classmethod
+    def create(cls, identifier: str | None = None) -> Run:
+        """Raises LabError if there is such a run already."""
+        run = cls(identifier or secrets.token_hex(3))
+        if len(str(run.directory)) > LONGEST_DIRECTORY:
+            raise LabError(f"{run.directory}: too long a path for Unix sockets; set TMPDIR")
+        try:
+            run.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise LabError(
+                f"run {run.identifier} is there already: lab --id {run.identifier} down"
+            ) from None
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, identifier: str) -> Run:
+        """Raises LabError if there is no such run."""
+        run = cls(identifier)
+        try:
+            state = json.loads((run.directory / "state.json").read_text())
+        except FileNotFoundError:
+            raise LabError(f"no run {identifier}; `lab up` makes one") from None
+        run.namespaces = state["namespaces"]
+        run.processes = [
+            Process(entry["name"], entry["pid"], entry["ticks"], Path(entry["log"]))
+            for entry in state["processes"]
+        ]
+        return run
+
+    @staticmethod
+    def identifiers() -> list[str]:
+        """Of all runs that left a state behind."""
+        return sorted(path.parent.name for path in base_directory().glob("*/state.json"))
+
+    def save(self) -> None:
+        state = {
+            "namespaces": self.namespaces,
+            "processes": [
+                {"name": p.name, "pid": p.pid, "ticks": p.ticks, "log": str(p.log)}
+                for p in self.processes
+            ],
+        }
+        fresh = self.directory / "state.json.new"
+        fresh.write_text(json.dumps(state, indent=1))
+        fresh.replace(self.directory / "state.json")
+
+    def namespace(self, host: str) -> str:
+        return f"oegw-{self.identifier}-{host}"
+
+    def inside(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs ``argv`` on ``host``."""
+        return ["ip", "netns", "exec", self.namespace(host), *argv]
+
+    def start(self, name: str, host: str | None, argv: Sequence[str]) -> Process:
+        """Start a process on a host (or outside all of them); its output goes to ``NAME.log``."""
+        log = self.directory / f"{name}.log"
+        command = self.inside(host, argv) if host else list(argv)
+        with log.open("ab") as stream:
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,  # Ctrl-C is for us, who then end it in order
+                cwd=self.directory,
+            )
+        process = Process(name, popen.pid, start_ticks(popen.pid) or 0, log, popen)
+        self.processes.append(process)
+        self.save()
+        return process
+
+    def call(
+        self, host: str | None, argv: Sequence[str], seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and return its exit code and output (never raises on code)."""
+        command = self.inside(host, argv) if host else list(argv)
+        try:
+            return subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                cwd=self.directory,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineMissed(f"{' '.join(argv)}: not done within {seconds:g} s") from error
+
+    def close(self, keep_files: bool = False) -> None:
+        """End the processes, last one first, remove the namespaces and, unless kept, the files."""
+        for process in reversed(self.processes):
+            process.end()
+        self.processes.clear()
+        present = {path.name for path in Path("/run/netns").glob(f"oegw-{self.identifier}-*")}
+        batch = "".join(f"netns del {name}\n" for name in self.namespaces if name in present)
+        if batch:
+            subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+        for name in self.namespaces:
+            shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path("/etc/netns").rmdir()
+        self.namespaces.clear()
+        if keep_files:
+            (self.directory / "state.json").unlink()
+        else:
+            shutil.rmtree(self.directory)
+            with contextlib.suppress(OSError):
+                self.directory.parent.rmdir()

@@ -1,0 +1,128 @@
+"""Runs a scenario: puts the lab up, takes the steps, checks the facts, takes it down."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+from lablib import facts, ladder, steps
+from lablib.errors import LabError
+from lablib.lab import Lab, put_up
+from lablib.run import Run
+from lablib.scenario import Scenario
+
+
+def say(line: str) -> None:
+    """To the terminal, at once."""
+    print(line, flush=True)
+
+
+class Report:
+    """One line for each fact, and whether all were true."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def ok(self, title: str, seen: str) -> None:
+        say(f"ok      {title}: {seen}")
+
+    def failed(self, title: str, seen: str) -> None:
+        self.failures += 1
+        say(f"FAILED  {title}: {seen}")
+
+
+def take_steps(lab: Lab, report: Report) -> float:
+    """All steps; stops at the first one that fails.  Returns when the first one began."""
+    stage = steps.Stage(lab)
+    began = time.time()
+    for step in lab.scenario.steps:
+        try:
+            report.ok(steps.title(step), steps.take(stage, step))
+        except (steps.Missed, LabError) as error:
+            report.failed(steps.title(step), str(error))
+            break
+    for process in list(stage.background.values()):
+        process.end()
+    return began
+
+
+def check_facts(lab: Lab, report: Report, wanted: tuple[dict[str, Any], ...]) -> None:
+    for fact in wanted:
+        try:
+            report.ok(facts.title(fact), facts.check(lab, fact))
+        except (steps.Missed, LabError, OSError) as error:
+            report.failed(facts.title(fact), str(error))
+
+
+def show_ladder(lab: Lab, report: Report, began: float) -> None:
+    """Draw the ladder that the scenario asks for; a point that was not seen is a failure."""
+    opportunistic = lab.scenario.ladder == "opportunistic"
+    points = (ladder.opportunistic if opportunistic else ladder.plain)(lab, began)
+    for line in ladder.draw(points, began):
+        say(line)
+    title = f"each point of the ladder of section {'3.2' if opportunistic else '3.1'} was seen"
+    missing = ladder.missing(points)
+    if missing:
+        report.failed(title, "not seen: " + ", ".join(f"({label})" for label in missing))
+    else:
+        report.ok(title, f"{len(points)} points")
+
+
+def check_gateways_alive(lab: Lab, report: Report) -> None:
+    """No gateway may have ended by itself, nor printed a traceback."""
+    for gateway in lab.gateways.values():
+        log = gateway.run.directory / f"oegw-{gateway.name}.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        title = f"gateway {gateway.name} runs and printed no traceback"
+        if "Traceback" in text:
+            report.failed(title, text[-1500:])
+        elif gateway.process is None or not gateway.process.running:
+            report.failed(title, f"it is gone; it said: {text[-500:]}")
+        else:
+            report.ok(title, "so it is")
+
+
+def leave_behind(run: Run) -> None:
+    """Say what a failure leaves for the one who looks for its cause."""
+    say(f"left in {run.directory}:")
+    for path in sorted(run.directory.iterdir()):
+        if path.suffix in (".log", ".jsonl", ".pcap", ".toml") and path.stat().st_size:
+            say(f"  {path.name} ({path.stat().st_size} octets)")
+
+
+def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool = False) -> int:
+    """Exit code: 0 all facts true, 1 not all, 2 the lab could not do it."""
+    started = time.monotonic()
+    run = Run.create(identifier)
+    report = Report()
+    code = 2
+    say(f"{scenario.name}: {scenario.summary}")
+    try:
+        lab = put_up(run, scenario, lambda line: say(f"        {line}"))
+        began = take_steps(lab, report)
+        lab.end_captures()
+        check_facts(lab, report, scenario.facts)
+        check_gateways_alive(lab, report)
+        if scenario.ladder:
+            show_ladder(lab, report, began)
+        code = 1 if report.failures else 0
+    except LabError as error:
+        say(f"FAILED  {error}")
+    finally:
+        finish(run, code != 0, keep)
+    verdicts = ("all as expected", f"{report.failures} not as expected", "could not be run")
+    say(f"{scenario.name}: {verdicts[code]} ({time.monotonic() - started:.1f} s)")
+    return code
+
+
+def finish(run: Run, failed: bool, keep: bool) -> None:
+    """Take the lab down, unless it shall stay; after a failure its files stay."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # taking down takes a second; let it be finished
+    if keep:
+        say(f"kept: lab --id {run.identifier} exec HOST -- CMD; lab --id {run.identifier} down")
+        return
+    run.close(keep_files=failed)
+    if failed:
+        leave_behind(run)

@@ -1,0 +1,80 @@
+"""A scenario: a folder with gateway configurations, zone additions, steps and facts."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lablib.errors import LabError
+
+HOME = Path(__file__).resolve().parent.parent
+SCENARIOS = HOME / "scenarios"
+EXPECTATION = "expect.toml"
+KNOWN = {"summary", "family", "bits", "capture", "resolver", "records", "step", "fact", "ladder"}
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """For whom a gateway's records are published."""
+
+    gateway: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """``expect.toml``, parsed.  Gateways are the hosts that have a configuration in the folder."""
+
+    name: str
+    directory: Path
+    summary: str
+    family: int  # 4 or 6: which addresses host names stand for
+    bits: int  # of the gateways' RSA keys
+    links: tuple[str, ...]  # to capture on
+    resolver: str  # host with a caching resolver of its own; empty: none
+    ladder: str  # "", "plain" or "opportunistic": drawn at the end
+    gateways: tuple[str, ...]
+    records: tuple[Records, ...]
+    additions: str
+    steps: tuple[dict[str, Any], ...] = field(default=())
+    facts: tuple[dict[str, Any], ...] = field(default=())
+
+
+def names() -> list[str]:
+    return sorted(path.parent.name for path in SCENARIOS.glob(f"*/{EXPECTATION}"))
+
+
+def load(name: str) -> Scenario:
+    """Raises LabError if there is no such scenario or its file can't be understood."""
+    directory = SCENARIOS / name
+    path = directory / EXPECTATION
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except FileNotFoundError:
+        raise LabError(f"no scenario {name!r}; there are {', '.join(names())}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise LabError(f"{path}: {error}") from error
+    unknown = set(table) - KNOWN
+    if unknown:
+        raise LabError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
+    additions = directory / "additions.zone"
+    return Scenario(
+        name=name,
+        directory=directory,
+        summary=table["summary"],
+        family=table.get("family", 4),
+        bits=table.get("bits", 2048),
+        links=tuple(table.get("capture", ("as1", "west", "east", "as3"))),
+        resolver=table.get("resolver", ""),
+        ladder=table.get("ladder", ""),
+        gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
+        records=tuple(
+            Records(entry["gateway"], tuple(entry["clients"])) for entry in table.get("records", ())
+        ),
+        additions=additions.read_text() if additions.exists() else "",
+        steps=tuple(table.get("step", ())),
+        facts=tuple(table.get("fact", ())),
+    )

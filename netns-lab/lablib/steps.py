@@ -1,0 +1,324 @@
+"""What happens in a scenario, step by step.  Each step may carry its own expectation.
+
+A step is a table with ``do`` and the arguments of the function of that name
+below.  It returns what was seen, and raises `Missed` if that is not what the
+step expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lablib import forge
+from lablib.errors import LabError
+from lablib.lab import Lab
+from lablib.run import Process
+from lablib.waiting import wait_until
+
+PING_PATTERN = b"oegw clear text!"  # 16 octets, the most that ping repeats
+FILE_LINE = b"oegw lab download, line %012d, %020d\n"
+HTTP_PORT = 8000
+
+
+class Missed(Exception):  # noqa: N818  (it names the fact)
+    """A step or a fact is not as expected; the text says what was seen."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """What the steps of a scenario share: the lab and the processes left running."""
+
+    lab: Lab
+    background: dict[str, Process] = field(default_factory=dict)
+
+
+def check_keys(entry: dict[str, Any], allowed: set[str]) -> None:
+    """Raises LabError for a key that no one reads: most likely a typing error."""
+    unknown = set(entry) - allowed - {"do", "kind", "text"}
+    if unknown:
+        raise LabError(f"{entry.get('do') or entry.get('kind')}: unknown {sorted(unknown)}")
+
+
+def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
+    count, interval = step.get("count", 1), step.get("interval", 0.1)
+    return [
+        "ping", f"-{stage.lab.scenario.family}", "-n", "-O", "-p", PING_PATTERN.hex(),
+        "-i", str(interval), "-W", str(step.get("patience", 2)),
+        *(["-c", str(count)] if count else []),
+        *(["-s", str(step["size"])] if "size" in step else []), step["to"],
+    ]  # fmt: skip
+
+
+def ping(stage: Stage, step: dict[str, Any]) -> str:
+    """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back."""
+    check_keys(step, {"host", "to", "count", "interval", "patience", "answered", "size"})
+    count = step.get("count", 1)
+    result = stage.lab.run.call(step["host"], _ping_command(stage, step), 30 + count)
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", result.stdout)
+    if found is None:
+        raise Missed(f"ping said: {(result.stdout + result.stderr).strip()}")
+    sent, received = int(found[1]), int(found[2])
+    times = re.findall(r"time=([\d.]+) ms", result.stdout)
+    seen = f"{received} of {sent} answered"
+    if times:
+        seen += f", first after {times[0]} ms"
+    if received != step.get("answered", count) or sent != count:
+        raise Missed(seen)
+    return seen
+
+
+def start_ping(stage: Stage, step: dict[str, Any]) -> str:
+    """A ping without end, under ``name``."""
+    check_keys(step, {"host", "to", "interval", "name", "patience"})
+    command = _ping_command(stage, {**step, "count": 0})
+    stage.background[step["name"]] = stage.lab.run.start(step["name"], step["host"], command)
+    return "under way"
+
+
+def _await_lines(stage: Stage, step: dict[str, Any], pattern: str, what: str) -> str:
+    process = stage.background[step["name"]]
+    before, more = len(re.findall(pattern, process.text())), step.get("more", 5)
+
+    def enough() -> bool:
+        if not process.running:
+            raise Missed(f"{process.name} ended: {process.text()[-300:]}")
+        return len(re.findall(pattern, process.text())) >= before + more
+
+    wait_until(f"{more} more {what}", enough, step.get("within", 15))
+    return f"{more} more {what}"
+
+
+def await_answers(stage: Stage, step: dict[str, Any]) -> str:
+    """Wait until a running ping got ``more`` answers, at most ``within`` seconds."""
+    check_keys(step, {"name", "more", "within"})
+    return _await_lines(stage, step, r"bytes from .*icmp_seq=", "answers")
+
+
+def await_losses(stage: Stage, step: dict[str, Any]) -> str:
+    """Wait until a running ping missed ``more`` answers, at most ``within`` seconds."""
+    check_keys(step, {"name", "more", "within"})
+    return _await_lines(stage, step, r"no answer yet for icmp_seq=", "requests without an answer")
+
+
+def stop(stage: Stage, step: dict[str, Any]) -> str:
+    """End a process that runs in the background."""
+    check_keys(step, {"name"})
+    stage.background.pop(step["name"]).end()
+    return "ended"
+
+
+def kill_gateway(stage: Stage, step: dict[str, Any]) -> str:
+    """SIGKILL to the gateway's process."""
+    check_keys(step, {"gateway"})
+    gateway = stage.lab.gateways[step["gateway"]]
+    assert gateway.process is not None
+    pid = gateway.process.pid
+    gateway.kill()
+    return f"SIGKILL to process {pid}"
+
+
+def stop_gateway(stage: Stage, step: dict[str, Any]) -> str:
+    """SIGTERM to the gateway's process; it must leave with exit code 0."""
+    check_keys(step, {"gateway"})
+    gateway = stage.lab.gateways[step["gateway"]]
+    process = gateway.process
+    assert process is not None
+    gateway.stop()
+    assert process.popen is not None
+    code = process.popen.returncode
+    if code:
+        raise Missed(f"exit code {code}; it said: {process.text()[-500:]}")
+    return "exit code 0"
+
+
+def start_gateway(stage: Stage, step: dict[str, Any]) -> str:
+    """Start a gateway again, and wait until it answers."""
+    check_keys(step, {"gateway"})
+    gateway = stage.lab.gateways[step["gateway"]]
+    gateway.begin()
+    return f"process {gateway.ready()['pid']}"
+
+
+def await_state(stage: Stage, step: dict[str, Any]) -> str:
+    """Wait until ``gateway`` has a connection from ``source`` to ``destination`` in ``state``."""
+    check_keys(step, {"gateway", "source", "destination", "state", "within"})
+    gateway = stage.lab.gateways[step["gateway"]]
+    ends = {str(stage.lab.address(step[end])) for end in ("source", "destination")}
+    seen: list[str] = []
+
+    def reached() -> bool:
+        seen[:] = [
+            row["state"].lower()
+            for row in gateway.status()["connections"]
+            if {plain(row["source"]), plain(row["destination"])} == ends
+        ]
+        return step["state"] in seen
+
+    try:
+        wait_until(step["state"], reached, step.get("within", 10))
+    except LabError as error:
+        raise Missed(f"{error}; states seen: {seen}") from error
+    return step["state"]
+
+
+def plain(value: Any) -> str:
+    """A field of a trace or a status as text; a prefix of one address is the address."""
+    text = str(value).lower() if not isinstance(value, str) else value
+    return text.removesuffix("/32").removesuffix("/128")
+
+
+def set_route(stage: Stage, step: dict[str, Any]) -> str:
+    """Change a route of ``host``: ``to`` (a network or "default") by way of ``via``."""
+    check_keys(step, {"host", "to", "via"})
+    result = stage.lab.run.call(
+        step["host"], ["ip", "route", "replace", step["to"], "via", step["via"]]
+    )
+    if result.returncode:
+        raise LabError(f"route of {step['host']}: {result.stderr.strip()}")
+    return f"{step['to']} by way of {step['via']}"
+
+
+def forge_packet(stage: Stage, step: dict[str, Any]) -> str:
+    """Host wild sends ``count`` clear echo requests to the MAC address of ``gateway``.
+
+    They claim to come from ``source`` and go to ``destination``.
+    """
+    check_keys(step, {"gateway", "source", "destination", "count"})
+    lab = stage.lab
+    for interface in lab.topology.host(step["gateway"]).interfaces:
+        if interface.link in ("west", "east"):
+            near = "eth0" if interface.link == "west" else "eth1"
+            arguments = [
+                near,
+                interface.mac,
+                *(str(lab.address(step[end])) for end in ("source", "destination")),
+            ]
+    command = [sys.executable, str(Path(forge.__file__)), *arguments, PING_PATTERN.decode()]
+    for _ in range(step.get("count", 1)):
+        result = lab.run.call("wild", command)
+        if result.returncode:
+            raise LabError(f"forging: {result.stderr}")
+    return f"{step.get('count', 1)} sent"
+
+
+def content(octets: int) -> bytes:
+    """A file of numbered lines, so that any 100 octets of it contain words that can be found."""
+    size = len(FILE_LINE % (0, 0))
+    count = octets // size + 1
+    return b"".join(FILE_LINE % (n, n * 2654435761) for n in range(count))[:octets]
+
+
+def _web_server(stage: Stage, host: str) -> None:
+    name = f"http-{host}"
+    if name in stage.background:
+        return
+    folder = stage.lab.run.directory / name
+    folder.mkdir(exist_ok=True)
+    every = "0.0.0.0" if stage.lab.scenario.family == 4 else "::"  # noqa: S104 (in its namespace)
+    arguments = ["-u", "-m", "http.server", "--bind", every, "--directory", str(folder)]
+    server = stage.lab.run.start(name, host, [sys.executable, *arguments, str(HTTP_PORT)])
+    server.await_text("Serving HTTP")
+    stage.background[name] = server
+
+
+def download(stage: Stage, step: dict[str, Any]) -> str:
+    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared."""
+    check_keys(step, {"host", "from", "bytes", "within"})
+    lab, server = stage.lab, step["from"]
+    _web_server(stage, server)
+    original = content(step.get("bytes", 10_000_000))
+    (lab.run.directory / f"http-{server}" / "file").write_bytes(original)
+    address = lab.address(server)
+    url_host = f"[{address}]" if address.version == 6 else str(address)
+    target = lab.run.directory / f"download-{step['host']}"
+    result = lab.run.call(
+        step["host"],
+        ["curl", "-sS", "--noproxy", "*", "--max-time", str(step.get("within", 30)),
+         "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
+        60,
+    )  # fmt: skip
+    if result.returncode:
+        raise Missed(f"curl: exit code {result.returncode}: {result.stderr.strip()}")
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    if digest != hashlib.sha256(original).hexdigest():
+        raise Missed(f"SHA-256 differs: {target.stat().st_size} octets arrived")
+    seconds = float(result.stdout)
+    rate = len(original) * 8 / seconds / 1e6
+    return (
+        f"{len(original)} octets in {seconds:.2f} s ({rate:.0f} Mbit/s), SHA-256 {digest[:16]}..."
+    )
+
+
+def iperf(stage: Stage, step: dict[str, Any]) -> str:
+    """iperf3 from ``host`` to ``to`` for ``seconds``; with ``reverse`` the server sends."""
+    check_keys(step, {"host", "to", "seconds", "reverse"})
+    lab, name = stage.lab, f"iperf-{step['to']}"
+    if name not in stage.background:
+        server = lab.run.start(name, step["to"], ["iperf3", "-s", "--forceflush"])
+        server.await_text("Server listening")
+        stage.background[name] = server
+    arguments = ["-c", str(lab.address(step["to"])), "-t", str(step.get("seconds", 1)), "-J"]
+    if step.get("reverse"):
+        arguments.append("-R")
+    result = lab.run.call(step["host"], ["iperf3", *arguments], 30)
+    try:
+        report = json.loads(result.stdout)
+        received = report["end"]["sum_received"]["bytes"]
+        rate = report["end"]["sum_received"]["bits_per_second"] / 1e6
+    except (ValueError, KeyError) as error:
+        raise Missed(f"iperf3: exit code {result.returncode}: {result.stdout[:300]}") from error
+    if result.returncode or not received:
+        raise Missed(f"iperf3: {report.get('error')}, {received} octets received")
+    return f"{rate:.0f} Mbit/s, {received} octets"
+
+
+def resolve(stage: Stage, step: dict[str, Any]) -> str:
+    """``host`` asks its resolver for a name; it must get the address of that host."""
+    check_keys(step, {"host", "name"})
+    lab = stage.lab
+    service = "ahostsv4" if lab.scenario.family == 4 else "ahostsv6"
+    result = lab.run.call(step["host"], ["getent", service, step["name"]], 30)
+    found = result.stdout.split()[:1]
+    if found != [str(lab.address(step["name"]))]:
+        raise Missed(f"{step['name']}: {found}")
+    return f"{step['name']} is {found[0]}"
+
+
+STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
+    "ping": ping,
+    "start-ping": start_ping,
+    "await-answers": await_answers,
+    "await-losses": await_losses,
+    "stop": stop,
+    "kill-gateway": kill_gateway,
+    "stop-gateway": stop_gateway,
+    "start-gateway": start_gateway,
+    "await-state": await_state,
+    "set-route": set_route,
+    "forge": forge_packet,
+    "download": download,
+    "iperf": iperf,
+    "resolve": resolve,
+}
+
+
+def title(step: dict[str, Any]) -> str:
+    """One line that says what a step is."""
+    if "text" in step:
+        return str(step["text"])
+    words = [f"{k} {v}" for k, v in step.items() if k != "do"]
+    return f"{step['do']}: {', '.join(words)}"
+
+
+def take(stage: Stage, step: dict[str, Any]) -> str:
+    """Do one step.  Raises Missed, or LabError for a step that can't be done."""
+    if step.get("do") not in STEPS:
+        raise LabError(f"no step {step.get('do')!r}; there are {', '.join(STEPS)}")
+    return STEPS[step["do"]](stage, step)

@@ -1,0 +1,152 @@
+"""The lab's own means of proof: they must fail when there is something to be found."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.lab_commands import LAB, ROOT, lab
+
+BARE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from lablib import facts, lab, runner, scenario, steps
+from lablib.run import Run
+run = Run.create()
+try:
+    built = lab.put_up(run, scenario.load("demo"), print, with_gateways=False)
+    report = runner.Report()
+    runner.take_steps(built, report)
+    built.end_captures()
+    runner.check_facts(built, report, (
+        {"kind": "encrypted", "text": "encrypted", "link": "west"},
+        {"kind": "no-addresses", "text": "addresses", "link": "west", "hosts": ["alice", "bob"]},
+        {"kind": "no-payload", "text": "payload", "link": "west", "but_on": "as1"},
+        {"kind": "housekeeping", "text": "housekeeping", "link": "west", "askers": ["alice"]},
+        {"kind": "packets", "text": "clear", "link": "west", "source": "alice",
+         "destination": "bob", "count": 0},
+    ))
+finally:
+    run.close()
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.netns
+def test_without_gateways_each_claim_of_secrecy_is_found_false() -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", BARE, str(ROOT / "netns-lab")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert any("20 of 20 answered" in line for line in lines), done.stdout + done.stderr
+    for claim in ("encrypted", "addresses", "payload", "housekeeping", "clear"):
+        assert any(line.startswith(f"FAILED  {claim}: ") for line in lines), done.stdout
+
+
+@pytest.mark.lab
+@pytest.mark.netns
+def test_up_exec_and_down_leave_nothing_behind() -> None:
+    code, output = lab("--id", "upping", "up", "--bare")
+    try:
+        assert code == 0, output
+        code, output = lab("--id", "upping", "exec", "alice", "--", "ping", "-4c1", "-W2", "bob")
+        assert code == 0, output
+        code, output = lab("--id", "upping", "up", "--bare")
+        assert code == 2, output
+        assert "there already" in output
+    finally:
+        code, output = lab("--id", "upping", "down")
+    assert code == 0, output
+    assert not list(Path("/run/netns").glob("oegw-upping-*"))
+    assert not list(Path("/etc/netns").glob("oegw-upping-*"))
+    assert lab("--id", "upping", "exec", "alice", "--", "true")[0] == 2
+
+
+@pytest.fixture(scope="module")
+def pcap() -> Iterator[object]:
+    sys.path.insert(0, str(LAB.parent))
+    try:
+        from lablib import pcap
+
+        yield pcap
+    finally:
+        sys.path.remove(str(LAB.parent))
+
+
+def _capture(frames: list[bytes], order: str, nanoseconds: bool) -> bytes:
+    magic, unit = (0xA1B23C4D, 1_000_000_000) if nanoseconds else (0xA1B2C3D4, 1_000_000)
+    octets = struct.pack(order + "IHHIIII", magic, 2, 4, 0, 0, 2048, 1)
+    for number, frame in enumerate(frames):
+        octets += struct.pack(order + "IIII", 1000 + number, unit // 4, len(frame), len(frame))
+        octets += frame
+    return octets
+
+
+def _scapy_frames() -> list[tuple[str, bytes]]:
+    from scapy.all import ARP, DNS, ESP, ICMP, IP, TCP, UDP, Ether, IPv6, Raw
+    from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
+
+    v4 = Ether() / IP(src="192.1.0.65", dst="192.2.0.66")
+    v6 = Ether() / IPv6(src="2001:db8:1::65", dst="2001:db8:2::66")
+    frames = [
+        ("arp", Ether() / ARP()),
+        ("echo request", v4 / ICMP(type=8)),
+        ("echo reply", v4 / ICMP(type=0)),
+        ("icmp", v4 / ICMP(type=3, code=4)),
+        ("esp", v4 / ESP(spi=1, seq=1, data=b"x" * 40)),
+        ("ike", v4 / UDP(sport=500, dport=500) / Raw(b"x")),
+        ("ike", v4 / UDP(sport=40000, dport=4500) / Raw(b"x")),
+        ("dns", v4 / UDP(sport=40000, dport=53) / DNS()),
+        ("tcp", v4 / TCP(sport=80, dport=40000)),
+        ("udp", v4 / UDP(sport=40000, dport=40001)),
+        ("fragment", Ether() / IP(frag=10, proto=17, id=7) / Raw(b"x" * 20)),
+        ("echo request", v6 / ICMPv6EchoRequest()),
+        ("neighbour discovery", v6 / ICMPv6ND_NS()),
+        ("ike", v6 / UDP(sport=500, dport=500) / Raw(b"x")),
+        ("esp", v6 / ESP(spi=1, seq=1, data=b"x" * 40)),
+        ("fragment", v6 / IPv6ExtHdrFragment(offset=10, nh=17, id=9) / Raw(b"x" * 8)),
+    ]
+    return [(kind, bytes(frame)) for kind, frame in frames]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("nanoseconds", [False, True])
+def test_reader_names_packets_made_by_scapy(
+    pcap: object, tmp_path: Path, order: str, nanoseconds: bool
+) -> None:
+    made = _scapy_frames()
+    path = tmp_path / "x.pcap"
+    path.write_bytes(_capture([frame for _, frame in made], order, nanoseconds))
+    read = pcap.packets(path)  # type: ignore[attr-defined]
+    assert [p.kind for p in read] == [kind for kind, _ in made]
+    assert [p.time for p in read] == [1000.25 + n for n in range(len(made))]
+    assert [p.frame for p in read] == [frame for _, frame in made]
+    assert (str(read[1].source), str(read[1].destination)) == ("192.1.0.65", "192.2.0.66")
+
+
+def test_a_later_fragment_has_the_kind_of_its_packet(pcap: object, tmp_path: Path) -> None:
+    from scapy.all import IP, UDP, Ether, Raw, fragment
+
+    whole = (
+        IP(src="192.1.1.4", dst="192.1.1.5", id=3) / UDP(sport=500, dport=500) / Raw(bytes(3000))
+    )
+    path = tmp_path / "x.pcap"
+    frames = [bytes(Ether() / piece) for piece in fragment(whole, 1400)]
+    path.write_bytes(_capture(frames, "<", False))
+    assert [p.kind for p in pcap.packets(path)] == ["ike"] * 3  # type: ignore[attr-defined]
+
+
+def test_a_capture_that_is_cut_off_gives_what_is_whole(pcap: object, tmp_path: Path) -> None:
+    frames = [frame for _, frame in _scapy_frames()]
+    octets = _capture(frames, "<", False)
+    path = tmp_path / "x.pcap"
+    for length in range(24, len(octets), 7):
+        path.write_bytes(octets[:length])
+        read = pcap.packets(path)  # type: ignore[attr-defined]
+        assert [p.frame for p in read] == frames[: len(read)]
