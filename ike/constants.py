@@ -1,0 +1,42 @@
+"""Numbers that hold everywhere in this room.
+
+First what the specifications say, then what we chose, each with its reason.
+"""
+
+from __future__ import annotations
+
+# Specification values.
+
+COOKIE_LENGTH = 8  # RFC 2408 section 3.1
+HEADER_LENGTH = 28  # RFC 2408 section 3.1
+NONCE_SHORTEST = 8  # RFC 2409 section 5
+NONCE_LONGEST = 256
+SPI_LOWEST = 256  # RFC 4303 section 2.1: 1 to 255 are reserved
+DEFAULT_LIFETIME = 28800  # seconds; RFC 2407 section 4.5, when a proposal names none
+DELETE_TRIES = 3  # RFC 4322 section 3.4.2
+DELETE_INTERVAL = 10.0  # seconds; RFC 4322 section 3.4.2
+
+# Our choices.
+
+NONCE_LENGTH = 32  # octets; as long as the key of the strongest PRF here
+MESSAGE_LONGEST = 16384  # octets; far above any honest message, bounds the parser's work
+PAYLOADS_MOST = 64  # per message
+TRANSFORMS_MOST = 256  # per SA payload, of which we look at all
+ATTRIBUTES_MOST = 32  # per transform
+SPIS_MOST = 1024  # per Delete payload
+CANDIDATES_MOST = 3  # rival clear messages that one main mode follows (see v1/main_mode.py)
+DUPLICATES_ANSWERED = 5  # times that one request may be repeated to us and be answered again
+QUICK_MODES_MOST = 64  # under way at once on one channel, as responder
+QUEUE_MOST = 1000  # tunnels waiting for one channel
+INITIATIONS_MOST = 10000  # tunnels that we negotiate at once, in all
+MESSAGE_IDS_MOST = 100000  # remembered per channel; a channel that used them up is closed
+REPLIES_KEPT = 64  # answers to informational exchanges, for duplicates
+LIFETIME_SHORTEST = 60  # seconds; a peer that proposes less gets this
+CHANNEL_REUSE_MARGIN = 30.0  # seconds; a channel with less left is not used for a new tunnel
+QUICK_MODE_LINGER = 30.0  # seconds; how long message 3 can be asked for again
+TRIPLE_DES_BYTES = 1 << 30  # octets under one key: 2**27 blocks, far under 2**32 (Sweet32)
+KEY_PAIRS_KEPT = 2  # per group, made in idle moments
+RSA_SHORTEST = 1024  # bits of a peer's modulus
+RSA_LONGEST = 8192  # bits; verification with more costs too much
+STRIKES_MOST = 2  # wrong signatures until we believe them: the first may be a corrupted message
+DECISION_LONGEST = 60.0  # seconds; a shell that has not answered by then never will

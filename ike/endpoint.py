@@ -1,0 +1,353 @@
+"""The one object that a shell holds: the keying daemon's core, without clock, socket or DNS.
+
+Feed it with ``receive_datagram``, the answers to its questions and ``handle_timer``;
+after each, drain ``next_event`` and ``datagrams_to_send`` and re-arm a timer at
+``next_timer``.  ``now`` is in seconds of any clock that never goes back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ike.configuration import Configuration
+from ike.constants import HEADER_LENGTH, INITIATIONS_MOST, MESSAGE_LONGEST
+from ike.errors import (
+    AggressiveMode,
+    Dropped,
+    ExchangeRefused,
+    HalfOpenSourceLimit,
+    InvalidCookie,
+    InvalidMessageId,
+    LengthMismatch,
+    NoProposalChosen,
+    TruncatedMessage,
+    UnknownCookies,
+    UnknownExchange,
+    UnsupportedVersion,
+    WrongAddress,
+)
+from ike.events import (
+    Datagram,
+    Event,
+    Failure,
+    Identity,
+    MessageDropped,
+    NegotiationFailed,
+    TransportAddress,
+    TunnelRequest,
+)
+from ike.groups import KeyPairStock
+from ike.header import NO_COOKIE, Header
+from ike.identity import normal_identity
+from ike.registry import ExchangeType, NotifyType
+from ike.signer import Signer
+from ike.station import Station
+from ike.v1.directory import Directory
+from ike.v1.informational import clear_refusal
+from ike.v1.opening import ResponderOpening
+from ike.v1.proposals import CHANNEL_SUITES
+from ike.v1.quick_mode import Ends
+from ike.v1.session import Session
+from ike.v1.tunnel import Tunnel
+from ike.wire import Reader
+
+_KNOWN_EXCHANGES = frozenset(
+    (ExchangeType.IDENTITY_PROTECTION, ExchangeType.INFORMATIONAL, ExchangeType.QUICK_MODE)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """One keying channel, for status.  ``established_at`` is None while phase 1 runs."""
+
+    channel: int
+    local: TransportAddress
+    remote: TransportAddress
+    identity: Identity | None
+    initiator: bool
+    proposal: str
+    begun_at: float
+    established_at: float | None
+    tunnels: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """What is there now.
+
+    ``half_open`` counts channels that peers began and have not authenticated,
+    ``half_open_unanswered`` those among them whose source never saw our cookie.
+    ``unknown_handles`` counts calls about what had ended already.
+    """
+
+    channels: tuple[ChannelView, ...]
+    tunnels: int
+    half_open: int
+    half_open_unanswered: int
+    unknown_handles: int
+    dropped: dict[str, int]
+
+
+class Endpoint:
+    """See the module.  Strangers' input never raises; it is counted in ``MessageDropped``."""
+
+    def __init__(self, configuration: Configuration, random_octets: Callable[[int], bytes]) -> None:
+        """``random_octets(n)`` returns n unpredictable octets.
+
+        Raises ``ValueError`` for settings that make no sense.
+        """
+        for profile in configuration.profiles:
+            if profile not in CHANNEL_SUITES:
+                raise ValueError(f"profiles: {profile!r} is none of {sorted(CHANNEL_SUITES)}")
+        if not configuration.profiles:
+            raise ValueError("profiles: at least one is needed")
+        if configuration.identity is not None:
+            identity = normal_identity(configuration.identity)
+            configuration = replace(configuration, identity=identity)
+        stock = KeyPairStock(random_octets)
+        stock.want(CHANNEL_SUITES[configuration.profiles[0]][0].group)
+        signer = Signer(configuration.private_key)
+        self._station = Station(configuration, random_octets, signer, stock)
+        self._directory = Directory(configuration)
+        self._dropped: Counter[str] = Counter()
+        self._unknown_handles = 0
+
+    # Orders.
+
+    def initiate(self, now: float, tunnel: int, request: TunnelRequest) -> None:
+        """Negotiate a tunnel.  It ends in ``OutboundSaEstablished`` or ``NegotiationFailed``.
+
+        ``tunnel``: an even number that is not in use.  Raises ``ValueError`` for our own
+        mistakes: a number that is taken or odd, no key.
+        """
+        if tunnel < 0 or tunnel % 2 or tunnel in self._directory.tunnels:
+            raise ValueError(f"tunnel {tunnel}: not even, or in use")
+        if not request.peer_keys:
+            raise ValueError("peer_keys: at least one is needed")
+        if len(self._directory.tunnels) >= INITIATIONS_MOST and self._too_many_under_way():
+            detail = f"{INITIATIONS_MOST} tunnels under negotiation"
+            self._station.emit(NegotiationFailed(tunnel, Failure.LIMIT, detail))
+            return
+        session = self._channel_for(now, request)
+        ends = Ends(request.local, request.remote, request.local_selector, request.remote_selector)
+        begun = Tunnel(self._station, self._directory, tunnel, ends, session.remote, session, True)
+        session.carry(now, begun)
+
+    def _too_many_under_way(self) -> bool:
+        under_way = sum(not t.established for t in self._directory.tunnels.values())
+        return under_way >= INITIATIONS_MOST
+
+    def _channel_for(self, now: float, request: TunnelRequest) -> Session:
+        """A channel that serves the request, the newest first, or a new one."""
+        for session in reversed(self._directory.between(request.local, request.remote)):
+            if session.serves(request, now):
+                return session
+        return Session.initiate(self._station, self._directory, request, now)
+
+    def provide_peer_keys(
+        self, now: float, channel: int, keys: tuple[rsa.RSAPublicKey, ...]
+    ) -> None:
+        """The answer to ``PeerKeyNeeded``: any of ``keys`` may have signed."""
+        opening = self._responder_opening(channel)
+        if opening is not None:
+            remote = self._directory.sessions[channel].remote
+            self._count_drops(remote, lambda: opening.provide_peer_keys(now, keys))
+
+    def peer_keys_unavailable(self, now: float, channel: int, reason: str) -> None:
+        """The other answer to ``PeerKeyNeeded``."""
+        opening = self._responder_opening(channel)
+        if opening is not None:
+            opening.refuse(now, NotifyType.AUTHENTICATION_FAILED, reason)
+
+    def _responder_opening(self, channel: int) -> ResponderOpening | None:
+        session = self._directory.sessions.get(channel)
+        if session is not None and session.end is None:
+            opening = session.opening
+            if isinstance(opening, ResponderOpening) and opening.wants_keys:
+                return opening
+        self._unknown_handles += 1
+        return None
+
+    def accept_tunnel(self, now: float, tunnel: int) -> None:
+        """The answer to ``TunnelProposed``."""
+        self._with_tunnel(tunnel, lambda known: known.accept(now))
+
+    def refuse_tunnel(self, now: float, tunnel: int, reason: str) -> None:
+        """The other answer to ``TunnelProposed``: the peer gets INVALID-ID-INFORMATION."""
+        notify = NotifyType.INVALID_ID_INFORMATION
+        self._with_tunnel(tunnel, lambda known: known.refuse(now, notify, reason))
+
+    def confirm_inbound(self, now: float, tunnel: int) -> None:
+        """The answer to ``InboundSaEstablished``: the SA stands."""
+        self._with_tunnel(tunnel, lambda known: known.confirm_inbound(now))
+
+    def inbound_failed(self, now: float, tunnel: int, reason: str) -> None:
+        """The other answer to ``InboundSaEstablished``: the SA could not be installed."""
+        self._with_tunnel(tunnel, lambda known: known.close(now, reason))
+
+    def close_tunnel(self, now: float, tunnel: int) -> None:
+        """Close one tunnel, with a Delete to the peer."""
+        self._with_tunnel(tunnel, lambda known: known.close(now, "closed"))
+
+    def _with_tunnel(self, tunnel: int, order: Callable[[Tunnel], None]) -> None:
+        """The world moves while a shell waits: orders about what has ended do nothing."""
+        known = self._directory.tunnels.get(tunnel)
+        if known is None:
+            self._unknown_handles += 1
+            return
+        self._count_drops(known.remote, lambda: order(known))
+
+    def close(self, now: float) -> None:
+        """Close everything, with Deletes to all peers (RFC 4322 section 9.3)."""
+        for tunnel in list(self._directory.tunnels.values()):
+            tunnel.close(now, "shut down")
+        for session in list(self._directory.sessions.values()):
+            session.close(now, "shut down")
+
+    # Input.
+
+    def receive_datagram(
+        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+    ) -> None:
+        """A UDP payload from anybody.  ``local`` is where it arrived, ``remote`` where from."""
+        self._count_drops(remote, lambda: self._receive(now, data, local, remote))
+
+    def _count_drops(self, remote: TransportAddress, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (Dropped, ExchangeRefused) as error:
+            self._dropped[error.trigger] += 1
+            self._station.emit(MessageDropped(error.trigger, remote, str(error)))
+
+    def _receive(
+        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+    ) -> None:
+        if not HEADER_LENGTH <= len(data) <= MESSAGE_LONGEST:
+            raise TruncatedMessage(f"{len(data)} octets")
+        header = Header.parse(Reader(data))
+        if header.length != len(data):
+            raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
+        if header.major_version != 1:
+            raise UnsupportedVersion(f"{header.version:#04x}")
+        if header.exchange == ExchangeType.AGGRESSIVE:
+            raise AggressiveMode("never, in either role")
+        if header.exchange not in _KNOWN_EXCHANGES:
+            raise UnknownExchange(header.exchange.name)
+        if header.initiator_cookie == NO_COOKIE:
+            raise InvalidCookie("the initiator's is zero")
+        session = self._find(header, remote)
+        if session is None:
+            self._receive_first(now, header, data, local, remote)
+        elif (session.local.address, session.remote.address) != (local.address, remote.address):
+            raise WrongAddress(f"channel {session.number} is not between these")
+        else:
+            session.receive(now, header, data)
+
+    def _find(self, header: Header, remote: TransportAddress) -> Session | None:
+        """The channel of a message; None for a message 1.  Raises ``UnknownCookies``."""
+        cookies = (header.initiator_cookie, header.responder_cookie)
+        initiated = self._directory.initiated(header.initiator_cookie)
+        if initiated is not None and header.responder_cookie != NO_COOKIE:
+            if initiated.end is not None and initiated.cookies != cookies:
+                raise UnknownCookies("another responder cookie than the channel's")
+            return initiated
+        if initiated is not None:
+            if header.exchange == ExchangeType.INFORMATIONAL:
+                return initiated  # some refuse message 1 without a cookie of their own
+            raise UnknownCookies("our own message 1, reflected")
+        answered = self._directory.answered(cookies)
+        if answered is not None:
+            return answered
+        if (
+            header.responder_cookie == NO_COOKIE
+            and header.exchange == ExchangeType.IDENTITY_PROTECTION
+            and not header.encrypted
+        ):
+            return None
+        raise UnknownCookies(header.exchange.name)
+
+    def _receive_first(
+        self,
+        now: float,
+        header: Header,
+        data: bytes,
+        local: TransportAddress,
+        remote: TransportAddress,
+    ) -> None:
+        """Message 1 of a main mode."""
+        if header.message_id:
+            raise InvalidMessageId("not 0 in main mode")
+        known = self._directory.begun_with(header.initiator_cookie, remote.address)
+        if known is not None:
+            assert isinstance(known.opening, ResponderOpening)
+            known.opening.receive_first(data)
+            return
+        if not self._directory.half_open.admits(remote.address):
+            raise HalfOpenSourceLimit(str(remote.address))
+
+        def make_room() -> None:
+            leaving = self._directory.half_open.must_go()
+            if leaving is not None:
+                leaving.opening_failed(now, Failure.LIMIT, "made room for a newcomer")
+
+        try:
+            Session.answer(
+                self._station, self._directory, (local, remote), header, data, now, make_room
+            )
+        except NoProposalChosen:
+            answer = clear_refusal(self._station, header, NotifyType.NO_PROPOSAL_CHOSEN)
+            if len(answer) <= len(data):  # never an amplifier
+                self._station.datagrams.append(Datagram(answer, local, remote))
+            raise
+
+    # Time and output.
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due.  May be called early or late."""
+        self._station.alarms.ring(now)
+
+    def prepare(self) -> bool:
+        """Use an idle moment to make one key pair ahead; says whether one was missing."""
+        return self._station.key_pairs.refill()
+
+    def next_timer(self) -> float | None:
+        """When ``handle_timer`` must be called next."""
+        return self._station.alarms.next()
+
+    def next_event(self) -> Event | None:
+        """The oldest event that was not fetched yet."""
+        return self._station.events.popleft() if self._station.events else None
+
+    def datagrams_to_send(self) -> list[Datagram]:
+        """All datagrams since the last call, in order."""
+        datagrams, self._station.datagrams = self._station.datagrams, []
+        return datagrams
+
+    def snapshot(self) -> EndpointView:
+        """What is there now."""
+        half_open = self._directory.half_open
+        return EndpointView(
+            channels=tuple(
+                ChannelView(
+                    session.number,
+                    session.local,
+                    session.remote,
+                    session.end.identity if session.end else None,
+                    session.initiator,
+                    session.proposal,
+                    session.begun_at,
+                    session.established_at,
+                    session.tunnel_count,
+                )
+                for session in self._directory.sessions.values()
+            ),
+            tunnels=len(self._directory.tunnels),
+            half_open=len(half_open),
+            half_open_unanswered=half_open.fresh,
+            unknown_handles=self._unknown_handles,
+            dropped=dict(self._dropped),
+        )

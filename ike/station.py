@@ -1,0 +1,48 @@
+"""What all exchanges of one endpoint share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ike.alarms import Alarms
+from ike.configuration import Configuration
+from ike.constants import SPI_LOWEST
+from ike.events import Datagram, Event
+from ike.groups import KeyPairStock
+from ike.signer import Signer
+
+
+@dataclass(slots=True)
+class Station:
+    """Settings, randomness, signer, key pairs and alarms, and the way out for events."""
+
+    configuration: Configuration
+    random_octets: Callable[[int], bytes]
+    signer: Signer
+    key_pairs: KeyPairStock
+    alarms: Alarms = field(default_factory=Alarms)
+    events: deque[Event] = field(default_factory=deque)
+    datagrams: list[Datagram] = field(default_factory=list)
+    spis: set[bytes] = field(default_factory=set)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def random_nonzero(self, length: int) -> bytes:
+        """Random octets that are not all zero, for cookies and message IDs."""
+        while not any(octets := self.random_octets(length)):
+            pass
+        return octets
+
+    def fresh_spi(self) -> bytes:
+        """An SPI for a new inbound SA, not in use and not reserved; return it with ``free_spi``."""
+        while True:
+            spi = self.random_octets(4)
+            if int.from_bytes(spi, "big") >= SPI_LOWEST and spi not in self.spis:
+                self.spis.add(spi)
+                return spi
+
+    def free_spi(self, spi: bytes) -> None:
+        self.spis.discard(spi)

@@ -1,0 +1,127 @@
+"""Where the channels and tunnels of one endpoint are found."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ike.configuration import Configuration
+from ike.events import IPAddress
+from ike.half_open import HalfOpenTable
+
+if TYPE_CHECKING:
+    from ike.v1.session import Session
+    from ike.v1.tunnel import Tunnel
+
+
+class Directory:
+    """All channels by cookies and number, all tunnels by number and outbound SPI."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.half_open: HalfOpenTable[Session] = HalfOpenTable(
+            configuration.half_open_limit, configuration.half_open_per_source
+        )
+        self.sessions: OrderedDict[int, Session] = OrderedDict()
+        self.tunnels: dict[int, Tunnel] = {}
+        self._initiated: dict[bytes, Session] = {}
+        self._answered: dict[tuple[bytes, bytes], Session] = {}
+        self._first_messages: dict[tuple[bytes, IPAddress], Session] = {}
+        self._established: dict[tuple[IPAddress, IPAddress], dict[int, Session]] = {}
+        self._outbound: dict[tuple[IPAddress, bytes], Tunnel] = {}
+        self._twins: dict[object, dict[int, Tunnel]] = {}
+        self._last_channel = 0
+        self._last_tunnel = -1
+
+    def next_channel(self) -> int:
+        self._last_channel += 1
+        return self._last_channel
+
+    def next_tunnel(self) -> int:
+        """Odd numbers: tunnels that a peer began."""
+        self._last_tunnel += 2
+        return self._last_tunnel
+
+    # Channels.
+
+    def add_initiated(self, session: Session, cookie: bytes) -> None:
+        self.sessions[session.number] = session
+        self._initiated[cookie] = session
+        self._between(session)[session.number] = session
+
+    def add_answered(self, session: Session, cookies: tuple[bytes, bytes]) -> None:
+        self.sessions[session.number] = session
+        self._answered[cookies] = session
+        self._first_messages[cookies[0], session.remote.address] = session
+        self.half_open.add(session.remote.address, session.number, session)
+
+    def answered_established(self, session: Session) -> None:
+        """A channel that the peer began is authenticated."""
+        self.half_open.remove(session.remote.address, session.number)
+        self._between(session)[session.number] = session
+
+    def _between(self, session: Session) -> dict[int, Session]:
+        ends = (session.local.address, session.remote.address)
+        return self._established.setdefault(ends, {})
+
+    def forget_session(self, session: Session, cookies: tuple[bytes, bytes]) -> None:
+        self.sessions.pop(session.number, None)
+        if session.initiator:
+            self._initiated.pop(cookies[0], None)
+        else:
+            self._answered.pop(cookies, None)
+            self._first_messages.pop((cookies[0], session.remote.address), None)
+            self.half_open.remove(session.remote.address, session.number)
+        between = self._between(session)
+        between.pop(session.number, None)
+        if not between:
+            del self._established[session.local.address, session.remote.address]
+
+    def initiated(self, cookie: bytes) -> Session | None:
+        """The channel that we began with this cookie."""
+        return self._initiated.get(cookie)
+
+    def answered(self, cookies: tuple[bytes, bytes]) -> Session | None:
+        """The channel that a peer began, by both cookies."""
+        return self._answered.get(cookies)
+
+    def begun_with(self, cookie: bytes, address: IPAddress) -> Session | None:
+        """The channel whose message 1 had this cookie and came from this address."""
+        return self._first_messages.get((cookie, address))
+
+    def between(self, local: IPAddress, remote: IPAddress) -> list[Session]:
+        """Channels between two addresses: established, or being initiated by us."""
+        return list(self._established.get((local, remote), {}).values())
+
+    # Tunnels.
+
+    def add_tunnel(self, tunnel: Tunnel) -> None:
+        self.tunnels[tunnel.number] = tunnel
+
+    def tunnel_established(self, tunnel: Tunnel, twin: object) -> list[Tunnel]:
+        """Note the outbound SPI.
+
+        Returns the older tunnels with the same ``twin``, which is peer, selectors and
+        direction of initiation.
+        """
+        self._outbound[tunnel.remote.address, tunnel.outbound_spi] = tunnel
+        twins = self._twins.setdefault(twin, {})
+        older = list(twins.values())
+        twins[tunnel.number] = tunnel
+        return older
+
+    def forget_tunnel(self, tunnel: Tunnel, twin: object) -> None:
+        self.tunnels.pop(tunnel.number, None)
+        key = (tunnel.remote.address, tunnel.outbound_spi)
+        if self._outbound.get(key) is tunnel:
+            del self._outbound[key]
+        twins = self._twins.get(twin)
+        if twins is not None and twins.pop(tunnel.number, None) is not None and not twins:
+            del self._twins[twin]
+
+    def tunnel_by_outbound(self, address: IPAddress, spi: bytes) -> Tunnel | None:
+        """The tunnel on which we send to ``address`` with this SPI."""
+        return self._outbound.get((address, spi))
+
+    def tunnels_of(self, session: Session) -> Iterator[Tunnel]:
+        return iter([t for t in self.tunnels.values() if t.session is session])

@@ -1,0 +1,305 @@
+"""Quick mode, RFC 2409 section 5.5: the exchange, without time or addresses of datagrams.
+
+        Initiator                                      Responder
+        HDR*, HASH(1), SA, Ni, KE, IDci, IDcr  QM1 -->
+                                               <-- QM2 HDR*, HASH(2), SA, Nr, KE, IDci, IDcr
+        HDR*, HASH(3)                          QM3 -->
+
+Always ESP in tunnel mode with perfect forward secrecy.  Whatever is wrong in a
+message whose HASH is right is the fault of somebody we know, and is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ike.constants import NONCE_LENGTH
+from ike.errors import (
+    Dropped,
+    ExchangeRefused,
+    InvalidIdentity,
+    MissingPayload,
+    NoProposalChosen,
+    RepeatedPayload,
+    UnexpectedMessage,
+    UnsupportedDoi,
+    WrongChoice,
+)
+from ike.events import EspSa, Failure, IPAddress, TrafficSelector
+from ike.groups import KeyPair, ModpGroup
+from ike.header import Header
+from ike.identity import Identification, host_network
+from ike.registry import ExchangeType, NotifyType, PayloadType, Protocol
+from ike.station import Station
+from ike.v1.keymat import ChannelKeys
+from ike.v1.message import Chain
+from ike.v1.payloads import (
+    IdentificationPayload,
+    KeyExchange,
+    Nonce,
+    Notification,
+    Payload,
+    Proposal,
+    SecurityAssociation,
+)
+from ike.v1.proposals import TunnelChoice, choose_tunnel, chosen_tunnel, offer_tunnel
+from ike.v1.protection import (
+    HashPayload,
+    encrypted_message,
+    hashed_message,
+    last_block,
+    verified_chain,
+    verify_closing_hash,
+)
+from ike.v1.responder_lifetime import announced_lifetime, lifetime_notification
+from ike.v1.transitions import QUICK_MODE, Progress, QuickModeState, QuickModeStep
+
+_QUICK = ExchangeType.QUICK_MODE
+
+_NOTIFIES: tuple[tuple[type[Dropped], NotifyType], ...] = (
+    (NoProposalChosen, NotifyType.NO_PROPOSAL_CHOSEN),
+    (WrongChoice, NotifyType.BAD_PROPOSAL_SYNTAX),
+    (InvalidIdentity, NotifyType.INVALID_ID_INFORMATION),
+    (UnsupportedDoi, NotifyType.SITUATION_NOT_SUPPORTED),
+    (Dropped, NotifyType.PAYLOAD_MALFORMED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Between which gateways and for whom: our side first."""
+
+    local: IPAddress
+    remote: IPAddress
+    local_selector: TrafficSelector
+    remote_selector: TrafficSelector
+
+
+def _refusal(error: Dropped) -> ExchangeRefused:
+    notify = next(notify for kind, notify in _NOTIFIES if isinstance(error, kind))
+    failure = Failure.REFUSED if isinstance(error, NoProposalChosen) else Failure.MALFORMED
+    return ExchangeRefused(notify, failure, f"{error.trigger}: {error}")
+
+
+def _security_associations(
+    keys: ChannelKeys,
+    ends: Ends,
+    choice: TunnelChoice,
+    shared: bytes,
+    nonces: tuple[bytes, bytes],
+    own_spi: bytes,
+    peer_spi: bytes,
+) -> tuple[EspSa, EspSa]:
+    """Inbound and outbound.  Key material is cut into cipher key (with salt), then integrity."""
+    suite = choice.suite
+    cipher_octets = suite.cipher.key_length + suite.cipher.salt
+
+    def one(spi: bytes, inbound: bool) -> EspSa:
+        material = keys.tunnel_keys(shared, Protocol.ESP, spi, nonces, suite.key_octets)
+        here, there = (ends.local, ends.local_selector), (ends.remote, ends.remote_selector)
+        source, destination = (there, here) if inbound else (here, there)
+        return EspSa(
+            spi=int.from_bytes(spi, "big"),
+            source=source[0],
+            destination=destination[0],
+            source_selector=source[1],
+            destination_selector=destination[1],
+            cipher=suite.cipher.name,
+            encryption_key=material[:cipher_octets],
+            integrity=suite.integrity.name if suite.integrity else None,
+            integrity_key=material[cipher_octets:],
+            extended_sequence_numbers=suite.extended,
+            lifetime_seconds=choice.lifetime,
+            lifetime_bytes=choice.lifetime_bytes,
+        )
+
+    return one(own_spi, inbound=True), one(peer_spi, inbound=False)
+
+
+class QuickModeInitiator:
+    """Our side when we begin."""
+
+    def __init__(
+        self,
+        station: Station,
+        keys: ChannelKeys,
+        block: bytes,
+        message_id: int,
+        group: ModpGroup,
+        ends: Ends,
+        spi: bytes,
+    ) -> None:
+        self._station = station
+        self._keys = keys
+        self._ends = ends
+        self._group = group
+        self._pair: KeyPair = station.key_pairs.take(group)
+        self._nonce = station.random_octets(NONCE_LENGTH)
+        self._progress = Progress(QUICK_MODE, QuickModeState.IDLE)
+        self.message_id = message_id
+        self.spi = spi
+        self._ids = (
+            IdentificationPayload.of(Identification.of_selector(ends.local_selector)),
+            IdentificationPayload.of(Identification.of_selector(ends.remote_selector)),
+        )
+        payloads: list[Payload] = [
+            offer_tunnel(station.configuration, group, spi),
+            Nonce(self._nonce),
+            KeyExchange(self._pair.public),
+            *self._ids,
+        ]
+        iv = keys.exchange_iv(block, message_id)
+        self.message_1 = hashed_message(keys, iv, _QUICK, message_id, payloads)
+        self._iv = last_block(keys, self.message_1)
+        self._closing = b""
+        self._progress.advance(QuickModeStep.INITIATE)
+
+    @property
+    def state(self) -> QuickModeState:
+        return self._progress.state
+
+    def close(self) -> None:
+        self._progress.advance(QuickModeStep.CLOSE)
+
+    def take_2(self, header: Header, message: bytes) -> tuple[EspSa, EspSa]:
+        """Message 2: the inbound and the outbound SA.
+
+        Raises ``Dropped`` for what the peer cannot be blamed for, ``ExchangeRefused``
+        for what it can.
+        """
+        self._progress.expect(QuickModeStep.QM2_TAKEN)
+        chain = verified_chain(self._keys, self._iv, header, message, self._nonce)
+        try:
+            pair = self._read_2(chain)
+        except Dropped as error:
+            raise _refusal(error) from error
+        nonces = (self._nonce, chain.one(Nonce).octets)
+        digest = HashPayload(self._keys.closing_hash(self.message_id, nonces))
+        iv = last_block(self._keys, message)
+        self._closing = encrypted_message(self._keys, iv, _QUICK, self.message_id, [digest])
+        self._progress.advance(QuickModeStep.QM2_TAKEN)
+        return pair
+
+    def _read_2(self, chain: Chain) -> tuple[EspSa, EspSa]:
+        choice = chosen_tunnel(
+            chain.one(SecurityAssociation), self._station.configuration, self._group
+        )
+        nonce = chain.one(Nonce).octets
+        public = chain.one(KeyExchange).public
+        ids = [payload.identification.selector() for payload in chain.all(IdentificationPayload)]
+        if ids != [self._ends.local_selector, self._ends.remote_selector]:
+            raise InvalidIdentity("message 2 is for others than message 1")
+        choice = announced_lifetime(choice, chain.all(Notification))
+        shared = self._pair.shared_secret(public)
+        nonces = (self._nonce, nonce)
+        return _security_associations(
+            self._keys, self._ends, choice, shared, nonces, self.spi, choice.spi
+        )
+
+    def closing(self) -> bytes:
+        """Message 3, after the inbound SA stands."""
+        self._progress.advance(QuickModeStep.CLOSING_SENT)
+        return self._closing
+
+
+class QuickModeResponder:
+    """Our side when the peer begins."""
+
+    def __init__(
+        self,
+        station: Station,
+        keys: ChannelKeys,
+        block: bytes,
+        header: Header,
+        message: bytes,
+        addresses: tuple[IPAddress, IPAddress],
+    ) -> None:
+        """Takes message 1, or raises and was never there.
+
+        ``addresses``: ours and the peer's, which are the selectors if the message names
+        none.  Raises ``Dropped`` until the HASH was right, ``ExchangeRefused`` after.
+        """
+        self._station = station
+        self._keys = keys
+        self.message_id = header.message_id
+        self._progress = Progress(QUICK_MODE, QuickModeState.IDLE)
+        iv = keys.exchange_iv(block, header.message_id)
+        chain = verified_chain(keys, iv, header, message)
+        self._iv = last_block(keys, message)
+        try:
+            self._read_1(chain, addresses)
+        except Dropped as error:
+            raise _refusal(error) from error
+        self._reply = b""
+        self._nonces = (self._peer_nonce, station.random_octets(NONCE_LENGTH))
+        self._progress.advance(QuickModeStep.QM1_TAKEN)
+
+    def _read_1(self, chain: Chain, addresses: tuple[IPAddress, IPAddress]) -> None:
+        if len(chain.bodies(PayloadType.SECURITY_ASSOCIATION)) > 1:
+            raise NoProposalChosen("several SA payloads in one quick mode")
+        offer = chain.one(SecurityAssociation)
+        self._choice = choose_tunnel(offer, self._station.configuration)
+        self._peer_nonce = chain.one(Nonce).octets
+        self._public = chain.one(KeyExchange).public
+        self._choice.group.check(self._public)
+        self._ids = chain.all(IdentificationPayload)
+        if len(self._ids) == 1:
+            raise MissingPayload("IDcr")
+        if len(self._ids) > 2:
+            raise RepeatedPayload("more than IDci and IDcr")
+        if self._ids:
+            theirs, ours = (payload.identification.selector() for payload in self._ids)
+        else:
+            ours, theirs = (TrafficSelector(host_network(address)) for address in addresses)
+        if ours.network.version != theirs.network.version:
+            raise InvalidIdentity("an IPv4 and an IPv6 side")
+        self.ends = Ends(addresses[0], addresses[1], ours, theirs)
+
+    @property
+    def state(self) -> QuickModeState:
+        return self._progress.state
+
+    @property
+    def peer_spi(self) -> bytes:
+        return self._choice.spi
+
+    def close(self) -> None:
+        self._progress.advance(QuickModeStep.CLOSE)
+
+    def accept(self, spi: bytes) -> tuple[EspSa, EspSa]:
+        """Go on, with ``spi`` for our inbound side: the inbound and the outbound SA."""
+        self._progress.expect(QuickModeStep.ACCEPTED)
+        choice = self._choice
+        pair = self._station.key_pairs.take(choice.group)
+        shared = pair.shared_secret(self._public)
+        associations = _security_associations(
+            self._keys, self.ends, choice, shared, self._nonces, spi, choice.spi
+        )
+        proposal = Proposal(choice.proposal.number, Protocol.ESP, spi, (choice.transform,))
+        payloads: list[Payload] = [
+            SecurityAssociation((proposal,)),
+            Nonce(self._nonces[1]),
+            KeyExchange(pair.public),
+            *self._ids,
+        ]
+        if choice.lifetime < choice.offered_lifetime:
+            payloads.append(lifetime_notification(spi, choice.lifetime))
+        self._reply = hashed_message(
+            self._keys, self._iv, _QUICK, self.message_id, payloads, self._nonces[0]
+        )
+        self._progress.advance(QuickModeStep.ACCEPTED)
+        return associations
+
+    def reply(self) -> bytes:
+        """Message 2, after the inbound SA stands."""
+        if self._progress.state is QuickModeState.AWAIT_INBOUND:
+            self._iv = last_block(self._keys, self._reply)
+        self._progress.advance(QuickModeStep.REPLY_SENT)
+        return self._reply
+
+    def take_3(self, header: Header, message: bytes) -> None:
+        """Message 3; raises ``Dropped``."""
+        if self._progress.state is not QuickModeState.AWAIT_QM3:
+            raise UnexpectedMessage("message 3 of quick mode")
+        verify_closing_hash(self._keys, self._iv, header, message, self._nonces)
+        self._progress.advance(QuickModeStep.QM3_TAKEN)

@@ -1,0 +1,80 @@
+"""Bounds-checked reading and writing of network order octets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ike.errors import TrailingOctets, TruncatedMessage
+
+
+class Reader:
+    """Reads a message front to back and cannot overrun.
+
+    Raises ``TruncatedMessage`` when fewer octets are left than asked for.
+    """
+
+    __slots__ = ("_end", "_octets", "_position")
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._position = 0
+        self._end = len(octets)
+
+    @property
+    def remaining(self) -> int:
+        """How many octets are left in the current block."""
+        return self._end - self._position
+
+    def octets(self, count: int) -> bytes:
+        """Take exactly ``count`` octets."""
+        start = self._position
+        if count < 0 or count > self._end - start:
+            raise TruncatedMessage(f"{count} octets wanted, {self.remaining} left")
+        self._position = start + count
+        return self._octets[start : start + count]
+
+    def rest(self) -> bytes:
+        """Take all that is left of the current block."""
+        return self.octets(self.remaining)
+
+    def number(self, length: int) -> int:
+        """Take an unsigned number of ``length`` octets."""
+        return int.from_bytes(self.octets(length), "big")
+
+    @contextmanager
+    def block(self, length: int) -> Iterator[None]:
+        """Restrict reading to the next ``length`` octets; all of them must be taken."""
+        if length < 0 or length > self.remaining:
+            raise TruncatedMessage(f"block of {length} octets, {self.remaining} left")
+        outer, self._end = self._end, self._position + length
+        try:
+            yield
+            self.finish()
+        finally:
+            self._end = outer
+
+    def finish(self) -> None:
+        """Raise ``TrailingOctets`` unless everything was taken."""
+        if self.remaining:
+            raise TrailingOctets(f"{self.remaining} octets left over")
+
+
+class Writer:
+    """Collects octets; the twin of ``Reader``."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+
+    def octets(self, octets: bytes) -> None:
+        self._parts += octets
+
+    def number(self, value: int, length: int) -> None:
+        """Append an unsigned number; ``OverflowError`` when it does not fit."""
+        self._parts += value.to_bytes(length, "big")
+
+    def bytes(self) -> bytes:
+        """All that was written."""
+        return bytes(self._parts)

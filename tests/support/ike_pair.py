@@ -1,0 +1,196 @@
+"""Two endpoints, the wire between them, and a clock that the test moves.
+
+The wire is a list of datagrams under way.  ``transfer`` delivers the first one,
+``drop`` loses it, ``duplicate`` doubles it, ``reorder`` moves it to the end,
+``corrupt`` flips bits of it, ``run`` delivers until nothing is under way.  Questions
+of the endpoints are answered at once unless ``answers`` is off.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from functools import cache
+from ipaddress import ip_address, ip_network
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ike import events as e
+from ike.configuration import Configuration
+from ike.endpoint import Endpoint
+
+A = e.TransportAddress(ip_address("192.1.1.4"))
+B = e.TransportAddress(ip_address("192.1.1.5"))
+A6 = e.TransportAddress(ip_address("2001:db8:1:1::4"))
+B6 = e.TransportAddress(ip_address("2001:db8:1:1::5"))
+ALICE = e.TrafficSelector(ip_network("192.1.0.65/32"))
+BOB = e.TrafficSelector(ip_network("192.2.0.66/32"))
+CAROL = e.TrafficSelector(ip_network("192.1.1.67/32"))
+
+
+@cache
+def private_key(name: str) -> rsa.RSAPrivateKey:
+    """One key per name and test run."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def octets_from(seed: int):
+    return random.Random(seed).randbytes
+
+
+@dataclass
+class Side:
+    """One endpoint with what it said."""
+
+    address: e.TransportAddress
+    endpoint: Endpoint
+    key: rsa.RSAPrivateKey
+    events: list[e.Event] = field(default_factory=list)
+    answers: bool = True
+
+    def seen(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def triggers(self) -> list[str]:
+        return [event.trigger for event in self.seen(e.MessageDropped)]
+
+    def names(self, kind: type = e.MessageSent) -> list[str]:
+        return [event.name for event in self.seen(kind)]
+
+    def pairs(self) -> dict[int, tuple[e.EspSa, e.EspSa]]:
+        """The tunnels that are up now: number to inbound and outbound."""
+        inbound, pairs = {}, {}
+        for event in self.events:
+            if isinstance(event, e.InboundSaEstablished):
+                inbound[event.tunnel] = event.sa
+            elif isinstance(event, e.OutboundSaEstablished):
+                pairs[event.tunnel] = (inbound[event.tunnel], event.sa)
+            elif isinstance(event, e.TunnelClosed):
+                del pairs[event.tunnel]
+        return pairs
+
+
+class Pair:
+    """Endpoints ``a`` and ``b``."""
+
+    def __init__(
+        self,
+        a: dict | None = None,
+        b: dict | None = None,
+        addresses: tuple[e.TransportAddress, e.TransportAddress] = (A, B),
+        seed: int = 1,
+    ) -> None:
+        self.now = 1000.0
+        self.wire: list[e.Datagram] = []
+        self.sent: list[e.Datagram] = []
+        self.a = self._side(addresses[0], "a", a or {}, seed * 2)
+        self.b = self._side(addresses[1], "b", b or {}, seed * 2 + 1)
+        self.sides = (self.a, self.b)
+        self.keys_of_peer = {id(self.a): (self.b.key,), id(self.b): (self.a.key,)}
+
+    def _side(self, address: e.TransportAddress, name: str, settings: dict, seed: int) -> Side:
+        settings = {"private_key": private_key(name), **settings}
+        configuration = Configuration(**settings)
+        endpoint = Endpoint(configuration, octets_from(seed))
+        return Side(address, endpoint, configuration.private_key)
+
+    def other(self, side: Side) -> Side:
+        return self.b if side is self.a else self.a
+
+    def request(self, side: Side | None = None, **changes) -> e.TunnelRequest:
+        side = side or self.a
+        peer = self.other(side)
+        selectors = (ALICE, BOB) if side is self.a else (BOB, ALICE)
+        request = e.TunnelRequest(
+            side.address.address,
+            peer.address.address,
+            *selectors,
+            (peer.key.public_key(),),
+        )
+        return replace(request, **changes)
+
+    def initiate(self, tunnel: int = 0, side: Side | None = None, **changes) -> None:
+        side = side or self.a
+        side.endpoint.initiate(self.now, tunnel, self.request(side, **changes))
+        self.pump()
+
+    def pump(self) -> None:
+        """Fetch events, answer questions, put what goes out on the wire."""
+        for side in self.sides:
+            while (event := side.endpoint.next_event()) is not None:
+                side.events.append(event)
+                if side.answers:
+                    self.answer(side, event)
+            datagrams = side.endpoint.datagrams_to_send()
+            self.wire += datagrams
+            self.sent += datagrams
+
+    def answer(self, side: Side, event: e.Event) -> None:
+        endpoint = side.endpoint
+        if isinstance(event, e.PeerKeyNeeded):
+            keys = tuple(key.public_key() for key in self.keys_of_peer[id(side)])
+            endpoint.provide_peer_keys(self.now, event.channel, keys)
+        elif isinstance(event, e.TunnelProposed):
+            endpoint.accept_tunnel(self.now, event.tunnel)
+        elif isinstance(event, e.InboundSaEstablished):
+            endpoint.confirm_inbound(self.now, event.tunnel)
+
+    # Verbs on the first datagram under way.
+
+    def deliver(self, datagram: e.Datagram) -> None:
+        for side in self.sides:
+            if side.address == datagram.remote:
+                side.endpoint.receive_datagram(
+                    self.now, datagram.data, datagram.remote, datagram.local
+                )
+        self.pump()
+
+    def transfer(self) -> e.Datagram:
+        datagram = self.wire.pop(0)
+        self.deliver(datagram)
+        return datagram
+
+    def drop(self) -> e.Datagram:
+        return self.wire.pop(0)
+
+    def duplicate(self) -> None:
+        self.wire.insert(0, self.wire[0])
+
+    def reorder(self) -> None:
+        self.wire.append(self.wire.pop(0))
+
+    def corrupt(self, bit: int) -> None:
+        data = bytearray(self.wire[0].data)
+        data[bit // 8 % len(data)] ^= 1 << bit % 8
+        self.wire[0] = replace(self.wire[0], data=bytes(data))
+
+    def run(self, most: int = 200) -> None:
+        """Deliver until the wire is empty."""
+        while self.wire:
+            most -= 1
+            assert most, "the exchange does not come to an end"
+            self.transfer()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, ringing every timer at its moment and delivering all."""
+        end = self.now + seconds
+        for _ in range(10000):
+            timers = [t for s in self.sides if (t := s.endpoint.next_timer()) is not None]
+            following = min(timers, default=end)
+            if following > end:
+                break
+            self.now = max(self.now, following)
+            for side in self.sides:
+                side.endpoint.handle_timer(self.now)
+            self.pump()
+            self.run()
+        self.now = end
+
+    def tunnel_up(self) -> bool:
+        """Whether some tunnel is up at both ends with matching SAs."""
+        outbound_a = {pair[1]: pair[0] for pair in self.a.pairs().values()}
+        for inbound, outbound in self.b.pairs().values():
+            if inbound in outbound_a and outbound_a[inbound] == outbound:
+                return True
+        return False
