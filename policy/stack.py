@@ -132,46 +132,51 @@ def _free_ports(
     obstacles: Sequence[Entry],
 ) -> tuple[PortRange, PortRange]:
     """A rectangle of ports around ``ports`` that meets no obstacle and can't grow on any side."""
-    source, destination = outer_source, outer_destination
-    for entry in obstacles:
-        if source.overlaps(entry.source_ports) and destination.overlaps(entry.destination_ports):
-            # Cut where more remains.
-            by_source = _clear_of(source, ports[0], entry.source_ports)
-            by_destination = _clear_of(destination, ports[1], entry.destination_ports)
-            if by_source is not None and (
-                by_destination is None
-                or by_source.width * destination.width >= source.width * by_destination.width
-            ):
-                source = by_source
-            elif by_destination is not None:
-                destination = by_destination
+    # Plain integers, for there may be hundreds of obstacles.
+    spans = [
+        (
+            e.source_ports.first,
+            e.source_ports.last,
+            e.destination_ports.first,
+            e.destination_ports.last,
+        )
+        for e in obstacles
+    ]
+    port, destination_port = ports
+    low, high = outer_source.first, outer_source.last
+    bottom, top = outer_destination.first, outer_destination.last
+    for left, right, lower, upper in spans:
+        if left > high or right < low or lower > top or upper < bottom:
+            continue
+        # Cut where more remains.  An obstacle that has one of the ports leaves
+        # nothing on that axis; it doesn't have both.
+        new_low, new_high = _beside(low, high, port, left, right)
+        new_bottom, new_top = _beside(bottom, top, destination_port, lower, upper)
+        by_source = (new_high - new_low + 1) * (top - bottom + 1)
+        by_destination = (high - low + 1) * (new_top - new_bottom + 1)
+        if by_source >= by_destination:
+            low, high = new_low, new_high
+        else:
+            bottom, top = new_bottom, new_top
     # A later cut may have made an earlier one needless.
-    source = _regrown(
-        outer_source,
-        ports[0],
-        [e.source_ports for e in obstacles if e.destination_ports.overlaps(destination)],
-    )
-    destination = _regrown(
-        outer_destination,
-        ports[1],
-        [e.destination_ports for e in obstacles if e.source_ports.overlaps(source)],
-    )
-    return source, destination
+    low, high = outer_source.first, outer_source.last
+    for left, right, lower, upper in spans:
+        if lower <= top and upper >= bottom:
+            low, high = _beside(low, high, port, left, right)
+    bottom, top = outer_destination.first, outer_destination.last
+    for left, right, lower, upper in spans:
+        if left <= high and right >= low:
+            bottom, top = _beside(bottom, top, destination_port, lower, upper)
+    return PortRange(low, high), PortRange(bottom, top)
 
 
-def _clear_of(ports: PortRange, port: int, obstacle: PortRange) -> PortRange | None:
-    """The part of ``ports`` on that side of the obstacle where ``port`` is; None if inside."""
-    if obstacle.first > port:
-        return PortRange(ports.first, min(ports.last, obstacle.first - 1))
-    if obstacle.last < port:
-        return PortRange(max(ports.first, obstacle.last + 1), ports.last)
-    return None
-
-
-def _regrown(outer: PortRange, port: int, obstacles: Iterable[PortRange]) -> PortRange:
-    for obstacle in obstacles:
-        outer = _clear_of(outer, port, obstacle) or outer
-    return outer
+def _beside(first: int, last: int, port: int, left: int, right: int) -> tuple[int, int]:
+    """The ports on that side of ``left`` to ``right`` where ``port`` is; none if it is within."""
+    if left > port:
+        return first, min(last, left - 1)
+    if right < port:
+        return max(first, right + 1), last
+    return port, port - 1
 
 
 def strictest(stack: Stack, default: Rule, protocol: int | None) -> tuple[Rule, bool]:

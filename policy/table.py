@@ -158,13 +158,12 @@ class PolicyTable:
         self.rules = tuple(rules)
         self.default = default
         _check_default(default)
-        errors: list[MeaninglessRule | RuleConflict] = [
-            error for rule in self.rules if (error := meaningless(rule)) is not None
-        ]
-        if errors:
-            raise PolicyConflicts(errors)
-        self._entries = tuple(_entries(self.rules))
+        found = [meaningless(rule) for rule in self.rules]
+        self._entries = tuple(
+            entry for entry in _entries(self.rules) if found[entry.number] is None
+        )
         self._families = {family: _Family(family, self._entries) for family in (4, 6)}
+        errors: list[MeaninglessRule | RuleConflict] = [error for error in found if error]
         errors.extend(self._conflicts())
         if errors:
             raise PolicyConflicts(errors)

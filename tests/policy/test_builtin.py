@@ -38,7 +38,7 @@ def test_a_network_that_is_attached_twice_or_exempt_already_is_one_rule():
 
 
 def test_everything_can_not_be_attached():
-    with pytest.raises(PolicyError, match="0.0.0.0/0 can't be a directly attached"):
+    with pytest.raises(PolicyError, match=r"0\.0\.0\.0/0 can't be a directly attached"):
         builtin_rules([ip_network("0.0.0.0/0")])
 
 

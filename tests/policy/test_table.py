@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from policy.builtin import builtin_rules
-from policy.errors import PolicyConflicts, PolicyError, UndeclaredOverride
+from policy.errors import MeaninglessRule, PolicyConflicts, PolicyError, UndeclaredOverride
 from policy.flow import Flow
 from policy.order import Exemption
 from policy.prefixes import PrefixList
@@ -54,22 +54,14 @@ def chosen(rules, packet, default=DEFAULT):
 
 # Few distinct prefixes in a small corner, so that they meet often.
 v4 = st.builds(
-    lambda bits, length: (
-        IPv4Network((0x0A000000 | bits << 24 >> length << length & 0xFF000000, 32 - length))
-        if length > 23
-        else IPv4Network((0x0A000000 | bits >> length << length, 32 - length))
-    ),
+    lambda bits, length: IPv4Network((0x0A000000 | bits, length), strict=False),
     st.integers(0, 15),
-    st.sampled_from([0, 1, 2, 3, 4, 24, 32]),
+    st.sampled_from([0, 8, 28, 29, 30, 31, 32]),
 )
 v6 = st.builds(
-    lambda bits, length: (
-        IPv6Network((0x20010DB8 << 96 | bits >> length << length, 128 - length))
-        if length < 96
-        else IPv6Network("::/0")
-    ),
+    lambda bits, length: IPv6Network((0x20010DB8 << 96 | bits, length), strict=False),
     st.integers(0, 15),
-    st.sampled_from([0, 1, 2, 3, 4, 128]),
+    st.sampled_from([0, 64, 124, 125, 126, 127, 128]),
 )
 prefix_lists = st.one_of(
     st.none(),
@@ -277,6 +269,8 @@ def test_each_conflict_has_an_example_in_the_addresses_it_names(rules):
         PolicyTable(rules, DEFAULT)
     except PolicyConflicts as found:
         for error in found.errors:
+            if isinstance(error, MeaninglessRule):
+                continue
             ports = reference.port_samples(rules)
             flows = [
                 Flow(error.source, error.destination, protocol, source, destination)
