@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from oegw.commands import Verdict
@@ -20,7 +21,10 @@ class InterceptError(Exception):
 class InterceptSettings:
     """``outside``: interfaces towards the Internet; packets that would leave by them are subject
     to the policy.  ``mark_mask`` has exactly two neighbouring bits, ours on every packet.
-    ``tunnel_interface`` is the TUN device of the user-space datapath."""
+    ``tunnel_interface`` is the TUN device of the user-space datapath.  ``resolvers`` are the
+    addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
+    these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
+    to and from port 53 is exempt."""
 
     outside: tuple[str, ...]
     tunnel_interface: str
@@ -28,6 +32,8 @@ class InterceptSettings:
     queue: int = 4500
     queue_length: int = 4096
     table: str = "oegw"
+    local_resolver: bool = False
+    resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Interception(Protocol):
     """Rules and queue.  ``start`` replaces whatever an earlier run left, in one transaction."""
 
     async def start(self, table: PolicyTable, listener: TrapListener) -> None:
-        """Install rules, open the queue.  Raises InterceptError, and then leaves the kernel as it was."""
+        """Install rules, open the queue.  Raises InterceptError, then the kernel is as before."""
 
     async def replace_policy(self, table: PolicyTable) -> None:
         """Install the static rules of a new policy and empty the verdicts, in one transaction,

@@ -1,0 +1,247 @@
+"""Interception by nftables and NFQUEUE: stands behind `interface.Interception`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+
+from oegw.commands import Verdict
+from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
+from oegw.intercept.jump import Jump, has_nft_queue
+from oegw.intercept.nft import Nft, NftError
+from oegw.intercept.queue import PacketQueue
+from oegw.intercept.ruleset import (
+    COUNTERS,
+    StaticChains,
+    checked,
+    new_policy,
+    residue,
+    static_chains,
+    whole_table,
+)
+from oegw.intercept.verdicts import (
+    HASH_SIZE,
+    INTERVAL_SIZE,
+    Installed,
+    creations,
+    deletions,
+    shape_of,
+)
+from oegw.trace import Trace
+from policy.rule import Scope
+from policy.table import PolicyTable
+
+# Our choice: as many verdicts are remembered as the maps of both families have room for.
+_REMEMBERED = 2 * (HASH_SIZE + 3 * INTERVAL_SIZE)
+
+_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+)")
+
+
+class NftInterception:
+    """One nftables table, one queue, and where nft has no ``queue`` an iptables rule per hook.
+
+    ``clock`` gives monotonic seconds.  Raises InterceptError for settings that can't work.
+    """
+
+    def __init__(
+        self,
+        settings: InterceptSettings,
+        trace: Trace,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = checked(settings)
+        self._trace = trace
+        self._clock = clock
+        self._marks = Marks(settings.mark_mask)
+        self._nft: Nft | None = None
+        self._queue: PacketQueue | None = None
+        self._chains: StaticChains | None = None
+        self._installed: dict[Scope, Installed] = {}
+        self._nft_queue = False
+        self._not_cached = 0
+
+    @property
+    def queue_kind(self) -> str:
+        """How packets come into the queue: ``"nft"`` or ``"iptables"``."""
+        return "nft" if self._nft_queue else "iptables"
+
+    async def start(self, table: PolicyTable, listener: TrapListener) -> None:
+        """Open the queue, add the jump, then replace the table of an earlier run.
+
+        Until that one transaction the earlier table stays, and with it what it
+        keeps from leaving.  Raises InterceptError, and then leaves the kernel
+        as it was.
+        """
+        chains = await asyncio.to_thread(static_chains, table)
+        jump = Jump(self._settings)
+        nft = Nft()
+        queue = PacketQueue(self._settings, listener, self._trace)
+        added = []
+        try:
+            self._nft_queue = has_nft_queue(nft, self._settings)
+            queue.open()
+            if not self._nft_queue:
+                added = await jump.add()
+            nft.run(whole_table(self._settings, chains, nft_queue=self._nft_queue))
+        except BaseException:
+            queue.close()
+            nft.close()
+            await jump.take_out(added)
+            raise
+        self._nft, self._queue, self._chains = nft, queue, chains
+        self._installed.clear()
+        asyncio.get_running_loop().add_reader(queue.fileno(), queue.read)
+        self._trace.event("intercept", "started", queue=self.queue_kind)
+        try:
+            await jump.remove_stale(keep_current=not self._nft_queue)
+        except InterceptError as error:
+            self._trace.event("intercept", "stale_rule_left", reason=str(error))
+
+    async def replace_policy(self, table: PolicyTable) -> None:
+        """Install the static rules of a new policy and empty the verdicts, in one transaction.
+
+        TUNNEL verdicts stay, and pairs whose clear packets from outside are
+        dropped.  Raises InterceptError, and then all is as before.
+        """
+        chains = await asyncio.to_thread(static_chains, table)
+        now = self._clock()
+        kept: dict[Scope, Installed] = {}
+        commands = [new_policy(self._settings, chains)]
+        for scope, installed in self._installed.items():
+            verdict = Verdict.TUNNEL if installed.verdict is Verdict.TUNNEL else None
+            remaining = installed.remaining(now)
+            if (remaining is not None and remaining <= 0) or not (
+                verdict or installed.drop_clear_inbound
+            ):
+                continue
+            kept[scope] = Installed(verdict, installed.drop_clear_inbound, installed.expires)
+            commands += creations(self._settings.table, scope, kept[scope], remaining)
+        self._run("\n".join(commands))
+        self._installed = kept
+        self._chains = chains
+
+    async def close(self) -> None:
+        """Drop what is held, and remove all but the guard.  Raises InterceptError."""
+        if self._nft is None or self._queue is None or self._chains is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._queue.fileno())
+        try:
+            self._run(residue(self._settings, self._chains))
+            await Jump(self._settings).remove_stale(keep_current=False)
+        finally:
+            self._queue.close()
+            self._nft.close()
+            self._nft = self._queue = self._chains = None
+            self._installed.clear()
+        self._trace.event("intercept", "closed")
+
+    def install_policy(
+        self, scope: Scope, verdict: Verdict, lifespan: float | None, drop_clear_inbound: bool
+    ) -> None:
+        """Cache a verdict in the kernel, in place of an earlier one for the same scope.
+
+        If the kernel has no room for it, or another element in the way, that is
+        counted, and packets of the scope are trapped one by one.  Raises
+        InterceptError for any other refusal.
+        """
+        table = self._settings.table
+        if lifespan is not None and lifespan <= 0:
+            self.remove_policy(scope)
+            return
+        expires = None if lifespan is None else self._clock() + lifespan
+        new = Installed(verdict, drop_clear_inbound, expires)
+        old = self._installed.get(scope)
+        if old is None and not self._may_remember():
+            self._count_not_cached(scope, "remembered enough")
+            return
+        create = creations(table, scope, new, lifespan)
+        try:
+            self._run("\n".join([*(deletions(table, scope, old) if old else ()), *create]))
+        except NftError:
+            # The old one timed out meanwhile, in part perhaps, or something unknown is there.
+            self._forget(scope, Installed(verdict, drop_clear_inbound or _drops(old), None))
+            try:
+                self._run("\n".join(create))
+            except NftError as refusal:
+                if not (refusal.exists or refusal.full):
+                    raise
+                self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
+                return
+        self._installed[scope] = new
+
+    def remove_policy(self, scope: Scope) -> None:
+        """Forget a verdict; no error if it is gone already."""
+        installed = self._installed.get(scope)
+        if installed is not None:
+            self._forget(scope, installed)
+
+    def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
+        """Let packets go on, in this order, in clear or into the tunnel device."""
+        if self._queue is None:
+            return
+        if verdict is Verdict.DENY:
+            self._queue.discard(packets)
+        else:
+            self._queue.release(packets, self._marks.tunnel if verdict is Verdict.TUNNEL else 0)
+
+    def discard(self, packets: tuple[int, ...]) -> None:
+        """Drop packets."""
+        if self._queue is not None:
+            self._queue.discard(packets)
+
+    def counters(self) -> dict[str, int]:
+        """Packets by fate (`ruleset.COUNTERS`), the queue's numbers, and what isn't cached."""
+        counted = dict.fromkeys(COUNTERS, 0)
+        counted["verdict_not_cached"] = self._not_cached
+        if self._queue is not None:
+            counted |= self._queue.counters()
+            listing = self._run(f"list counters table inet {self._settings.table}")
+            counted |= {name: int(packets) for name, packets in _COUNTER.findall(listing)}
+        return counted
+
+    def _run(self, command: str) -> str:
+        if self._nft is None:
+            raise InterceptError("interception isn't started")
+        return self._nft.run(command)
+
+    def _forget(self, scope: Scope, installed: Installed) -> None:
+        """Delete the elements of a scope, as far as they are there."""
+        self._installed.pop(scope, None)
+        commands = deletions(self._settings.table, scope, installed)
+        try:
+            self._run("\n".join(commands))
+        except NftError:
+            for command in commands:
+                try:
+                    self._run(command)
+                except NftError as refusal:
+                    if not refusal.missing:
+                        raise
+
+    def _may_remember(self) -> bool:
+        if len(self._installed) >= _REMEMBERED:
+            now = self._clock()
+            self._installed = {
+                scope: installed
+                for scope, installed in self._installed.items()
+                if installed.expires is None or installed.expires > now
+            }
+        return len(self._installed) < _REMEMBERED
+
+    def _count_not_cached(self, scope: Scope, reason: str) -> None:
+        self._not_cached += 1
+        if self._not_cached & (self._not_cached - 1) == 0:  # 1st, 2nd, 4th, 8th, ...
+            self._trace.event(
+                "intercept",
+                "verdict_not_cached",
+                scope=scope,
+                shape=shape_of(scope).value,
+                reason=reason,
+                so_far=self._not_cached,
+            )
+
+
+def _drops(installed: Installed | None) -> bool:
+    return installed is not None and installed.drop_clear_inbound

@@ -1,0 +1,87 @@
+"""The nft language, spoken to the kernel through libnftables (no process is started)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from oegw.intercept.interface import InterceptError
+
+_LIBRARY = "libnftables.so.1"
+_SHOWN = 300  # characters of a refused command in an error message: enough to recognise it
+
+
+class NftError(InterceptError):
+    """The kernel or libnftables refused a command; nothing of its transaction was done."""
+
+    def __init__(self, command: str, words: str) -> None:
+        shown = command if len(command) <= _SHOWN else command[:_SHOWN] + " ..."
+        first = next((line for line in words.splitlines() if "Error" in line), words)
+        super().__init__(f"nft refused {shown.strip()!r}: {first.strip()}")
+        self.words = words
+
+    @property
+    def exists(self) -> bool:
+        """Whether something to be created is there already, or overlaps what is there."""
+        return "File exists" in self.words or "overlap" in self.words
+
+    @property
+    def missing(self) -> bool:
+        """Whether something to be deleted isn't there."""
+        return "No such file or directory" in self.words or "does not exist" in self.words
+
+    @property
+    def full(self) -> bool:
+        """Whether a set has reached its size."""
+        return "Too many open files in system" in self.words
+
+
+class Nft:
+    """One libnftables handle, bound to the network namespace of the thread that makes it.
+
+    Raises InterceptError if the library is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise InterceptError(f"{_LIBRARY} can't be loaded: {error}") from error
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        library.nft_ctx_free.argtypes = [ctypes.c_void_p]
+        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.nft_ctx_set_dry_run.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+        for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+            getattr(library, name).restype = ctypes.c_char_p
+        self._library: Any = library
+        self._handle: int | None = library.nft_ctx_new(0)
+        if not self._handle:
+            raise InterceptError("libnftables has no handle for us")
+        library.nft_ctx_buffer_output(self._handle)
+        library.nft_ctx_buffer_error(self._handle)
+
+    def run(self, command: str, *, dry: bool = False) -> str:
+        """Execute commands as one transaction, and return what they print.
+
+        ``dry``: the kernel checks the transaction and doesn't commit it.
+        Raises NftError.
+        """
+        if self._handle is None:
+            raise InterceptError("the nft handle is closed")
+        self._library.nft_ctx_set_dry_run(self._handle, dry)
+        failed = self._library.nft_run_cmd_from_buffer(self._handle, command.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._handle) or b""
+        words: bytes = self._library.nft_ctx_get_error_buffer(self._handle) or b""
+        if failed:
+            raise NftError(command, words.decode(errors="replace"))
+        return output.decode(errors="replace")
+
+    def close(self) -> None:
+        """Free the handle."""
+        if self._handle is not None:
+            self._library.nft_ctx_free(self._handle)
+            self._handle = None

@@ -1,0 +1,303 @@
+"""The text of our one nft table.  Pure: settings and policy in, nft language out.
+
+The picture of the hooks stands in README.md.  Every packet that is dropped
+passes a named counter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.intercept.order import Question, ordered_chain
+from oegw.intercept.verdicts import FAMILIES, Shape
+from policy.rule import Category, Rule
+from policy.table import PolicyTable
+
+# Specification values.
+_IKE_PORTS = "{ 500, 4500 }"  # RFC 2408 section 2.5.1, RFC 3948 section 4
+# Neighbour discovery comes from the link, and says so by its hop limit (RFC 4861 section 7.1):
+# a forwarded packet can't have 255 any more.
+_NEIGHBOUR_DISCOVERY = "ip6 hoplimit 255 icmpv6 type { 133-137 } accept"
+_DNS = "meta l4proto { 6, 17 } th"
+
+# Our choices: before iptables' mangle (-150), which holds the jump to the queue
+# where nft has none, and before source NAT (100), which would hide the pair.
+_DECIDE = -160
+_GUARD = 90
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+
+COUNTERS = {
+    "trapped": "packets without a verdict, on their way into the queue",
+    "denied": "packets of pairs with verdict DENY",
+    "clear_inbound_dropped": "clear packets from outside for a configured pair",
+    "keyed_clear_inbound_dropped": "clear packets from outside for a pair that must be encrypted",
+    "guard_dropped": "clear packets of protected traffic that were about to leave",
+    "trap_escaped_dropped": "packets for the queue that no queue took",
+    "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
+}
+"""The counters in the table, and what they count."""
+
+_RESIDUE_COUNTERS = (
+    "clear_inbound_dropped",
+    "guard_dropped",
+    "trap_escaped_dropped",
+    "tunnel_escaped_dropped",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticChains:
+    """The part of the table that follows from the policy alone: names and text of chains.
+
+    ``protects``: whether any rule keeps traffic from leaving in clear.
+    """
+
+    exempt: str
+    inbound: str
+    guard: str
+    protects: bool
+
+    def __str__(self) -> str:
+        return self.exempt + self.inbound + self.guard
+
+
+def checked(settings: InterceptSettings) -> InterceptSettings:
+    """The same settings.  Raises InterceptError if one of them can't work."""
+    mask = settings.mark_mask
+    if not 0 < mask < 1 << 32 or mask // (mask & -mask) != 3:
+        raise InterceptError(f"mark_mask {mask:#x} must be two neighbouring bits of 32")
+    if not _NAME.fullmatch(settings.table):
+        raise InterceptError(f"table {settings.table!r} is no name of letters, digits and _")
+    if not settings.outside:
+        raise InterceptError("outside: there must be at least one interface")
+    for interface in (*settings.outside, settings.tunnel_interface):
+        if not _INTERFACE.fullmatch(interface):
+            raise InterceptError(f"{interface!r} can't be the name of an interface")
+    if not 0 <= settings.queue <= 65535:
+        raise InterceptError(f"queue {settings.queue} must be 0 to 65535")
+    if settings.queue_length < 1:
+        raise InterceptError(f"queue_length {settings.queue_length} must be 1 or more")
+    return settings
+
+
+def static_chains(table: PolicyTable) -> StaticChains:
+    """What follows from the policy, as chains in the order of its rules."""
+    exempt = Question(lambda rule: not rule.builtin, "return", "accept")
+    inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
+    guard = Question(lambda rule: rule.protected, "goto leak", "accept")
+    return StaticChains(
+        _both("exempt", table, exempt),
+        _both("inbound", table, inbound),
+        _both("guard", table, guard),
+        any(rule.protected for rule in (*table.rules, table.default)),
+    )
+
+
+def whole_table(settings: InterceptSettings, chains: StaticChains, *, nft_queue: bool) -> str:
+    """One transaction that replaces whatever stands under our name.
+
+    ``nft_queue``: the kernel has nft ``queue``; else an iptables rule matches the trap mark.
+    """
+    shapes = "".join(shape.declaration(family) for family in FAMILIES for shape in Shape)
+    return (
+        _replacing(settings)
+        + _counters(COUNTERS)
+        + shapes
+        + str(chains)
+        + _verdict_chains(settings)
+        + _outbound(settings, nft_queue=nft_queue)
+        + _inbound(settings, keyed=True)
+        + _hooks(settings)
+        + _guard(settings)
+        + "}\n"
+    )
+
+
+def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
+    """Commands that put other static chains in place of those that are there, and empty all sets.
+
+    What shall stay in the sets has to follow in the same transaction.
+    """
+    name = settings.table
+    lines = [
+        f"flush chain inet {name} {chain}{family}\n"
+        for chain in ("exempt", "inbound", "guard")
+        for family in FAMILIES
+    ]
+    for family in FAMILIES:
+        for shape in Shape:
+            lines.append(f"flush map inet {name} {shape.map_name(family)}\n")
+            lines.append(f"flush set inet {name} {shape.keyed_name(family)}\n")
+    return "".join(lines) + f"table inet {name} {{\n{chains}}}\n"
+
+
+def residue(settings: InterceptSettings, chains: StaticChains) -> str:
+    """One transaction that leaves only what keeps protected traffic from leaving in clear.
+
+    Configured pairs' clear packets from outside stay out, too.  Without
+    protected traffic, nothing is left.
+    """
+    if not chains.protects:
+        return _removing(settings)
+    hook = f"type filter hook prerouting priority {_DECIDE}; policy accept;"
+    return (
+        _replacing(settings)
+        + _counters(_RESIDUE_COUNTERS)
+        + chains.inbound
+        + chains.guard
+        + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
+        + _inbound(settings, keyed=False)
+        + _chain("prerouting", hook, f"iifname {_outside(settings)} goto inbound")
+        + _guard(settings)
+        + "}\n"
+    )
+
+
+def _is_configured(rule: Rule) -> bool:
+    return rule.category is Category.CONFIGURED
+
+
+def _both(name: str, table: PolicyTable, question: Question) -> str:
+    return "".join(ordered_chain(f"{name}{f}", table, f, question) for f in FAMILIES)
+
+
+def _removing(settings: InterceptSettings) -> str:
+    """nft before 1.0.7 has no ``destroy``: a table is surely there once it was added."""
+    return f"add table inet {settings.table}\ndelete table inet {settings.table}\n"
+
+
+def _replacing(settings: InterceptSettings) -> str:
+    return _removing(settings) + f"table inet {settings.table} {{\n"
+
+
+def _counters(names: Iterable[str]) -> str:
+    return "".join(f"  counter {name} {{ }}\n" for name in names)
+
+
+def _chain(name: str, *lines: str) -> str:
+    body = "".join(f"    {line}\n" for line in lines if line)
+    return f"  chain {name} {{\n{body}  }}\n"
+
+
+def _outside(settings: InterceptSettings) -> str:
+    return "{ " + ", ".join(f'"{name}"' for name in settings.outside) + " }"
+
+
+def _marked(settings: InterceptSettings, mark: int) -> str:
+    """The statement that sets our bits, and no others."""
+    rest = 0xFFFFFFFF ^ settings.mark_mask
+    return f"meta mark set meta mark & {rest:#x} | {mark:#x}"
+
+
+def _has(settings: InterceptSettings, mark: int) -> str:
+    return f"meta mark & {settings.mark_mask:#x} == {mark:#x}"
+
+
+def _verdict_chains(settings: InterceptSettings) -> str:
+    marks = Marks(settings.mark_mask)
+    return (
+        _chain("tunnel", _marked(settings, marks.tunnel), "accept")
+        + _chain("deny", "counter name denied drop")
+        + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
+        + _chain("keyed_clear_inbound", "counter name keyed_clear_inbound_dropped drop")
+    )
+
+
+def _outbound(settings: InterceptSettings, *, nft_queue: bool) -> str:
+    """A packet that would leave by an outside interface: exempt, known, or trapped."""
+    lookups = [
+        f"{shape.selector(family)} vmap @{shape.map_name(family)}"
+        for shape in Shape
+        for family in FAMILIES
+    ]
+    return _chain(
+        "outbound",
+        "meta nfproto ipv4 jump exempt4",
+        "meta nfproto ipv6 jump exempt6",
+        *lookups,
+        "counter name trapped",
+        _marked(settings, Marks(settings.mark_mask).trap),
+        f"queue num {settings.queue}" if nft_queue else "",
+    )
+
+
+def _inbound(settings: InterceptSettings, *, keyed: bool) -> str:
+    """A packet from outside: ours, or for a pair whose packets must not come in clear."""
+    resolvers = [
+        f"{'ip' if resolver.version == 4 else 'ip6'} saddr {resolver} {_DNS} sport 53"
+        for resolver in settings.resolvers
+    ]
+    if settings.local_resolver:
+        resolvers.append(f"{_DNS} sport 53")
+    lookups = [
+        f"{shape.selector(family)} @{shape.keyed_name(family)} goto keyed_clear_inbound"
+        for shape in Shape
+        for family in FAMILIES
+    ]
+    return _chain(
+        "inbound",
+        "fib daddr type local meta l4proto esp accept",
+        f"fib daddr type local udp dport {_IKE_PORTS} accept",
+        _NEIGHBOUR_DISCOVERY,
+        *(f"fib daddr type local {answers} accept" for answers in resolvers),
+        *(lookups if keyed else ()),
+        "meta nfproto ipv4 jump inbound4",
+        "meta nfproto ipv6 jump inbound6",
+    )
+
+
+def _hooks(settings: InterceptSettings) -> str:
+    """Forwarded packets, and then the gateway's own.
+
+    Our bits on a packet that comes in are somebody else's: they are cleared.
+    Where a packet would leave is asked of the routing table without a mark.
+    """
+    marks = Marks(settings.mark_mask)
+    outside = _outside(settings)
+    clean = f"meta mark & {settings.mark_mask:#x} != 0 {_marked(settings, 0)}"
+    prerouting = _chain(
+        "prerouting",
+        f"type filter hook prerouting priority {_DECIDE}; policy accept;",
+        clean,
+        f'iifname "{settings.tunnel_interface}" accept',
+        f"iifname {outside} goto inbound",
+        "fib daddr type != unicast accept",
+        f"fib daddr oifname != {outside} accept",
+        "goto outbound",
+    )
+    output = _chain(
+        "output",
+        f"type route hook output priority {_DECIDE}; policy accept;",
+        f"{_has(settings, marks.own)} accept",
+        clean,
+        f"oifname != {outside} accept",
+        "fib daddr type != unicast accept",
+        _NEIGHBOUR_DISCOVERY,
+        f"{_DNS} dport 53 accept" if settings.local_resolver else "",
+        "goto outbound",
+    )
+    return prerouting + output
+
+
+def _guard(settings: InterceptSettings) -> str:
+    """The last look at what leaves: it works without a process behind it."""
+    marks = Marks(settings.mark_mask)
+    dns = f"fib saddr type local {_DNS} dport 53 accept" if settings.local_resolver else ""
+    return _chain("leak", "counter name guard_dropped drop") + _chain(
+        "guard",
+        f"type filter hook postrouting priority {_GUARD}; policy accept;",
+        f'oifname "{settings.tunnel_interface}" accept',
+        f"oifname != {_outside(settings)} accept",
+        f"{_has(settings, marks.own)} accept",
+        f"{_has(settings, marks.trap)} counter name trap_escaped_dropped drop",
+        f"{_has(settings, marks.tunnel)} counter name tunnel_escaped_dropped drop",
+        _NEIGHBOUR_DISCOVERY,
+        dns,
+        "meta nfproto ipv4 jump guard4",
+        "meta nfproto ipv6 jump guard6",
+    )
