@@ -28,11 +28,8 @@ def within(number: int, fact: dict[str, Any]) -> bool:
     """Whether a number is as ``count``, ``at_least`` and ``at_most`` say; one must be there."""
     if not fact.keys() & {"count", "at_least", "at_most"}:
         raise LabError(f"{fact['kind']}: give count, at_least or at_most")
-    return (
-        number == fact.get("count", number)
-        and number >= fact.get("at_least", number)
-        and number <= fact.get("at_most", number)
-    )
+    least, most = fact.get("at_least", 0), fact.get("at_most", number)
+    return number == fact.get("count", number) and bool(least <= number <= most)
 
 
 def _value(lab: Lab, text: str) -> str:

@@ -11,7 +11,7 @@ from lablib import dns, gateway, network, topology
 from lablib.capture import Capture
 from lablib.gateway import Gateway, Keys, Oegw
 from lablib.pcap import Packet
-from lablib.run import Run
+from lablib.run import Process, Run
 from lablib.scenario import HOME, Scenario
 from lablib.topology import IPAddress, Topology
 
@@ -50,7 +50,7 @@ def load_topology() -> Topology:
     return topology.load(HOME / "topology.toml")
 
 
-def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, gateway.Process]) -> dict[str, Keys]:
+def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> dict[str, Keys]:
     """Keys and records of all gateways, made side by side."""
     for process in keygens.values():
         oegw.finish(process)

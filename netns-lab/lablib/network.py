@@ -121,8 +121,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
 
     settings = []
     for name in names:
-        host = topology.hosts.get(name)
-        values = sysctls(host is not None and host.forwarding, ipv6=name not in (CABLES, "wild"))
+        forwarding = name in topology.hosts and topology.hosts[name].forwarding
+        values = sysctls(forwarding, ipv6=name not in (CABLES, "wild"))
         settings.append(
             subprocess.Popen(
                 ["ip", "netns", "exec", run.namespace(name), "sysctl", "-q", "-w", *values],

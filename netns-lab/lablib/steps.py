@@ -66,7 +66,7 @@ def ping(stage: Stage, step: dict[str, Any]) -> str:
         raise Missed(f"ping said: {(result.stdout + result.stderr).strip()}")
     sent, received = int(found[1]), int(found[2])
     times = re.findall(r"time=([\d.]+) ms", result.stdout)
-    seen = f"{received} of {sent} answered"
+    seen: str = f"{received} of {sent} answered"
     if times:
         seen += f", first after {times[0]} ms"
     if received != step.get("answered", count) or sent != count:
@@ -84,7 +84,7 @@ def start_ping(stage: Stage, step: dict[str, Any]) -> str:
 
 def _await_lines(stage: Stage, step: dict[str, Any], pattern: str, what: str) -> str:
     process = stage.background[step["name"]]
-    before, more = len(re.findall(pattern, process.text())), step.get("more", 5)
+    before, more = len(re.findall(pattern, process.text())), int(step.get("more", 5))
 
     def enough() -> bool:
         if not process.running:
@@ -165,7 +165,7 @@ def await_state(stage: Stage, step: dict[str, Any]) -> str:
         wait_until(step["state"], reached, step.get("within", 10))
     except LabError as error:
         raise Missed(f"{error}; states seen: {seen}") from error
-    return step["state"]
+    return str(step["state"])
 
 
 def plain(value: Any) -> str:

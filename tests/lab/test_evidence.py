@@ -92,10 +92,12 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
     from scapy.all import ARP, DNS, ESP, ICMP, IP, TCP, UDP, Ether, IPv6, Raw
     from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
 
-    v4 = Ether() / IP(src="192.1.0.65", dst="192.2.0.66")
-    v6 = Ether() / IPv6(src="2001:db8:1::65", dst="2001:db8:2::66")
+    # Both addresses are given: scapy would ask the network of the machine for them.
+    start = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    v4 = start / IP(src="192.1.0.65", dst="192.2.0.66")
+    v6 = start / IPv6(src="2001:db8:1::65", dst="2001:db8:2::66")
     frames = [
-        ("arp", Ether() / ARP()),
+        ("arp", start / ARP(psrc="192.1.1.4", hwsrc="02:00:00:00:00:01", pdst="192.1.1.5")),
         ("echo request", v4 / ICMP(type=8)),
         ("echo reply", v4 / ICMP(type=0)),
         ("icmp", v4 / ICMP(type=3, code=4)),
@@ -105,7 +107,12 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
         ("dns", v4 / UDP(sport=40000, dport=53) / DNS()),
         ("tcp", v4 / TCP(sport=80, dport=40000)),
         ("udp", v4 / UDP(sport=40000, dport=40001)),
-        ("fragment", Ether() / IP(frag=10, proto=17, id=7) / Raw(b"x" * 20)),
+        (
+            "fragment",
+            start
+            / IP(src="192.1.0.65", dst="192.2.0.66", frag=10, proto=17, id=7)
+            / Raw(b"x" * 20),
+        ),
         ("echo request", v6 / ICMPv6EchoRequest()),
         ("neighbour discovery", v6 / ICMPv6ND_NS()),
         ("ike", v6 / UDP(sport=500, dport=500) / Raw(b"x")),
@@ -137,7 +144,8 @@ def test_a_later_fragment_has_the_kind_of_its_packet(pcap: object, tmp_path: Pat
         IP(src="192.1.1.4", dst="192.1.1.5", id=3) / UDP(sport=500, dport=500) / Raw(bytes(3000))
     )
     path = tmp_path / "x.pcap"
-    frames = [bytes(Ether() / piece) for piece in fragment(whole, 1400)]
+    start = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    frames = [bytes(start / piece) for piece in fragment(whole, 1400)]
     path.write_bytes(_capture(frames, "<", False))
     assert [p.kind for p in pcap.packets(path)] == ["ike"] * 3  # type: ignore[attr-defined]
 
