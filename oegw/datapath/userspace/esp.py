@@ -1,0 +1,166 @@
+"""One ESP SA at work (RFC 4303, tunnel mode): sequence numbers, padding, limits, counters."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from oegw.datapath.interface import SaKey, SecurityAssociation, Usage
+from oegw.datapath.userspace.replay import ReplayWindow
+from oegw.datapath.userspace.selectors import InnerSelectors
+from oegw.datapath.userspace.transform import (
+    ESP_HEADER,
+    Random,
+    Transform,
+    Unauthentic,
+    transform_of,
+)
+from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
+
+# Specification values (RFC 4303 section 2).
+_TRAILER = 2  # pad length and next header
+_PADDING = bytes(range(1, 256))
+_UDP_HEADER = 8
+LAST_SEQUENCE = 2**32 - 1
+LAST_EXTENDED_SEQUENCE = 2**64 - 1
+
+# Our choice: the replacement is asked for when 1/16 of the sequence numbers is left.
+_SEQUENCE_MARGIN = 16
+
+_HEADER = Struct("!II")
+_HIGH = Struct("!I")
+
+_TRAILERS = {
+    next_header: tuple(_PADDING[:count] + bytes((count, next_header)) for count in range(16))
+    for next_header in (IPV4, IPV6)
+}
+
+
+class Replayed(Exception):
+    """The sequence number was seen before, or is too old."""
+
+
+class _Sa:
+    """What both directions share: counters, limits, sizes."""
+
+    __slots__ = (
+        "_fixed",
+        "bytes",
+        "expired",
+        "extended",
+        "hard_bytes",
+        "key",
+        "last_used",
+        "packets",
+        "sa",
+        "selectors",
+        "soft_bytes",
+        "softened",
+        "transform",
+    )
+
+    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
+        self.sa = sa
+        self.key: SaKey = sa.key
+        self.selectors = InnerSelectors(sa.source_selector, sa.destination_selector)
+        self.transform: Transform = transform_of(sa, random)
+        self.extended = sa.extended_sequence_numbers
+        self.packets = 0
+        self.bytes = 0
+        self.last_used: float | None = None
+        self.softened = False
+        self.expired = False
+        self.soft_bytes = sa.soft_bytes
+        self.hard_bytes = sa.hard_bytes
+        outer = IPV4_HEADER if sa.destination.version == 4 else IPV6_HEADER
+        udp = _UDP_HEADER if sa.encapsulation else 0
+        self._fixed = outer + udp + ESP_HEADER + self.transform.iv + self.transform.icv
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.packets, self.bytes, self.last_used)
+
+    def inner_mtu(self, path_mtu: int) -> int:
+        """The largest inner packet whose outer packet has at most ``path_mtu`` octets."""
+        block = self.transform.block
+        return max((path_mtu - self._fixed) // block * block - _TRAILER, 0)
+
+    def would_exceed(self, size: int) -> bool:
+        """Whether ``size`` more octets of plaintext pass the hard limit."""
+        return self.hard_bytes is not None and self.bytes + size > self.hard_bytes
+
+    def count(self, size: int, now: float) -> None:
+        self.packets += 1
+        self.bytes += size
+        self.last_used = now
+
+
+class OutboundSa(_Sa):
+    """Seals packets.  ``mtu`` is the largest inner packet at present, valid until ``mtu_until``."""
+
+    __slots__ = ("_last", "_soft", "_spi", "mtu", "mtu_until", "sequence")
+
+    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
+        super().__init__(sa, random)
+        self._spi = sa.spi
+        self.sequence = 0  # of the last packet sent
+        self._last = LAST_EXTENDED_SEQUENCE if self.extended else LAST_SEQUENCE
+        self._soft = self._last - self._last // _SEQUENCE_MARGIN
+        self.mtu = 0
+        self.mtu_until = 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no sequence number is left (RFC 4303 section 3.3.3: never cycle)."""
+        return self.sequence >= self._last
+
+    @property
+    def wants_replacement(self) -> bool:
+        """Whether a soft limit is reached."""
+        return self.sequence >= self._soft or (
+            self.soft_bytes is not None and self.bytes >= self.soft_bytes
+        )
+
+    def seal(self, packet: bytes, next_header: int) -> bytes:
+        """The ESP packet that carries ``packet``.  The SA must not be exhausted."""
+        self.sequence = sequence = self.sequence + 1
+        count = -(len(packet) + _TRAILER) % self.transform.block
+        return self.transform.seal(
+            _HEADER.pack(self._spi, sequence & 0xFFFFFFFF),
+            _HIGH.pack(sequence >> 32) if self.extended else b"",
+            packet + _TRAILERS[next_header][count],
+        )
+
+
+class InboundSa(_Sa):
+    """Opens packets."""
+
+    __slots__ = ("window",)
+
+    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
+        super().__init__(sa, random)
+        self.window = ReplayWindow(sa.replay_window, self.extended)
+
+    @property
+    def wants_replacement(self) -> bool:
+        return self.soft_bytes is not None and self.bytes >= self.soft_bytes
+
+    def open(self, packet: Buffer, low: int) -> tuple[int, bytes]:
+        """Next header and payload of an ESP packet with the sequence number ``low``.
+
+        The payload may end with traffic flow confidentiality padding (RFC 4303 section 2.7).
+        The window moves once the packet is authentic.  Raises Replayed, Unauthentic.
+        """
+        window = self.window
+        sequence = window.candidate(low)
+        if not window.fresh(sequence):
+            raise Replayed
+        high = _HIGH.pack(sequence >> 32) if self.extended else b""
+        plain = self.transform.open(packet, high)
+        window.accept(sequence)
+        count = plain[-2]
+        end = len(plain) - _TRAILER - count
+        # A default scheme of padding must be checked (RFC 4303 section 2.4), and says no more
+        # than a wrong ICV does.
+        if end < 0 or (count and plain[end:-2] != _PADDING[:count]):
+            raise Unauthentic
+        return plain[-1], plain[:end]

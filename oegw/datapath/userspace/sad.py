@@ -1,0 +1,124 @@
+"""The SA tables: inbound by SPI and destination, outbound by selectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oegw.datapath.interface import Direction, SaKey
+from oegw.datapath.userspace.esp import InboundSa, OutboundSa
+from oegw.datapath.userspace.selectors import address_pair
+from oegw.packet.ip import Layout
+
+_Shape = tuple[int, int, int]
+"""``(version, source prefix, destination prefix)``: all selectors of a shape share one mask."""
+
+
+def _specificity(entry: tuple[int, OutboundSa]) -> tuple[bool, int, int]:
+    serial, sa = entry
+    selectors = sa.selectors
+    ports = bool(selectors.source_port) + bool(selectors.destination_port)
+    return bool(selectors.protocol), ports, serial
+
+
+class SaTable:
+    """All SAs.  Of several outbound SAs that fit a packet, the one with the longest
+    prefixes sends (destination first), then the one that names a protocol and ports, then the
+    newest: a replacement takes over while the old SA is still installed."""
+
+    def __init__(self) -> None:
+        self._inbound: dict[tuple[int, bytes], InboundSa] = {}
+        self._outbound: dict[SaKey, OutboundSa] = {}
+        self._host_pairs: dict[bytes, list[tuple[int, OutboundSa]]] = {}
+        self._prefixes: dict[_Shape, dict[int, list[tuple[int, OutboundSa]]]] = {}
+        self._shapes: list[tuple[_Shape, int]] = []  # with their masks, longest first
+        self._serial = 0
+
+    def add(self, sa: InboundSa | OutboundSa) -> None:
+        """Add an SA whose key is not in the table."""
+        if isinstance(sa, InboundSa):
+            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
+            return
+        self._outbound[sa.key] = sa
+        self._serial += 1
+        entries = self._entries(sa)
+        entries.append((self._serial, sa))
+        entries.sort(key=_specificity, reverse=True)
+
+    def remove(self, key: SaKey) -> InboundSa | OutboundSa | None:
+        """The SA that was removed, or None."""
+        if key.direction is Direction.INBOUND:
+            return self._inbound.pop((key.spi, key.destination.packed), None)
+        sa = self._outbound.pop(key, None)
+        if sa is None:
+            return None
+        entries = self._entries(sa)
+        entries[:] = [entry for entry in entries if entry[1] is not sa]
+        if not entries:
+            self._forget(sa)
+        return sa
+
+    def find(self, key: SaKey) -> InboundSa | OutboundSa | None:
+        if key.direction is Direction.INBOUND:
+            return self._inbound.get((key.spi, key.destination.packed))
+        return self._outbound.get(key)
+
+    def inbound(self, spi: int, destination: bytes) -> InboundSa | None:
+        """The SA of an ESP packet that came to the address ``destination`` (packed)."""
+        return self._inbound.get((spi, destination))
+
+    def outbound(self, packet: bytes, layout: Layout) -> OutboundSa | None:
+        """The SA that carries ``packet``."""
+        version = layout[0]
+        pair = address_pair(packet, version)
+        for _, sa in self._host_pairs.get(pair, ()):
+            if sa.selectors.match_upper_layer(layout):
+                return sa
+        if self._shapes:
+            addresses = int.from_bytes(pair, "big")
+            for shape, mask in self._shapes:
+                if shape[0] != version:
+                    continue
+                for _, sa in self._prefixes[shape].get(addresses & mask, ()):
+                    if sa.selectors.match_upper_layer(layout):
+                        return sa
+        return None
+
+    def outbound_sas(self) -> Iterator[OutboundSa]:
+        yield from self._outbound.values()
+
+    def __iter__(self) -> Iterator[InboundSa | OutboundSa]:
+        yield from self._inbound.values()
+        yield from self._outbound.values()
+
+    def _entries(self, sa: OutboundSa) -> list[tuple[int, OutboundSa]]:
+        """The list in which ``sa`` stands, made if need be."""
+        selectors = sa.selectors
+        shape = (selectors.version, *selectors.prefixes)
+        if self._is_host_pair(sa):
+            return self._host_pairs.setdefault(self._packed_pair(sa), [])
+        if shape not in self._prefixes:
+            self._prefixes[shape] = {}
+            self._shapes.append((shape, selectors.mask))
+            self._shapes.sort(key=lambda item: (item[0][2], item[0][1]), reverse=True)
+        return self._prefixes[shape].setdefault(selectors.pair, [])
+
+    def _forget(self, sa: OutboundSa) -> None:
+        """Remove the empty list in which ``sa`` stood."""
+        selectors = sa.selectors
+        if self._is_host_pair(sa):
+            del self._host_pairs[self._packed_pair(sa)]
+            return
+        shape = (selectors.version, *selectors.prefixes)
+        del self._prefixes[shape][selectors.pair]
+        if not self._prefixes[shape]:
+            del self._prefixes[shape]
+            self._shapes.remove((shape, selectors.mask))
+
+    @staticmethod
+    def _is_host_pair(sa: OutboundSa) -> bool:
+        bits = 32 if sa.selectors.version == 4 else 128
+        return sa.selectors.prefixes == (bits, bits)
+
+    @staticmethod
+    def _packed_pair(sa: OutboundSa) -> bytes:
+        return sa.selectors.pair.to_bytes(8 if sa.selectors.version == 4 else 32, "big")

@@ -1,0 +1,181 @@
+"""What ESP's algorithms do to one packet: a row for each, two ways to combine them.
+
+A `Transform` is made once for an SA and keeps its cipher objects: making them anew for
+each packet would cost more than the cipher.
+"""
+
+from __future__ import annotations
+
+import hmac as constant_time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from oegw.datapath.interface import SecurityAssociation
+from oegw.packet.ip import Buffer
+
+Random = Callable[[int], bytes]
+
+ESP_HEADER = 8  # SPI and sequence number (RFC 4303 section 2)
+
+
+class Unauthentic(Exception):
+    """The packet was not made by the peer; where it went wrong is not said."""
+
+
+class UnknownAlgorithm(Exception):
+    """No such cipher, or a key that does not fit it; the message shows no key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CipherRow:
+    key_sizes: tuple[int, ...]  # octets, as ike.EspSa gives them
+    block: int  # alignment of the plaintext, octets
+    iv: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityRow:
+    key_size: int
+    hash: Callable[[], HashAlgorithm]
+    icv: int
+
+
+GCM = "aes-gcm-16"
+_SALT = 4  # RFC 4106 section 8.1: the last octets of the key
+_GCM_IV = 8
+_GCM_ICV = 16
+
+CIPHERS = {
+    GCM: CipherRow((20, 28, 36), 4, _GCM_IV),  # RFC 4106
+    "aes-cbc": CipherRow((16, 24, 32), 16, 16),  # RFC 3602
+    "3des-cbc": CipherRow((24,), 8, 8),  # RFC 2451
+}
+INTEGRITIES = {
+    "hmac-sha2-256-128": IntegrityRow(32, SHA256, 16),  # RFC 4868
+    "hmac-sha1-96": IntegrityRow(20, SHA1, 12),  # RFC 2404
+    "hmac-md5-96": IntegrityRow(16, MD5, 12),  # RFC 2403
+}
+
+
+class Transform(Protocol):
+    """``head`` is SPI and the low sequence number, ``high`` the other half with ESN, else empty."""
+
+    block: int
+    iv: int
+    icv: int
+
+    def seal(self, head: bytes, high: bytes, plain: bytes) -> bytes:
+        """The ESP packet of ``plain``, which is padded already."""
+
+    def open(self, packet: Buffer, high: bytes) -> bytes:
+        """The plaintext with its padding.  Raises Unauthentic."""
+
+
+class AuthenticatedEncryption:
+    """AES-GCM (RFC 4106).  The IV is the sequence number, which no key sees twice."""
+
+    __slots__ = ("_aead", "_salt", "block", "icv", "iv")
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key[:-_SALT])
+        self._salt = key[-_SALT:]
+        self.block = CIPHERS[GCM].block
+        self.iv = _GCM_IV
+        self.icv = _GCM_ICV
+
+    def seal(self, head: bytes, high: bytes, plain: bytes) -> bytes:
+        iv = (high or b"\0\0\0\0") + head[4:]
+        associated = head[:4] + high + head[4:]  # RFC 4106 section 5
+        return head + iv + self._aead.encrypt(self._salt + iv, plain, associated)
+
+    def open(self, packet: Buffer, high: bytes) -> bytes:
+        if len(packet) < ESP_HEADER + _GCM_IV + 4 + _GCM_ICV:
+            raise Unauthentic
+        associated = bytes(packet[:4]) + high + bytes(packet[4:8])
+        try:
+            return self._aead.decrypt(self._salt + bytes(packet[8:16]), packet[16:], associated)
+        except InvalidTag:
+            raise Unauthentic from None
+
+
+class EncryptThenMac:
+    """A cipher in CBC mode and an HMAC over the result (RFC 4303 section 3.3.2.1).
+
+    One CBC stream serves all packets.  Sealing, a random block goes through the cipher first, and
+    what comes out is the packet's IV: as unpredictable as the block, and the next
+    block is chained to it just as RFC 3602 wants.  Opening, the IV goes through as
+    if it were ciphertext; its own "plaintext" is cut off, and the next block is
+    right whatever came before.
+    """
+
+    __slots__ = ("_decryptor", "_encryptor", "_hmac", "_random", "block", "icv", "iv")
+
+    def __init__(
+        self, cipher: str, key: bytes, integrity: str, integrity_key: bytes, random: Random
+    ) -> None:
+        row = CIPHERS[cipher]
+        self.block = row.block
+        self.iv = row.iv
+        self.icv = INTEGRITIES[integrity].icv
+        algorithm = AES(key) if cipher == "aes-cbc" else TripleDES(key)
+        stream = Cipher(algorithm, modes.CBC(random(row.iv)))
+        self._encryptor = stream.encryptor()
+        self._decryptor = stream.decryptor()
+        self._hmac = HMAC(integrity_key, INTEGRITIES[integrity].hash())
+        self._random = random
+
+    def seal(self, head: bytes, high: bytes, plain: bytes) -> bytes:
+        packet = head + self._encryptor.update(self._random(self.iv) + plain)
+        mac = self._hmac.copy()
+        mac.update(packet)
+        if high:
+            mac.update(high)
+        return packet + mac.finalize()[: self.icv]
+
+    def open(self, packet: Buffer, high: bytes) -> bytes:
+        end = len(packet) - self.icv
+        size = end - ESP_HEADER - self.iv
+        if size < self.block or size % self.block:
+            raise Unauthentic
+        mac = self._hmac.copy()
+        mac.update(packet[:end])
+        if high:
+            mac.update(high)
+        if not constant_time.compare_digest(mac.finalize()[: self.icv], packet[end:]):
+            raise Unauthentic
+        return self._decryptor.update(packet[ESP_HEADER:end])[self.iv :]
+
+
+def check_algorithms(sa: SecurityAssociation) -> None:
+    """Raises UnknownAlgorithm unless the algorithms exist and the keys fit."""
+    cipher = CIPHERS.get(sa.cipher)
+    if cipher is None:
+        raise UnknownAlgorithm(f"cipher {sa.cipher!r} is unknown")
+    if len(sa.encryption_key) not in cipher.key_sizes:
+        raise UnknownAlgorithm(f"{sa.cipher}: a key of {len(sa.encryption_key)} octets")
+    if sa.cipher == GCM:
+        if sa.integrity is not None:
+            raise UnknownAlgorithm(f"{sa.cipher} goes without integrity, not {sa.integrity!r}")
+        return
+    integrity = INTEGRITIES.get(sa.integrity or "")
+    if integrity is None:
+        raise UnknownAlgorithm(f"integrity {sa.integrity!r} is unknown")
+    if len(sa.integrity_key) != integrity.key_size:
+        raise UnknownAlgorithm(f"{sa.integrity}: a key of {len(sa.integrity_key)} octets")
+
+
+def transform_of(sa: SecurityAssociation, random: Random) -> Transform:
+    """The transform of one SA.  Raises UnknownAlgorithm."""
+    check_algorithms(sa)
+    if sa.integrity is None:
+        return AuthenticatedEncryption(sa.encryption_key)
+    return EncryptThenMac(sa.cipher, sa.encryption_key, sa.integrity, sa.integrity_key, random)
