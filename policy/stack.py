@@ -97,10 +97,16 @@ def first_match(stack: Stack, default: Rule, protocol: int, ports: tuple[int, in
     """The rule for a protocol, and for ports where it has them.
 
     The protocol of the match is ``None``, which is any, if no rule looked at it.
+    What concerns DHCP alone leaves no mark on the match of other traffic: a
+    cache must take DHCP out first (`policy.table.PolicyTable.lookup`).
     """
     depends = False
     obstacles: list[Entry] = []
     for entry in stack:
+        if entry.exemption is not Exemption.NONE:
+            if entry.protocol == protocol and ports is not None and entry.has_ports(*ports):
+                return Match(entry.rule, protocol, entry.source_ports, entry.destination_ports)
+            continue
         if entry.protocol is not None:
             depends = True
             if entry.protocol != protocol:
@@ -187,6 +193,8 @@ def strictest(stack: Stack, default: Rule, protocol: int | None) -> tuple[Rule, 
     possible: list[Entry] = []
     rules: list[Rule] = []
     for entry in stack:
+        if entry.exemption is not Exemption.NONE:
+            continue  # DHCP comes whole, and a rule that names it stands here once more
         if protocol is not None and entry.protocol not in (None, protocol):
             continue
         if not any(before.covers(entry) for before in possible):

@@ -184,6 +184,9 @@ class PolicyTable:
     def lookup(self, flow: Flow) -> Decision:
         """The rule for a flow, and the scope in which every flow gets the same rule.
 
+        The scope doesn't speak for DHCP (both ports 67 to 68, or 546 to 547): who caches
+        verdicts takes DHCP out before it looks into the cache, or else every scope of UDP
+        would have holes.
         A non-first fragment, and any other packet that hides the ports that its
         protocol has, gets the strictest of the rules that could match.  Raises
         ValueError for a flow between two families.

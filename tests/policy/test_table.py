@@ -187,6 +187,8 @@ def test_every_flow_in_a_scope_gets_the_same_rule(rules, seed):
         assert decision.scope.protocol in (None, packet.protocol)
         for _ in range(12):
             other = inside(rng, decision.scope, packet)
+            if reference.is_dhcp_flow(rules, other) and not reference.is_dhcp_flow(rules, packet):
+                continue  # a scope doesn't speak for DHCP
             assert reference.best(rules, DEFAULT, other) is decision.rule
 
 
@@ -210,7 +212,7 @@ def test_a_fragment_gets_the_strictest_of_what_some_ports_get(rules, seed):
             for destination in samples
             if (
                 found := reference.best(
-                    rules,
+                    [r for r in rules if not reference.is_dhcp(r)],  # DHCP comes whole
                     DEFAULT,
                     Flow(packet.source, packet.destination, packet.protocol, source, destination),
                 )
@@ -415,11 +417,39 @@ def test_the_scope_of_ports_ends_where_another_rule_begins():
 
 
 def test_the_scope_is_cut_at_those_ports_where_more_remains():
-    table = PolicyTable(builtin_rules(), DEFAULT)
+    rules = [
+        rule(
+            "corner",
+            DENY,
+            protocol=17,
+            source_ports=PortRange(67, 68),
+            destination_ports=PortRange(67, 68),
+        )
+    ]
+    table = PolicyTable(rules, DEFAULT)
     scope = table.lookup(flow("1.2.3.4", "5.6.7.8", 17, 5000, 53)).scope
     assert (scope.source_ports, scope.destination_ports) == (PortRange(69, 65535), ANY_PORT)
     scope = table.lookup(flow("1.2.3.4", "5.6.7.8", 17, 67, 53)).scope
     assert (scope.source_ports, scope.destination_ports) == (ANY_PORT, PortRange(0, 66))
+
+
+def test_the_exemption_of_dhcp_leaves_no_hole_in_the_scope_of_other_traffic():
+    table = PolicyTable(builtin_rules(), DEFAULT)
+    for packet in (flow("1.2.3.4", "5.6.7.8", 17, 5000, 53), flow("1.2.3.4", "5.6.7.8", 6)):
+        scope = table.lookup(packet).scope
+        assert (scope.protocol, scope.source_ports, scope.destination_ports) == (
+            None,
+            ANY_PORT,
+            ANY_PORT,
+        )
+    dhcp = table.lookup(flow("1.2.3.4", "5.6.7.8", 17, 68, 67))
+    assert dhcp.rule.name == "built-in: DHCP"
+    assert (dhcp.scope.source_ports, dhcp.scope.destination_ports) == (
+        PortRange(67, 68),
+        PortRange(67, 68),
+    )
+    fragment = table.lookup(Flow(ip_address("1.2.3.4"), ip_address("5.6.7.8"), 17, fragment=True))
+    assert fragment.cacheable
 
 
 def test_a_cut_that_later_cuts_make_needless_is_undone():

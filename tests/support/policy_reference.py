@@ -53,6 +53,10 @@ def is_dhcp(rule: Rule) -> bool:
     return rule.builtin and rule.protocol == 17 and restricts_ports(rule)
 
 
+def is_dhcp_flow(rules, flow: Flow) -> bool:
+    return any(is_dhcp(rule) and matches(rule, flow) for rule in rules)
+
+
 def sort_key(rule: Rule, flow: Flow):
     """Smaller is more specific; the five criteria of the order, then the user's before built-in."""
     return (
