@@ -63,6 +63,10 @@ def to(gateway, precedence: int = 10, key=None) -> bytes:  # type: ignore[no-unt
     return Delegation(precedence, gateway, None, key).serialize()
 
 
+def sizes(keys) -> list[int]:  # type: ignore[no-untyped-def]
+    return sorted(key.key_size for key in keys)
+
+
 def test_one_record_with_a_key() -> None:
     lookup = GatewayLookup(BOB, in_order)
     result = converse(lookup, found(AT_BOB, txt("v=spf1"), to(SG_B, key=KEY_2048)))
@@ -77,7 +81,7 @@ def test_a_record_without_a_key_leads_to_the_gateways_key_record() -> None:
         found(AT_SG_B, HostKey(KEY_1024).serialize(), HostKey(KEY_2048).serialize(), ttl=100.0),
     )
     assert isinstance(result, GatewaysFound)
-    assert set(result.gateways[0].keys) == {KEY_1024, KEY_2048}
+    assert sizes(result.gateways[0].keys) == [1024, 2048]
     assert result.ttl == 100.0
 
 
@@ -319,8 +323,7 @@ def test_keys_of_an_address() -> None:
     records = [key_rdata(KEY_4096), key_rdata(KEY_1024), key_rdata(KEY_1024, "02000401"), FOREIGN]
     result = converse(lookup, found(AT_SG_B, *records, trust=Trust.SECURE, ttl=9.0))
     assert isinstance(result, KeysFound)
-    assert set(result.keys) == {KEY_1024, KEY_4096}
-    assert len(result.keys) == 2
+    assert sizes(result.keys) == [1024, 4096]
     assert (result.ttl, result.trust) == (9.0, Trust.SECURE)
 
 
