@@ -251,14 +251,14 @@ class Endpoint:
         """The channel of a message; None for a message 1.  Raises ``UnknownCookies``."""
         cookies = (header.initiator_cookie, header.responder_cookie)
         initiated = self._directory.initiated(header.initiator_cookie)
-        if initiated is not None and header.responder_cookie != NO_COOKIE:
+        if initiated is not None:
             if initiated.end is not None and initiated.cookies != cookies:
                 raise UnknownCookies("another responder cookie than the channel's")
+            reply = header.responder_cookie != NO_COOKIE
+            # Some refuse message 1 without a cookie of their own.
+            if not reply and header.exchange != ExchangeType.INFORMATIONAL:
+                raise UnknownCookies("our own message 1, reflected")
             return initiated
-        if initiated is not None:
-            if header.exchange == ExchangeType.INFORMATIONAL:
-                return initiated  # some refuse message 1 without a cookie of their own
-            raise UnknownCookies("our own message 1, reflected")
         answered = self._directory.answered(cookies)
         if answered is not None:
             return answered
@@ -281,11 +281,9 @@ class Endpoint:
         """Message 1 of a main mode."""
         if header.message_id:
             raise InvalidMessageId("not 0 in main mode")
-        known = self._directory.begun_with(header.initiator_cookie, remote.address)
-        if known is not None:
-            assert isinstance(known.opening, ResponderOpening)
-            known.opening.receive_first(data)
-            return
+        known = self._directory.begun_with(data, remote.address)
+        if known is not None and isinstance(known.opening, ResponderOpening):
+            known.opening.repeated(data)
         if not self._directory.half_open.admits(remote.address):
             raise HalfOpenSourceLimit(str(remote.address))
 

@@ -194,7 +194,7 @@ class TunnelProposed(Event):
 
 @dataclass(frozen=True, slots=True)
 class InboundSaEstablished(Event):
-    """Install this SA, then call ``confirm_inbound``: our reply waits for it (RFC 4322 11.2, 5O)."""
+    """Install this SA, then call ``confirm_inbound``: our reply waits (RFC 4322 11.2, 5O)."""
 
     tunnel: int
     sa: EspSa

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -49,10 +50,12 @@ class Directory:
         self._initiated[cookie] = session
         self._between(session)[session.number] = session
 
-    def add_answered(self, session: Session, cookies: tuple[bytes, bytes]) -> None:
+    def add_answered(self, session: Session, cookies: tuple[bytes, bytes], first: bytes) -> None:
+        """``first`` is message 1."""
         self.sessions[session.number] = session
         self._answered[cookies] = session
-        self._first_messages[cookies[0], session.remote.address] = session
+        session.first_message = hashlib.sha256(first).digest()
+        self._first_messages[session.first_message, session.remote.address] = session
         self.half_open.add(session.remote.address, session.number, session)
 
     def answered_established(self, session: Session) -> None:
@@ -70,7 +73,7 @@ class Directory:
             self._initiated.pop(cookies[0], None)
         else:
             self._answered.pop(cookies, None)
-            self._first_messages.pop((cookies[0], session.remote.address), None)
+            self._first_messages.pop((session.first_message, session.remote.address), None)
             self.half_open.remove(session.remote.address, session.number)
         between = self._between(session)
         between.pop(session.number, None)
@@ -85,9 +88,13 @@ class Directory:
         """The channel that a peer began, by both cookies."""
         return self._answered.get(cookies)
 
-    def begun_with(self, cookie: bytes, address: IPAddress) -> Session | None:
-        """The channel whose message 1 had this cookie and came from this address."""
-        return self._first_messages.get((cookie, address))
+    def begun_with(self, first: bytes, address: IPAddress) -> Session | None:
+        """The channel that began with exactly this message 1 from this address.
+
+        The cookie alone does not decide: else a forged message 1 with a sniffed cookie
+        would shut out the true one.
+        """
+        return self._first_messages.get((hashlib.sha256(first).digest(), address))
 
     def between(self, local: IPAddress, remote: IPAddress) -> list[Session]:
         """Channels between two addresses: established, or being initiated by us."""

@@ -7,7 +7,7 @@ it only makes the interval that runs the last one.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -17,6 +17,7 @@ from ike.errors import (
     ClearMessage,
     Dropped,
     DuplicateMessage,
+    InvalidIdentity,
     UnauthenticatedNotify,
     UnexpectedMessage,
     WrongHash,
@@ -150,6 +151,9 @@ class InitiatorOpening:
                     self._owner.send(name, own, retransmission=True)
                 self._arm(now)
             raise
+        except InvalidIdentity as error:
+            self._hinted(Failure.WRONG_IDENTITY, str(error))
+            raise
         self._owner.received("MM6", len(message))
         if end.identity != self.expected:
             detail = f"{end.identity} where {self.expected} was expected"
@@ -247,19 +251,13 @@ class ResponderOpening:
         self._answered.remember(request, name, reply)
         self._owner.send(name, reply)
 
-    def repeated(self, message: bytes) -> None:
+    def repeated(self, message: bytes) -> NoReturn:
         """Answer a duplicate of the request that was answered last; always raises ``Dropped``."""
         if self._answered.knows(message):
             again = self._answered.again(message)
             if again is not None:
                 self._owner.send(*again, retransmission=True)
         raise DuplicateMessage("answered before")
-
-    def receive_first(self, message: bytes) -> None:
-        """Another message 1 with the same cookie from the same address; raises ``Dropped``."""
-        if message != self._message_1:
-            raise UnexpectedMessage("another message 1 with the same cookie")
-        self.repeated(message)
 
     def receive(self, now: float, header: Header, message: bytes) -> None:
         """A main mode message with both cookies; raises ``Dropped``."""

@@ -80,6 +80,8 @@ class Session:
         self.established_at: float | None = None
         self.end: Authenticated | None = None
         self.opening: InitiatorOpening | ResponderOpening
+        self.first_message = b""  # digest of message 1, if the peer sent it
+        self.silent = False  # whether a quick mode got no answer and nothing came since
         self.closed = False
         self._station = station
         self._directory = directory
@@ -129,7 +131,7 @@ class Session:
         opening = ResponderOpening(station, session, session._own_identity(), header, message)
         make_room()
         session.opening = opening
-        directory.add_answered(session, opening.cookies)
+        directory.add_answered(session, opening.cookies, message)
         opening.start(now)
         return session
 
@@ -162,6 +164,8 @@ class Session:
         )
 
     def received(self, name: str, size: int) -> None:
+        """Something of the peer was taken."""
+        self.silent = False
         self._station.emit(MessageReceived(self.number, name, self.remote, size))
 
     def _send_informational(self, payloads: list[Payload]) -> bytes:
@@ -233,6 +237,7 @@ class Session:
         left = self.established_at + self.end.choice.lifetime - now
         return (
             self.end.identity == expected
+            and not self.silent
             and self.end.key in request.peer_keys
             and left > CHANNEL_REUSE_MARGIN
             and len(self._message_ids) < MESSAGE_IDS_MOST

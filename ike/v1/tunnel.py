@@ -18,6 +18,7 @@ from ike.events import (
     InboundSaEstablished,
     NegotiationFailed,
     OutboundSaEstablished,
+    TrafficSelector,
     TransportAddress,
     TunnelClosed,
     TunnelProposed,
@@ -89,6 +90,8 @@ class Tunnel:
         elif self.state in (QuickModeState.AWAIT_DECISION, QuickModeState.AWAIT_INBOUND):
             self.fail(now, Failure.CANCELLED, f"no answer from our side: {self.state.value}")
         elif self._retransmission.exhausted:
+            if self.session is not None and self.initiator:
+                self.session.silent = True  # perhaps the peer lost the channel: do not reuse it
             self.fail(now, Failure.REFUSED, f"no answer: {self.state.value}")
         else:
             self._send_request(now, retransmission=True)
@@ -239,7 +242,7 @@ class Tunnel:
         self._station.emit(OutboundSaEstablished(self.number, outbound))
         end = self.session.end
         key = end.key.public_numbers()
-        self._twin = (self.initiator, end.identity, key.n, key.e, self.ends)
+        self._twin = (self.initiator, end.identity, key.n, key.e, *_selectors(self.ends))
         older = self._directory.tunnel_established(self, self._twin)
         if self.initiator:
             return
@@ -294,3 +297,7 @@ class Tunnel:
         if self.session is not None:
             self.session.tunnel_ended(self)
         self._directory.forget_tunnel(self, self._twin)
+
+
+def _selectors(ends: Ends) -> tuple[TrafficSelector, TrafficSelector]:
+    return ends.local_selector, ends.remote_selector
