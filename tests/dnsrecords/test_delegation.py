@@ -178,10 +178,10 @@ def ours(rest: str) -> bytes:
     ],
 )
 def test_records_with_our_name_that_can_not_be_read(rest: str, reason: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(MalformedDelegation, match=reason) as caught:
         Delegation.parse(ours(rest))
-    assert time.perf_counter() - started < 0.01
+    assert time.process_time() - started < 0.01
     assert caught.value.trigger == "txt_record_malformed"
     assert str(caught.value).isascii()
     assert len(str(caught.value)) < 250
@@ -223,10 +223,10 @@ def test_64_kilobytes_take_bounded_time() -> None:
         txt(*[" "] * 30000, "X-IPsec-Server"),
         txt("X-IPsec-Server(10)=", *["("] * 30000),
     ):
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(MalformedDelegation):
             Delegation.parse(rdata)
-        assert time.perf_counter() - started < 0.1
+        assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize(

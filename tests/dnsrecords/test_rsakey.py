@@ -94,10 +94,10 @@ def test_an_exponent_of_more_than_255_octets_is_written_in_the_long_form() -> No
     ],
 )
 def test_hostile_keys_are_refused_quickly(bad: bytes, reason: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(MalformedRsaKey, match=reason):
         rsakey.parse(bad)
-    assert time.perf_counter() - started < 0.01
+    assert time.process_time() - started < 0.01
 
 
 def test_the_library_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
