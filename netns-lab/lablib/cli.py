@@ -52,7 +52,8 @@ def _up(arguments: argparse.Namespace) -> int:
         run.close(keep_files=True)
         say(f"logs are in {run.directory}")
         raise
-    say(f"up with the gateways of {wanted.name}; files in {run.directory}")
+    gateways = "without gateways" if arguments.bare else f"with the gateways of {wanted.name}"
+    say(f"up {gateways}; files in {run.directory}")
     return 0
 
 

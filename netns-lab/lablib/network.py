@@ -78,9 +78,10 @@ def host_batch(host: Host) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _batch(arguments: list[str], text: str) -> subprocess.Popen[str]:
+def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
+    command = ["ip", "-batch", "-"]
     process = subprocess.Popen(
-        ["ip", *arguments, "-batch", "-"],
+        run.inside(host, command) if host else command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,7 +118,7 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         (directory / "resolv.conf").write_text(
             f"nameserver {server}\nsearch {topology.domain}\noptions timeout:2 attempts:2\n"
         )
-    _finish("namespaces", _batch([], "".join(f"netns add {n}\n" for n in run.namespaces)))
+    _finish("namespaces", _batch(run, None, "".join(f"netns add {n}\n" for n in run.namespaces)))
 
     settings = []
     for name in names:
@@ -125,7 +126,7 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         values = sysctls(forwarding, ipv6=name not in (CABLES, "wild"))
         settings.append(
             subprocess.Popen(
-                ["ip", "netns", "exec", run.namespace(name), "sysctl", "-q", "-w", *values],
+                run.inside(name, ["sysctl", "-q", "-w", *values]),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -134,11 +135,10 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
     for name, process in zip(names, settings, strict=True):
         _finish(f"settings of {name}", process)
 
-    cables = _batch(["-n", run.namespace(CABLES)], cables_batch(run, topology))
+    cables = _batch(run, CABLES, cables_batch(run, topology))
     _finish("links", cables)
     batches = [
-        (host.name, _batch(["-n", run.namespace(host.name)], host_batch(host)))
-        for host in topology.hosts.values()
+        (host.name, _batch(run, host.name, host_batch(host))) for host in topology.hosts.values()
     ]
     for name, batch in batches:
         _finish(f"addresses and routes of {name}", batch)

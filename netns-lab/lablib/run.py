@@ -13,10 +13,12 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lablib import enter
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import wait_until
 
@@ -104,12 +106,10 @@ class Run:
         run = cls(identifier or secrets.token_hex(3))
         if len(str(run.directory)) > LONGEST_DIRECTORY:
             raise LabError(f"{run.directory}: too long a path for Unix sockets; set TMPDIR")
-        try:
-            run.directory.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            raise LabError(
-                f"run {run.identifier} is there already: lab --id {run.identifier} down"
-            ) from None
+        if (run.directory / "state.json").exists():
+            raise LabError(f"run {run.identifier} is there already: lab --id {run.identifier} down")
+        shutil.rmtree(run.directory, ignore_errors=True)  # files that a failure left
+        run.directory.mkdir(mode=0o700, parents=True)
         run.save()
         return run
 
@@ -150,6 +150,8 @@ class Run:
 
     def inside(self, host: str, argv: Sequence[str]) -> list[str]:
         """The command line that runs ``argv`` on ``host``."""
+        if enter.needed():
+            return [sys.executable, "-S", enter.__file__, self.namespace(host), *argv]
         return ["ip", "netns", "exec", self.namespace(host), *argv]
 
     def start(self, name: str, host: str | None, argv: Sequence[str]) -> Process:
