@@ -58,11 +58,11 @@ def draw(points: list[Point], zero: float) -> list[str]:
         at = max(0, column - len(name) // 2)
         head[at : at + len(name)] = name
     lines = ["".join(head).ljust(WIDTH) + "        ms  "]
-    last = 0.0
+    latest = zero  # a point that was not seen stands after all that the draft has before it
     keyed = []
     for position, point in enumerate(points):
-        last = point.time if point.time is not None else last
-        keyed.append((last, position, point))
+        latest = max(latest, point.time or zero)
+        keyed.append((latest if point.time is None else point.time, position, point))
     for _, _, point in sorted(keyed, key=lambda entry: entry[:2]):
         moment = "not seen" if point.time is None else f"{(point.time - zero) * 1000:8.3f}"
         lines.append(f"{rung(point).ljust(WIDTH)}  {moment:>8}  {point.meaning} [{point.source}]")
