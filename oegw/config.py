@@ -1,0 +1,259 @@
+"""From ``oegw.toml`` to settings.  The only module that reads TOML.
+
+``load`` reports every fault at once, each with file and key path.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from oegw.configfile import ConfigError, Problems, Section, kind_of, shown
+from oegw.configrules import RuleReader, read_identity, unusable_gateway
+from oegw.gateway import Lifespans
+from oegw.settings import (
+    DEFAULT_CONFIG,
+    DatapathSettings,
+    DnsSettings,
+    GatewaySettings,
+    IkeSettings,
+    InterceptOptions,
+    InterfacesSettings,
+    Settings,
+)
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "ConfigError",
+    "DatapathSettings",
+    "DnsSettings",
+    "GatewaySettings",
+    "IkeSettings",
+    "InterceptOptions",
+    "InterfacesSettings",
+    "Settings",
+    "control_socket",
+    "load",
+    "parse",
+    "settings_from",
+]
+
+VERSION = 1
+
+# Our choices.
+MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
+MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
+WEEK = 7 * 86400
+PROFILES = ("modern", "draft")
+_SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
+
+
+def load(path: Path) -> Settings:
+    """The settings in the file at ``path``; relative paths in it start at its directory.
+
+    Raises ConfigError.
+    """
+    return settings_from(_table(path), path)
+
+
+def parse(text: str, path: Path) -> Settings:
+    """The settings in ``text``, as if it were the file at ``path``.  Raises ConfigError."""
+    return settings_from(_parse(text, path), path)
+
+
+def control_socket(path: Path) -> Path:
+    """Where the gateway of this configuration listens to its operator.
+
+    Only this one key is judged: a gateway must be reachable while its
+    configuration is being edited.  Raises ConfigError.
+    """
+    problems = Problems(str(path))
+    values = _table(path).get("gateway", {})
+    section = Section(values, "gateway", problems)
+    found = _control_socket(section, path.parent)
+    problems.end()
+    return found
+
+
+def settings_from(values: dict[str, Any], path: Path) -> Settings:
+    """The settings in the tables ``values`` of the file at ``path``.  Raises ConfigError."""
+    problems = Problems(str(path))
+    top = Section(values, "", problems)
+    _check_version(top, problems)
+    sections = {}
+    for name in _SECTIONS:
+        sections[name] = Section(top.raw(name, {}), name, problems)
+    gateway = _gateway(sections["gateway"], path.parent)
+    rules = RuleReader(path.parent, problems, gateway.addresses)
+    settings = Settings(
+        gateway=gateway,
+        interfaces=_interfaces(sections["interfaces"]),
+        dns=_dns(sections["dns"]),
+        ike=_ike(sections["ike"]),
+        datapath=_datapath(sections["datapath"]),
+        intercept=_intercept(sections["intercept"]),
+        lifespans=_lifespans(sections["lifespans"]),
+        default=rules.default(top.raw("default", {})),
+        rules=rules.rules(top.raw("rule", [])),
+        peers=rules.peers,
+    )
+    if settings.datapath.tunnel_interface in settings.interfaces.outside:
+        sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
+    for section in (top, *sections.values()):
+        section.end()
+    problems.end()
+    return settings
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
+    if len(octets) > MAX_FILE:
+        raise ConfigError([f"{path}: is longer than {MAX_FILE} octets"])
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = octets[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}: line {line} is not UTF-8 text"]) from error
+    return _parse(text, path)
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # of TOML, or of a number with thousands of digits
+        raise ConfigError([f"{path}: {error}"]) from error
+    except RecursionError:
+        raise ConfigError([f"{path}: brackets are nested too deep"]) from None
+
+
+def _check_version(top: Section, problems: Problems) -> None:
+    version = top.raw("version")
+    if version is None:
+        if len(top):
+            top.wrong("version", f"is missing: write version = {VERSION} in front")
+    elif not isinstance(version, int) or isinstance(version, bool):
+        top.wrong("version", f"must be a whole number, not {kind_of(version)}")
+    elif version != VERSION:
+        top.wrong("version", f"this oegw reads version {VERSION} only")
+        problems.end()  # the other keys may mean something else there
+
+
+def _gateway(section: Section, directory: Path) -> GatewaySettings:
+    default = GatewaySettings()
+    addresses = section.addresses("addresses")
+    for address in addresses:
+        if (reason := unusable_gateway(address)) is not None:
+            section.wrong("addresses", reason)
+    for family in (4, 6):
+        if sum(address.version == family for address in addresses) > 1:
+            section.wrong("addresses", f"has more than one IPv{family} address")
+    identity = read_identity(section, "identity")
+    if identity is not None and not isinstance(identity, str):
+        section.wrong("identity", "is an address: leave the key out, or give @ and a domain name")
+        identity = None
+    key = section.path_relative_to(directory, "private_key", default.private_key)
+    trace = section.path_relative_to(directory, "trace", None)
+    control = _control_socket(section, directory)
+    return GatewaySettings(addresses, identity, key or default.private_key, control, trace)
+
+
+def _control_socket(section: Section, directory: Path) -> Path:
+    default = GatewaySettings().control_socket
+    path = section.path_relative_to(directory, "control_socket", default) or default
+    if len(str(path).encode()) > MAX_SOCKET_PATH:
+        section.wrong("control_socket", f"the path is longer than {MAX_SOCKET_PATH} octets")
+    return path
+
+
+def _interfaces(section: Section) -> InterfacesSettings:
+    names = section.texts("outside") or []
+    for place, name in names:
+        if not _is_interface(name):
+            section.wrong_place(place, f"{shown(name)} is not the name of an interface")
+    return InterfacesSettings(tuple(dict.fromkeys(name for _, name in names)))
+
+
+def _is_interface(name: str) -> bool:
+    return _INTERFACE.fullmatch(name) is not None and name not in (".", "..")
+
+
+def _dns(section: Section) -> DnsSettings:
+    default = DnsSettings()
+    resolvers = section.addresses("resolvers")
+    for address in resolvers:
+        if address.is_unspecified or address.is_multicast:
+            section.wrong("resolvers", f"{address} is not the address of a server")
+    return DnsSettings(
+        resolvers,
+        section.seconds("timeout", default.timeout, 0.01, 60),
+        section.integer("tries", default.tries, 1, 20),
+        section.networks("local_reverse") or (),
+    )
+
+
+def _ike(section: Section) -> IkeSettings:
+    default = IkeSettings()
+    profiles = section.texts("profiles")
+    for place, name in profiles or ():
+        if name not in PROFILES:
+            section.wrong_place(place, f"{shown(name)} is not one of {', '.join(PROFILES)}")
+    settings = IkeSettings(
+        default.profiles if not profiles else tuple(name for _, name in profiles),
+        section.integer("channel_lifetime", default.channel_lifetime, 10, WEEK),
+        section.integer("tunnel_lifetime", default.tunnel_lifetime, 10, WEEK),
+        section.seconds("retransmit_first", default.retransmit_first, 0.01, 60),
+        section.integer("retransmit_tries", default.retransmit_tries, 1, 20),
+        section.integer("half_open_limit", default.half_open_limit, 1, 1_000_000),
+        section.integer("half_open_per_source", default.half_open_per_source, 1, 1_000_000),
+    )
+    if settings.half_open_per_source > settings.half_open_limit:
+        section.wrong("half_open_per_source", "is larger than half_open_limit")
+    return settings
+
+
+def _datapath(section: Section) -> DatapathSettings:
+    default = DatapathSettings()
+    name = section.text("tunnel_interface") or default.tunnel_interface
+    if not _is_interface(name):
+        section.wrong("tunnel_interface", f"{shown(name)} is not the name of an interface")
+    return DatapathSettings(
+        section.choice("encapsulation", default.encapsulation, {"esp": "esp", "udp": "udp"}),
+        name,
+        section.integer("replay_window", default.replay_window, 32, 65536),
+    )
+
+
+def _intercept(section: Section) -> InterceptOptions:
+    default = InterceptOptions()
+    mask = section.integer("mark_mask", default.mark_mask, 1, 0xFFFFFFFF)
+    if mask != (mask & -mask) * 3:
+        section.wrong(
+            "mark_mask", f"0x{mask:x} is not exactly two neighbouring bits, such as 0x30000"
+        )
+    modes = {"first": "first", "first+last": "first+last"}
+    return InterceptOptions(
+        mask,
+        section.integer("queue", default.queue, 0, 65535),
+        section.choice("hold", default.hold, modes),
+        section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
+        section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
+        section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+    )
+
+
+def _lifespans(section: Section) -> Lifespans:
+    default = Lifespans()
+    return Lifespans(
+        **{
+            each.name: section.seconds(each.name, getattr(default, each.name), 0.1, WEEK)
+            for each in fields(Lifespans)
+        }
+    )

@@ -1,0 +1,114 @@
+"""The settings of a gateway, as one tree of frozen values.
+
+`oegw.config.load` makes it from a file; each room receives only its own
+branch.  Defaults stand here and nowhere else; `oegw/docs/configuration.md`
+says what each key is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ike.events import Identity
+from oegw.gateway import Lifespans
+from oegw.peer import ConfiguredPeer
+from policy.flow import IPAddress, IPNetwork
+from policy.rule import Category, OnFailure, Rule
+
+DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Who this gateway is.
+
+    ``addresses``: outer addresses, at most one per family; empty means that
+    the daemon finds them out.  ``identity``: a domain name, or None for the
+    address in use.  The private key is known by its path only.
+    """
+
+    addresses: tuple[IPAddress, ...] = ()
+    identity: Identity | None = None
+    private_key: Path = Path("/etc/oegw/gateway.pem")
+    control_socket: Path = Path("/run/oegw/control.sock")
+    trace: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfacesSettings:
+    """``outside``: interfaces towards the Internet; empty means those with a default route."""
+
+    outside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
+
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.
+    """
+
+    resolvers: tuple[IPAddress, ...] = ()
+    timeout: float = 1.0
+    tries: int = 3
+    local_reverse: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSettings:
+    """The keying protocol; ``ike.configuration.Configuration`` explains the numbers."""
+
+    profiles: tuple[str, ...] = ("modern", "draft")
+    channel_lifetime: int = 28800
+    tunnel_lifetime: int = 3600
+    retransmit_first: float = 0.5
+    retransmit_tries: int = 5
+    half_open_limit: int = 1000
+    half_open_per_source: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathSettings:
+    """ESP.  ``encapsulation`` is ``"esp"`` or ``"udp"``; ``replay_window`` is in packets."""
+
+    encapsulation: str = "esp"
+    tunnel_interface: str = "oegw0"
+    replay_window: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptOptions:
+    """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``."""
+
+    mark_mask: int = 0x30000
+    queue: int = 4500
+    hold: str = "first+last"
+    hold_packets: int = 1024
+    hold_bytes: int = 4 * 1024 * 1024
+    setups_per_source: int = 32
+
+
+def default_rule(
+    category: Category = Category.OPPORTUNISTIC,
+    on_failure: OnFailure = OnFailure.CLEAR,
+    origin: str = "the default",
+) -> Rule:
+    """The rule for what no other rule matches."""
+    return Rule("default", category, on_failure=on_failure, origin=origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it.  ``rules`` are the user's, without built-ins; ``peers`` go by rule name."""
+
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    interfaces: InterfacesSettings = field(default_factory=InterfacesSettings)
+    dns: DnsSettings = field(default_factory=DnsSettings)
+    ike: IkeSettings = field(default_factory=IkeSettings)
+    datapath: DatapathSettings = field(default_factory=DatapathSettings)
+    intercept: InterceptOptions = field(default_factory=InterceptOptions)
+    lifespans: Lifespans = field(default_factory=Lifespans)
+    rules: tuple[Rule, ...] = ()
+    default: Rule = field(default_factory=default_rule)
+    peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
