@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oegw.datapath.interface import DatapathError, SecurityAssociation
-from oegw.datapath.userspace.transform import UnknownAlgorithm, check_algorithms
+from oegw.datapath.userspace.transform import AlgorithmError, check_algorithms
 
 # Specification values (RFC 4303 sections 2.1 and 3.4.3).
 LOWEST_SPI = 256
@@ -34,6 +34,6 @@ def _problem(sa: SecurityAssociation) -> str | None:
         return f"a replay window of {sa.replay_window} packets"
     try:
         check_algorithms(sa)
-    except UnknownAlgorithm as error:
+    except AlgorithmError as error:
         return str(error)
     return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from struct import Struct
 from ipaddress import ip_address
+from struct import Struct
 from typing import NamedTuple
 
 from oegw.datapath.checks import LOWEST_SPI, check_sa
@@ -26,9 +26,9 @@ from oegw.datapath.interface import (
     UnknownSpiReceived,
     Usage,
 )
-from oegw.datapath.userspace.esp import InboundSa, OutboundSa, Replayed
+from oegw.datapath.userspace.esp import InboundSa, OutboundSa, ReplayError
 from oegw.datapath.userspace.sad import SaTable
-from oegw.datapath.userspace.transform import ESP_HEADER, Random, Unauthentic
+from oegw.datapath.userspace.transform import ESP_HEADER, AuthenticationError, Random
 from oegw.packet.ecn import decapsulated, traffic_class
 from oegw.packet.icmp import may_be_answered, too_big
 from oegw.packet.ip import IPV4, IPV6, NO_NEXT_HEADER, TCP, Buffer, Layout, PacketError, layout_of
@@ -110,6 +110,7 @@ class Engine:
         self._random = random
         self._sas = SaTable()
         self._path_mtu: dict[IPAddress, int] = {}
+        self._peers: dict[IPAddress, set[OutboundSa]] = {}
         self.counters: Counter[str] = Counter()
         self.events: list[DatapathEvent] = []
         self._second = 0
@@ -129,29 +130,37 @@ class Engine:
         outbound = OutboundSa(sa, self._random)
         outbound.mtu = outbound.inner_mtu(self._path_mtu.get(sa.destination, self._settings.mtu))
         self._sas.add(outbound)
+        self._peers.setdefault(sa.destination, set()).add(outbound)
 
     def remove(self, key: SaKey) -> Usage | None:
         """The last counters, or None if there was no such SA."""
         sa = self._sas.remove(key)
         if sa is None:
             return None
-        peers = {other.sa.destination for other in self._sas.outbound_sas()}
-        if key.direction is Direction.OUTBOUND and key.destination not in peers:
-            self._path_mtu.pop(key.destination, None)
+        if isinstance(sa, OutboundSa):
+            peer = self._peers[key.destination]
+            peer.discard(sa)
+            if not peer:
+                del self._peers[key.destination]
+                self._path_mtu.pop(key.destination, None)
         return sa.usage
 
     def usage(self) -> dict[SaKey, Usage]:
         return {sa.key: sa.usage for sa in self._sas}
 
     def set_path_mtu(self, peer: IPAddress, mtu: int, now: float) -> None:
-        """The path to ``peer`` takes packets of ``mtu`` octets, outer header included."""
+        """The path to ``peer`` takes packets of ``mtu`` octets, outer header included.
+
+        Without an outbound SA to ``peer`` nothing is remembered.
+        """
+        if peer not in self._peers:
+            return
         lowest = _IPV4_MINIMUM_MTU if peer.version == 4 else IPV6_MINIMUM_MTU
         mtu = max(mtu, lowest)
         self._path_mtu[peer] = mtu
-        for sa in self._sas.outbound_sas():
-            if sa.sa.destination == peer:
-                sa.mtu = sa.inner_mtu(mtu)
-                sa.mtu_until = now + PATH_MTU_LIFETIME
+        for sa in self._peers[peer]:
+            sa.mtu = sa.inner_mtu(mtu)
+            sa.mtu_until = now + PATH_MTU_LIFETIME
 
     # The packets' side.
 
@@ -225,10 +234,10 @@ class Engine:
             return _NOTHING
         try:
             next_header, payload = sa.open(esp, sequence)
-        except Replayed:
+        except ReplayError:
             counters["drop_in_replay"] += 1
             return _NOTHING
-        except Unauthentic:
+        except AuthenticationError:
             counters["drop_in_invalid"] += 1
             return _NOTHING
         if sa.would_exceed(len(payload)):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import Any
 
 from oegw.datapath.interface import SaKey, SecurityAssociation, Usage
 from oegw.datapath.userspace.replay import ReplayWindow
 from oegw.datapath.userspace.selectors import InnerSelectors
 from oegw.datapath.userspace.transform import (
     ESP_HEADER,
+    AuthenticationError,
     Random,
     Transform,
-    Unauthentic,
     transform_of,
 )
 from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
@@ -35,7 +36,7 @@ _TRAILERS = {
 }
 
 
-class Replayed(Exception):
+class ReplayError(Exception):
     """The sequence number was seen before, or is too old."""
 
 
@@ -97,7 +98,7 @@ class _Sa:
 class OutboundSa(_Sa):
     """Seals packets.  ``mtu`` is the largest inner packet at present, valid until ``mtu_until``."""
 
-    __slots__ = ("_last", "_soft", "_spi", "mtu", "mtu_until", "sequence")
+    __slots__ = ("_last", "_soft", "_spi", "mtu", "mtu_until", "sequence", "way")
 
     def __init__(self, sa: SecurityAssociation, random: Random) -> None:
         super().__init__(sa, random)
@@ -107,6 +108,7 @@ class OutboundSa(_Sa):
         self._soft = self._last - self._last // _SEQUENCE_MARGIN
         self.mtu = 0
         self.mtu_until = 0.0
+        self.way: Any = None  # how the shell sends; not looked at here
 
     @property
     def exhausted(self) -> bool:
@@ -148,12 +150,12 @@ class InboundSa(_Sa):
         """Next header and payload of an ESP packet with the sequence number ``low``.
 
         The payload may end with traffic flow confidentiality padding (RFC 4303 section 2.7).
-        The window moves once the packet is authentic.  Raises Replayed, Unauthentic.
+        The window moves once the packet is authentic.  Raises ReplayError, AuthenticationError.
         """
         window = self.window
         sequence = window.candidate(low)
         if not window.fresh(sequence):
-            raise Replayed
+            raise ReplayError
         high = _HIGH.pack(sequence >> 32) if self.extended else b""
         plain = self.transform.open(packet, high)
         window.accept(sequence)
@@ -162,5 +164,5 @@ class InboundSa(_Sa):
         # A default scheme of padding must be checked (RFC 4303 section 2.4), and says no more
         # than a wrong ICV does.
         if end < 0 or (count and plain[end:-2] != _PADDING[:count]):
-            raise Unauthentic
+            raise AuthenticationError
         return plain[-1], plain[:end]

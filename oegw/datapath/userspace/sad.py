@@ -83,9 +83,6 @@ class SaTable:
                         return sa
         return None
 
-    def outbound_sas(self) -> Iterator[OutboundSa]:
-        yield from self._outbound.values()
-
     def __iter__(self) -> Iterator[InboundSa | OutboundSa]:
         yield from self._inbound.values()
         yield from self._outbound.values()

@@ -27,11 +27,11 @@ Random = Callable[[int], bytes]
 ESP_HEADER = 8  # SPI and sequence number (RFC 4303 section 2)
 
 
-class Unauthentic(Exception):
+class AuthenticationError(Exception):
     """The packet was not made by the peer; where it went wrong is not said."""
 
 
-class UnknownAlgorithm(Exception):
+class AlgorithmError(Exception):
     """No such cipher, or a key that does not fit it; the message shows no key."""
 
 
@@ -77,7 +77,7 @@ class Transform(Protocol):
         """The ESP packet of ``plain``, which is padded already."""
 
     def open(self, packet: Buffer, high: bytes) -> bytes:
-        """The plaintext with its padding.  Raises Unauthentic."""
+        """The plaintext with its padding.  Raises AuthenticationError."""
 
 
 class AuthenticatedEncryption:
@@ -99,12 +99,12 @@ class AuthenticatedEncryption:
 
     def open(self, packet: Buffer, high: bytes) -> bytes:
         if len(packet) < ESP_HEADER + _GCM_IV + 4 + _GCM_ICV:
-            raise Unauthentic
+            raise AuthenticationError
         associated = bytes(packet[:4]) + high + bytes(packet[4:8])
         try:
             return self._aead.decrypt(self._salt + bytes(packet[8:16]), packet[16:], associated)
         except InvalidTag:
-            raise Unauthentic from None
+            raise AuthenticationError from None
 
 
 class EncryptThenMac:
@@ -145,36 +145,36 @@ class EncryptThenMac:
         end = len(packet) - self.icv
         size = end - ESP_HEADER - self.iv
         if size < self.block or size % self.block:
-            raise Unauthentic
+            raise AuthenticationError
         mac = self._hmac.copy()
         mac.update(packet[:end])
         if high:
             mac.update(high)
         if not constant_time.compare_digest(mac.finalize()[: self.icv], packet[end:]):
-            raise Unauthentic
+            raise AuthenticationError
         return self._decryptor.update(packet[ESP_HEADER:end])[self.iv :]
 
 
 def check_algorithms(sa: SecurityAssociation) -> None:
-    """Raises UnknownAlgorithm unless the algorithms exist and the keys fit."""
+    """Raises AlgorithmError unless the algorithms exist and the keys fit."""
     cipher = CIPHERS.get(sa.cipher)
     if cipher is None:
-        raise UnknownAlgorithm(f"cipher {sa.cipher!r} is unknown")
+        raise AlgorithmError(f"cipher {sa.cipher!r} is unknown")
     if len(sa.encryption_key) not in cipher.key_sizes:
-        raise UnknownAlgorithm(f"{sa.cipher}: a key of {len(sa.encryption_key)} octets")
+        raise AlgorithmError(f"{sa.cipher}: a key of {len(sa.encryption_key)} octets")
     if sa.cipher == GCM:
         if sa.integrity is not None:
-            raise UnknownAlgorithm(f"{sa.cipher} goes without integrity, not {sa.integrity!r}")
+            raise AlgorithmError(f"{sa.cipher} goes without integrity, not {sa.integrity!r}")
         return
     integrity = INTEGRITIES.get(sa.integrity or "")
     if integrity is None:
-        raise UnknownAlgorithm(f"integrity {sa.integrity!r} is unknown")
+        raise AlgorithmError(f"integrity {sa.integrity!r} is unknown")
     if len(sa.integrity_key) != integrity.key_size:
-        raise UnknownAlgorithm(f"{sa.integrity}: a key of {len(sa.integrity_key)} octets")
+        raise AlgorithmError(f"{sa.integrity}: a key of {len(sa.integrity_key)} octets")
 
 
 def transform_of(sa: SecurityAssociation, random: Random) -> Transform:
-    """The transform of one SA.  Raises UnknownAlgorithm."""
+    """The transform of one SA.  Raises AlgorithmError."""
     check_algorithms(sa)
     if sa.integrity is None:
         return AuthenticatedEncryption(sa.encryption_key)

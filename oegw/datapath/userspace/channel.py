@@ -1,0 +1,173 @@
+"""What the control process and the worker say to each other, one message per datagram.
+
+A message is two octets, version and kind, a 32-bit number that answers
+repeat, and a JSON body.  Keys pass through here, and nothing of it is ever logged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import ip_address, ip_network
+from struct import Struct
+from struct import error as struct_error
+from typing import Any
+
+from oegw.datapath.interface import (
+    DatapathEvent,
+    Direction,
+    SaExpired,
+    SaKey,
+    SecurityAssociation,
+    Selector,
+    UdpEncapsulation,
+    UnknownSpiReceived,
+    Usage,
+)
+from oegw.datapath.userspace.engine import DontFragment
+from oegw.datapath.userspace.settings import UserspaceSettings
+
+VERSION = 1
+LARGEST = 65536  # octets of one message
+USAGES_PER_MESSAGE = 256
+
+_HEADER = Struct("!BBI")
+
+
+class ChannelError(Exception):
+    """A message that the other side should not have sent: the two are not of one version."""
+
+
+class Kind(IntEnum):
+    # From control to worker; each is answered by ANSWER or REFUSAL with its number.
+    START = 1
+    INSTALL = 2
+    REMOVE = 3
+    USAGE = 4
+    COUNTERS = 5
+    CLOSE = 6
+    # From worker to control.
+    ANSWER = 16
+    PARTIAL = 17  # more answers with this number follow
+    REFUSAL = 18
+    EVENT = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    kind: Kind
+    number: int
+    body: Any = field(default=None, repr=False)
+
+    def serialize(self) -> bytes:
+        body = json.dumps(self.body, separators=(",", ":")).encode()
+        return _HEADER.pack(VERSION, self.kind, self.number) + body
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Message:
+        """Raises ChannelError."""
+        try:
+            version, kind, number = _HEADER.unpack_from(octets)
+            if version != VERSION:
+                raise ChannelError(f"version {version}, not {VERSION}")
+            return cls(Kind(kind), number, json.loads(octets[_HEADER.size :]))
+        except struct_error:
+            raise ChannelError("a message too short") from None
+        except (ValueError, RecursionError):
+            raise ChannelError("a message that cannot be read") from None
+
+
+def settings_body(settings: UserspaceSettings) -> list[Any]:
+    return [
+        settings.tunnel_interface,
+        settings.mark_mask,
+        settings.mtu,
+        settings.encapsulation_port,
+        settings.dont_fragment.value,
+        settings.routing_table,
+        settings.rule_priority,
+    ]
+
+
+def settings_of(body: list[Any]) -> UserspaceSettings:
+    name, mask, mtu, port, dont_fragment, table, priority = body
+    return UserspaceSettings(name, mask, mtu, port, DontFragment(dont_fragment), table, priority)
+
+
+def key_body(key: SaKey) -> list[Any]:
+    return [key.direction.value, key.spi, str(key.destination)]
+
+
+def key_of(body: list[Any]) -> SaKey:
+    direction, spi, destination = body
+    return SaKey(Direction(direction), spi, ip_address(destination))
+
+
+def usage_body(usage: Usage) -> list[Any]:
+    return [usage.packets, usage.bytes, usage.last_used]
+
+
+def usage_of(body: list[Any]) -> Usage:
+    packets, octets, last_used = body
+    return Usage(packets, octets, last_used)
+
+
+def _selector_body(selector: Selector) -> list[Any]:
+    return [str(selector.network), selector.protocol, selector.port]
+
+
+def _selector_of(body: list[Any]) -> Selector:
+    network, protocol, port = body
+    return Selector(ip_network(network), protocol, port)
+
+
+def sa_body(sa: SecurityAssociation) -> dict[str, Any]:
+    encapsulation = sa.encapsulation
+    return {
+        "direction": sa.direction.value,
+        "spi": sa.spi,
+        "outer": [str(sa.source), str(sa.destination)],
+        "inner": [_selector_body(sa.source_selector), _selector_body(sa.destination_selector)],
+        "cipher": [sa.cipher, sa.encryption_key.hex()],
+        "integrity": [sa.integrity, sa.integrity_key.hex()],
+        "extended": sa.extended_sequence_numbers,
+        "window": sa.replay_window,
+        "encapsulation": encapsulation
+        and [encapsulation.source_port, encapsulation.destination_port],
+        "limits": [sa.soft_bytes, sa.hard_bytes],
+    }
+
+
+def sa_of(body: dict[str, Any]) -> SecurityAssociation:
+    outer, inner, encapsulation = body["outer"], body["inner"], body["encapsulation"]
+    return SecurityAssociation(
+        direction=Direction(body["direction"]),
+        spi=body["spi"],
+        source=ip_address(outer[0]),
+        destination=ip_address(outer[1]),
+        source_selector=_selector_of(inner[0]),
+        destination_selector=_selector_of(inner[1]),
+        cipher=body["cipher"][0],
+        encryption_key=bytes.fromhex(body["cipher"][1]),
+        integrity=body["integrity"][0],
+        integrity_key=bytes.fromhex(body["integrity"][1]),
+        extended_sequence_numbers=body["extended"],
+        replay_window=body["window"],
+        encapsulation=UdpEncapsulation(*encapsulation) if encapsulation else None,
+        soft_bytes=body["limits"][0],
+        hard_bytes=body["limits"][1],
+    )
+
+
+def event_body(event: DatapathEvent) -> list[Any]:
+    if isinstance(event, SaExpired):
+        return ["expired", key_body(event.key), event.hard]
+    assert isinstance(event, UnknownSpiReceived)
+    return ["unknown", str(event.source), str(event.destination), event.spi]
+
+
+def event_of(body: list[Any]) -> DatapathEvent:
+    if body[0] == "expired":
+        return SaExpired(key_of(body[1]), body[2])
+    return UnknownSpiReceived(ip_address(body[1]), ip_address(body[2]), body[3])

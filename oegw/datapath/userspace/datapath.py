@@ -1,0 +1,205 @@
+"""The `Datapath` whose packets move in a worker process; here is only the control of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import oegw
+from oegw.datapath.checks import check_sa
+from oegw.datapath.interface import (
+    Capability,
+    DatapathError,
+    DatapathEvent,
+    DatapathFailed,
+    SaKey,
+    SecurityAssociation,
+    Usage,
+)
+from oegw.datapath.userspace import channel
+from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.transform import CIPHERS
+
+# Our choices, seconds.
+_START_TIMEOUT = 30.0  # a Python start on a small router
+_ANSWER_TIMEOUT = 10.0
+_CLOSE_TIMEOUT = 5.0
+
+_WORKER = "oegw.datapath.userspace.worker"
+
+
+@dataclass(slots=True)
+class _Question:
+    answer: asyncio.Future[Any]
+    parts: list[Any] = field(default_factory=list)
+
+
+class UserspaceDatapath:
+    """ESP in user space over one TUN device, as the `Datapath` protocol says.
+
+    It can be started once.  If the worker dies, ``DatapathFailed`` is reported, each
+    method but ``close`` raises DatapathError, and marked packets are unreachable until the next
+    start of a datapath.
+    """
+
+    def __init__(self, settings: UserspaceSettings, reason: str = "asked for") -> None:
+        self._settings = settings
+        self._reason = reason
+        self._listener: Callable[[DatapathEvent], None] | None = None
+        self._process: Process | None = None
+        self._control: socket.socket | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._questions: dict[int, _Question] = {}
+        self._numbers = itertools.count(1)
+        self._failure: str | None = "the datapath does not run"
+        self._sending = asyncio.Lock()
+
+    async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
+        if self._process is not None:
+            raise DatapathError("the datapath was started already")
+        self._listener = listener
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        root = str(Path(oegw.__file__).resolve().parent.parent)
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",  # nothing is imported from the working directory
+                    "-m",
+                    _WORKER,
+                    str(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, "PYTHONPATH": root},
+                )
+        except OSError as error:
+            ours.close()
+            raise DatapathError(f"the worker cannot be started: {error.strerror}") from None
+        self._control = ours
+        self._failure = None
+        self._reading = asyncio.create_task(self._read(ours))
+        try:
+            body = channel.settings_body(self._settings)
+            await self._ask(Kind.START, body, _START_TIMEOUT)
+        except BaseException:
+            self._listener = None  # the caller hears of the failure by the exception alone
+            await self._end()
+            raise
+        udp = self._settings.encapsulation_port is not None
+        return Capability("userspace", self._reason, tuple(CIPHERS), udp_encapsulation=udp)
+
+    async def close(self) -> None:
+        self._listener = None
+        try:
+            if self._failure is None:
+                await self._ask(Kind.CLOSE, None, _CLOSE_TIMEOUT)
+        except DatapathError:
+            pass  # it died, or hangs: ended below; the refusing route stays
+        finally:
+            await self._end()
+
+    async def install(self, sa: SecurityAssociation) -> None:
+        check_sa(sa)
+        await self._ask(Kind.INSTALL, channel.sa_body(sa))
+
+    async def remove(self, key: SaKey) -> Usage | None:
+        body = await self._ask(Kind.REMOVE, channel.key_body(key))
+        return channel.usage_of(body) if body is not None else None
+
+    async def usage(self) -> dict[SaKey, Usage]:
+        body = await self._ask(Kind.USAGE, None)
+        return {channel.key_of(key): channel.usage_of(usage) for key, usage in body}
+
+    async def counters(self) -> dict[str, int]:
+        return dict(await self._ask(Kind.COUNTERS, None))
+
+    @property
+    def worker(self) -> int | None:
+        """The process id of the worker, while it lives."""
+        alive = self._process is not None and self._process.returncode is None
+        return self._process.pid if alive and self._process else None
+
+    async def _ask(self, kind: Kind, body: Any, timeout: float = _ANSWER_TIMEOUT) -> Any:
+        if self._failure is not None or self._control is None:
+            raise DatapathError(self._failure or "the datapath does not run")
+        number = next(self._numbers)
+        question = _Question(asyncio.get_running_loop().create_future())
+        self._questions[number] = question
+        try:
+            async with asyncio.timeout(timeout):
+                async with self._sending:  # two writers waiting for one socket would overtake
+                    message = Message(kind, number, body).serialize()
+                    await asyncio.get_running_loop().sock_sendall(self._control, message)
+                return await question.answer
+        except TimeoutError:
+            raise DatapathError(f"the worker did not answer within {timeout:g} s") from None
+        except OSError:
+            raise DatapathError("the worker ended") from None
+        finally:
+            self._questions.pop(number, None)
+
+    async def _read(self, control: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reason = "the worker ended"
+        try:
+            while octets := await loop.sock_recv(control, channel.LARGEST):
+                self._received(Message.parse(octets))
+        except OSError:
+            pass
+        except (ChannelError, ValueError, TypeError, IndexError) as error:
+            reason = f"the worker sent nonsense: {type(error).__name__}"
+        self._fail(reason)
+
+    def _received(self, message: Message) -> None:
+        if message.kind is Kind.EVENT:
+            if self._listener is not None:
+                self._listener(channel.event_of(message.body))
+            return
+        question = self._questions.get(message.number)
+        if question is None or question.answer.done():
+            return  # it came too late
+        if message.kind is Kind.PARTIAL:
+            question.parts.extend(message.body)
+        elif message.kind is Kind.REFUSAL:
+            question.answer.set_exception(DatapathError(message.body))
+        elif question.parts:
+            question.answer.set_result(question.parts + message.body)
+        else:
+            question.answer.set_result(message.body)
+
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        for question in self._questions.values():
+            if not question.answer.done():
+                question.answer.set_exception(DatapathError(reason))
+        if self._listener is not None:
+            self._listener(DatapathFailed(reason))
+
+    async def _end(self) -> None:
+        """End the worker: by closing the channel, and if that does not help, by force."""
+        self._failure = "the datapath does not run"
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None and self._process.returncode is None:
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()

@@ -1,0 +1,25 @@
+"""The settings of the user-space datapath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oegw.datapath.userspace.engine import DontFragment
+
+
+@dataclass(frozen=True, slots=True)
+class UserspaceSettings:
+    """``mark_mask`` has exactly two neighbouring bits, the same as interception's.
+
+    ``mtu``: octets, of the tunnel device, and of paths that cannot be measured.
+    ``encapsulation_port``: the UDP port of ESP in UDP (RFC 3948), or None for plain ESP
+    only.  ``routing_table`` and ``rule_priority`` are ours in the kernel's policy routing.
+    """
+
+    tunnel_interface: str = "oegw0"
+    mark_mask: int = 0x30000
+    mtu: int = 1500
+    encapsulation_port: int | None = 4500
+    dont_fragment: DontFragment = DontFragment.COPY
+    routing_table: int = 4500
+    rule_priority: int = 4500
