@@ -22,11 +22,11 @@ import dns.rdatatype
 
 from dnsrecords.cache import AnswerCache
 from dnsrecords.errors import RecordError
+from dnsrecords.message import MalformedResponse
 from dnsrecords.outcome import IPAddress, Malformed
 from dnsrecords.question import Answer, Question, Status
 from dnsrecords.response import (
     MAX_ALIASES,
-    MalformedResponse,
     MismatchedResponse,
     Response,
     Verdict,

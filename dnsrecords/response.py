@@ -1,6 +1,6 @@
 """DNS messages, as the resolver needs them: a query's octets, and what a response says.
 
-dnspython takes the messages apart; nothing here opens a socket.
+dnspython writes the queries and knows the names; nothing here opens a socket.
 """
 
 from __future__ import annotations
@@ -8,21 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-import dns.edns
-import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
-import dns.rrset
 
 from dnsrecords.errors import RecordError
+from dnsrecords.message import (
+    HEADER_SIZE,
+    TYPE_CNAME,
+    TYPE_OPT,
+    TYPE_SOA,
+    Labels,
+    MessageReader,
+    Record,
+    extended_code,
+    extended_errors,
+)
 
 # Specification.
-HEADER_SIZE = 12  # RFC 1035 section 4.1.1
 QUERY_OR_RESPONSE = 0x8000
 TRUNCATED = 0x0200
 TTL_SIGN_BIT = 1 << 31  # RFC 2181 section 8: a TTL with it counts as 0
@@ -31,7 +37,6 @@ BOGUS_CODES = frozenset(range(6, 13))
 
 # Our choices.
 EDNS_PAYLOAD = 1232  # octets: what passes everywhere without fragments
-MAX_RECORDS = 2048  # of one message; 64 KiB of compressed names would cost seconds
 MAX_ALIASES = 8  # CNAMEs followed from one question, over all messages
 MAX_TTL = 86400.0
 MAX_NEGATIVE_TTL = 3600.0  # RFC 2308 section 5 recommends one to three hours
@@ -41,12 +46,6 @@ class MismatchedResponse(RecordError):  # noqa: N818  (see errors.py)
     """Not the response to our query: another's, or a forger's."""
 
     trigger = "dns_response_mismatched"
-
-
-class MalformedResponse(RecordError):  # noqa: N818
-    """The response to our query, as it seems, and it can't be read."""
-
-    trigger = "dns_response_malformed"
 
 
 class Verdict(Enum):
@@ -111,101 +110,101 @@ def read_response(
     With ``trusted``, the server's word about DNSSEC is passed on.  Raises
     MismatchedResponse and MalformedResponse; both mean: go on waiting.
     """
-    flags = _check_header(octets, query_id)
-    asked = _parse(octets, question_only=True)
-    # The question is the only thing besides ports and ID that a blind forger must repeat.
-    if [(each.name, each.rdtype, each.rdclass) for each in asked.question] != [
-        (name, rdtype, dns.rdataclass.IN)
-    ]:
-        if asked.rcode() not in (dns.rcode.FORMERR, dns.rcode.NOTIMP) or asked.question:
-            raise MismatchedResponse("response repeats another question")
-        return Response(Verdict.UNSUPPORTED, name, detail=dns.rcode.to_text(asked.rcode()))
-    if flags & TRUNCATED:
-        return Response(Verdict.TRUNCATED, name)
-    return _read(_parse(octets, question_only=False), name, rdtype, trusted)
-
-
-def _check_header(octets: bytes, query_id: int) -> int:
     if len(octets) < HEADER_SIZE:
         raise MismatchedResponse(f"response of {len(octets)} octets")
-    numbers = [int.from_bytes(octets[i : i + 2], "big") for i in range(0, HEADER_SIZE, 2)]
-    if numbers[0] != query_id:
+    if int.from_bytes(octets[:2], "big") != query_id:
         raise MismatchedResponse("response has another ID")
-    if not numbers[1] & QUERY_OR_RESPONSE:
+    reader = MessageReader(octets)
+    if not reader.flags & QUERY_OR_RESPONSE:
         raise MismatchedResponse("response is a query")
-    if sum(numbers[2:]) > MAX_RECORDS:
-        raise MalformedResponse(f"response claims {sum(numbers[2:])} records")
-    return numbers[1]
+    questions = [reader.question() for _ in range(reader.counts[0])]
+    plain_code = extended_code(reader.flags, None)
+    # The question is the only thing besides ports and ID that a blind forger must repeat.
+    if questions != [(_labels(name), rdtype, dns.rdataclass.IN)]:
+        if questions or plain_code not in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
+            raise MismatchedResponse("response repeats another question")
+        return Response(Verdict.UNSUPPORTED, name, detail=_text(plain_code))
+    if reader.flags & TRUNCATED:
+        return Response(Verdict.TRUNCATED, name)
+    return _Sections(reader).read(_labels(name), rdtype, trusted)
 
 
-def _parse(octets: bytes, *, question_only: bool) -> dns.message.Message:
-    try:
-        return dns.message.from_wire(octets, question_only=question_only)
-    except (dns.exception.DNSException, ValueError) as error:
-        raise MalformedResponse(f"response: {type(error).__name__}") from error
+class _Sections:
+    """The records of a response, indexed; each record of a class other than IN is left out."""
 
+    def __init__(self, reader: MessageReader) -> None:
+        self._reader = reader
+        self._answer: dict[tuple[Labels, int], list[Record]] = {}
+        for each in reader.records(reader.counts[1]):
+            if each.rdclass == dns.rdataclass.IN:
+                self._answer.setdefault((each.owner, each.rdtype), []).append(each)
+        authority = list(reader.records(reader.counts[2]))
+        self._soa = next((each for each in authority if each.rdtype == TYPE_SOA), None)
+        additional = list(reader.records(reader.counts[3]))
+        self._options = next((each for each in additional if each.rdtype == TYPE_OPT), None)
+        reader.end()
 
-def _read(
-    message: dns.message.Message,
-    name: dns.name.Name,
-    rdtype: dns.rdatatype.RdataType,
-    trusted: bool,
-) -> Response:
-    code = message.rcode()
-    if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return _read_failure(message, name, trusted)
-    authentic = trusted and bool(message.flags & dns.flags.AD)
-    ttl, aliases = MAX_TTL, 0
-    while True:
-        if (found := _rrset(message.answer, name, rdtype)) is not None:
-            records = tuple(record.to_wire() or b"" for record in found)
-            ttl = min(ttl, _ttl(found))
-            return Response(Verdict.ANSWERED, name, records, ttl, aliases, authentic)
-        alias = _rrset(message.answer, name, dns.rdatatype.CNAME)
-        if alias is None:
-            break
-        if aliases == MAX_ALIASES:
-            return Response(Verdict.FAILED, name, detail=f"more than {MAX_ALIASES} CNAMEs")
-        name, aliases, ttl = alias[0].target, aliases + 1, min(ttl, _ttl(alias))
-    soa_ttl = _negative_ttl(message, name)
-    if code == dns.rcode.NXDOMAIN:
+    def read(self, labels: Labels, rdtype: int, trusted: bool) -> Response:
+        code = extended_code(self._reader.flags, self._options)
+        if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return self._failure(labels, code, trusted)
+        authentic = trusted and bool(self._reader.flags & dns.flags.AD)
+        ttl, aliases = MAX_TTL, 0
+        while (found := self._answer.get((labels, rdtype))) is None:
+            if (alias := self._answer.get((labels, TYPE_CNAME))) is None:
+                break
+            if aliases == MAX_ALIASES:
+                return Response(
+                    Verdict.FAILED, _name(labels), detail=f"more than {MAX_ALIASES} CNAMEs"
+                )
+            ttl, aliases = min(ttl, _ttl(alias)), aliases + 1
+            labels = self._reader.name_in(alias[0])
+        name = _name(labels)
+        if found is not None:
+            records = tuple(dict.fromkeys(each.rdata for each in found))
+            return Response(
+                Verdict.ANSWERED, name, records, min(ttl, _ttl(found)), aliases, authentic
+            )
+        soa_ttl = self._negative_ttl(labels)
+        if code == dns.rcode.NOERROR and soa_ttl is None:
+            if aliases:
+                return Response(Verdict.ALIAS, name, (), ttl, aliases, authentic)
+            if not self._reader.flags & (dns.flags.RA | dns.flags.AA):
+                return Response(Verdict.FAILED, name, detail="server neither knows nor asks for us")
         ttl = min(ttl, soa_ttl or 0.0)
-        return Response(Verdict.NO_NAME, name, (), ttl, aliases, authentic, "no such name")
-    if aliases and soa_ttl is None:
-        return Response(Verdict.ALIAS, name, (), ttl, aliases, authentic)
-    if soa_ttl is None and not message.flags & (dns.flags.RA | dns.flags.AA):
-        return Response(Verdict.FAILED, name, detail="server neither knows nor asks for us")
-    ttl = min(ttl, soa_ttl or 0.0)
-    return Response(Verdict.NO_DATA, name, (), ttl, aliases, authentic, "no such record")
+        if code == dns.rcode.NXDOMAIN:
+            return Response(Verdict.NO_NAME, name, (), ttl, aliases, authentic, "no such name")
+        return Response(Verdict.NO_DATA, name, (), ttl, aliases, authentic, "no such record")
+
+    def _failure(self, labels: Labels, code: int, trusted: bool) -> Response:
+        if code in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
+            return Response(Verdict.UNSUPPORTED, _name(labels), detail=_text(code))
+        bogus = BOGUS_CODES.intersection(extended_errors(self._options))
+        if trusted and bogus:
+            detail = f"{_text(code)}, extended error {min(bogus)}"
+            return Response(Verdict.BOGUS, _name(labels), detail=detail)
+        return Response(Verdict.FAILED, _name(labels), detail=_text(code))
+
+    def _negative_ttl(self, labels: Labels) -> float | None:
+        """How long "there is nothing" holds (RFC 2308 section 5); None if no SOA says so."""
+        soa = self._soa
+        if soa is None or labels[len(labels) - len(soa.owner) :] != soa.owner:
+            return None
+        minimum = int.from_bytes(soa.rdata[-4:], "big")
+        return min(_ttl([soa]), float(minimum), MAX_NEGATIVE_TTL)
 
 
-def _read_failure(message: dns.message.Message, name: dns.name.Name, trusted: bool) -> Response:
-    code = message.rcode()
-    text = dns.rcode.to_text(code)
-    if code in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
-        return Response(Verdict.UNSUPPORTED, name, detail=text)
-    for option in message.options:
-        if trusted and isinstance(option, dns.edns.EDEOption) and option.code in BOGUS_CODES:
-            return Response(Verdict.BOGUS, name, detail=f"{text}, extended error {option.code:d}")
-    return Response(Verdict.FAILED, name, detail=text)
+def _labels(name: dns.name.Name) -> Labels:
+    return tuple(label.lower() for label in name.labels[:-1])
 
 
-def _rrset(
-    section: list[dns.rrset.RRset], name: dns.name.Name, rdtype: dns.rdatatype.RdataType
-) -> dns.rrset.RRset | None:
-    for each in section:
-        if each.rdtype == rdtype and each.rdclass == dns.rdataclass.IN and each.name == name:
-            return each
-    return None
+def _name(labels: Labels) -> dns.name.Name:
+    return dns.name.Name((*labels, b""))
 
 
-def _ttl(rrset: dns.rrset.RRset) -> float:
-    return 0.0 if rrset.ttl & TTL_SIGN_BIT else float(rrset.ttl)
+def _text(code: int) -> str:
+    return dns.rcode.to_text(dns.rcode.Rcode.make(code))
 
 
-def _negative_ttl(message: dns.message.Message, name: dns.name.Name) -> float | None:
-    """How long "there is nothing" holds (RFC 2308 section 5); None if no SOA says so."""
-    for each in message.authority:
-        if each.rdtype == dns.rdatatype.SOA and name.is_subdomain(each.name):
-            return min(_ttl(each), float(each[0].minimum), MAX_NEGATIVE_TTL)
-    return None
+def _ttl(records: list[Record]) -> float:
+    return min(0.0 if each.ttl & TTL_SIGN_BIT else float(each.ttl) for each in records)

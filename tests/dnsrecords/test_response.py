@@ -8,10 +8,10 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
+from dnsrecords.message import MalformedResponse
 from dnsrecords.response import (
     MAX_NEGATIVE_TTL,
     MAX_TTL,
-    MalformedResponse,
     MismatchedResponse,
     Response,
     Verdict,
@@ -186,7 +186,17 @@ def test_cut_off_anywhere() -> None:
         read(whole + b"\x00")
 
 
-def test_a_record_that_lies_about_its_strings() -> None:
+def test_a_record_that_lies_about_its_strings_is_passed_on() -> None:
+    """Delegation must see it: a malformed record means deny, no response at all may not."""
     whole = message('66.0.2.192.in-addr.arpa. 77 IN TXT "abcdef"')
-    with pytest.raises(MalformedResponse):
-        read(whole.replace(b"\x06abcdef", b"\x07abcdef"))
+    assert read(whole.replace(b"\x06abcdef", b"\x07abcdef")).records == (b"\x07abcdef",)
+
+
+def test_records_of_another_class_and_doubles_do_not_count() -> None:
+    line = '66.0.2.192.in-addr.arpa. 77 IN TXT "abcdef"'
+    whole = message(line, line.replace("77", "55"))
+    response = read(whole)
+    assert (response.records, response.ttl) == ((b"\x06abcdef",), 55.0)
+    tail = b"\x00\x00\x00\x4d"  # the TTL, behind type and class
+    chaos = message(line).replace(b"\x00\x10\x00\x01" + tail, b"\x00\x10\x00\x03" + tail)
+    assert read(chaos).verdict is Verdict.NO_DATA
