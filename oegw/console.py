@@ -85,7 +85,7 @@ class Console:
                     "identity": str(c.identity),
                     "initiator": c.initiator,
                     "proposal": c.proposal,
-                    "age": round(now - c.established, 3),
+                    "age": round(now - (c.established_at or now), 3),
                 }
                 for c in snapshot.channels
             ],
@@ -147,7 +147,7 @@ class Console:
             network = ip_network(str(text), strict=False)
         except ValueError:
             raise BadRequest(f"destination: {text!r} is neither an address nor a prefix") from None
-        self._daemon.resolver.forget(network)
+        self._daemon.resolver.forget()
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
         self._daemon.carry_out(commands)
         return number

@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import ike.events as keying
 from dnsrecords.lookup import GatewayLookup, KeyLookup
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome
 from dnsrecords.resolver import Resolver, system_resolvers
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
@@ -30,7 +32,8 @@ from oegw import events as happened
 from oegw.console import Console
 from oegw.control import ControlError, ControlServer
 from oegw.datapath.interface import Capability, DatapathError, DatapathEvent, DatapathFailed
-from oegw.datapath.userspace.datapath import UserspaceDatapath, UserspaceSettings
+from oegw.datapath.userspace.datapath import UserspaceDatapath
+from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import CoordinatorSettings, Gateway
 from oegw.hold import HoldSettings
@@ -43,6 +46,10 @@ from policy.builtin import builtin_rules
 from policy.errors import PolicyError
 from policy.flow import Flow
 from policy.table import PolicyTable
+
+
+# What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
+_PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
@@ -78,7 +85,7 @@ class Daemon:
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
-            listener=lambda event, fields: self.trace.event("dns", event, **fields),
+            listener=self._dns_event,
         )
         self.endpoint = Endpoint(
             Configuration(
@@ -206,6 +213,12 @@ class Daemon:
         self.endpoint.receive_datagram(time.monotonic(), data, local, remote)
         self._pump()
 
+    def _dns_event(self, event: str, fields: dict[str, Any]) -> None:
+        if event == "dropped":
+            self.trace.drop("dns", **fields)
+        else:
+            self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+
     def _datapath_event(self, event: DatapathEvent) -> None:
         if isinstance(event, DatapathFailed):
             self._fail(f"the datapath failed: {event.reason}")
@@ -304,12 +317,14 @@ class Daemon:
         lookup = GatewayLookup(
             command.address, random.SystemRandom().shuffle, with_keys=command.with_keys
         )
-        outcome = await self.resolver.run(lookup, purpose=command.purpose)
+        _PURPOSE.set(command.purpose)
+        outcome: GatewayOutcome = await self.resolver.run(lookup)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        outcome = await self.resolver.run(KeyLookup(command.identity), purpose="peer-key")
+        _PURPOSE.set("peer-key")
+        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 

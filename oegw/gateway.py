@@ -177,7 +177,7 @@ class Gateway:
             if (
                 connection.state in (State.CLEAR, State.DENIED)
                 and remote.version == destination.version
-                and remote.overlaps(destination)  # type: ignore[arg-type]  # same version
+                and remote.overlaps(destination)
             ):
                 self._end(connection, Happening.FORGOTTEN, "forgotten by the operator", now)
                 forgotten += 1
