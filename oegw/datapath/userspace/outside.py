@@ -92,7 +92,8 @@ class OuterSocket:
             if port is not None:
                 outside.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # RFC 3948 section 2.1
         else:
-            outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port is not None:
+                outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         if port is not None:

@@ -140,7 +140,7 @@ class Worker:
         self._execute(actions, now)
 
     def _execute(self, actions: list[Action], now: float) -> bool:
-        """Do what the engine says; False if a packet did not fit the path, whose MTU is now known."""
+        """Do what the engine says; False if a packet did not fit the path, now measured."""
         fits = True
         for action in actions:
             if isinstance(action, SendEsp):

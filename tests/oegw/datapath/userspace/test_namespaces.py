@@ -1,0 +1,118 @@
+"""Two gateways and two hosts in network namespaces: real packets through the worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.datapath_lab import B6, GATEWAY_B4, Lab
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as built:
+        yield built
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("family", "encapsulation", "algorithm"),
+    [
+        (4, "esp", "gcm-128"),
+        (4, "udp", "cbc-sha2"),
+        (6, "esp", "3des-md5"),
+        (6, "udp", "gcm-256"),
+    ],
+)
+def test_ping_both_families(lab: Lab, family: int, encapsulation: str, algorithm: str) -> None:
+    gwa, gwb = lab.start(family, encapsulation, algorithm)
+    assert lab.ping("-c", "3"), lab.last
+    assert lab.ping("-c", "3", target=B6), lab.last
+    counters = gwa.counters()
+    assert counters["esp_out_packets"] == counters["esp_in_packets"] == 6
+    assert gwb.counters()["esp_in_packets"] == 6
+    # Large, not to be fragmented: the answer names the MTU of the tunnel.
+    assert not lab.ping("-c", "2", "-M", "do", "-s", "1472")
+    assert re.search(r"mtu ?= ?14\d\d", lab.last), lab.last
+    assert not lab.ping("-c", "2", "-M", "do", "-s", "1452", target=B6)
+    assert re.search(r"mtu ?= ?1[34]\d\d", lab.last), lab.last
+    # Large, but may be fragmented: it arrives.
+    assert lab.ping("-c", "1", "-M", "dont", "-s", "1472"), lab.last
+    assert gwa.counters()["icmp_too_big"] >= 2
+
+
+def test_narrow_path_is_learned(lab: Lab) -> None:
+    """A router between the gateways that takes less: here, the outgoing route itself shrinks."""
+    gwa, _ = lab.start(4, "esp")
+    assert lab.ping("-c", "1"), lab.last
+    lab.inside(lab.gwa, "ip", "route", "add", f"{GATEWAY_B4}/32", "dev", "out0", "mtu", "1000")
+    assert not lab.ping("-c", "2", "-M", "do", "-s", "1200")
+    assert re.search(r"mtu ?= ?9\d\d", lab.last), lab.last
+    assert gwa.counters()["drop_out_path_mtu"] == 1
+    assert lab.ping("-c", "1", "-M", "dont", "-s", "1200"), lab.last
+
+
+def in_clear(lab: Lab) -> int:
+    """Packets that arrived at bob, by his own count."""
+    text = lab.inside(lab.bob, "cat", "/proc/net/dev")
+    return int(re.findall(r"eth0:\s*\d+\s+(\d+)", text)[0])
+
+
+def test_dead_worker_is_reported_and_nothing_leaves_in_clear(lab: Lab) -> None:
+    gwa, _ = lab.start(4, "esp")
+    assert lab.ping("-c", "1"), lab.last
+    os.kill(gwa.worker, signal.SIGKILL)
+    assert gwa.read("event") == "DatapathFailed"
+    before = in_clear(lab)
+    assert not lab.ping("-c", "2")
+    assert not lab.ping("-c", "2", target=B6)
+    assert "nreachable" in lab.last
+    assert in_clear(lab) == before
+
+
+def test_worker_ends_with_its_control_process(lab: Lab) -> None:
+    gwa, gwb = lab.start(4, "esp")
+    assert lab.ping("-c", "1"), lab.last
+    os.kill(gwa.worker, signal.SIGTERM)
+    os.kill(gwa.worker, signal.SIGINT)
+    assert lab.ping("-c", "1"), lab.last
+    gwa.process.kill()
+    wait_for(lambda: "oegw0" not in lab.inside(lab.gwa, "ip", "link"))
+    before = in_clear(lab)
+    assert not lab.ping("-c", "2")
+    assert in_clear(lab) == before
+    # A new one takes over what is left, and an orderly end removes all of it.
+    # (Both sides anew: the keys of this test are fixed, so the sequence numbers start again.)
+    assert gwb.ask("close", "closed")
+    gwa, _ = lab.start(4, "esp")
+    assert lab.ping("-c", "1"), lab.last
+    assert gwa.ask("close", "closed")
+    for family in ("-4", "-6"):
+        assert "4500" not in lab.inside(lab.gwa, "ip", family, "rule")
+        routes = lab.inside(lab.gwa, "ip", family, "route", "show", "table", "all")
+        assert "table 4500" not in routes
+
+
+def test_foreign_rules_and_routes_stay(lab: Lab) -> None:
+    ip = ("ip", "-4")
+    lab.inside(lab.gwa, *ip, "rule", "add", "priority", "4500", "fwmark", "0x7", "table", "4500")
+    lab.inside(lab.gwa, *ip, "route", "add", "10.9.0.0/16", "dev", "out0", "table", "4500")
+    gwa = lab.start_one("a")
+    assert gwa.ask("close", "closed")
+    assert "fwmark 0x7" in lab.inside(lab.gwa, *ip, "rule")
+    shown = lab.inside(lab.gwa, *ip, "route", "show", "table", "4500")
+    assert "10.9.0.0/16" in shown
+    assert "default" not in shown
