@@ -36,9 +36,10 @@ __all__ = [
     "InterfacesSettings",
     "Settings",
     "control_socket",
+    "examine",
+    "examine_values",
     "load",
     "parse",
-    "settings_from",
 ]
 
 VERSION = 1
@@ -57,12 +58,27 @@ def load(path: Path) -> Settings:
 
     Raises ConfigError.
     """
-    return settings_from(_table(path), path)
+    return _faultless(*examine(path))
 
 
 def parse(text: str, path: Path) -> Settings:
     """The settings in ``text``, as if it were the file at ``path``.  Raises ConfigError."""
-    return settings_from(_parse(text, path), path)
+    return _faultless(*examine_values(_parse(text, path), path))
+
+
+def _faultless(settings: Settings, problems: tuple[str, ...]) -> Settings:
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def examine(path: Path) -> tuple[Settings, tuple[str, ...]]:
+    """What can be understood of the file at ``path``, and all that is wrong with it.
+
+    In the settings, wrong values have their defaults and wrong rules are left
+    out.  Raises ConfigError for a file that can't be read as TOML.
+    """
+    return examine_values(_table(path), path)
 
 
 def control_socket(path: Path) -> Path:
@@ -75,15 +91,17 @@ def control_socket(path: Path) -> Path:
     values = _table(path).get("gateway", {})
     section = Section(values, "gateway", problems)
     found = _control_socket(section, path.parent)
-    problems.end()
+    if problems.lines():
+        raise ConfigError(problems.lines())
     return found
 
 
-def settings_from(values: dict[str, Any], path: Path) -> Settings:
-    """The settings in the tables ``values`` of the file at ``path``.  Raises ConfigError."""
+def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[str, ...]]:
+    """As ``examine``, for the tables ``values`` of the file at ``path``."""
     problems = Problems(str(path))
     top = Section(values, "", problems)
-    _check_version(top, problems)
+    if not _version_known(top):  # the other keys may mean something else there
+        raise ConfigError(problems.lines())
     sections = {}
     for name in _SECTIONS:
         sections[name] = Section(top.raw(name, {}), name, problems)
@@ -105,8 +123,7 @@ def settings_from(values: dict[str, Any], path: Path) -> Settings:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
     for section in (top, *sections.values()):
         section.end()
-    problems.end()
-    return settings
+    return settings, problems.lines()
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -134,7 +151,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: brackets are nested too deep"]) from None
 
 
-def _check_version(top: Section, problems: Problems) -> None:
+def _version_known(top: Section) -> bool:
     version = top.raw("version")
     if version is None:
         if len(top):
@@ -143,7 +160,8 @@ def _check_version(top: Section, problems: Problems) -> None:
         top.wrong("version", f"must be a whole number, not {kind_of(version)}")
     elif version != VERSION:
         top.wrong("version", f"this oegw reads version {VERSION} only")
-        problems.end()  # the other keys may mean something else there
+        return False
+    return True
 
 
 def _gateway(section: Section, directory: Path) -> GatewaySettings:

@@ -48,13 +48,13 @@ class Problems:
         else:
             self._unreported += 1
 
-    def end(self) -> None:
-        """Raise ConfigError if there is any."""
-        lines = list(self._lines)
-        if self._unreported:
-            lines.append(f"{self.file}: and {self._unreported} more")
-        if lines:
-            raise ConfigError(lines)
+    def __len__(self) -> int:
+        return len(self._lines) + self._unreported
+
+    def lines(self) -> tuple[str, ...]:
+        """The faults as text, the first ``MAX_PROBLEMS`` of them."""
+        more = [f"{self.file}: and {self._unreported} more"] if self._unreported else []
+        return (*self._lines, *more)
 
 
 class BadValue(ValueError):  # noqa: N818  (it names the fact)

@@ -95,6 +95,7 @@ class RuleReader:
         if not isinstance(values, dict):
             self.problems.add(f"rule[{number}]", f"must be a table, not {kind_of(values)}")
             return None
+        faults = len(self.problems)
         section = Section(values, f"rule[{number}]", self.problems)
         name = self._name(section)
         category = self._category(section)
@@ -120,7 +121,7 @@ class RuleReader:
                 if section.raw(key) is not None:
                     section.wrong(key, "is for rules of category configured only")
         section.end()
-        return rule
+        return rule if len(self.problems) == faults else None
 
     def _name(self, section: Section) -> str:
         if "name" not in section:

@@ -114,15 +114,17 @@ class ControlServer:
     async def _reply(self, request: Message, writer: asyncio.StreamWriter) -> None:
         done = False
         async with _closed_in_the_end(self._answer(request)) as lines:
-            try:
-                async for line in lines:
-                    done = bool(line.get("done"))
-                    await _send(writer, line)
-            except (OSError, TimeoutError):
-                raise
-            except Exception as error:  # the operator learns of it, and the gateway goes on
-                await _send(writer, {"error": f"internal error: {error!r}", "done": True})
-                return
+            while True:
+                try:
+                    line = await anext(lines)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:  # the operator learns of it, and the gateway goes on
+                    line = {"error": f"internal error: {error!r}", "done": True}
+                done = bool(line.get("done"))
+                await _send(writer, line)
+                if done:
+                    break
         if not done:
             await _send(writer, {"done": True})
 

@@ -40,7 +40,8 @@ def generate(bits: int = DEFAULT_BITS) -> rsa.RSAPrivateKey:
 def write_private(path: Path, key: rsa.RSAPrivateKey, *, force: bool = False) -> None:
     """Write ``key`` with mode 0600, as a whole or not at all.
 
-    A file that is there already is replaced with ``force`` only.  Raises KeyFileError.
+    A file that is there already is replaced with ``force`` only.  The directory
+    is made if only that is missing.  Raises KeyFileError.
     """
     octets = key.private_bytes(
         serialization.Encoding.PEM,
@@ -49,6 +50,7 @@ def write_private(path: Path, key: rsa.RSAPrivateKey, *, force: bool = False) ->
     )
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:

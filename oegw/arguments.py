@@ -1,0 +1,233 @@
+"""What can be written on the command line, and the help that explains it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from textwrap import fill
+from typing import Any, NoReturn
+
+from dnsrecords import rsakey
+from dnsrecords.errors import RecordError
+from dnsrecords.name import normal_fqdn
+from oegw import __version__
+from oegw.configfile import BadValue, address_of, network_from
+from oegw.configrules import protocol_of
+from oegw.keys import DEFAULT_BITS
+from oegw.settings import DEFAULT_CONFIG
+
+Command = Callable[[argparse.Namespace], int]
+
+EXIT_CODES = """\
+exit codes:
+  0  fine
+  1  what was asked for failed
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  no daemon is running, or it can't be reached
+  5  not permitted: be root
+"""
+
+
+class UsageError(Exception):
+    """The command line is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """The parser of all of ``oegw``; ``commands`` says what each does, by name.
+
+    What it parses has the function as ``command``.
+    """
+    parser = _Parser(
+        prog="oegw",
+        description="Encrypt the traffic through a router wherever the far side can,\n"
+        "with keys from the DNS.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"oegw {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        lines = "".join(f"  {example}\n" for example in examples)
+        each = subparsers.add_parser(
+            name,
+            help=text[0].lower() + text[1:].split(".")[0],
+            description=fill(text, 80),
+            epilog=f"examples:\n{lines}\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        each.set_defaults(command=commands[name])
+        return each
+
+    keygen = add(
+        "keygen",
+        "Make an RSA key pair and print its public half.",
+        "oegw keygen --out /etc/oegw/gateway.pem",
+        "oegw keygen --out new.pem --bits 4096",
+    )
+    keygen.add_argument("--out", metavar="FILE", type=Path, required=True, help="made, mode 0600")
+    keygen.add_argument(
+        "--bits", metavar="N", type=_bits, default=DEFAULT_BITS, help=f"default {DEFAULT_BITS}"
+    )
+    keygen.add_argument("--force", action="store_true", help="replace a file that is there")
+
+    records = add(
+        "dns-records",
+        "Print the zone lines that publish this gateway: KEY and TXT records.",
+        "oegw dns-records --client 192.1.0.65 192.1.0.66",
+        "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
+        "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
+    )
+    of_key = records.add_mutually_exclusive_group()
+    of_key.add_argument("--key", metavar="FILE", type=Path, help="the private key's file")
+    of_key.add_argument("--public-key", metavar="KEY", help="a public key: 0s and base64")
+    _add_config(of_key, "says key, addresses and identity")
+    _add_addresses(records, "--gateway", "outer address of the gateway")
+    _add_addresses(records, "--client", "host, or the gateway itself, that it may speak for")
+    records.add_argument("--fqdn", metavar="NAME", type=_fqdn, help="the gateway's domain name")
+    records.add_argument(
+        "--precedence", metavar="N", type=_precedence, default=10, help="lower first; default 10"
+    )
+
+    check = add(
+        "check",
+        "Check a configuration: report every error in it, or print the resulting policy in order.",
+        "oegw check",
+        "oegw check --config new.toml",
+    )
+    _add_config(check)
+
+    run = add(
+        "run",
+        "Run the gateway until SIGTERM or SIGINT; SIGHUP reloads its policy.",
+        "oegw run",
+        "oegw run --config /etc/oegw/oegw.toml",
+    )
+    _add_config(run)
+
+    status = add(
+        "status",
+        "Show what the running gateway does.",
+        "oegw status",
+        "oegw status --json | jq .counters",
+    )
+    _add_config(status)
+    _add_socket(status)
+    status.add_argument("--json", action="store_true", help="for programs")
+
+    explain = add(
+        "explain",
+        "Say which rule applies to a flow, and what happens to it. "
+        "Works from the configuration alone; a running gateway adds the state of the connection.",
+        "oegw explain 192.1.0.65 192.2.0.66",
+        "oegw explain 192.1.0.65 192.2.0.66 tcp 443",
+    )
+    _add_flow(explain)
+    _add_config(explain)
+    _add_socket(explain)
+
+    probe = add(
+        "probe",
+        "Make the running gateway negotiate for a flow now, and show each step. "
+        "The exit code is 0 if a tunnel carries the flow.",
+        "oegw probe 192.1.0.65 192.2.0.66",
+    )
+    _add_flow(probe)
+    _add_config(probe)
+    _add_socket(probe)
+
+    forget = add(
+        "forget",
+        "Forget what is remembered about a destination, so that its next packet asks anew.",
+        "oegw forget 192.2.0.66",
+        "oegw forget 192.2.0.0/24",
+    )
+    forget.add_argument("destination", metavar="DST", type=_network, help="address or prefix")
+    _add_config(forget)
+    _add_socket(forget)
+
+    reload = add(
+        "reload",
+        "Make the running gateway read its configuration again; tunnels that it wants stay.",
+        "oegw check && oegw reload",
+    )
+    _add_config(reload)
+    _add_socket(reload)
+    return parser
+
+
+def _add_config(parser: Any, text: str = "the configuration") -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        help=f"{text}; default {DEFAULT_CONFIG}",
+    )
+
+
+def _add_socket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--socket", metavar="FILE", type=Path, help="control socket; default: the configuration's"
+    )
+
+
+def _add_addresses(parser: argparse.ArgumentParser, option: str, text: str) -> None:
+    parser.add_argument(
+        option,
+        metavar="ADDRESS",
+        type=_address,
+        nargs="+",
+        action="extend",
+        default=[],
+        help=f"{text}; may be several",
+    )
+
+
+def _add_flow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", type=_address, help="address of the inside host")
+    parser.add_argument("destination", metavar="DST", type=_address, help="address of the far host")
+    parser.add_argument(
+        "protocol", metavar="PROTO", type=_protocol, nargs="?", help="name or number; default icmp"
+    )
+    parser.add_argument(
+        "port", metavar="PORT", type=_port, nargs="?", help="destination port, for tcp, udp, sctp"
+    )
+
+
+def _checked(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def argument(text: str) -> Any:
+        try:
+            return read(text)
+        except (BadValue, RecordError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return argument
+
+
+_address = _checked(address_of)
+_network = _checked(network_from)
+_protocol = _checked(protocol_of)
+_fqdn = _checked(lambda text: normal_fqdn(text.removeprefix("@")))
+
+
+def _number(what: str, low: int, high: int) -> Callable[[str], int]:
+    def argument(text: str) -> int:
+        # No more digits than int() likes.
+        if len(text) > 9 or not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {what} within {low} to {high}")
+        return int(text)
+
+    return argument
+
+
+_bits = _number("a number of bits", rsakey.MIN_MODULUS_BITS, rsakey.MAX_MODULUS_BITS)
+_precedence = _number("a precedence", 0, 65535)
+_port = _number("a port", 0, 65535)

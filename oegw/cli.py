@@ -1,0 +1,330 @@
+"""The command line: ``oegw COMMAND``.  The only module that reads argv.
+
+Every error is one line on stderr that begins with "oegw:"; what was asked for
+goes to stdout and nothing else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from dnsrecords import rsakey
+from dnsrecords.errors import RecordError
+from oegw import config
+from oegw.arguments import Command, UsageError, parser_of
+from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
+from oegw.explain import explanation, table_lines
+from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.publish import zone_lines
+from oegw.settings import DEFAULT_CONFIG, GatewaySettings, Settings
+from oegw.status import plain, render
+from policy.builtin import builtin_rules
+from policy.errors import PolicyError
+from policy.flow import Flow, IPAddress, IPNetwork
+from policy.order import PORTED_PROTOCOLS
+from policy.table import PolicyTable
+
+FINE, FAILED, USAGE, CONFIGURATION, NO_DAEMON, NOT_PERMITTED = range(6)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+ANSWER_SECONDS = 30.0
+PROBE_SECONDS = 120.0  # between two steps; the daemon itself gives up before
+
+_ICMP = {4: 1, 6: 58}
+EPHEMERAL_PORT = 49152  # RFC 6335 section 6: the first of those that nobody is assigned
+
+
+class Failure(Exception):  # noqa: N818  (it names the fact)
+    """A command could not do what it was asked for; ``lines`` say why."""
+
+    def __init__(self, code: int, *lines: str) -> None:
+        self.code = code
+        self.lines = lines
+        super().__init__(*lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        parser = parser_of(_COMMANDS)
+        arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        command: Command = arguments.command
+        code = command(arguments)
+        sys.stdout.flush()
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else FINE
+    except UsageError as error:
+        return _complain(USAGE, str(error))
+    except Failure as failure:
+        return _complain(failure.code, *failure.lines)
+    except config.ConfigError as error:
+        return _complain(CONFIGURATION, *error.problems)
+    except NotPermittedError as error:
+        return _complain(NOT_PERMITTED, str(error))
+    except NoDaemonError as error:
+        return _complain(NO_DAEMON, str(error))
+    except ControlError as error:
+        return _complain(FAILED, str(error))
+    except PermissionError as error:
+        return _complain(NOT_PERMITTED, f"{error.filename or 'not permitted'}: {error.strerror}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader had enough.  Python would flush stdout once more and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _complain(code: int, *messages: str) -> int:
+    for message in messages:
+        for line in message.splitlines() or [""]:
+            print(f"oegw: {plain(line)}", file=sys.stderr)
+    return code
+
+
+# ------------------------------------------------------------------ without daemon
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    if arguments.out.exists() and not arguments.force:  # said before the work, too
+        raise Failure(FAILED, f"{arguments.out}: exists already; it is replaced only with --force")
+    key = generate(arguments.bits)
+    try:
+        write_private(arguments.out, key, force=arguments.force)
+    except KeyFileError as error:
+        raise _key_failure(error) from error
+    print(rsakey.format_text(key.public_key()))
+    return FINE
+
+
+def _key_failure(error: KeyFileError) -> Failure:
+    forbidden = isinstance(error.__cause__, PermissionError)
+    return Failure(NOT_PERMITTED if forbidden else FAILED, str(error))
+
+
+def _dns_records(arguments: argparse.Namespace) -> int:
+    gateways: list[IPAddress] = list(arguments.gateway)
+    fqdn: str | None = arguments.fqdn
+    if arguments.public_key is not None:
+        try:
+            key = rsakey.parse_text(arguments.public_key)
+        except RecordError as error:
+            raise UsageError(f"--public-key: {error}") from error
+    elif arguments.key is not None:
+        key = _public_half(arguments.key)
+    else:
+        settings = config.load(arguments.config).gateway
+        key = _public_half(settings.private_key)
+        if not gateways and fqdn is None:
+            gateways = list(settings.addresses)
+            fqdn = settings.identity if isinstance(settings.identity, str) else None
+    if not gateways and fqdn is None:
+        raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
+    try:
+        lines = zone_lines(key, gateways, fqdn, arguments.client, arguments.precedence)
+    except RecordError as error:
+        raise UsageError(str(error)) from error
+    print("\n".join(lines))
+    return FINE
+
+
+def _public_half(path: Path) -> rsa.RSAPublicKey:
+    try:
+        return read_private(path).public_key()
+    except KeyFileError as error:
+        raise _key_failure(error) from error
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    settings, found = config.examine(arguments.config)
+    problems = list(found)
+    try:
+        read_private(settings.gateway.private_key)
+    except KeyFileAbsent as error:
+        # Perhaps this is another box, or another user, than the gateway's.
+        _complain(FINE, f"note: private key: {error}")
+    except KeyFileError as error:
+        problems.append(f"private key: {error}")
+    try:
+        table = _table(settings)
+    except PolicyError as error:
+        problems += str(error).splitlines()
+    else:
+        if not problems:
+            for line in table_lines(table, settings):
+                print(line)
+            return FINE
+    raise Failure(CONFIGURATION, *problems)
+
+
+def _table(settings: Settings) -> PolicyTable:
+    """The policy as this box would have it.
+
+    A box that can't be the gateway of this configuration lends no attached networks to it.
+    """
+    from oegw.environment import UnsuitableBox, survey  # takes a while to import
+
+    try:
+        box = survey(settings.interfaces.outside, settings.gateway.addresses)
+        attached: tuple[IPNetwork, ...] = box.attached
+    except (UnsuitableBox, OSError) as error:
+        attached = ()
+        _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
+    return PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    from oegw import daemon  # the other commands do without the sockets and the netlink of it
+
+    return daemon.run(settings, arguments.config)
+
+
+# --------------------------------------------------------------------- with daemon
+
+
+def _socket(arguments: argparse.Namespace) -> Path:
+    """Where the daemon listens: as said, as configured, or as usual."""
+    if arguments.socket is not None:
+        return Path(arguments.socket)
+    if arguments.config == DEFAULT_CONFIG and not arguments.config.exists():
+        return GatewaySettings().control_socket
+    return config.control_socket(arguments.config)
+
+
+def _ask(arguments: argparse.Namespace, **message: Any) -> dict[str, Any]:
+    """The answer to a request that is answered in one piece."""
+    answer: dict[str, Any] = {}
+    for line in request(_socket(arguments), message, ANSWER_SECONDS):
+        answer |= line
+    return _without_error(answer)
+
+
+def _without_error(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise Failure(FAILED, str(answer["error"]))
+    return answer
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, command="status")
+    answer.pop("done", None)
+    print(json.dumps(answer, indent=2) if arguments.json else render(answer), end="")
+    if arguments.json:
+        print()
+    return FINE
+
+
+def _flow(arguments: argparse.Namespace) -> Flow:
+    source, destination = arguments.source, arguments.destination
+    if source.version != destination.version:
+        raise UsageError("SRC and DST are of different address families")
+    protocol = arguments.protocol
+    if protocol is None:
+        protocol = _ICMP[source.version]
+    if arguments.port is not None and protocol not in PORTED_PROTOCOLS:
+        raise UsageError(f"protocol {protocol} has no ports")
+    # A packet that shows its ports shows both; without one of them every rule with ports could
+    # apply, and the strictest would be the answer.
+    source_port = None if arguments.port is None else EPHEMERAL_PORT
+    return Flow(source, destination, protocol, source_port, arguments.port)
+
+
+def _message(command: str, flow: Flow) -> dict[str, Any]:
+    return {
+        "command": command,
+        "source": str(flow.source),
+        "destination": str(flow.destination),
+        "protocol": flow.protocol,
+        "source_port": flow.source_port,
+        "destination_port": flow.destination_port,
+        "port": flow.destination_port,
+    }
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    flow = _flow(arguments)
+    settings = config.load(arguments.config)
+    try:
+        table = _table(settings)
+    except PolicyError as error:
+        raise Failure(CONFIGURATION, str(error)) from error
+    decision = table.lookup(flow)
+    for word, sentence in explanation(flow, decision, settings):
+        print(_entry(word, sentence))
+    socket = arguments.socket or settings.gateway.control_socket
+    try:
+        answer: dict[str, Any] = {}
+        for line in request(socket, _message("explain", flow), ANSWER_SECONDS):
+            answer |= line
+    except (NoDaemonError, NotPermittedError) as error:
+        if arguments.socket is not None:
+            raise
+        print(_entry("now", f"unknown: {error}"))
+        return FINE
+    _without_error(answer)
+    state = str(answer.get("state", "unknown"))
+    print(_entry("now", f"{state}: {answer['reason']}" if answer.get("reason") else state))
+    if answer.get("rule") != decision.rule.name:
+        print(_entry("", f"the running gateway applies rule {answer.get('rule')}; oegw reload?"))
+    return FINE
+
+
+def _entry(word: str, sentence: str) -> str:
+    return fill(
+        plain(sentence), 100, initial_indent=f"{word:<10}", subsequent_indent=" " * 10,
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    flow = _flow(arguments)
+    for line in request(_socket(arguments), _message("probe", flow), PROBE_SECONDS):
+        if "step" in line:
+            seconds = line.get("seconds")
+            moment = f"{seconds:9.4f} s" if isinstance(seconds, int | float) else " " * 11
+            print(
+                f"{moment}  {plain(line['step']):<38}  {plain(line.get('detail', ''))}".rstrip(),
+                flush=True,
+            )
+        if line.get("done"):
+            _without_error(line)
+            result, reason = plain(line.get("result", "?")), plain(line.get("reason") or "")
+            print(f"{result}: {reason}" if reason else result)
+            return FINE if result == "keyed" else FAILED
+    raise NoDaemonError("the answer broke off")
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, command="forget", destination=str(arguments.destination))
+    print(f"forgotten: {answer.get('forgotten', 0)}")
+    return FINE
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    for note in _ask(arguments, command="reload").get("notes") or ():
+        print(plain(note))
+    return FINE
+
+
+_COMMANDS: dict[str, Command] = {
+    "keygen": _keygen,
+    "dns-records": _dns_records,
+    "check": _check,
+    "run": _run,
+    "status": _status,
+    "explain": _explain,
+    "probe": _probe,
+    "forget": _forget,
+    "reload": _reload,
+}

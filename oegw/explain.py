@@ -1,0 +1,143 @@
+"""The policy in words: the whole table, and what happens to one flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby, islice
+
+from dnsrecords.reverse import reverse_name
+from oegw.configrules import PROTOCOLS
+from oegw.settings import Settings
+from oegw.status import columns
+from policy.builtin import never_public
+from policy.flow import Flow, IPNetwork
+from policy.rule import ANY_PORT, Category, Decision, OnFailure, PortRange, Rule, Scope
+from policy.table import PolicyTable
+
+SHOWN_PAIRS = 8  # of one rule in one place of the order: lists may have a million
+
+Entry = tuple[IPNetwork, IPNetwork, Rule]
+
+_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+def table_lines(table: PolicyTable, settings: Settings) -> Iterator[str]:
+    """The table of each family, most specific rules first, as aligned lines."""
+    for family in (4, 6):
+        rows = [["DESTINATION", "SOURCE", "TRAFFIC", "RULE", "WHAT", "WRITTEN"]]
+        for group in table.groups(family):
+            for _, entries in groupby(group.entries, key=lambda entry: id(entry[2])):
+                rows += _rows(entries, settings)
+        rows.append(["any", "any", "any", *_last(settings.default, settings)])
+        yield f"IPv{family}, most specific first; the first rule that matches applies"
+        yield from columns(rows)
+        if family == 4:
+            yield ""
+
+
+def _rows(entries: Iterator[Entry], settings: Settings) -> Iterator[list[str]]:
+    """The lines of one rule in one place of the order."""
+    for source, destination, rule in islice(entries, SHOWN_PAIRS):
+        ports = traffic(rule.protocol, rule.source_ports, rule.destination_ports)
+        yield [network(destination), network(source), ports, *_last(rule, settings)]
+    more = sum(1 for _ in entries)
+    if more:
+        yield [f"({more} more)", "", "", "", "", ""]
+
+
+def _last(rule: Rule, settings: Settings) -> list[str]:
+    return [rule.name, category(rule, settings), rule.origin]
+
+
+def network(value: IPNetwork) -> str:
+    """A network; all addresses are "any", and one is without its length."""
+    if value.prefixlen == 0:
+        return "any"
+    return str(value.network_address) if value.prefixlen == value.max_prefixlen else str(value)
+
+
+def protocol_name(number: int) -> str:
+    return _NAMES.get(number, f"protocol {number}")
+
+
+def ports_text(ports: PortRange) -> str:
+    if ports == ANY_PORT:
+        return "any"
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}-{ports.last}"
+
+
+def traffic(protocol: int | None, source: PortRange, destination: PortRange) -> str:
+    """``any``, ``tcp``, ``tcp any -> 80-89``."""
+    name = "any" if protocol is None else protocol_name(protocol)
+    if source == destination == ANY_PORT:
+        return name
+    return f"{name} {ports_text(source)} -> {ports_text(destination)}"
+
+
+def category(rule: Rule, settings: Settings) -> str:
+    """The category and what goes with it."""
+    text = rule.category.value
+    if rule.category is Category.OPPORTUNISTIC:
+        text += f", else {rule.on_failure.value}"
+    elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
+        text += f" with {settings.peers[rule.name].address}"
+    return text + (", override" if rule.override else "")
+
+
+def explanation(flow: Flow, decision: Decision, settings: Settings) -> Iterator[tuple[str, str]]:
+    """What happens to ``flow`` and why, as pairs of a word and a sentence."""
+    rule = decision.rule
+    yield "flow", flow_text(flow)
+    yield "rule", rule.name
+    yield "written", rule.origin
+    yield "category", category(rule, settings)
+    yield "what", " ".join(_consequences(flow, rule, settings))
+    yield "scope", scope_text(decision.scope)
+    if not decision.cacheable:
+        yield "", "for packets that show no ports; those that do may fall under other rules"
+
+
+def flow_text(flow: Flow) -> str:
+    text = f"{flow.source} -> {flow.destination}, {protocol_name(flow.protocol)}"
+    if flow.destination_port is None:
+        return text
+    return f"{text} port {flow.destination_port} (from port {flow.source_port})"
+
+
+def scope_text(scope: Scope) -> str:
+    ports = traffic(scope.protocol, scope.source_ports, scope.destination_ports)
+    what = "all traffic" if ports == "any" else ports
+    return f"{network(scope.source)} -> {network(scope.destination)}, {what}"
+
+
+def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
+    match rule.category:
+        case Category.DENY:
+            yield "It is dropped."
+        case Category.PERMIT:
+            yield "It passes in clear."
+        case Category.CONFIGURED:
+            peer = settings.peers[rule.name]
+            yield f"It goes through a tunnel with {peer.address} and never in clear."
+        case Category.OPPORTUNISTIC:
+            clear = rule.on_failure is OnFailure.CLEAR
+            other = "passes in clear" if clear else "is dropped"
+            if _is_not_asked(flow, settings):
+                yield "The destination is not a public address, so the DNS is not asked."
+                yield f"It {other}."
+                return
+            name = reverse_name(flow.destination)
+            yield f"It waits while a TXT record at {name} is looked up."
+            yield "If a gateway that the record names agrees, it goes through a tunnel."
+            yield f"If not, it {other}" + (
+                "; after a malformed record it is dropped." * clear or "."
+            )
+
+
+def _is_not_asked(flow: Flow, settings: Settings) -> bool:
+    address = flow.destination
+    served = any(
+        address.version == local.version and address in local
+        for local in settings.dns.local_reverse
+    )
+    return never_public(address) and not served

@@ -1,0 +1,40 @@
+"""What a gateway's operator puts into the DNS, as lines of a zone file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from dnsrecords.delegation import Delegation
+from dnsrecords.key import HostKey
+from dnsrecords.reverse import reverse_name
+from dnsrecords.zonefile import key_line, txt_line
+from policy.flow import IPAddress
+
+
+def zone_lines(
+    key: rsa.RSAPublicKey,
+    gateways: Sequence[IPAddress],
+    fqdn: str | None,
+    clients: Sequence[IPAddress],
+    precedence: int,
+) -> list[str]:
+    """KEY records of the gateway, and a TXT record at the reverse name of each client.
+
+    The KEY stands at the reverse name of each address of ``gateways`` and at
+    ``fqdn`` (draft sections 6.1 and 6.3).  A client's TXT names the gateway's
+    addresses of the client's own family, or all if there is none (section 6.2),
+    and its ``fqdn``.  Raises RecordError for what the DNS or a peer would not take.
+    """
+    owners = [reverse_name(address) for address in gateways]
+    if fqdn is not None:
+        owners.append(fqdn)
+    lines = [key_line(owner, HostKey(key)) for owner in owners]
+    for client in clients:
+        near = [address for address in gateways if address.version == client.version]
+        named = [Delegation(precedence, address=a, key=key) for a in near or gateways]
+        if fqdn is not None:
+            named.append(Delegation(precedence, fqdn=fqdn, key=key))
+        lines += [txt_line(reverse_name(client), delegation) for delegation in named]
+    return lines

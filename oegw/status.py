@@ -1,0 +1,197 @@
+"""The status of a running gateway, as text for people; the JSON form needs no rendering."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from textwrap import fill
+from typing import Any
+
+WIDTH = 100  # columns; an IPv6 pair may need more
+_NARROW = 18  # an IPv4 prefix, at its longest
+
+Row = dict[str, Any]
+
+
+def render(status: Row) -> str:
+    """The whole answer to ``status`` in lines of at most ``WIDTH`` columns, as far as it fits."""
+    connections = status.get("connections") or []
+    channels = status.get("channels") or []
+    lines = [*_head(status), ""]
+    lines += _connections(connections)
+    lines += ["", *_channels(channels)]
+    counters = status.get("counters") or {}
+    if counters:
+        lines += ["", "Counters"]
+        width = max(len(plain(name)) for name in counters)
+        lines += [f"  {plain(name):<{width}}  {value:>10}" for name, value in counters.items()]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _head(status: Row) -> list[str]:
+    held = status.get("held") or {}
+    datapath = status.get("datapath") or {}
+    queue = (status.get("interception") or {}).get("queue")
+    addresses = ", ".join(plain(a) for a in status.get("addresses") or [])
+    started = status.get("started")
+    since = ""
+    if isinstance(started, int | float):
+        since = f", up since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(started))}"
+    facts = [
+        ("Identity", plain(status.get("identity") or "the address in use")),
+        ("Addresses", addresses or "-"),
+        ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
+        ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
+        ("Interception", plain(queue or "-")),
+        (
+            "Under way",
+            f"{status.get('lookups', 0)} look-ups; "
+            f"{held.get('packets', 0)} packets held ({octets(held.get('bytes', 0))})",
+        ),
+    ]
+    head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
+    lines = [head]
+    for name, value in facts:
+        lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
+    return lines
+
+
+def _with_reason(name: object, reason: object) -> str:
+    if name is None:
+        return "-"
+    return f"{plain(name)} ({plain(reason)})" if reason else plain(name)
+
+
+def _connections(connections: Sequence[Row]) -> list[str]:
+    if not connections:
+        return ["No connections."]
+    head = ["STATE", "SOURCE", "DESTINATION", "FOR", "GATEWAY", "AGE", "LEFT", "IN", "OUT"]
+    rows = [
+        [
+            plain(row.get("state", "?")),
+            host(row.get("source")),
+            host(row.get("destination")),
+            traffic(row.get("protocol"), row.get("port")),
+            plain(row.get("gateway") or "-"),
+            span(row.get("since")),
+            span(row.get("lifespan_left")),
+            octets(row.get("bytes_in", 0)),
+            octets(row.get("bytes_out", 0)),
+        ]
+        for row in connections
+    ]
+    details = [_detail(row) for row in connections]
+    lines = [f"Connections: {len(connections)}"]
+    if all(len(row[1]) <= _NARROW and len(row[2]) <= _NARROW for row in rows):
+        table = columns([head, *rows], right=(5, 6, 7, 8))
+        lines.append(table[0])
+        for line, detail in zip(table[1:], details, strict=True):
+            lines += [line, *detail]
+        return lines
+    # Long addresses: the pair gets a line of its own.
+    narrow = [[row[0], *row[3:]] for row in ([head[0], *head[1:]], *rows)]
+    table = columns(narrow, right=(3, 4, 5, 6))
+    lines.append(table[0])
+    for row, line, detail in zip(rows, table[1:], details, strict=True):
+        lines += [line, f"    {row[1]} -> {row[2]}", *detail]
+    return lines
+
+
+def _detail(row: Row) -> list[str]:
+    parts = [f"rule {plain(row.get('rule', '?'))} ({plain(row.get('category', '?'))})"]
+    if row.get("trust"):
+        parts.append(f"DNS {plain(row['trust'])}")
+    if row.get("cipher"):
+        parts.append(plain(row["cipher"]))
+    if row.get("spi_in") or row.get("spi_out"):
+        parts.append(
+            f"SPI in {plain(row.get('spi_in') or '-')} out {plain(row.get('spi_out') or '-')}"
+        )
+    if row.get("reason"):
+        parts.append(plain(row["reason"]))
+    indent = " " * 4
+    return fill(
+        ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent
+    ).splitlines()
+
+
+def _channels(channels: Sequence[Row]) -> list[str]:
+    if not channels:
+        return ["No keying channels."]
+    rows = [["REMOTE", "LOCAL", "IDENTITY", "ROLE", "AGE"]]
+    for channel in channels:
+        rows.append(
+            [
+                plain(channel.get("remote", "?")),
+                plain(channel.get("local", "?")),
+                plain(channel.get("identity", "?")),
+                "initiator" if channel.get("initiator") else "responder",
+                span(channel.get("age")),
+            ]
+        )
+    table = columns(rows, right=(4,))
+    lines = [f"Keying channels: {len(channels)}", table[0]]
+    for line, channel in zip(table[1:], channels, strict=True):
+        lines += [line, f"    {plain(channel.get('proposal', '?'))}"]
+    return lines
+
+
+def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Rows of cells as aligned lines, two blanks between; ``right`` are flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    flush = set(right)
+    return [
+        "  ".join(
+            cell.rjust(width) if i in flush else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def plain(value: object) -> str:
+    """Text without what could steer a terminal: much of it comes from strangers."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def host(value: object) -> str:
+    """A prefix; that of a single host without its length."""
+    text = plain(value)
+    suffix = "/128" if ":" in text else "/32"
+    return text.removesuffix(suffix)
+
+
+def traffic(protocol: object, port: object) -> str:
+    """What a connection is for: ``any``, ``tcp``, ``tcp/80``."""
+    if not protocol:
+        return "any"
+    names = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+    name = names.get(protocol, plain(protocol)) if isinstance(protocol, int) else plain(protocol)
+    return f"{name}/{port}" if port else name
+
+
+def span(seconds: object) -> str:
+    """A length of time in at most five characters: ``0.5s``, ``59s``, ``12m``, ``30h``, ``9d``."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return "-"
+    left = max(0.0, seconds)
+    if left < 10:
+        return f"{left:.1f}s"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "m"), (172800, 3600, "h")):
+        if left < limit:
+            return f"{left / unit:.0f}{name}"
+    return f"{left / 86400:.0f}d"
+
+
+def octets(number: object) -> str:
+    """An amount of octets in at most seven characters: ``812``, ``1.2k``, ``34M``."""
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return "-"
+    size = float(number)
+    for unit in ("", "k", "M", "G", "T"):
+        if size < 1000 or unit == "T":
+            break
+        size /= 1000
+    if not unit:
+        return f"{size:.0f}"
+    return f"{size:.1f}{unit}" if size < 10 else f"{size:.0f}{unit}"
