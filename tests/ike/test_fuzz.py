@@ -1,4 +1,4 @@
-"""100,000 inputs each: to the parsers, to endpoints in many states, and from an authenticated peer."""
+"""100,000 inputs each: to the parsers, to endpoints in every state, from an authenticated peer."""
 
 from __future__ import annotations
 
