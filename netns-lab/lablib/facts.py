@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterable
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from lablib.errors import LabError
@@ -104,12 +104,6 @@ def counter(lab: Lab, fact: dict[str, Any]) -> str:
     return str(total)
 
 
-def _is_between(packet: Packet, source: set[str], destination: set[str], either: bool) -> bool:
-    ends = (str(packet.source), str(packet.destination))
-    forward = ends[0] in source and ends[1] in destination
-    return forward or (either and ends[0] in destination and ends[1] in source)
-
-
 def packets(lab: Lab, fact: dict[str, Any]) -> str:
     """Packets on ``link`` with these outermost addresses, both ways unless ``oneway``.
 
@@ -120,16 +114,19 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
         fact,
         {"link", "source", "destination", "oneway", "type", "count", "at_least", "at_most"},
     )
-    every = {str(a) for p in lab.captured[fact["link"]] for a in (p.source, p.destination)}
-    ends = [
-        {str(lab.address(fact[end]))} if end in fact else every for end in ("source", "destination")
-    ]
+    source, destination = (
+        lab.address(fact[end]) if end in fact else None for end in ("source", "destination")
+    )
+
+    def is_meant(packet: Packet) -> bool:
+        forward = source in (None, packet.source) and destination in (None, packet.destination)
+        back = source in (None, packet.destination) and destination in (None, packet.source)
+        return packet.source is not None and (forward or (back and not fact.get("oneway")))
+
     found = [
         packet
         for packet in lab.captured[fact["link"]]
-        if packet.source is not None
-        and _is_between(packet, ends[0], ends[1], not fact.get("oneway"))
-        and packet.kind == fact.get("type", packet.kind)
+        if is_meant(packet) and packet.kind == fact.get("type", packet.kind)
     ]
     if not within(len(found), fact):
         examples = "; ".join(map(str, found[:3]))
@@ -137,29 +134,38 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
     return f"{len(found)} packets"
 
 
-def _site(networks: Iterable[str], packet_end: Any) -> bool:
-    return packet_end is not None and any(
-        packet_end in ip_network(network)
-        for network in networks
-        if ip_network(network).version == packet_end.version
-    )
+def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in texts)
 
 
-SITE_A = (
+SITE_A = _networks(
     *("192.1.0.0/24", "192.3.0.0/24", "192.1.1.4/32", "192.1.1.6/32"),
     *("2001:db8:1:0::/64", "2001:db8:3:0::/64", "2001:db8:1:1::4/128", "2001:db8:1:1::6/128"),
 )
-SITE_B = ("192.2.0.0/24", "192.1.1.5/32", "2001:db8:2:0::/64", "2001:db8:1:1::5/128")
+SITE_B = _networks("192.2.0.0/24", "192.1.1.5/32", "2001:db8:2:0::/64", "2001:db8:1:1::5/128")
+
+
+def _site(packet: Packet, end: str) -> str:
+    """Which site an address of a packet belongs to: a, b, or none (empty)."""
+    address = packet.source if end == "source" else packet.destination
+    if address is None:
+        return ""
+    if any(address in network for network in SITE_A):
+        return "a"
+    return "b" if any(address in network for network in SITE_B) else ""
 
 
 def between_sites(found: Iterable[Packet]) -> list[Packet]:
     """The packets that went from one site (its gateways included) to the other."""
-    return [
-        p
-        for p in found
-        if (_site(SITE_A, p.source) and _site(SITE_B, p.destination))
-        or (_site(SITE_B, p.source) and _site(SITE_A, p.destination))
-    ]
+    sites: dict[tuple[Any, Any], bool] = {}  # a capture has many packets of few pairs
+    result = []
+    for packet in found:
+        pair = (packet.source, packet.destination)
+        if pair not in sites:
+            sites[pair] = {_site(packet, "source"), _site(packet, "destination")} == {"a", "b"}
+        if sites[pair]:
+            result.append(packet)
+    return result
 
 
 def encrypted(lab: Lab, fact: dict[str, Any]) -> str:

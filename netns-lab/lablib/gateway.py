@@ -119,13 +119,21 @@ class Gateway:
         )
 
     def ready(self) -> dict[str, Any]:
-        """Wait until the control socket of this very process answers."""
+        """Wait until this very process traced that it works, and its control socket answers.
+
+        The socket alone is no sign: it is there before the first packet is intercepted.
+        """
         process = self.process
         assert process is not None
 
         def answers() -> dict[str, Any] | None:
             if not process.running:
                 raise LabError(f"gateway {self.name} ended too early; it said:\n{process.text()}")
+            if not any(
+                f"{e['category']}.{e['event']}" == "gateway.started" and e.get("pid") == process.pid
+                for e in self.events()
+            ):
+                return None
             try:
                 status = self.status()
             except OSError:

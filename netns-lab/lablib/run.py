@@ -206,6 +206,8 @@ class Run:
         self.namespaces.clear()
         if keep_files:
             (self.directory / "state.json").unlink()
+            for key in self.directory.glob("*.pem"):
+                key.unlink()
         else:
             shutil.rmtree(self.directory)
             with contextlib.suppress(OSError):

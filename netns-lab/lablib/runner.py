@@ -102,10 +102,10 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
         lab = put_up(run, scenario, lambda line: say(f"        {line}"))
         began = take_steps(lab, report)
         lab.end_captures()
-        check_facts(lab, report, scenario.facts)
-        check_gateways_alive(lab, report)
         if scenario.ladder:
             show_ladder(lab, report, began)
+        check_facts(lab, report, scenario.facts)
+        check_gateways_alive(lab, report)
         code = 1 if report.failures else 0
     except LabError as error:
         say(f"FAILED  {error}")
