@@ -1,0 +1,99 @@
+"""The channel's messages, both ways; the worker's end of it, with strange requests."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+from ipaddress import ip_address
+
+import pytest
+
+from oegw.datapath.interface import SaExpired, UdpEncapsulation, UnknownSpiReceived, Usage
+from oegw.datapath.userspace import channel
+from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.engine import DontFragment
+from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.worker import Worker
+from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_values_come_back(algorithm: str) -> None:
+    for sa in (
+        make_sa(algorithm, extended_sequence_numbers=True, soft_bytes=1, hard_bytes=2),
+        arriving(make_sa(algorithm, source=GATEWAY_A6, destination=GATEWAY_B6)),
+        make_sa(algorithm, encapsulation=UdpEncapsulation(4500, 61000)),
+    ):
+        message = Message(Kind.INSTALL, 7, channel.sa_body(sa))
+        parsed = Message.parse(message.serialize())
+        assert parsed == message
+        assert channel.sa_of(parsed.body) == sa
+        assert channel.key_of(channel.key_body(sa.key)) == sa.key
+        assert sa.encryption_key.hex() not in repr(message)
+    for event in (
+        SaExpired(make_sa().key, True),
+        UnknownSpiReceived(ip_address("192.0.2.1"), ip_address("192.0.2.2"), 4711),
+    ):
+        assert channel.event_of(json.loads(json.dumps(channel.event_body(event)))) == event
+    assert channel.usage_of(channel.usage_body(Usage(1, 2, None))) == Usage(1, 2, None)
+    settings = UserspaceSettings("t0", 0x300, 1400, None, DontFragment.SET, 7, 8)
+    assert channel.settings_of(channel.settings_body(settings)) == settings
+
+
+def test_strange_messages_are_refused() -> None:
+    good = Message(Kind.USAGE, 1, None).serialize()
+    for octets in (
+        b"",
+        good[:5],
+        b"\x02" + good[1:],
+        b"\x01\xee" + good[2:],
+        good + b"{",
+        good[:-4],
+    ):
+        with pytest.raises(ChannelError):
+            Message.parse(octets)
+
+
+@pytest.mark.fuzz
+def test_any_octets_give_a_message_or_an_error() -> None:
+    source = random.Random(1)
+    seed = Message(Kind.INSTALL, 7, channel.sa_body(make_sa())).serialize()
+    for _ in range(100_000):
+        octets = bytearray(seed)
+        octets[source.randrange(len(octets))] = source.randrange(256)
+        del octets[source.randrange(len(octets)) : source.choice([0, len(octets)])]
+        try:
+            Message.parse(bytes(octets))
+        except ChannelError:
+            continue
+
+
+def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    thread = threading.Thread(target=Worker(theirs).run)
+    thread.start()
+    try:
+        body = channel.sa_body(make_sa())
+        del body["outer"]
+        for octets in (
+            b"\x09nonsense",
+            Message(Kind.ANSWER, 2).serialize(),
+            Message(Kind.INSTALL, 3, body).serialize(),
+            Message(Kind.INSTALL, 4, [1]).serialize(),
+            Message(Kind.REMOVE, 5, ["in", 1, "no address"]).serialize(),
+            Message(Kind.START, 6, {}).serialize(),
+        ):
+            ours.send(octets)
+            answer = Message.parse(ours.recv(channel.LARGEST))
+            assert answer.kind is Kind.REFUSAL
+            assert body["cipher"][1] not in answer.body
+        ours.send(Message(Kind.COUNTERS, 9).serialize())
+        assert Message.parse(ours.recv(channel.LARGEST)) == Message(Kind.ANSWER, 9, {})
+    finally:
+        ours.close()
+        thread.join(10)
+        theirs.close()
+    assert not thread.is_alive()
