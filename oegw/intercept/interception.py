@@ -161,7 +161,12 @@ class NftInterception:
             self._run("\n".join([*(deletions(table, scope, old) if old else ()), *create]))
         except NftError:
             # The old one timed out meanwhile, in part perhaps, or something unknown is there.
-            self._forget(scope, Installed(verdict, drop_clear_inbound or _drops(old), None))
+            for possible in (
+                old,
+                *(Installed(other, drop_clear_inbound, None) for other in Verdict),
+            ):
+                if possible is not None:
+                    self._forget(scope, possible)
             try:
                 self._run("\n".join(create))
             except NftError as refusal:
@@ -241,7 +246,3 @@ class NftInterception:
                 reason=reason,
                 so_far=self._not_cached,
             )
-
-
-def _drops(installed: Installed | None) -> bool:
-    return installed is not None and installed.drop_clear_inbound

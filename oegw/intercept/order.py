@@ -31,8 +31,9 @@ class Question:
     """What a chain asks, and the verdicts for yes and no.
 
     ``reverse``: the packets come from outside, so that a rule's destination is
-    their source.  Where a rule gives ports, non-first fragments, which show
-    none, count as matching if the rule is strict, and as not matching else.
+    their source.  A non-first fragment shows no ports, and perhaps not its
+    protocol: it counts as matching what it hides if the rule is strict, and as
+    not matching else.
     """
 
     strict: Callable[[Rule], bool]
@@ -95,20 +96,19 @@ def _part(
         source_ports, destination_ports = destination_ports, source_ports
     addresses = _addresses(family, sources, destinations)
     verdict = question.verdict(part.strict)
-    protocols = PORTED_PROTOCOLS if part.protocol is None else (part.protocol,)
-    if source_ports == ANY_PORT and destination_ports == ANY_PORT:
-        given = "" if part.protocol is None else f"meta l4proto {part.protocol}"
-        yield _joined(addresses, given, verdict)
-        return
+    any_port = source_ports == ANY_PORT and destination_ports == ANY_PORT
+    protocols: tuple[int, ...] = (part.protocol,) if part.protocol is not None else ()
+    if not any_port and not protocols:
+        protocols = PORTED_PROTOCOLS
     yield _joined(
         addresses,
-        f"meta l4proto {_set(protocols)}",
+        f"meta l4proto {_set(protocols)}" if protocols else "",
         _ports("sport", source_ports),
         _ports("dport", destination_ports),
         verdict,
     )
-    if part.strict:
-        hidden = protocols if family == 4 else protocols + EXTENSION_HEADERS
+    hidden = (() if any_port else protocols) + (EXTENSION_HEADERS if family == 6 else ())
+    if part.strict and protocols and hidden:
         fragment = _NON_FIRST_FRAGMENT[family]
         yield _joined(addresses, fragment, f"meta l4proto {_set(hidden)}", verdict)
 

@@ -103,13 +103,12 @@ def whole_table(settings: InterceptSettings, chains: StaticChains, *, nft_queue:
 
     ``nft_queue``: the kernel has nft ``queue``; else an iptables rule matches the trap mark.
     """
-    shapes = "".join(shape.declaration(family) for family in FAMILIES for shape in Shape)
     return (
         _replacing(settings)
         + _counters(COUNTERS)
-        + shapes
+        + _sets()
         + str(chains)
-        + _verdict_chains(settings)
+        + _dropping_chains()
         + _outbound(settings, nft_queue=nft_queue)
         + _inbound(settings, keyed=True)
         + _hooks(settings)
@@ -121,19 +120,28 @@ def whole_table(settings: InterceptSettings, chains: StaticChains, *, nft_queue:
 def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
     """Commands that put other static chains in place of those that are there, and empty all sets.
 
-    What shall stay in the sets has to follow in the same transaction.
+    What shall stay in the sets has to follow in the same transaction.  The
+    sets are made anew with the rules that ask them: to flush a set of 3,500
+    prefixes takes the kernel most of a second.
     """
     name = settings.table
-    lines = [
-        f"flush chain inet {name} {chain}{family}\n"
-        for chain in ("exempt", "inbound", "guard")
-        for family in FAMILIES
-    ]
+    rewritten = ["known", "inbound"]
+    rewritten += [f"{chain}{f}" for chain in ("exempt", "inbound", "guard") for f in FAMILIES]
+    lines = [f"flush chain inet {name} {chain}\n" for chain in rewritten]
     for family in FAMILIES:
         for shape in Shape:
-            lines.append(f"flush map inet {name} {shape.map_name(family)}\n")
-            lines.append(f"flush set inet {name} {shape.keyed_name(family)}\n")
-    return "".join(lines) + f"table inet {name} {{\n{chains}}}\n"
+            lines.append(f"delete map inet {name} {shape.map_name(family)}\n")
+            lines.append(f"delete set inet {name} {shape.deny_name(family)}\n")
+            lines.append(f"delete set inet {name} {shape.keyed_name(family)}\n")
+    return (
+        "".join(lines)
+        + f"table inet {name} {{\n"
+        + _sets()
+        + str(chains)
+        + _known()
+        + _inbound(settings, keyed=True)
+        + "}\n"
+    )
 
 
 def residue(settings: InterceptSettings, chains: StaticChains) -> str:
@@ -175,6 +183,10 @@ def _replacing(settings: InterceptSettings) -> str:
     return _removing(settings) + f"table inet {settings.table} {{\n"
 
 
+def _sets() -> str:
+    return "".join(shape.declaration(family) for family in FAMILIES for shape in Shape)
+
+
 def _counters(names: Iterable[str]) -> str:
     return "".join(f"  counter {name} {{ }}\n" for name in names)
 
@@ -198,32 +210,48 @@ def _has(settings: InterceptSettings, mark: int) -> str:
     return f"meta mark & {settings.mark_mask:#x} == {mark:#x}"
 
 
-def _verdict_chains(settings: InterceptSettings) -> str:
-    marks = Marks(settings.mark_mask)
+def _dropping_chains() -> str:
     return (
-        _chain("tunnel", _marked(settings, marks.tunnel), "accept")
-        + _chain("deny", "counter name denied drop")
+        _chain("deny", "counter name denied drop")
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
         + _chain("keyed_clear_inbound", "counter name keyed_clear_inbound_dropped drop")
     )
 
 
 def _outbound(settings: InterceptSettings, *, nft_queue: bool) -> str:
-    """A packet that would leave by an outside interface: exempt, known, or trapped."""
-    lookups = [
-        f"{shape.selector(family)} vmap @{shape.map_name(family)}"
-        for shape in Shape
-        for family in FAMILIES
-    ]
-    return _chain(
-        "outbound",
-        "meta nfproto ipv4 jump exempt4",
-        "meta nfproto ipv6 jump exempt6",
-        *lookups,
-        "counter name trapped",
-        _marked(settings, Marks(settings.mark_mask).trap),
-        f"queue num {settings.queue}" if nft_queue else "",
+    """A packet that would leave by an outside interface: exempt, known, or trapped.
+
+    From ``known`` only packets for the tunnel return.
+    """
+    marks = Marks(settings.mark_mask)
+    return (
+        _chain(
+            "trap",
+            "counter name trapped",
+            _marked(settings, marks.trap),
+            f"queue num {settings.queue}" if nft_queue else "",
+            "accept",
+        )
+        + _known()
+        + _chain(
+            "outbound",
+            "meta nfproto ipv4 jump exempt4",
+            "meta nfproto ipv6 jump exempt6",
+            "jump known",
+            _marked(settings, marks.tunnel),
+            "accept",
+        )
     )
+
+
+def _known() -> str:
+    lookups = []
+    for shape in Shape:
+        for family in FAMILIES:
+            selector = shape.selector(family)
+            lookups.append(f"{selector} @{shape.deny_name(family)} goto deny")
+            lookups.append(f"{selector} vmap @{shape.map_name(family)}")
+    return _chain("known", *lookups, "goto trap")
 
 
 def _inbound(settings: InterceptSettings, *, keyed: bool) -> str:

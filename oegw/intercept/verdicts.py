@@ -1,15 +1,20 @@
 """Which element of which kernel map stands for a scope, and what we put there.
 
-Every verdict is cached in one of four maps per family.  They are asked in this
-sequence, so that the narrower answer is found first:
+There are four kinds of keys per family.  They are asked in this sequence, so
+that the narrower answer is found first:
 
     port      saddr . daddr . protocol . sport . dport   prefixes and ranges
     protocol  saddr . daddr . protocol                   prefixes
     pair      saddr . daddr                              two hosts: a hash
     wide      saddr . daddr                              prefixes
 
-For each there is a set ``keyed_...`` with the directions exchanged: pairs for
-which a clear packet from outside is dropped.
+Each has a map of what may go on, a set ``deny_...`` of what is dropped, and a set
+``keyed_...`` with the directions exchanged: pairs for which a clear packet from
+outside is dropped.
+
+No element names a chain.  When one that does is added, the kernel checks the
+whole table for loops, all elements included: that took 2.5 ms with 30,000 of
+them, against 0.1 ms.  So ``return`` means tunnel, and what is denied has sets.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ INTERVAL_SIZE = 4096
 
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _WORDS = {4: "ip", 6: "ip6"}
-_VERDICTS = {Verdict.CLEAR: "accept", Verdict.DENY: "goto deny", Verdict.TUNNEL: "goto tunnel"}
+_VALUES = {Verdict.CLEAR: " : accept", Verdict.TUNNEL: " : return", Verdict.DENY: ""}
 
 
 class Shape(Enum):
@@ -46,11 +51,14 @@ class Shape(Enum):
     def map_name(self, family: int) -> str:
         return f"{self.value}{family}"
 
+    def deny_name(self, family: int) -> str:
+        return f"deny_{self.value}{family}"
+
     def keyed_name(self, family: int) -> str:
         return f"keyed_{self.value}{family}"
 
     def declaration(self, family: int) -> str:
-        """The two sets of this shape, in the nft language."""
+        """The map and the sets of this shape, in the nft language."""
         address = _TYPES[family]
         key = f"{address} . {address}"
         if self is Shape.PROTOCOL:
@@ -62,6 +70,7 @@ class Shape(Enum):
         tail = f"flags {flags}; size {size};"
         return (
             f"  map {self.map_name(family)} {{ type {key} : verdict; {tail} }}\n"
+            f"  set {self.deny_name(family)} {{ type {key}; {tail} }}\n"
             f"  set {self.keyed_name(family)} {{ type {key}; {tail} }}\n"
         )
 
@@ -97,10 +106,10 @@ def creations(table: str, scope: Scope, installed: Installed, lifespan: float | 
     timeout = "" if lifespan is None else f" timeout {max(1, round(lifespan * 1000))}ms"
     commands = []
     if installed.verdict is not None:
-        verdict = _VERDICTS[installed.verdict]
+        value = _VALUES[installed.verdict]
         commands += [
-            f"create element inet {table} {name} {{ {key}{timeout} : {verdict} }}"
-            for name, key in map_elements(scope)
+            f"create element inet {table} {name} {{ {key}{timeout}{value} }}"
+            for name, key in verdict_elements(scope, installed.verdict)
         ]
     if installed.drop_clear_inbound:
         commands += [
@@ -114,16 +123,18 @@ def deletions(table: str, scope: Scope, installed: Installed) -> list[str]:
     """The commands that take it out again; each fails if the element has timed out."""
     elements: list[tuple[str, str]] = []
     if installed.verdict is not None:
-        elements += map_elements(scope)
+        elements += verdict_elements(scope, installed.verdict)
     if installed.drop_clear_inbound:
         elements += keyed_elements(scope)
     return [f"delete element inet {table} {name} {{ {key} }}" for name, key in elements]
 
 
-def map_elements(scope: Scope) -> list[tuple[str, str]]:
-    """Name of map and key, for packets that leave."""
+def verdict_elements(scope: Scope, verdict: Verdict) -> list[tuple[str, str]]:
+    """Name of map or set and key, for packets that leave."""
     shape, family = shape_of(scope), scope.source.version
-    return [(shape.map_name(family), key) for key in _keys(shape, scope)]
+    deny = verdict is Verdict.DENY
+    name = shape.deny_name(family) if deny else shape.map_name(family)
+    return [(name, key) for key in _keys(shape, scope)]
 
 
 def keyed_elements(scope: Scope) -> list[tuple[str, str]]:

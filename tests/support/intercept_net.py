@@ -132,7 +132,9 @@ class Net:
             for name in self.names.values():
                 subprocess.run(["ip", "netns", "add", name], check=True)
                 self.run(name, "sysctl", "-qw", *_QUICK)
-            lines = [line.split(": ", 1) for line in _SETUP.format(**self.names).splitlines() if line]
+            lines = [
+                line.split(": ", 1) for line in _SETUP.format(**self.names).splitlines() if line
+            ]
             for host, steps in itertools.groupby(lines, key=lambda line: line[0]):
                 batch = "".join(f"{command}\n" for _, command in steps)
                 name, *family = host.split()

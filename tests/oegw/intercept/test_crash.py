@@ -142,7 +142,9 @@ def test_a_restart_cleans_up_and_replaces(net):
 def test_the_guard_outlives_the_process_and_the_rest_does_not(net):
     there, inside = net.udp(net.outside, OTHER_PEER, 9999), net.udp(net.inside, INSIDE, 9999)
     wire = net.capture(net.outside, "out0")
-    table = policy(protected_rule(PEER), configured_rule("fd00:9::/64"), configured_rule("10.8.0.0/16"))
+    table = policy(
+        protected_rule(PEER), configured_rule("fd00:9::/64"), configured_rule("10.8.0.0/16")
+    )
     net.run(net.outside, "ip", "addr", "add", "10.8.0.2/32", "dev", "lo")
     host = net.udp(net.inside, INSIDE)
     with gateway(net, table) as gate:
@@ -217,8 +219,9 @@ def _foreign(net: Net) -> str:
 def test_the_rules_of_others_stay_untouched(net):
     net.run(net.gateway, "nft", FOREIGN)
     for comment in ("oegw", "oegw-oegw2", "not oegw-oegw"):
-        rule = "iptables -w -t mangle -A PREROUTING -m mark --mark 0x1 -j NFQUEUE --queue-num 9 -m comment --comment".split()
-        net.run(net.gateway, *rule, comment)
+        command = ("iptables", "-w", "-t", "mangle", "-A", "PREROUTING", "-m", "mark")
+        words = ("--mark", "0x1", "-j", "NFQUEUE", "--queue-num", "9", "-m", "comment", "--comment")
+        net.run(net.gateway, *command, *words, comment)
     before = _foreign(net)
     with gateway(net, policy(configured_rule(PEER))) as gate:
         assert _foreign(net) == before

@@ -227,8 +227,10 @@ def test_neighbour_discovery_of_a_configured_neighbour_works(net):
         net.udp(net.gateway, "fd00:2::1", mark=MARKS.own).send("ike", "fd00:2::2", 500)
         there = net.udp(net.outside, "fd00:2::2", 501)
         wait_for(
-            lambda: net.udp(net.gateway, "fd00:2::1", mark=MARKS.own).send("x", "fd00:2::2", 501)
-            and there.receive(0.2)
+            lambda: (
+                net.udp(net.gateway, "fd00:2::1", mark=MARKS.own).send("x", "fd00:2::2", 501)
+                and there.receive(0.2)
+            )
         )
         assert gate.trapped == []
 
@@ -393,3 +395,43 @@ def test_start_without_a_free_queue_changes_nothing(net, gate):
 def _rules(net: Net) -> tuple[str, str]:
     listing = net.run(net.gateway, "nft", "-s", "list", "ruleset")
     return listing, net.run(net.gateway, "iptables-save", "-t", "mangle").split("*mangle")[-1]
+
+
+def test_a_burst_is_read_in_parts_and_none_is_lost(net, gate):
+    host, there = net.udp(net.inside, INSIDE), net.udp(net.outside, PEER, 9999)
+    for number in range(200):
+        host.send(str(number), PEER)
+    numbers = [number for _, number, _ in gate.await_trapped(200)]
+    release(gate, Verdict.CLEAR, *numbers)
+    came: list[str] = []
+    wait_for(lambda: came.extend(there.receive(0.1)) or len(came) == 200)
+    assert came == [str(number) for number in range(200)]
+
+
+def test_a_full_queue_drops_and_counts(net):
+    with gateway(net, policy(), replace(SETTINGS, queue_length=10)) as gate:
+        host = net.udp(net.inside, INSIDE)
+        for number in range(30):
+            host.send(str(number), PEER)
+        gate.await_trapped(10)
+        assert gate.counters["held"] == 10
+        assert gate.counters["queue_full_dropped"] == 20
+
+
+def test_a_listener_that_fails_loses_its_own_packet_only(net, gate):
+    gate.loop.set_exception_handler(lambda *_: None)
+    listen = gate.trapped.append
+    failed = []
+
+    def fail_once(flow, packet, size):
+        if not failed:
+            failed.append(packet)
+            raise ValueError("a fault of ours")
+        listen((flow, packet, size))
+
+    gate.call(setattr, gate.interception._queue, "_listener", fail_once)
+    host = net.udp(net.inside, INSIDE)
+    for number in range(3):
+        host.send(str(number), PEER)
+    gate.await_trapped(2)
+    assert gate.counters["held"] == 2
