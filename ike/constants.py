@@ -33,7 +33,6 @@ MESSAGE_IDS_MOST = 100000  # remembered per channel; a channel that used them up
 REPLIES_KEPT = 64  # answers to informational exchanges, for duplicates
 LIFETIME_SHORTEST = 60  # seconds; a peer that proposes less gets this
 CHANNEL_REUSE_MARGIN = 30.0  # seconds; a channel with less left is not used for a new tunnel
-QUICK_MODE_LINGER = 30.0  # seconds; how long message 3 can be asked for again
 TRIPLE_DES_BYTES = 1 << 30  # octets under one key: 2**27 blocks, far under 2**32 (Sweet32)
 KEY_PAIRS_KEPT = 2  # per group, made in idle moments
 RSA_SHORTEST = 1024  # bits of a peer's modulus

@@ -151,7 +151,13 @@ class Endpoint:
     def provide_peer_keys(
         self, now: float, channel: int, keys: tuple[rsa.RSAPublicKey, ...]
     ) -> None:
-        """The answer to ``PeerKeyNeeded``: any of ``keys`` may have signed."""
+        """The answer to ``PeerKeyNeeded``: any of ``keys`` may have signed.
+
+        No key at all is the same as ``peer_keys_unavailable``.
+        """
+        if not keys:
+            self.peer_keys_unavailable(now, channel, "no key")
+            return
         opening = self._responder_opening(channel)
         if opening is not None:
             remote = self._directory.sessions[channel].remote

@@ -3,8 +3,9 @@
 A source (an IPv4 address, or an IPv6 /64) may have a few exchanges; the newest
 above that is refused.  When the whole table is full, newcomers are not turned
 away, for that is what a flood wants: the oldest exchange of the busiest source
-goes, and among equally busy sources of the one that has been so for longest.  Exchanges whose peer has answered our cookie go last, since a forger of
-source addresses cannot have any.
+goes, and among equally busy sources of the one that has been so for longest.
+Exchanges whose peer has answered our cookie go last, since a forger of source
+addresses cannot have any.
 """
 
 from __future__ import annotations

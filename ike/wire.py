@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from ike.errors import TrailingOctets, TruncatedMessage
 
 
@@ -23,7 +20,7 @@ class Reader:
 
     @property
     def remaining(self) -> int:
-        """How many octets are left in the current block."""
+        """How many octets are left."""
         return self._end - self._position
 
     def octets(self, count: int) -> bytes:
@@ -35,24 +32,12 @@ class Reader:
         return self._octets[start : start + count]
 
     def rest(self) -> bytes:
-        """Take all that is left of the current block."""
+        """Take all that is left."""
         return self.octets(self.remaining)
 
     def number(self, length: int) -> int:
         """Take an unsigned number of ``length`` octets."""
         return int.from_bytes(self.octets(length), "big")
-
-    @contextmanager
-    def block(self, length: int) -> Iterator[None]:
-        """Restrict reading to the next ``length`` octets; all of them must be taken."""
-        if length < 0 or length > self.remaining:
-            raise TruncatedMessage(f"block of {length} octets, {self.remaining} left")
-        outer, self._end = self._end, self._position + length
-        try:
-            yield
-            self.finish()
-        finally:
-            self._end = outer
 
     def finish(self) -> None:
         """Raise ``TrailingOctets`` unless everything was taken."""

@@ -218,13 +218,17 @@ def test_refusal_of_a_tunnel() -> None:
     assert len(pair.b.seen(e.TunnelProposed)) == 1
 
 
-def test_no_keys_for_the_peer() -> None:
+@pytest.mark.parametrize("how", ["unavailable", "none"])
+def test_no_keys_for_the_peer(how: str) -> None:
     pair = Pair()
     pair.b.answers = False
     pair.initiate()
     pair.run()
     (needed,) = pair.b.seen(e.PeerKeyNeeded)
-    pair.b.endpoint.peer_keys_unavailable(pair.now, needed.channel, "no KEY record")
+    if how == "none":
+        pair.b.endpoint.provide_peer_keys(pair.now, needed.channel, ())
+    else:
+        pair.b.endpoint.peer_keys_unavailable(pair.now, needed.channel, "no KEY record")
     pair.pump()
     pair.run()
     assert pair.a.triggers == ["unauthenticated_notify"]

@@ -26,16 +26,11 @@ def test_a_reader_cannot_overrun(count: int) -> None:
     assert reader.rest() == b"abc"
 
 
-def test_blocks() -> None:
-    reader = Reader(b"abcdef")
-    with reader.block(3):
-        assert reader.rest() == b"abc"
-    with pytest.raises(TrailingOctets), reader.block(2):
-        reader.octets(1)
-    with pytest.raises(TruncatedMessage), reader.block(3):
-        pass
-    with pytest.raises(TruncatedMessage), reader.block(1):
-        reader.octets(2)
+def test_left_over_octets() -> None:
+    reader = Reader(b"abc")
+    reader.octets(2)
+    with pytest.raises(TrailingOctets):
+        reader.finish()
 
 
 def test_a_number_that_does_not_fit() -> None:
