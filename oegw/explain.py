@@ -129,9 +129,8 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
             name = reverse_name(flow.destination)
             yield f"It waits while a TXT record at {name} is looked up."
             yield "If a gateway that the record names agrees, it goes through a tunnel."
-            yield f"If not, it {other}" + (
-                "; after a malformed record it is dropped." * clear or "."
-            )
+            warning = "; after a malformed record it is dropped" if clear else ""
+            yield f"If not, it {other}{warning}."
 
 
 def _is_not_asked(flow: Flow, settings: Settings) -> bool:

@@ -1,0 +1,105 @@
+"""Configurations to take apart, and shorthands to read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oegw import config
+from tests.support.dns_keys import base64_key
+
+PEER_KEY = "0s" + base64_key(2048)
+
+FULL = f"""\
+version = 1
+
+[gateway]
+addresses = ["192.1.1.4", "2001:db8:1:1::4"]
+identity = "@SG-A.example."
+private_key = "keys/gateway.pem"
+control_socket = "/run/oegw/control.sock"
+trace = "trace.jsonl"
+
+[interfaces]
+outside = ["eth1", "br-wan.100"]
+
+[dns]
+resolvers = ["192.1.1.53", "2001:db8:1:1::53"]
+timeout = 0.25
+tries = 2
+local_reverse = ["2001:db8::/32", "10.0.0.0/8"]
+
+[ike]
+profiles = ["modern"]
+channel_lifetime = 7200
+tunnel_lifetime = 600
+retransmit_first = 1
+retransmit_tries = 4
+half_open_limit = 50
+half_open_per_source = 3
+
+[datapath]
+encapsulation = "udp"
+tunnel_interface = "oe7"
+replay_window = 64
+
+[intercept]
+mark_mask = 0xC0
+queue = 7
+hold = "first"
+hold_packets = 10
+hold_bytes = 100000
+setups_per_source = 5
+
+[lifespans]
+silence = 1
+refused = 2
+bad_signature = 3
+no_record = 4
+malformed = 5
+policy = 6.5
+
+[default]
+category = "opportunistic"
+on_failure = "drop"
+
+[[rule]]
+name = "office"
+category = "configured"
+source = "192.1.0.0/24"
+destination = ["192.2.0.0/24"]
+peer = "192.1.1.5"
+peer_key = "{PEER_KEY}"
+peer_identity = "@sg-b.example"
+
+[[rule]]
+name = "web"
+category = "opportunistic"
+source = ["192.1.0.64/30", "192.1.0.70"]
+destination = "192.3.0.0/16"
+protocol = "tcp"
+source_ports = "1024-65535"
+destination_ports = 80
+on_failure = "drop"
+
+[[rule]]
+name = "never"
+category = "deny"
+destination = "2001:db8:dead::/48"
+override = true
+"""
+
+
+def parsed(text: str, directory: Path = Path("/nowhere")) -> config.Settings:
+    return config.parse(text, directory / "oegw.toml")
+
+
+def problems(text: str, directory: Path = Path("/nowhere")) -> list[str]:
+    """All that is wrong with ``text``, without the file's name; empty if nothing is."""
+    path = directory / "oegw.toml"
+    lines: tuple[str, ...] = ()
+    try:
+        config.parse(text, path)
+    except config.ConfigError as error:
+        lines = error.problems
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
