@@ -1,0 +1,165 @@
+"""The status as text: aligned, within its columns, and harmless to terminals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oegw.status import WIDTH, octets, plain, render, span, traffic
+
+Row = dict[str, Any]
+
+KEYED: Row = {
+    "source": "192.1.0.65/32",
+    "destination": "192.2.0.66/32",
+    "protocol": None,
+    "port": None,
+    "state": "keyed",
+    "rule": "default",
+    "category": "opportunistic",
+    "gateway": "192.1.1.5",
+    "trust": "insecure",
+    "since": 59.2,
+    "lifespan_left": 1140.0,
+    "packets_in": 12,
+    "bytes_in": 123456,
+    "packets_out": 13,
+    "bytes_out": 9999,
+    "spi_in": "deadbeef",
+    "spi_out": "12345678",
+    "cipher": "aes-gcm-16",
+    "reason": "",
+}
+CLEAR: Row = KEYED | {
+    "destination": "192.200.200.0/24",
+    "protocol": 6,
+    "port": 80,
+    "state": "clear",
+    "gateway": None,
+    "trust": None,
+    "spi_in": None,
+    "spi_out": None,
+    "cipher": None,
+    "lifespan_left": None,
+    "bytes_in": 0,
+    "bytes_out": 0,
+    "reason": "no TXT record at 0.200.200.192.in-addr.arpa",
+}
+STATUS: Row = {
+    "pid": 4711,
+    "version": "0.1.0",
+    "started": 1_700_000_000.0,
+    "identity": None,
+    "addresses": ["192.1.1.4", "2001:db8:1:1::4"],
+    "outside": ["eth1"],
+    "datapath": {"name": "userspace", "reason": "the kernel has no XFRM"},
+    "interception": {"queue": "nft queue"},
+    "connections": [KEYED, CLEAR],
+    "channels": [
+        {
+            "local": "192.1.1.4",
+            "remote": "192.1.1.5",
+            "identity": "sg-b.example",
+            "initiator": True,
+            "proposal": "modern: aes-cbc-256 hmac-sha2-256 modp-3072",
+            "age": 61,
+        }
+    ],
+    "held": {"packets": 2, "bytes": 1500},
+    "lookups": 3,
+    "counters": {"ike.drop.no_such_channel": 5, "tunnel.keyed": 1},
+}
+
+
+def test_a_status_in_full() -> None:
+    text = render(STATUS)
+    lines = text.splitlines()
+    assert lines[0].startswith("oegw 0.1.0, process 4711, up since 2023-11-1")
+    assert lines[1:7] == [
+        "Identity      the address in use",
+        "Addresses     192.1.1.4, 2001:db8:1:1::4",
+        "Outside       eth1",
+        "Datapath      userspace (the kernel has no XFRM)",
+        "Interception  nft queue",
+        "Under way     3 look-ups; 2 packets held (1.5k)",
+    ]
+    assert lines[8:14] == [
+        "Connections: 2",
+        "STATE  SOURCE      DESTINATION       FOR     GATEWAY    AGE  LEFT    IN    OUT",
+        "keyed  192.1.0.65  192.2.0.66        any     192.1.1.5  59s   19m  123k  10.0k",
+        "    rule default (opportunistic), DNS insecure, aes-gcm-16, SPI in deadbeef out 12345678",
+        "clear  192.1.0.65  192.200.200.0/24  tcp/80  -          59s     -     0      0",
+        "    rule default (opportunistic), no TXT record at 0.200.200.192.in-addr.arpa",
+    ]
+    assert lines[15:19] == [
+        "Keying channels: 1",
+        "REMOTE     LOCAL      IDENTITY      ROLE       AGE",
+        "192.1.1.5  192.1.1.4  sg-b.example  initiator  61s",
+        "    modern: aes-cbc-256 hmac-sha2-256 modp-3072",
+    ]
+    assert lines[20:] == [
+        "Counters",
+        "  ike.drop.no_such_channel           5",
+        "  tunnel.keyed                       1",
+    ]
+    assert text.endswith("\n")
+    assert all(len(line) <= WIDTH and line == line.rstrip() for line in lines)
+
+
+def test_long_addresses_get_lines_of_their_own() -> None:
+    pair = {
+        "source": "2001:db8:1111:1111:1111:1111:1111:1111/128",
+        "destination": "2001:db8:2222:2222:2222:2222:2222:2222/128",
+        "gateway": "2001:db8:3333:3333:3333:3333:3333:3333",
+        "reason": "word " * 40,
+    }
+    lines = render(STATUS | {"connections": [KEYED | pair, KEYED]}).splitlines()
+    expected = (
+        "    2001:db8:1111:1111:1111:1111:1111:1111 -> 2001:db8:2222:2222:2222:2222:2222:2222"
+    )
+    assert expected in lines
+    assert all(len(line) <= WIDTH for line in lines)
+
+
+def test_a_gateway_that_has_only_just_started() -> None:
+    text = render({"connections": [], "channels": [], "datapath": None})
+    assert "No connections." in text
+    assert "No keying channels." in text
+    assert "Counters" not in text
+
+
+def test_strangers_can_not_steer_the_terminal() -> None:
+    evil = "\x1b[2J\x07\u202e\n"
+    row = KEYED | {"reason": evil, "rule": evil, "gateway": evil}
+    channel = STATUS["channels"][0] | {"identity": evil, "proposal": evil}
+    text = render(STATUS | {"connections": [row], "channels": [channel], "counters": {evil: 1}})
+    assert all(line.isprintable() for line in text.splitlines())
+    assert plain(evil) == "?[2J???"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0.0s"), (-3, "0.0s"), (9.94, "9.9s"), (10, "10s"), (119, "119s"),
+     (120, "2m"), (7199, "120m"), (7200, "2h"), (172800, "2d"), (True, "-")],
+)  # fmt: skip
+def test_lengths_of_time(seconds: object, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (12345, "12k"), (10**9, "1.0G"), (10**16, "10000T"),
+     (None, "-")],
+)  # fmt: skip
+def test_amounts(number: object, text: str) -> None:
+    assert octets(number) == text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "text"),
+    [(None, None, "any"), (0, 0, "any"), (6, 443, "tcp/443"), (17, None, "udp"), (99, None, "99"),
+     ("tcp", 80, "tcp/80")],
+)  # fmt: skip
+def test_what_a_connection_is_for(protocol: object, port: object, text: str) -> None:
+    assert traffic(protocol, port) == text
