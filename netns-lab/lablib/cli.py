@@ -147,7 +147,8 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def main(argv: list[str]) -> int:
     """Exit codes: 0 done, 1 a fact is false, 2 it could not be done, 130 interrupted."""
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first, too: a shell's jobs ignore it
+        signal.signal(number, _interrupted)
     try:
         return int(arguments.action(arguments))
     except LabError as error:

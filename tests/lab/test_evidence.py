@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -158,3 +161,31 @@ def test_a_capture_that_is_cut_off_gives_what_is_whole(pcap: object, tmp_path: P
         path.write_bytes(octets[:length])
         read = pcap.packets(path)  # type: ignore[attr-defined]
         assert [p.frame for p in read] == frames[: len(read)]
+
+
+@pytest.mark.lab
+@pytest.mark.netns
+def test_a_run_that_is_interrupted_takes_everything_down() -> None:
+    process = subprocess.Popen(
+        [str(LAB), "--id", "breakoff", "run", "crash-drop"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "gateways sg-a, sg-b" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(timeout=30) == 130, rest
+    left = re.search(r"left in (\S+):", rest)
+    assert left is not None, rest
+    try:
+        assert not list(Path("/run/netns").glob("oegw-breakoff-*"))
+        assert not list(Path("/etc/netns").glob("oegw-breakoff-*"))
+        mentioned = subprocess.run(
+            ["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True
+        ).stdout
+        alive = [p for p in mentioned.splitlines() if left[1] in p and not p.startswith("Z")]
+        assert not alive
+    finally:
+        shutil.rmtree(left[1])
