@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -341,7 +342,8 @@ class _Query:
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
         try:
             if self._resolver._mark is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._resolver._mark)
+                mark = struct.pack("=I", self._resolver._mark)  # all 32 bits
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         except OSError:
             sock.close()
             raise

@@ -47,6 +47,8 @@ from policy.errors import PolicyError
 from policy.flow import Flow
 from policy.table import PolicyTable
 
+IDLE_MOMENT = 0.01  # seconds between two things done ahead
+IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 
 # What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
@@ -73,6 +75,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
 
         stream = None
         if settings.gateway.trace is not None:
@@ -122,6 +125,7 @@ class Daemon:
                 tunnel_interface=settings.datapath.tunnel_interface,
                 mark_mask=hold.mark_mask,
                 queue=hold.queue,
+                resolvers=resolvers,
                 local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
             ),
             self.trace,
@@ -150,6 +154,7 @@ class Daemon:
                 print(f"oegw: cannot start: {error}", file=sys.stderr)
                 return 1
             self._pump()
+            self._prepare()
             await self._stopping.wait()
             if self._exit_code:
                 undo.pop_all()  # the rules stay as they are: nothing passes until a restart
@@ -186,8 +191,9 @@ class Daemon:
         self._send()
 
     def _end_tasks(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._idle):
+            if timer is not None:
+                timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
             task.cancel()
 
@@ -253,6 +259,12 @@ class Daemon:
         due = [m for m in moments if m is not None]
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(min(due), self._timer_fired) if due else None
+
+    def _prepare(self) -> None:
+        """In idle moments, make the Diffie-Hellman pairs that the next exchanges need."""
+        missing = self.endpoint.prepare()
+        pause = IDLE_MOMENT if missing else IDLE_LOOK
+        self._idle = asyncio.get_running_loop().call_later(pause, self._prepare)
 
     def _send(self) -> None:
         for datagram in self.endpoint.datagrams_to_send():

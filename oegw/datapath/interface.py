@@ -115,7 +115,7 @@ class SaExpired(DatapathEvent):
 
 @dataclass(frozen=True, slots=True)
 class UnknownSpiReceived(DatapathEvent):
-    """An ESP packet for which no SA exists (RFC 4322 3.2.6); unauthenticated, at most 1/s per peer."""
+    """An ESP packet without an SA (RFC 4322 3.2.6): unauthenticated, at most 1/s per peer."""
 
     source: IPAddress
     destination: IPAddress
@@ -149,4 +149,4 @@ class Datapath(Protocol):
         """The counters of all SAs."""
 
     async def counters(self) -> dict[str, int]:
-        """Drops by trigger and totals, e.g. ``{"esp_in_packets": 3, "drop_replay": 1}``."""
+        """Drops by trigger and totals, e.g. ``{"esp_in_packets": 3, "drop_in_replay": 1}``."""

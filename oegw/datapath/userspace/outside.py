@@ -77,7 +77,7 @@ class OuterSocket:
     def _set_up(self, mark: int, port: int | None) -> None:
         outside = self.socket
         outside.setblocking(False)
-        outside.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        outside.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         for force, plain in (
             (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
             (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
@@ -169,7 +169,7 @@ class IcmpSocket:
         except OSError as error:
             raise DatapathError(f"ICMP over IPv{version}: {error.strerror}") from None
         self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         # It only sends: every type is filtered, so that nothing is queued for it.
         if version == 4:
             self.socket.setsockopt(_SOL_RAW, _ICMP_FILTER, b"\xff" * 4)
@@ -189,7 +189,7 @@ def path_mtu(source: IPAddress, destination: IPAddress, mark: int) -> int | None
     version_6 = isinstance(destination, IPv6Address)
     family = socket.AF_INET6 if version_6 else socket.AF_INET
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         probe.bind((str(source), 0))
         probe.connect((str(destination), _DISCARD_PORT))
         if version_6:
