@@ -41,6 +41,7 @@ from oegw.datapath.userspace.outside import (
 )
 from oegw.datapath.userspace.routes import TunnelRoutes
 from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.transform import warm_up
 from oegw.datapath.userspace.tun import open_tun
 from oegw.intercept.interface import Marks
 
@@ -329,6 +330,7 @@ def main(arguments: list[str]) -> None:
     # A signal to the whole process group is the control process's to act on.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    warm_up(os.urandom)
     with socket.socket(fileno=int(arguments[0])) as control:
         Worker(control).run()
 
