@@ -22,6 +22,7 @@ from oegw.control import (
     ControlError,
     ControlServer,
     NoDaemonError,
+    NotPermittedError,
     request,
 )
 
@@ -294,6 +295,23 @@ def test_nobody_there(path: Path) -> None:
         dead.bind(str(path))
     with pytest.raises(NoDaemonError, match="no oegw is running there"):
         ask(path, "status")
+
+
+def test_others_are_not_permitted(path: Path) -> None:
+    with serving(path):
+        path.parent.chmod(0o755)
+        owner = os.geteuid()
+        if owner == 0:
+            os.seteuid(65534)  # nobody
+        else:
+            path.chmod(0)
+        try:
+            with pytest.raises(NotPermittedError, match="Permission denied; be root"):
+                ask(path, "status")
+        finally:
+            if owner == 0:
+                os.seteuid(owner)
+        assert owner != 0 or ask(path, "echo")[0]["done"]
 
 
 @pytest.mark.parametrize(
