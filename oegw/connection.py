@@ -33,6 +33,7 @@ class Happening(Enum):
     GATEWAY_KNOWN = "gateway known"
     TUNNEL_UP = "tunnel up"
     TUNNEL_DOWN = "last tunnel down"
+    HALF_DOWN = "last tunnel down, another under negotiation"
     FELL_BACK_CLEAR = "fell back to clear"
     FELL_BACK_DENY = "fell back to deny"
     LIFESPAN_OVER = "lifespan over"
@@ -54,6 +55,7 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (S.POTENTIAL, H.FORGOTTEN): S.EXPIRED,
     (S.PENDING, H.GATEWAY_KNOWN): S.PENDING,  # the next of several gateways
     (S.PENDING, H.TUNNEL_UP): S.KEYED,  # (5H)
+    (S.PENDING, H.TUNNEL_DOWN): S.EXPIRED,  # agreed, and deleted before it carried anything
     (S.PENDING, H.FELL_BACK_CLEAR): S.CLEAR,
     (S.PENDING, H.FELL_BACK_DENY): S.DENIED,
     (S.PENDING, H.FORGOTTEN): S.EXPIRED,
@@ -62,6 +64,7 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
         H.TUNNEL_UP,
     ): S.KEYED,  # a second tunnel: crossed initiation, or a peer that restarted
     (S.KEYED, H.TUNNEL_DOWN): S.EXPIRED,
+    (S.KEYED, H.HALF_DOWN): S.PENDING,  # its packets are held until the other is up
     (S.KEYED, H.FORGOTTEN): S.EXPIRED,
     (S.CLEAR, H.TUNNEL_UP): S.KEYED,  # the peer got its gateway meanwhile
     (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRED,
@@ -144,7 +147,8 @@ class Tunnel:
     inbound: SaKey | None = None
     outbound: SaKey | None = None
     cipher: str = ""
-    up: bool = False
+    agreed: bool = False  # the keying core is done with it
+    up: bool = False  # both SAs are installed
 
 
 @dataclass(slots=True)

@@ -38,6 +38,9 @@ class Console:
 
     async def answer(self, request: Answer) -> AsyncIterator[Answer]:
         """The lines of the answer; the last has ``"done": True``."""
+        if not self._daemon.ready:
+            yield {"error": "the gateway is starting", "done": True}
+            return
         try:
             match request.get("command"):
                 case "status":

@@ -59,6 +59,17 @@ def policy_table(settings: config.Settings, environment: Environment) -> PolicyT
     return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
 
 
+def check_peers(settings: config.Settings, environment: Environment) -> None:
+    """Raises UnsuitableBox if a configured peer can't be reached from any of our addresses."""
+    families = {address.version for address in environment.addresses}
+    for name, peer in settings.peers.items():
+        if peer.address.version not in families:
+            raise UnsuitableBox(
+                f"rule {name!r}: peer {peer.address}: this box has no outer IPv"
+                f"{peer.address.version} address"
+            )
+
+
 class Daemon:
     """One running gateway."""
 
@@ -69,9 +80,11 @@ class Daemon:
         self.environment = environment
         self.started = time.time()
         self.capability: Capability | None = None
+        self.ready = False
         self._config_path = config_path
         self._stopping = asyncio.Event()
         self._exit_code = 0
+        self._received_at = 0.0  # seconds since 1970: an answer may be ready long after
         self._tasks: set[asyncio.Task[None]] = set()
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -153,6 +166,7 @@ class Daemon:
             except (ControlError, OSError, DatapathError, InterceptError) as error:
                 print(f"oegw: cannot start: {error}", file=sys.stderr)
                 return 1
+            self.ready = True
             self._pump()
             self._prepare()
             await self._stopping.wait()
@@ -216,6 +230,7 @@ class Daemon:
     def _datagram_received(
         self, data: bytes, local: keying.TransportAddress, remote: keying.TransportAddress
     ) -> None:
+        self._received_at = round(time.time(), 6)
         self.endpoint.receive_datagram(time.monotonic(), data, local, remote)
         self._pump()
 
@@ -393,6 +408,7 @@ class Daemon:
         environment = await asyncio.to_thread(
             survey, settings.interfaces.outside, settings.gateway.addresses
         )
+        check_peers(settings, environment)
         table = await asyncio.to_thread(policy_table, settings, environment)
         notes = [
             f"[{name}] changed: takes effect at the next restart"
@@ -423,7 +439,7 @@ class Daemon:
             case keying.MessageReceived():
                 self.trace.event(
                     "ike", "received", message=event.name, channel=event.channel,
-                    remote=event.remote.address, size=event.size,
+                    remote=event.remote.address, size=event.size, time=self._received_at,
                 )  # fmt: skip
             case keying.MessageDropped():
                 self.trace.drop(
@@ -454,6 +470,7 @@ def run(settings: config.Settings, config_path: Path) -> int:
 
     try:
         environment = survey(settings.interfaces.outside, settings.gateway.addresses)
+        check_peers(settings, environment)
         with suppress(KeyboardInterrupt):
             return asyncio.run(serve())
     except (UnsuitableBox, PolicyError, KeyFileError, OSError) as error:

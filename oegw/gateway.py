@@ -510,6 +510,9 @@ class Gateway:
         self._install_sa(event.tunnel, event.sa, Direction.INBOUND)
 
     def _outbound_sa_established(self, event: keying.OutboundSaEstablished, now: float) -> None:
+        connection = self._connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            connection.tunnels[event.tunnel].agreed = True
         self._install_sa(event.tunnel, event.sa, Direction.OUTBOUND)
 
     def _install_sa(self, number: int, sa: keying.EspSa, direction: Direction) -> None:
@@ -591,7 +594,10 @@ class Gateway:
         self._do(do.CloseTunnel(event.tunnel))
         if connection is None:
             return
-        self._tunnel_gone(connection, event.tunnel, f"not installed: {event.reason}", now)
+        self._take_down(connection, event.tunnel)
+        if connection.state is State.PENDING and not connection.tunnels:
+            reason = f"not installed: {event.reason}"
+            self._fall_back(connection, self._settings.lifespans.silence, reason, now)
 
     def _sa_expired(self, event: SaExpired, now: float) -> None:
         if not event.hard:
@@ -612,17 +618,23 @@ class Gateway:
             self._tunnel_gone(connection, event.tunnel, event.reason, now)
 
     def _tunnel_gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
-        was_up = connection.tunnels[number].up
-        if connection.state is State.KEYED and not any(
-            t.up for n, t in connection.tunnels.items() if n != number
-        ):
-            self._end(connection, Happening.TUNNEL_DOWN, reason, now)
-            return
-        self._take_down(connection, number)
-        if was_up:
+        """A tunnel that was agreed is over; what of the connection depends on the others."""
+        others = [t for n, t in connection.tunnels.items() if n != number]
+        if any(t.agreed for t in others):
+            # The other's SAs are in place, or on their way there before these are removed.
             self._trace.event("tunnel", "closed", tunnel=number, reason=reason)
-        if connection.state is State.PENDING and not connection.tunnels:
-            self._fall_back(connection, self._settings.lifespans.silence, reason, now)
+            self._take_down(connection, number)
+        elif connection.state not in (State.KEYED, State.PENDING):
+            self._take_down(connection, number)
+        elif not others:
+            self._end(connection, Happening.TUNNEL_DOWN, reason, now)
+        else:
+            if connection.state is State.KEYED:
+                self._move(connection, Happening.HALF_DOWN, reason, now)
+                for scope in connection.scopes:
+                    self._do(do.RemovePolicy(scope))
+            self._trace.event("tunnel", "closed", tunnel=number, reason=reason)
+            self._take_down(connection, number)
 
     def _take_down(self, connection: Connection, number: int) -> None:
         tunnel = self._connections.remove_tunnel(connection, number)

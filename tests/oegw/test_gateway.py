@@ -465,6 +465,50 @@ class TestEnds:
         ]
         assert book.state() == "keyed"
 
+    def test_replaced_tunnel_does_not_take_its_successor_along(self) -> None:
+        """The peer restarted: the old tunnel is closed while the new SA is being installed."""
+        book = Playbook()
+        keyed(book)
+        book.send(proposal())
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE))))
+        book.send(happened.SaInstalled(1, inbound_key(0x1002)))
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        assert book.send(keying.TunnelClosed(0, "replaced")) == [
+            do.RemoveSa(outbound_key(0x2001)),
+            do.RemoveSa(inbound_key(0x1001)),
+        ]
+        assert book.send(happened.SaInstalled(1, outbound_key(0x2002))) == [
+            do.InstallPolicy(PAIR, Verdict.TUNNEL, None)
+        ]
+        assert book.state() == "keyed"
+
+    def test_packets_are_held_while_the_tunnel_is_gone_and_another_is_negotiated(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.send(proposal())
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        assert book.send(keying.TunnelClosed(0, "deleted by the peer")) == [
+            do.RemovePolicy(PAIR),
+            do.RemoveSa(outbound_key(0x2001)),
+            do.RemoveSa(inbound_key(0x1001)),
+        ]
+        assert book.send(ping(2)) == []
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        assert book.send(happened.SaInstalled(1, outbound_key(0x2002))) == [
+            do.InstallPolicy(PAIR, Verdict.TUNNEL, None),
+            do.ReleaseHeld((2,), Verdict.TUNNEL),
+        ]
+
+    def test_tunnel_deleted_before_it_was_up_is_tried_again_with_the_next_packet(self) -> None:
+        book = Playbook()
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        book.send(keying.OutboundSaEstablished(0, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        commands = book.send(keying.TunnelClosed(0, "deleted by the peer"))
+        assert do.DiscardHeld((1,), "connection_over") in commands
+        assert book.send(ping(2)) == [do.StartLookup(2, BOB)]
+
     def test_hard_expiry_holds_the_next_packet(self) -> None:
         book = Playbook()
         keyed(book)
