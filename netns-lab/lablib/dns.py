@@ -137,9 +137,11 @@ def nsd_configuration(directory: Path, written: list[Zone]) -> str:
 
 
 def unbound_configuration(
-    directory: Path, name: str, addresses: list[str], authoritative: str
+    directory: Path, name: str, addresses: list[str], server: str, *, forwards: bool
 ) -> str:
-    """A resolver on ``addresses`` that sends every question to ``authoritative``.
+    """A resolver on ``addresses`` that sends every question to ``server``.
+
+    If it ``forwards``, that is a resolver itself, else an authoritative server.
 
     There is no DNSSEC here: the module is the iterator alone.  The ranges for
     documentation would be answered by unbound itself, so that is switched off.
@@ -168,9 +170,9 @@ def unbound_configuration(
         "  control-enable: yes",
         f'  control-interface: "{directory}/{name}.ctl"',
         "  control-use-cert: no",
-        "stub-zone:",
+        "forward-zone:" if forwards else "stub-zone:",
         '  name: "."',
-        f"  stub-addr: {authoritative}",
+        f"  forward-addr: {server}" if forwards else f"  stub-addr: {server}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -182,10 +184,16 @@ def start_authoritative(run: Run, written: list[Zone]) -> Process:
 
 
 def start_resolver(
-    run: Run, host: str, name: str, addresses: list[str], authoritative: str = AUTHORITATIVE
+    run: Run,
+    host: str,
+    name: str,
+    addresses: list[str],
+    server: str = AUTHORITATIVE,
+    *,
+    forwards: bool = False,
 ) -> Process:
     configuration = run.directory / f"{name}.conf"
-    text = unbound_configuration(run.directory, name, addresses, authoritative)
+    text = unbound_configuration(run.directory, name, addresses, server, forwards=forwards)
     configuration.write_text(text)
     return run.start(name, host, ["unbound", "-d", "-c", str(configuration)])
 

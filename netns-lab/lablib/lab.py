@@ -80,6 +80,8 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     publishers = {entry.gateway for entry in scenario.records} | set(scenario.gateways)
     keygens = {name: oegw.begin_keygen(name, scenario.bits) for name in sorted(publishers) if oegw}
     resolvers = {scenario.resolver: "127.0.0.1"} if scenario.resolver else {}
+    if scenario.forwarder:
+        resolvers |= lab.topology.clients(scenario.forwarder)
     network.build(run, lab.topology, resolvers)
     say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
 
@@ -97,6 +99,13 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
             run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
         )
         own.await_text("start of service")
+    if scenario.forwarder:
+        inside = sorted(set(lab.topology.clients(scenario.forwarder).values()))
+        upstream = str(lab.topology.address("dns"))
+        forwarder = dns.start_resolver(
+            run, scenario.forwarder, "unbound-forwarder", inside, upstream, forwards=True
+        )
+        forwarder.await_text("start of service")
     say(f"keys, zones, nsd and unbound: {time.monotonic() - started:.2f} s")
 
     lab.start_captures()

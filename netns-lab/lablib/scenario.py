@@ -12,7 +12,10 @@ from lablib.errors import LabError
 HOME = Path(__file__).resolve().parent.parent
 SCENARIOS = HOME / "scenarios"
 EXPECTATION = "expect.toml"
-KNOWN = {"summary", "family", "bits", "capture", "resolver", "records", "step", "fact", "ladder"}
+KNOWN = {
+    *("summary", "family", "bits", "capture", "resolver", "forwarder"),
+    *("records", "step", "fact", "ladder"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Scenario:
     bits: int  # of the gateways' RSA keys
     links: tuple[str, ...]  # to capture on
     resolver: str  # host with a caching resolver of its own; empty: none
+    forwarder: str  # router that forwards the questions of the hosts behind it; empty: none
     ladder: str  # "", "plain" or "opportunistic": drawn at the end
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
@@ -69,6 +73,7 @@ def load(name: str) -> Scenario:
         bits=table.get("bits", 2048),
         links=tuple(table.get("capture", ("as1", "west", "east", "as3"))),
         resolver=table.get("resolver", ""),
+        forwarder=table.get("forwarder", ""),
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(

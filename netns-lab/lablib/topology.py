@@ -97,6 +97,16 @@ class Topology:
             raise LabError(f"no host {name!r}; there are {', '.join(self.hosts)}")
         return self.hosts[name]
 
+    def clients(self, router: str) -> dict[str, str]:
+        """The hosts whose default route is ``router``, each with the router's address there."""
+        own = {str(a.ip) for i in self.host(router).interfaces for a in i.addresses}
+        return {
+            host.name: str(route.via)
+            for host in self.hosts.values()
+            for route in host.routes
+            if route.to.prefixlen == 0 and str(route.via) in own
+        }
+
     def address(self, name: str, family: int = 4) -> IPAddress:
         """The address of a host by name, or the address that is written there (IPv4 or IPv6)."""
         if name not in self.hosts:
