@@ -59,11 +59,13 @@ class GatewayLookup:
         address: IPAddress,
         shuffle: Callable[[list[Gateway]], None],
         with_keys: bool = True,
+        may_ask: Callable[[IPAddress], bool] = lambda address: True,
     ) -> None:
         self.result: GatewayOutcome | None = None
         self.notes: list[tuple[str, str]] = []
         self._shuffle = shuffle
         self._with_keys = with_keys
+        self._may_ask = may_ask
         self._pending: Question | None = Question(reverse_name(address), "TXT")
         self._asked: Question | None = None
         self._candidates: list[_Candidate] = []
@@ -117,7 +119,11 @@ class GatewayLookup:
         self._ttl, self._trust = answer.ttl, answer.trust
         self._candidates = _by_gateway(delegation for delegation, _ in delegations)
         if self._with_keys:
-            self._keyless = [each for each in self._candidates if each.lacks_key]
+            self._keyless = [
+                each
+                for each in self._candidates
+                if each.lacks_key and (each.address is None or self._may_ask(each.address))
+            ]
             if len(self._keyless) > MAX_KEY_QUESTIONS:
                 self._note_dropped(answer, len(self._keyless), MAX_KEY_QUESTIONS, "KEY look-ups")
                 del self._keyless[MAX_KEY_QUESTIONS:]
@@ -144,8 +150,11 @@ class GatewayLookup:
         usable = [each for each in self._candidates if each.keys or not self._with_keys]
         if usable:
             self.result = GatewaysFound(self._in_order(usable), self._ttl, self._trust)
-        else:
+        elif self._failures:
             self.result = _worst(self._failures)
+        else:
+            detail = "every delegation lacks its key, and no address of theirs may be asked for"
+            self.result = NothingFound(self._ttl, detail)
 
     def _in_order(self, usable: list[_Candidate]) -> tuple[Gateway, ...]:
         ordered: list[Gateway] = []
@@ -220,7 +229,7 @@ class _Candidate:
         return _owner(self.fqdn or "" if self.address is None else self.address)
 
     def gateway(self) -> Gateway:
-        return Gateway(self.precedence, self.address, self.fqdn, tuple(self.keys))
+        return Gateway(self.precedence, self.address, self.fqdn, tuple(self.keys), self.lacks_key)
 
 
 def _by_gateway(delegations: Iterable[Delegation]) -> list[_Candidate]:

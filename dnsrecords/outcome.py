@@ -19,12 +19,15 @@ class Gateway:
     ``address`` is None if the delegation names it by domain name (``fqdn``)
     only: enough to verify an initiator, not to find a gateway.  ``keys`` are
     those of the TXT record, or of the gateway's KEY records if it had none.
+    ``keyless``: one of its TXT records has no key, so that any key of the
+    gateway's KEY records will do.
     """
 
     precedence: int
     address: IPAddress | None
     fqdn: str | None
     keys: tuple[rsa.RSAPublicKey, ...]
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,12 @@ class RuleReader:
                 networks.append(prefixes[0])
         if len(networks) == 2 and networks[0].version != networks[1].version:
             section.wrong("destination", "is of another address family than source")
+        for key, ports in (
+            ("source_ports", rule.source_ports),
+            ("destination_ports", rule.destination_ports),
+        ):
+            if ports != ANY_PORT and ports.width > 1:
+                section.wrong(key, "a configured rule has one port: IKEv1 can't agree on a range")
         for key in ("peer", "peer_key"):
             if key not in section:
                 section.wrong(key, "is missing: a configured rule needs it")

@@ -120,11 +120,18 @@ def selectors_for(flow: Flow, rule: Rule) -> Selectors:
     an IKEv1 ID can't say a range (RFC 2407 section 4.6.2).
     """
     if rule.category is Category.CONFIGURED:
-        assert rule.source is not None
-        assert rule.destination is not None
-        local, remote = next(iter(rule.source)), next(iter(rule.destination))
-    else:
-        local, remote = host_network(flow.source), host_network(flow.destination)
+        return configured_selectors(rule)
+    return _narrowed_to(rule, host_network(flow.source), host_network(flow.destination))
+
+
+def configured_selectors(rule: Rule) -> Selectors:
+    """What the tunnel of a configured rule carries: its two networks."""
+    assert rule.source is not None
+    assert rule.destination is not None
+    return _narrowed_to(rule, next(iter(rule.source)), next(iter(rule.destination)))
+
+
+def _narrowed_to(rule: Rule, local: IPNetwork, remote: IPNetwork) -> Selectors:
     if rule.protocol is None:
         return Selectors(local, remote)
     source, destination = rule.source_ports, rule.destination_ports

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from oegw.connection import Connection, Selectors, State, Tunnel, host_network
 from policy.flow import Flow, IPAddress, IPNetwork
-from policy.rule import Rule
+from policy.rule import Category, Rule
 
 
 class ConnectionTable:
@@ -54,20 +54,29 @@ class ConnectionTable:
     def get(self, number: int) -> Connection | None:
         return self._by_number.get(number)
 
-    def exact(self, selectors: Selectors) -> Connection | None:
-        """The connection with just these selectors."""
+    def exact(self, selectors: Selectors, rule: Rule) -> Connection | None:
+        """The connection of this rule with just these selectors."""
         pair = self._by_pair.get((selectors.local, selectors.remote), ())
-        return next((c for c in pair if c.selectors == selectors), None)
+        return next(
+            (c for c in pair if c.selectors == selectors and c.rule.name == rule.name), None
+        )
 
-    def for_packet(self, flow: Flow, wanted: Selectors) -> Connection | None:
-        """The connection that a packet belongs to: a keyed one that covers it, else the one
-        with the selectors that its rule asks for."""
+    def for_packet(self, flow: Flow, wanted: Selectors, rule: Rule) -> Connection | None:
+        """The connection that a packet of ``rule`` belongs to.
+
+        That is a keyed one that covers it, else the one with the selectors that
+        the rule asks for.  Configured traffic belongs to its own rule's
+        connection and no other: a stranger's tunnel must not carry it.
+        """
         hosts = (host_network(flow.source), host_network(flow.destination))
         for pair in dict.fromkeys((hosts, (wanted.local, wanted.remote))):
             for connection in self._by_pair.get(pair, ()):
-                if connection.state is State.KEYED and connection.selectors.covers(flow):
+                mine = connection.rule.category is rule.category and (
+                    rule.category is Category.OPPORTUNISTIC or connection.rule.name == rule.name
+                )
+                if mine and connection.state is State.KEYED and connection.selectors.covers(flow):
                     return connection
-        return self.exact(wanted)
+        return self.exact(wanted, rule)
 
     def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
         connection.tunnels[tunnel.number] = tunnel

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from oegw import __version__
@@ -121,19 +121,20 @@ class Console:
         try:
             daemon.carry_out(daemon.gateway.probe(flow, time.monotonic()))
             while True:
-                connection = daemon.gateway.find(flow)
-                over = connection is None or not connection.under_way
                 while not lines.empty():
-                    step = _step(lines.get_nowait(), started)
+                    step = _step(lines.get_nowait(), flow, started)
                     if step is not None:
                         yield step
+                # From here on nothing waits: an event can't slip in between look and sleep.
+                connection = daemon.gateway.find(flow)
+                over = lines.empty() and (connection is None or not connection.under_way)
                 if over or time.monotonic() > deadline:
                     break
                 try:
                     line = await asyncio.wait_for(lines.get(), deadline - time.monotonic())
                 except TimeoutError:
                     continue
-                step = _step(line, started)
+                step = _step(line, flow, started)
                 if step is not None:
                     yield step
         finally:
@@ -178,12 +179,22 @@ _STEPS = {
 _UNTOLD = ("time", "category", "event", "purpose", "message")
 
 
-def _step(line: Mapping[str, Any], started: float) -> Answer | None:
+def _step(line: Mapping[str, Any], flow: Flow, started: float) -> Answer | None:
+    """A line of the trace as a step of the probe; None if it is about another pair."""
+    for side, address in (("source", flow.source), ("destination", flow.destination)):
+        network = line.get(side) if line["category"] in ("connection", "tunnel") else None
+        if isinstance(network, IPv4Network | IPv6Network) and address not in network:
+            return None
     kind = str(line.get("purpose") or line.get("message") or "")
     name = _STEPS.get((line["category"], line["event"], kind))
     if name is None:
         return None
-    detail = " ".join(f"{k}={v}" for k, v in line.items() if k not in _UNTOLD and v is not None)
+    name = name.replace("TXT", str(line.get("rdtype", "TXT")))
+    detail = " ".join(
+        f"{k}={round(v, 6) if isinstance(v, float) else v}"
+        for k, v in line.items()
+        if k not in _UNTOLD and v not in (None, "")
+    )
     return {"step": name, "seconds": round(line["time"] - started, 6), "detail": detail}
 
 

@@ -50,6 +50,8 @@ from policy.table import PolicyTable
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 
+_AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+
 # What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
@@ -87,6 +89,8 @@ class Daemon:
         self._received_at = 0.0  # seconds since 1970: an answer may be ready long after
         self._tasks: set[asyncio.Task[None]] = set()
         self._lookups: dict[int, asyncio.Task[None]] = {}
+        self._reloading = asyncio.Lock()
+        self._at_start = settings
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -160,6 +164,11 @@ class Daemon:
         A start that fails undoes what it did, and nothing else: rules that an
         earlier run left to hold back protected traffic stay.
         """
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        for number in (signal.SIGTERM, signal.SIGINT):  # a signal in mid-start waits for its end
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with AsyncExitStack() as undo:
             try:
                 await self._start(undo)
@@ -178,7 +187,6 @@ class Daemon:
         return 0
 
     async def _start(self, undo: AsyncExitStack) -> None:
-        loop = asyncio.get_running_loop()
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
         self.capability = await self.datapath.start(self._datapath_event)
@@ -188,9 +196,6 @@ class Daemon:
         await self._port.open()
         undo.push_async_callback(self._port.close)
         undo.callback(self._end_tasks)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_quietly()))
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
@@ -210,6 +215,15 @@ class Daemon:
                 timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
             task.cancel()
+
+    def _hang_up(self) -> None:
+        if self.ready:
+            self._spawn(self._reload_quietly())
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised: our own mistake, after which nothing may pass half decided."""
+        loop.default_exception_handler(context)
+        self._fail(f"internal error: {context.get('exception') or context.get('message')!r}")
 
     def _fail(self, reason: str) -> None:
         self.trace.event("gateway", "failed", reason=reason)
@@ -342,7 +356,10 @@ class Daemon:
 
     async def _look_up(self, command: do.StartLookup) -> None:
         lookup = GatewayLookup(
-            command.address, random.SystemRandom().shuffle, with_keys=command.with_keys
+            command.address,
+            random.SystemRandom().shuffle,
+            with_keys=command.with_keys,
+            may_ask=self.gateway.may_look_up,
         )
         _PURPOSE.set(command.purpose)
         outcome: GatewayOutcome = await self.resolver.run(lookup)
@@ -404,16 +421,28 @@ class Daemon:
         Raises ConfigError, PolicyError, UnsuitableBox, InterceptError: then
         nothing has changed.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         settings = await asyncio.to_thread(config.load, self._config_path)
         environment = await asyncio.to_thread(
             survey, settings.interfaces.outside, settings.gateway.addresses
         )
-        check_peers(settings, environment)
+        check_peers(settings, self.environment)
         table = await asyncio.to_thread(policy_table, settings, environment)
         notes = [
             f"[{name}] changed: takes effect at the next restart"
-            for name in ("gateway", "interfaces", "dns", "ike", "datapath", "intercept")
-            if getattr(settings, name) != getattr(self.settings, name)
+            for name in (
+                "gateway",
+                "interfaces",
+                "dns",
+                "ike",
+                "datapath",
+                "intercept",
+                "lifespans",
+            )
+            if getattr(settings, name) != getattr(self._at_start, name)
         ]
         await self.interception.replace_policy(table)
         self.settings = settings

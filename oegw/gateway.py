@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -51,7 +51,7 @@ from oegw.peer import ConfiguredPeer
 from oegw.trace import Trace
 from policy.builtin import never_public
 from policy.flow import Flow, IPAddress, IPNetwork
-from policy.rule import Category, OnFailure, Scope
+from policy.rule import Category, OnFailure, Rule, Scope
 from policy.table import PolicyTable
 
 
@@ -162,8 +162,7 @@ class Gateway:
 
     def probe(self, flow: Flow, now: float) -> list[Command]:
         """Negotiate for ``flow`` as if a packet of it had come; a stale verdict is forgotten."""
-        wanted = selectors_for(flow, self._table.lookup(flow).rule)
-        connection = self._connections.for_packet(flow, wanted)
+        connection = self.find(flow)
         if connection is not None and connection.state in (State.CLEAR, State.DENIED):
             self._end(connection, Happening.FORGOTTEN, "probe", now)
         self._packet_trapped(happened.PacketTrapped(flow, -1, 0), now)
@@ -200,9 +199,13 @@ class Gateway:
             )
             rule = table.lookup(flow).rule
             wanted = rule.category is connection.rule.category and (
-                rule.category is Category.OPPORTUNISTIC
+                (
+                    rule.category is Category.OPPORTUNISTIC
+                    and peers.configured_claim(selectors, table) is None
+                )
                 or (
-                    rule.name == connection.rule.name
+                    rule.category is Category.CONFIGURED
+                    and rule.name == connection.rule.name
                     and old_peers[rule.name] == configured[rule.name]
                     and selectors_for(flow, rule) == connection.selectors
                 )
@@ -210,7 +213,11 @@ class Gateway:
             if not wanted or connection.state in (State.CLEAR, State.DENIED):
                 self._end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
+                # The tunnel stays; what enters it is decided anew, packet by packet.
                 connection.rule = rule
+                for scope in connection.scopes:
+                    self._do(do.RemovePolicy(scope))
+                connection.scopes.clear()
         return self._take_commands()
 
     def release_all_held(self) -> list[Command]:
@@ -224,8 +231,21 @@ class Gateway:
 
     def find(self, flow: Flow) -> Connection | None:
         """The connection that a packet of ``flow`` would belong to."""
-        wanted = selectors_for(flow, self._table.lookup(flow).rule)
-        return self._connections.for_packet(flow, wanted)
+        rule = self._table.lookup(flow).rule
+        if rule.category in (Category.PERMIT, Category.DENY):
+            return None
+        return self._connections.for_packet(flow, self._selectors(flow, rule), rule)
+
+    def _selectors(self, flow: Flow, rule: Rule) -> Selectors:
+        """What we propose for ``flow``: never what a configured rule claims for itself."""
+        selectors = selectors_for(flow, rule)
+        if rule.category is Category.OPPORTUNISTIC and peers.configured_claim(
+            selectors, self._table
+        ):
+            return replace(
+                selectors, protocol=flow.protocol, remote_port=flow.destination_port or 0
+            )
+        return selectors
 
     # -------------------------------------------------------------- initiator
 
@@ -239,10 +259,10 @@ class Gateway:
                 self._do(do.InstallPolicy(scope, verdict, self._settings.lifespans.policy))
             self._let_go((event.packet,), verdict, "denied")
             return
-        selectors = selectors_for(flow, rule)
-        connection = self._connections.for_packet(flow, selectors)
+        selectors = self._selectors(flow, rule)
+        connection = self._connections.for_packet(flow, selectors, rule)
         if connection is None:
-            if self._connections.full:
+            if not self._room(now):
                 self._discard((event.packet,), "connections_full")
                 return
             if self._connections.under_way(flow.source) >= self._settings.setups_per_source:
@@ -255,6 +275,15 @@ class Gateway:
             scope = _narrowed(scope, flow)
         self._settle(connection, event, scope, decision.cacheable, now)
 
+    def _room(self, now: float) -> bool:
+        """Whether there is room for one more connection: a verdict that would end soon goes."""
+        while self._connections.full and self._expiries:
+            _, number = heapq.heappop(self._expiries)
+            connection = self._connections.get(number)
+            if connection is not None and connection.expires is not None:
+                self._end(connection, Happening.FORGOTTEN, "room for a new connection", now)
+        return not self._connections.full
+
     def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
         rule = connection.rule
         self._connections.set_under_way(connection, flow.source)
@@ -263,7 +292,7 @@ class Gateway:
             self._negotiate_configured(connection)
             return
         destination = flow.destination
-        if not self._may_look_up(destination):
+        if not self.may_look_up(destination):
             reason = f"{destination} is in a private or reserved range: not looked up"
             self._fall_back(connection, self._settings.lifespans.no_record, reason, now)
             return
@@ -294,7 +323,8 @@ class Gateway:
             self._install(connection, scope, verdict, now)
         self._let_go((event.packet,), verdict, "denied")
 
-    def _may_look_up(self, address: IPAddress) -> bool:
+    def may_look_up(self, address: IPAddress) -> bool:
+        """Whether the reverse name of an address may be asked for: not of private ranges."""
         return not never_public(address) or any(
             address.version == n.version and address in n for n in self._settings.local_reverse
         )
@@ -374,6 +404,7 @@ class Gateway:
     def _negotiation_failed(self, event: keying.NegotiationFailed, now: float) -> None:
         connection = self._connections.of_tunnel(event.tunnel)
         if connection is None:
+            self._proposal_over(event.tunnel)
             return
         self._take_down(connection, event.tunnel)
         if connection.state is not State.PENDING or connection.tunnels:
@@ -425,7 +456,7 @@ class Gateway:
         )
         if configured:  # never by DNS: an opportunistic peer must not take a configured identity
             self._do(do.ProvidePeerKeys(event.channel, configured))
-        elif not isinstance(event.identity, str) and not self._may_look_up(event.identity):
+        elif not isinstance(event.identity, str) and not self.may_look_up(event.identity):
             self._do(do.RefusePeerKeys(event.channel, "identity in a private or reserved range"))
         else:
             lookup = self._start_lookup(event)
@@ -452,7 +483,7 @@ class Gateway:
                     raise peers.Refusal("the far side claims an address of ours")
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
                     client = selectors.remote.network_address
-                    if not self._may_look_up(client):
+                    if not self.may_look_up(client):
                         raise peers.Refusal(f"{client} is in a private or reserved range")
                     lookup = self._start_lookup(_Authority(event, selectors))
                     self._do(
@@ -487,9 +518,9 @@ class Gateway:
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal))
                 return
-        connection = self._connections.exact(selectors)
+        connection = self._connections.exact(selectors, rule)
         if connection is None:
-            if self._connections.full:
+            if not self._room(now):
                 self._refuse(event, "too many connections")
                 return
             connection = self._connections.create(selectors, rule, now)
@@ -616,6 +647,15 @@ class Gateway:
         connection = self._connections.of_tunnel(event.tunnel)
         if connection is not None:
             self._tunnel_gone(connection, event.tunnel, event.reason, now)
+        else:
+            self._proposal_over(event.tunnel)
+
+    def _proposal_over(self, number: int) -> None:
+        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        for lookup, asker in list(self._lookups.items()):
+            if isinstance(asker, _Authority) and asker.proposal.tunnel == number:
+                del self._lookups[lookup]
+                self._do(do.CancelLookup(lookup))
 
     def _tunnel_gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
         """A tunnel that was agreed is over; what of the connection depends on the others."""

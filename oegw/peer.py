@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords.outcome import Gateway
 from ike.events import Identity, TrafficSelector, TunnelProposed
-from oegw.connection import Selectors
+from oegw.connection import Selectors, configured_selectors
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule
 from policy.table import PolicyTable
@@ -64,12 +64,8 @@ def configured_rule(
         if rule.category is not Category.CONFIGURED:
             continue
         peer = peers[rule.name]
-        assert rule.source is not None
-        assert rule.destination is not None
         if (
-            next(iter(rule.source)) == selectors.local
-            and next(iter(rule.destination)) == selectors.remote
-            and (rule.protocol or 0) == selectors.protocol
+            configured_selectors(rule) == selectors
             and peer.expected_identity == event.identity
             and same_key(peer.key, event.key)
         ):
@@ -101,7 +97,28 @@ def opportunistic_rule(selectors: Selectors, table: PolicyTable) -> Rule:
     rule = table.lookup(flow).rule
     if rule.category is not Category.OPPORTUNISTIC:
         raise Refusal(f"our policy for this pair is {rule.category.value} (rule {rule.name!r})")
+    if (claim := configured_claim(selectors, table)) is not None:
+        raise Refusal(f"part of this traffic is configured (rule {claim.name!r})")
     return rule
+
+
+def configured_claim(selectors: Selectors, table: PolicyTable) -> Rule | None:
+    """The configured rule that claims a protocol or port within a tunnel for a pair of hosts."""
+    for rule in table.rules:
+        if rule.category is not Category.CONFIGURED or rule.protocol is None:
+            continue  # one for every protocol is what a look-up of the pair finds
+        source = selectors.local_port or rule.source_ports.first
+        destination = selectors.remote_port or rule.destination_ports.first
+        if (
+            selectors.protocol in (0, rule.protocol)
+            and rule.source_ports.first <= source <= rule.source_ports.last
+            and rule.destination_ports.first <= destination <= rule.destination_ports.last
+        ):
+            local, remote = selectors.local.network_address, selectors.remote.network_address
+            found = table.lookup(Flow(local, remote, rule.protocol, source, destination)).rule
+            if found.category is Category.CONFIGURED:
+                return found
+    return None
 
 
 def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
@@ -122,6 +139,8 @@ def delegated(gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPub
             named = gateway.fqdn is not None and gateway.fqdn.lower() == identity.lower()
         else:
             named = gateway.address == identity
-        if named and (not gateway.keys or any(same_key(key, k) for k in gateway.keys)):
+        if named and (
+            gateway.keyless or not gateway.keys or any(same_key(key, k) for k in gateway.keys)
+        ):
             return True
     return False

@@ -92,7 +92,7 @@ def test_ipv6() -> None:
         found(Question(reverse_name(bob6), "TXT"), to(sg6)),
         found(Question(reverse_name(sg6), "KEY"), key_rdata(KEY_2048)),
     )
-    assert result.gateways == (Gateway(10, sg6, None, (KEY_2048,)),)
+    assert result.gateways == (Gateway(10, sg6, None, (KEY_2048,), True),)
 
 
 def test_precedence_orders_and_ties_are_shuffled() -> None:
@@ -138,9 +138,9 @@ def test_a_gateway_with_and_without_a_key_in_its_records_is_looked_up_too() -> N
     result = converse(
         GatewayLookup(BOB, in_order), found(AT_BOB, *records), found(AT_SG_B, key_rdata(KEY_2048))
     )
-    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024, KEY_2048)),)
+    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024, KEY_2048), True),)
     result = converse(GatewayLookup(BOB, in_order), found(AT_BOB, *records), silent(AT_SG_B))
-    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024,)),)
+    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024,), True),)
 
 
 def test_a_gateway_known_by_name_only() -> None:
@@ -151,14 +151,14 @@ def test_a_gateway_known_by_name_only() -> None:
         found(AT_BOB, to("sg-a.example")),
         found(Question("sg-a.example.", "KEY"), key_rdata(KEY_1024)),
     )
-    assert result.gateways == (Gateway(10, None, "sg-a.example", (KEY_1024,)),)
+    assert result.gateways == (Gateway(10, None, "sg-a.example", (KEY_1024,), True),)
 
 
 def test_without_keys_nothing_more_is_asked() -> None:
     lookup = GatewayLookup(BOB, in_order, with_keys=False)
     result = converse(lookup, found(AT_BOB, to(SG_B), to("sg-a.example", 20, KEY_1024)))
     assert result.gateways == (
-        Gateway(10, SG_B, None, ()),
+        Gateway(10, SG_B, None, (), True),
         Gateway(20, None, "sg-a.example", (KEY_1024,)),
     )
 
@@ -253,7 +253,7 @@ def test_a_gateway_without_a_key_leaves_the_others(failed) -> None:  # type: ign
         failed(AT_SG_B),
         found(AT_SG_D, key_rdata(KEY_2048)),
     )
-    assert result.gateways == (Gateway(10, SG_D, None, (KEY_2048,)),)
+    assert result.gateways == (Gateway(10, SG_D, None, (KEY_2048,), True),)
 
 
 def test_a_bogus_key_record_denies_everything() -> None:
@@ -397,3 +397,14 @@ def test_an_answer_that_was_not_asked_for_changes_nothing(lookup) -> None:  # ty
     lookup.receive_answer(nothing(question))
     with pytest.raises(RuntimeError, match="None is under way"):
         lookup.receive_answer(nothing(question))
+
+
+def test_a_gateway_that_may_not_be_asked_for_is_one_without_a_key() -> None:
+    """A stranger's TXT record must not make us ask the public DNS for private names."""
+    asked = GatewayLookup(BOB, lambda tied: None, may_ask=lambda address: not address.is_private)
+    question = asked.next_question()
+    assert question is not None
+    record = Delegation(10, ip_address("10.0.0.1")).serialize()
+    asked.receive_answer(Answer(question, Status.ANSWERED, (record,), 300.0))
+    assert asked.next_question() is None
+    assert isinstance(asked.result, NothingFound)

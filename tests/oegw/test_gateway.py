@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -344,6 +345,14 @@ class TestResponder:
         assert isinstance(refuse, do.RefuseTunnel)
         assert book.trace.drops["tunnel_refused"] == 1
 
+    def test_delegation_without_key_beside_one_with_another_key_still_holds(self) -> None:
+        """A key roll-over: the record without key says that the KEY records decide."""
+        book = Playbook()
+        book.send(proposal())
+        gateway = FoundGateway(10, SG_B, None, (rsa_key("old"),), keyless=True)
+        outcome = GatewaysFound((gateway,), 60, Trust.INSECURE)
+        assert book.send(happened.LookupEnded(1, outcome)) == [do.AcceptTunnel(1)]
+
     def test_delegation_by_name_binds_an_fqdn_identity(self) -> None:
         book = Playbook()
         book.send(proposal(identity="SG-B.example"))
@@ -539,8 +548,10 @@ class TestEnds:
         book = Playbook()
         keyed(book)
         same = PolicyTable((permit("x", "192.3.0.0/24"),), opportunistic("default"))
-        assert book.gateway.replace_policy(same, {}, book.now) == []
+        # What enters the tunnel is decided anew; the tunnel itself stays.
+        assert book.gateway.replace_policy(same, {}, book.now) == [do.RemovePolicy(PAIR)]
         assert book.state() == "keyed"
+        assert book.send(ping(2))[-1] == do.ReleaseHeld((2,), Verdict.TUNNEL)
         other = PolicyTable((deny("no", "192.2.0.0/24"),), opportunistic("default"))
         commands = book.gateway.replace_policy(other, {}, book.now)
         assert commands[:2] == [do.RemovePolicy(PAIR), do.CloseTunnel(0)]
@@ -556,7 +567,84 @@ class TestEnds:
         assert commands == [do.InstallPolicy(PAIR, Verdict.CLEAR, 60)]  # no packet to release
 
 
+class TestPortsOfConfiguredRules:
+    """What a configured rule claims of a pair never meets a stranger's tunnel."""
+
+    def book(self) -> Playbook:
+        rule = replace(
+            configured("branch", "192.1.0.0/24", "192.2.0.0/24"),
+            protocol=6,
+            destination_ports=PortRange(80, 80),
+        )
+        return Playbook(rule, peers={"branch": ConfiguredPeer(SG_D, rsa_key("sg-d"))})
+
+    def test_configured_traffic_does_not_enter_an_opportunistic_tunnel(self) -> None:
+        book = self.book()
+        [_] = book.send(ping(1))
+        [start] = book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        assert isinstance(start, do.StartNegotiation)
+        assert start.request.remote_selector == TrafficSelector(ip_network(BOB), 1, 0)
+        book.send(keying.OutboundSaEstablished(0, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        book.send(happened.SaInstalled(0, outbound_key(0x2001)))
+        [start] = book.send(happened.PacketTrapped(Flow(ALICE, BOB, 6, 4000, 80), 2, 60))
+        assert isinstance(start, do.StartNegotiation)
+        assert start.request.remote == SG_D
+        assert start.request.remote_selector == TrafficSelector(ip_network("192.2.0.0/24"), 6, 80)
+
+    def test_stranger_may_not_propose_a_tunnel_that_would_contain_it(self) -> None:
+        [refuse] = self.book().send(proposal())
+        assert isinstance(refuse, do.RefuseTunnel)
+
+    @pytest.mark.parametrize(("protocol", "port"), [(0, 0), (6, 0), (6, 22), (17, 80)])
+    def test_configured_peer_gets_just_the_selectors_of_its_rule(
+        self, protocol: int, port: int
+    ) -> None:
+        right = proposal(
+            identity=SG_D, key="sg-d", address=SG_D, local="192.1.0.0/24", remote="192.2.0.0/24"
+        )
+        wrong = replace(
+            right,
+            local_selector=replace(right.local_selector, protocol=protocol),
+            remote_selector=replace(right.remote_selector, protocol=protocol, port=port),
+        )
+        [refuse] = self.book().send(wrong)
+        assert isinstance(refuse, do.RefuseTunnel)
+        fitting = replace(
+            right,
+            local_selector=replace(right.local_selector, protocol=6),
+            remote_selector=replace(right.remote_selector, protocol=6, port=80),
+        )
+        assert self.book().send(fitting) == [do.AcceptTunnel(1)]
+
+    def test_new_configured_rule_ends_an_opportunistic_tunnel_that_would_contain_it(self) -> None:
+        book = Playbook()
+        keyed(book)
+        table = self.book().gateway.table
+        new_peers = {"branch": ConfiguredPeer(SG_D, rsa_key("sg-d"))}
+        assert do.CloseTunnel(0) in book.gateway.replace_policy(table, new_peers, book.now)
+
+
 class TestBounds:
+    def test_full_table_gives_up_the_verdict_that_would_end_first(self) -> None:
+        book = Playbook(connections=2)
+        for number, target in enumerate(("10.0.0.1", "10.0.0.2")):
+            book.send(ping(number, destination=ip_address(target)))
+            book.now += 1
+        commands = book.send(ping(3))
+        assert commands == [
+            do.RemovePolicy(Scope(ip_network(ALICE), ip_network("10.0.0.1"))),
+            do.StartLookup(1, BOB),
+        ]
+
+    def test_proposal_that_ends_while_its_authority_is_looked_up_leaves_nothing(self) -> None:
+        book = Playbook()
+        book.send(proposal())
+        assert book.send(keying.NegotiationFailed(1, Failure.CANCELLED, "channel closed")) == [
+            do.CancelLookup(1)
+        ]
+        assert book.send(happened.LookupEnded(1, found((SG_B, "sg-b")))) == []
+        assert list(book.gateway.connections()) == []
+
     def test_scanner_does_not_become_a_flood_of_look_ups(self) -> None:
         book = Playbook(setups_per_source=3)
         targets = [ip_address(f"192.2.0.{n}") for n in range(1, 11)]
