@@ -7,6 +7,7 @@ goes to stdout and nothing else does.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -185,6 +186,8 @@ def _table(settings: Settings) -> PolicyTable:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
+    if os.geteuid() != 0:
+        raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
     from oegw import daemon  # the other commands do without the sockets and the netlink of it
 
     return daemon.run(settings, arguments.config)

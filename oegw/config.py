@@ -223,6 +223,8 @@ def _ike(section: Section) -> IkeSettings:
     for place, name in profiles or ():
         if name not in PROFILES:
             section.wrong_place(place, f"{shown(name)} is not one of {', '.join(PROFILES)}")
+    if [name for _, name in profiles or ()][:2] == ["draft", "modern"]:
+        section.wrong("profiles", "modern comes before draft: two of ours must not end on draft")
     settings = IkeSettings(
         default.profiles if not profiles else tuple(name for _, name in profiles),
         section.integer("channel_lifetime", default.channel_lifetime, 10, WEEK),

@@ -304,7 +304,6 @@ def _hooks(settings: InterceptSettings) -> str:
         f"{_has(settings, marks.own)} accept",
         clean,
         f"oifname != {outside} accept",
-        "fib daddr type != unicast accept",
         _NEIGHBOUR_DISCOVERY,
         f"{_DNS} dport 53 accept" if settings.local_resolver else "",
         "goto outbound",

@@ -19,6 +19,10 @@ _OPTION_MSS = 2
 _WORD = Struct("!H")
 
 
+# Our choice: a path that takes less is broken, and fragments do what is left.
+SMALLEST_MSS = 48
+
+
 def clamp_mss(packet: bytes, version: int, offset: int, mtu: int) -> bytes:
     """``packet`` with the MSS option of a SYN lowered to what fits into ``mtu`` octets.
 
@@ -28,7 +32,8 @@ def clamp_mss(packet: bytes, version: int, offset: int, mtu: int) -> bytes:
     """
     if len(packet) < offset + TCP_HEADER or not packet[offset + _FLAGS] & _SYN:
         return packet
-    limit = mtu - TCP_HEADER - (IPV4_HEADER if version == 4 else IPV6_HEADER)
+    headers = TCP_HEADER + (IPV4_HEADER if version == 4 else IPV6_HEADER)
+    limit = max(mtu - headers, SMALLEST_MSS)
     end = min(offset + (packet[offset + 12] >> 4) * 4, len(packet))
     place = offset + TCP_HEADER
     while place + 1 < end and packet[place] != _OPTION_END:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
@@ -60,3 +61,10 @@ def test_clamping_never_breaks_on_garbage() -> None:
         packet = source.randbytes(source.randrange(20, 90))
         clamped = clamp_mss(packet, 4, 20, 1400)
         assert len(clamped) == len(packet)
+
+
+@pytest.mark.parametrize("mtu", [0, 39, 68, 87])
+def test_a_path_that_takes_next_to_nothing_breaks_no_syn(mtu: int) -> None:
+    packet = bytes(IP(src="192.1.0.65", dst="192.2.0.66") / TCP(flags="S", options=[("MSS", 1460)]))
+    clamped = IP(clamp_mss(packet, 4, 20, mtu))
+    assert clamped[TCP].options == [("MSS", 48)]
