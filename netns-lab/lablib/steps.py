@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -122,6 +123,29 @@ def kill_gateway(stage: Stage, step: dict[str, Any]) -> str:
     pid = gateway.process.pid
     gateway.kill()
     return f"SIGKILL to process {pid}"
+
+
+def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
+    """Append ``rules`` to the gateway's configuration and send SIGHUP.
+
+    Waits until it traced what became of it: ``refused`` says whether it must keep the old policy.
+    """
+    check_keys(step, {"gateway", "rules", "refused"})
+    gateway = stage.lab.gateways[step["gateway"]]
+    assert gateway.process is not None
+    wanted = "reload_failed" if step.get("refused") else "reloaded"
+
+    def told() -> int:
+        return sum(e["event"] == wanted for e in gateway.events())
+
+    before = told()
+    good = gateway.configuration.read_text()
+    gateway.configuration.write_text(good + step["rules"])
+    gateway.process.send(signal.SIGHUP)
+    wait_until(f"{wanted} by {gateway.name}", lambda: told() > before, 5.0)
+    if step.get("refused"):
+        gateway.configuration.write_text(good)
+    return wanted.replace("_", " ")
 
 
 def stop_gateway(stage: Stage, step: dict[str, Any]) -> str:
@@ -298,6 +322,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-losses": await_losses,
     "stop": stop,
     "kill-gateway": kill_gateway,
+    "reload-gateway": reload_gateway,
     "stop-gateway": stop_gateway,
     "start-gateway": start_gateway,
     "await-state": await_state,

@@ -462,3 +462,10 @@ def random_values(generator: random.Random) -> dict[str, Any]:
     if generator.random() < 0.1:
         values[generator.choice([*KEYS, "rule", "default", "gateway"])] = generator.choice(LEAVES)
     return values
+
+
+def test_modern_comes_before_draft(tmp_path: Path) -> None:
+    """Two of ours must not end on the weak proposals."""
+    text = 'version = 1\n[ike]\nprofiles = ["draft", "modern"]\n'
+    with pytest.raises(config.ConfigError, match=r"ike\.profiles: modern comes before draft"):
+        config.parse(text, tmp_path / "oegw.toml")
