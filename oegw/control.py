@@ -217,7 +217,8 @@ def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:
         connection.settimeout(timeout)
         try:
             connection.connect(os.fspath(path))
-            connection.sendall(json.dumps(message).encode() + b"\n")
+            with suppress(BrokenPipeError):  # turned away: the reason is there to be read
+                connection.sendall(json.dumps(message).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 for line in lines:
                     answer = _answer_line(path, line)
