@@ -48,8 +48,8 @@ class Gateway:
     def __init__(self, namespace: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [
-                str(shutil.which("ip")),
-                *("netns", "exec", namespace, sys.executable),
+                str(shutil.which("nsenter")),
+                *(f"--net=/run/netns/{namespace}", sys.executable),
                 *("-m", "tests.support.datapath_gateway", *arguments),
             ],
             stdin=subprocess.PIPE,
@@ -117,7 +117,7 @@ class Lab:
             run("ip", "netns", "del", name, check=False)
 
     def inside(self, name: str, *command: str, check: bool = True) -> str:
-        done = run("ip", "netns", "exec", name, *command, check=check)
+        done = run("nsenter", f"--net=/run/netns/{name}", *command, check=check)
         return done.stdout + done.stderr
 
     def start(
@@ -136,7 +136,7 @@ class Lab:
 
     def ping(self, *arguments: str, target: str = B4, from_: str | None = None) -> bool:
         command = ("ping", "-n", "-i", "0.2", "-W", "2", *arguments, target)
-        done = run("ip", "netns", "exec", from_ or self.alice, *command, check=False)
+        done = run("nsenter", f"--net=/run/netns/{from_ or self.alice}", *command, check=False)
         self.last = done.stdout + done.stderr
         return done.returncode == 0
 

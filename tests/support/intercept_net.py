@@ -155,7 +155,7 @@ class Net:
     def run(self, namespace: str, *command: str) -> str:
         """A program's output."""
         done = subprocess.run(
-            ["ip", "netns", "exec", namespace, *command],
+            ["nsenter", f"--net=/run/netns/{namespace}", *command],
             check=True,
             capture_output=True,
             text=True,
@@ -164,7 +164,7 @@ class Net:
 
     def answers(self, namespace: str, address: str, seconds: str = "0.2") -> bool:
         """Whether a ping comes back."""
-        ping = ["ip", "netns", "exec", namespace, "ping", "-qc1", "-W", seconds, address]
+        ping = ["nsenter", f"--net=/run/netns/{namespace}", "ping", "-qc1", "-W", seconds, address]
         return subprocess.run(ping, check=False, capture_output=True).returncode == 0
 
     def udp(self, namespace: str, address: str = "", port: int = 0, mark: int = 0) -> Udp:

@@ -64,7 +64,7 @@ def said(process: subprocess.Popen[str], word: str) -> None:
 @contextmanager
 def pinging(net: Net, address: str) -> Iterator[None]:
     """100 pings a second."""
-    command = ["ip", "netns", "exec", net.inside, "ping", "-qi", "0.01", address]
+    command = ["nsenter", f"--net=/run/netns/{net.inside}", "ping", "-qi", "0.01", address]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield
