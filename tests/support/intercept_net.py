@@ -138,7 +138,8 @@ class Net:
             for host, steps in itertools.groupby(lines, key=lambda line: line[0]):
                 batch = "".join(f"{command}\n" for _, command in steps)
                 name, *family = host.split()
-                ip = ["ip", "-n", self.names[name], *family, "-batch", "-"]
+                enter = ["nsenter", f"--net=/run/netns/{self.names[name]}"]
+                ip = [*enter, "ip", *family, "-batch", "-"]
                 subprocess.run(ip, input=batch, text=True, check=True)
             for key in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
                 self.run(self.gateway, "sysctl", "-qw", f"net.{key}=1")
