@@ -165,7 +165,6 @@ class Connection:
     number: int
     selectors: Selectors
     rule: Rule
-    created: float
     state: State = State.NONEXISTENT
     since: float = 0.0
     reason: str = ""

@@ -34,7 +34,7 @@ class ConnectionTable:
 
     def create(self, selectors: Selectors, rule: Rule, now: float) -> Connection:
         """A new connection, in state NONEXISTENT."""
-        connection = Connection(self._next_number, selectors, rule, created=now, since=now)
+        connection = Connection(self._next_number, selectors, rule, since=now)
         self._next_number += 1
         self._by_number[connection.number] = connection
         self._by_pair.setdefault((selectors.local, selectors.remote), []).append(connection)

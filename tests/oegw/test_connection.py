@@ -21,7 +21,7 @@ from tests.support.playbook import ALICE, BOB, opportunistic
 
 def connection_in(state: State) -> Connection:
     selectors = Selectors(ip_network(ALICE), ip_network(BOB))
-    return Connection(1, selectors, opportunistic("all"), created=0.0, state=state)
+    return Connection(1, selectors, opportunistic("all"), state=state)
 
 
 @pytest.mark.parametrize(("state", "happening"), list(product(State, Happening)))
