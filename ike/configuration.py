@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ike.events import Identity
+from ike.events import Encapsulation, Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,13 @@ class Configuration:
     ``identity``: None means ID_IPV4_ADDR or ID_IPV6_ADDR of the local address
     in use (draft section 5.7.1); a string means ID_FQDN (section 6.3).
     ``profiles``: proposal lists in order of preference, of ``"modern"`` and ``"draft"``.
+    ``channel_proposals`` and ``tunnel_proposals``, where not empty, stand in place of the profiles':
+    ``"aes256-sha256-modp2048"`` and ``"aes128gcm16"``, ``"3des-md5"`` (see ``v1/proposals.py``).
+    ``pfs``: ``"required"`` (RFC 4322 section 4.6.1), ``"optional"`` (proposed, and done without if
+    the peer does) or ``"off"`` (not proposed; accepted if the peer proposes it).
+    ``channel_bytes``, ``tunnel_bytes``: lifetimes in octets to propose and to keep; None: no limit.
+    ``lost_contacts``: peers that may still hold tunnels of a former life of ours: each is told
+    INITIAL-CONTACT once.
     """
 
     private_key: rsa.RSAPrivateKey = field(repr=False)
@@ -32,3 +39,13 @@ class Configuration:
     half_open_timeout: float = 15.0
     tunnels_per_channel: int = 1000
     extended_sequence_numbers: bool = True
+    channel_proposals: tuple[str, ...] = ()
+    tunnel_proposals: tuple[str, ...] = ()
+    pfs: str = "required"
+    channel_bytes: int | None = None
+    tunnel_bytes: int | None = None
+    encapsulation: Encapsulation = Encapsulation.AUTO
+    keepalive_interval: float = 20.0  # RFC 3948 section 4; only behind a NAT
+    dpd_interval: float = 10.0  # of silence while we send, until R-U-THERE; 0: never
+    dpd_tries: int = 5  # unanswered ones until the peer counts as dead
+    lost_contacts: frozenset[Identity] = frozenset()

@@ -44,12 +44,23 @@ class TrafficSelector:
     port: int = 0
 
 
+class Encapsulation(Enum):
+    """How ESP packets go from gateway to gateway."""
+
+    AUTO = "auto"  # ESP; in UDP where a NAT was detected (RFC 3947)
+    ESP = "esp"  # never in UDP: NAT traversal is not offered
+    UDP = "udp"  # always in UDP, as if there were a NAT
+
+
 @dataclass(frozen=True, slots=True)
 class TunnelRequest:
     """Order to negotiate one tunnel, over a keying channel that exists or is made for it.
 
     ``peer_keys``: the RSA keys any of which may authenticate the peer; not empty.
     ``peer_identity``: what the peer must call itself; None means its address.
+    ``encapsulation``: as in ``Configuration``; None means what stands there.
+    ``replaces``: the tunnel that this one is the successor of (rekey); both carry traffic until
+    the core closes the old one.
     A keying channel is reused only if it was authenticated with one of
     ``peer_keys`` and runs between the same addresses.
     """
@@ -60,6 +71,16 @@ class TunnelRequest:
     remote_selector: TrafficSelector
     peer_keys: tuple[rsa.RSAPublicKey, ...]
     peer_identity: Identity | None = None
+    encapsulation: Encapsulation | None = None
+    replaces: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UdpPorts:
+    """ESP in UDP (RFC 3948): the ports in the direction of travel, as this side sees them."""
+
+    source: int
+    destination: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,7 @@ class EspSa:
     ``"hmac-sha2-256-128"``, ``"hmac-sha1-96"``, ``"hmac-md5-96"``, or None with
     aes-gcm-16, whose ``encryption_key`` ends with the 4 octets of salt (RFC 4106
     section 8.1).  ``lifetime_seconds`` counts from now; ``lifetime_bytes`` of None is
-    no limit.
+    no limit.  ``ports`` of None means plain ESP.
     """
 
     spi: int
@@ -86,6 +107,7 @@ class EspSa:
     extended_sequence_numbers: bool
     lifetime_seconds: int
     lifetime_bytes: int | None
+    ports: UdpPorts | None = None
 
 
 class Failure(Enum):
@@ -214,6 +236,43 @@ class TunnelClosed(Event):
 
     tunnel: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelExpiring(Event):
+    """The tunnel's life is nearly over: order a successor (``TunnelRequest.replaces``), or let it end.
+
+    Said when the margin before the end begins (with jitter, the initiator first), or when the shell
+    reported a soft limit; again every 10 s for a minute, then every minute, until a successor is up.
+    """
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved(Event):
+    """An authenticated packet came from a new address or port (RFC 3947 section 7).
+
+    The SAs of these tunnels must lead there from now on.
+    """
+
+    channel: int
+    remote: TransportAddress
+    tunnels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContactBegun(Event):
+    """The first tunnel with this peer is up: remember it on disk, for Initial-Contact."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class ContactEnded(Event):
+    """The last tunnel with this peer is gone, and the peer was told or knows."""
+
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)

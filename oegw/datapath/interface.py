@@ -57,7 +57,9 @@ class SecurityAssociation:
 
     ``source``/``destination`` are the outer addresses, the selectors the inner
     ones, both in the direction of travel.  ``hard_bytes``/``soft_bytes`` count
-    plaintext; ``replay_window`` is in packets.
+    plaintext; ``hard_seconds``/``soft_seconds`` count from the installation;
+    ``replay_window`` is in packets.  ``configured``: of a configured tunnel, which comes before
+    opportunistic ones of overlapping selectors.
     """
 
     direction: Direction
@@ -75,6 +77,9 @@ class SecurityAssociation:
     encapsulation: UdpEncapsulation | None = None
     soft_bytes: int | None = None
     hard_bytes: int | None = None
+    soft_seconds: int | None = None
+    hard_seconds: int | None = None
+    configured: bool = False
 
     @property
     def key(self) -> SaKey:
@@ -107,7 +112,8 @@ class DatapathEvent:
 
 @dataclass(frozen=True, slots=True)
 class SaExpired(DatapathEvent):
-    """A byte or sequence-number limit was reached; after ``hard`` the SA carries nothing more."""
+    """A limit of bytes, seconds or sequence numbers was reached; after ``hard`` the SA carries
+    nothing more."""
 
     key: SaKey
     hard: bool
@@ -120,6 +126,27 @@ class UnknownSpiReceived(DatapathEvent):
     source: IPAddress
     destination: IPAddress
     spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddressChanged(DatapathEvent):
+    """An authenticated packet of the inbound SA ``key`` came from another address or UDP port than
+    the SA says (RFC 3947 section 7).  The SA itself is left as it is; see ``Datapath.move``."""
+
+    key: SaKey
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyingDatagram(DatapathEvent):
+    """A UDP payload other than ESP arrived at the port of ESP in UDP: IKE behind a non-ESP marker
+    (RFC 3948 section 2.2), whole, marker included.  Keepalives are not reported."""
+
+    data: bytes = field(repr=False)
+    local: IPAddress
+    remote: IPAddress
+    remote_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +171,22 @@ class Datapath(Protocol):
 
     async def remove(self, key: SaKey) -> Usage | None:
         """Remove one SA and return its last counters; None if there was none."""
+
+    async def move(
+        self,
+        key: SaKey,
+        source: IPAddress,
+        destination: IPAddress,
+        encapsulation: UdpEncapsulation | None,
+    ) -> SaKey:
+        """Give an SA other outer addresses and ports; counters, sequence numbers and replay window
+        go on.  Returns its new name.  Raises DatapathError, and then the SA is as before."""
+
+    def send_keying(
+        self, data: bytes, source: IPAddress, destination: IPAddress, port: int
+    ) -> None:
+        """Send a UDP payload from the port of ESP in UDP: IKE with its non-ESP marker, or a
+        keepalive.  What can't be sent is lost, and counted as ``drop_keying``."""
 
     async def usage(self) -> dict[SaKey, Usage]:
         """The counters of all SAs."""

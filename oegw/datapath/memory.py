@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oegw.datapath.checks import check_sa
 from oegw.datapath.interface import (
@@ -12,8 +12,10 @@ from oegw.datapath.interface import (
     DatapathError,
     DatapathEvent,
     DatapathFailed,
+    IPAddress,
     SaKey,
     SecurityAssociation,
+    UdpEncapsulation,
     Usage,
 )
 from oegw.datapath.userspace.transform import CIPHERS
@@ -32,6 +34,7 @@ class MemoryDatapath:
         self._installed: dict[SaKey, _Installed] = {}
         self._counters: Counter[str] = Counter()
         self._listener: Callable[[DatapathEvent], None] | None = None
+        self.keying_sent: list[tuple[bytes, IPAddress, IPAddress, int]] = []
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
         if self._listener is not None:
@@ -54,6 +57,35 @@ class MemoryDatapath:
         self._require_running()
         installed = self._installed.pop(key, None)
         return installed.usage if installed else None
+
+    async def move(
+        self,
+        key: SaKey,
+        source: IPAddress,
+        destination: IPAddress,
+        encapsulation: UdpEncapsulation | None,
+    ) -> SaKey:
+        self._require_running()
+        installed = self._installed.get(key)
+        if installed is None:
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to move")
+        moved = replace(
+            installed.sa, source=source, destination=destination, encapsulation=encapsulation
+        )
+        check_sa(moved)
+        if moved.key != key and moved.key in self._installed:
+            raise DatapathError(f"SA {key.spi:#010x}: one with this SPI and destination exists")
+        del self._installed[key]
+        self._installed[moved.key] = _Installed(moved, installed.usage)
+        return moved.key
+
+    def send_keying(
+        self, data: bytes, source: IPAddress, destination: IPAddress, port: int
+    ) -> None:
+        if self._listener is None:
+            self._counters["drop_keying"] += 1
+            return
+        self.keying_sent.append((data, source, destination, port))
 
     async def usage(self) -> dict[SaKey, Usage]:
         self._require_running()
