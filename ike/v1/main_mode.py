@@ -53,19 +53,21 @@ from ike.v1.proposals import (
 )
 from ike.v1.protection import cut_decrypted, decrypted_chain, encrypted_message, last_block
 from ike.v1.transitions import MAIN_MODE, MainModeState, MainModeStep, Progress
+from ike.v1.vendor import Vendor
 
 _MAIN = ExchangeType.IDENTITY_PROTECTION
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The end of phase 1.  ``block`` is its last block of ciphertext."""
+    """The end of phase 1.  ``block`` is its last block of ciphertext, ``vendors`` the peer's."""
 
     keys: ChannelKeys
     block: bytes
     choice: ChannelChoice
     identity: Identity
     key: rsa.RSAPublicKey
+    vendors: frozenset[Vendor] = frozenset()
 
 
 @dataclass(slots=True)

@@ -1,0 +1,29 @@
+"""Vendor IDs: what the two sides can do beyond RFC 2409 (RFC 2408 section 3.16).
+
+An unknown one is ignored.  Both sides send all of theirs in messages 1 and 2, where
+nothing protects them: what they promise is only ever a way to speak, never a right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+
+class Vendor(Enum):
+    """The ones that we send and understand, with their octets."""
+
+    NAT_TRAVERSAL = bytes.fromhex("4a131c81070358455c5728f20e95452f")  # RFC 3947 section 3.1
+    DEAD_PEER_DETECTION = bytes.fromhex("afcad71368a1f1c96b8696fc77570100")  # RFC 3706 section 5.1
+    FRAGMENTATION = bytes.fromhex("4048b7d56ebce88525e7de7f00d6c2d3")  # MD5 of "FRAGMENTATION"
+
+
+def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
+    """Those of ``identifiers`` that we understand.
+
+    Some append their capabilities as further octets to FRAGMENTATION: what begins with
+    a known one is that one.
+    """
+    return frozenset(
+        vendor for vendor in Vendor for octets in identifiers if octets.startswith(vendor.value)
+    )
