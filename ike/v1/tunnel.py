@@ -7,6 +7,7 @@ message 3 wait for ``confirm_inbound`` (RFC 4322 section 11.2, 5O).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ike.alarms import Alarm
@@ -28,10 +29,12 @@ from ike.registry import NotifyType
 from ike.retransmit import AnsweredMessages, Retransmission
 from ike.station import Station
 from ike.v1.directory import Directory
+from ike.v1.nat import Path
 from ike.v1.quick_mode import Ends, QuickModeInitiator, QuickModeResponder
 from ike.v1.transitions import QuickModeState
 
 if TYPE_CHECKING:
+    from ike.v1.main_mode import Peer
     from ike.v1.session import Session
 
 
@@ -57,6 +60,10 @@ class Tunnel:
         self.inbound_spi = b""
         self.outbound_spi = b""
         self.closed = False
+        self.path: Path | None = None  # of ESP in UDP, and None without
+        self.peer: Peer | None = None
+        self.follows = False  # whether the peer is behind a NAT and we are not
+        self.channel = session.number
         self._station = station
         self._directory = directory
         self._exchange: QuickModeInitiator | QuickModeResponder | None = None
@@ -112,18 +119,48 @@ class Tunnel:
         message_id = session.exchange_begun(self)
         self.message_id = message_id
         self.inbound_spi = self._station.fresh_spi()
+        self._goes_where(session)
+        secret = self._station.configuration.pfs != "off"
         exchange = QuickModeInitiator(
             self._station,
             end.keys,
             end.block,
             message_id,
-            end.choice.suite.group,
+            end.choice.suite.group if secret else None,
             self.ends,
             self.inbound_spi,
+            self.path,
         )
         self._exchange = exchange
         self._request = exchange.message_1
         self._send_request(now, retransmission=False)
+
+    def _goes_where(self, session: Session) -> None:
+        """The channel may have moved since this tunnel was thought of."""
+        assert session.end is not None
+        self.remote = session.remote
+        self.ends = replace(self.ends, remote=session.remote.address)
+        self.path = session.esp_path
+        self.peer = session.end.peer
+        self.follows = session.end.nat.follows
+
+    @property
+    def shown(self) -> bool:
+        """Whether the shell knows an SA of this tunnel."""
+        return self._associations is not None
+
+    def moved(self, path: Path) -> None:
+        """The peer is elsewhere: ``remote`` says it already."""
+        self.path = path
+        self.ends = replace(self.ends, remote=path.remote.address)
+        if self._exchange is not None:
+            self._exchange.moved(self.ends, path)
+        if self._associations is not None:
+            inbound, outbound = self._associations
+            self._associations = (
+                replace(inbound, source=path.remote.address, ports=path.inbound_ports),
+                replace(outbound, destination=path.remote.address, ports=path.outbound_ports),
+            )
 
     def proposed(self, now: float, exchange: QuickModeResponder, message: bytes) -> None:
         """We are responder, and message 1 was good."""
@@ -131,6 +168,7 @@ class Tunnel:
         assert session is not None
         assert session.end is not None
         self.message_id = exchange.message_id
+        self._goes_where(session)
         self._exchange = exchange
         self._request = message
         self.outbound_spi = exchange.peer_spi
@@ -238,6 +276,8 @@ class Tunnel:
         assert self.session is not None
         assert self.session.end is not None
         outbound = self._associations[1]
+        if self.path is not None and self.session.end.nat.here:
+            self._directory.keepalives.keep_open(now, self.path, self)
         self._set_alarm(now + outbound.lifetime_seconds)
         self._station.emit(OutboundSaEstablished(self.number, outbound))
         end = self.session.end
@@ -290,6 +330,8 @@ class Tunnel:
     def _end(self) -> None:
         self.closed = True
         self._silence_alarm()
+        if self.path is not None:
+            self._directory.keepalives.release(self.path, self)
         if self._exchange is not None:
             self._exchange.close()
         if self.inbound_spi:
