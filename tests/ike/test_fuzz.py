@@ -27,6 +27,8 @@ PAYLOADS = (
     p.Signature,
     p.Notification,
     p.Delete,
+    p.VendorId,
+    p.NatDiscovery,
     HashPayload,
 )
 INTERESTING = (b"\x00", b"\xff", b"\x00\x00", b"\xff\xff", b"\x00\x04", b"\x00\x00\x00\x01")
