@@ -111,6 +111,13 @@ class CloseTunnel(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class CloseChannels(Command):
+    """Close the keying channels with a gateway that have no tunnels any more."""
+
+    remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
 class ReportExpiring(Command):
     """Tell the keying core that a soft limit of the tunnel was reached."""
 

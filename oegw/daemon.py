@@ -367,6 +367,8 @@ class Daemon:
                     self.endpoint.confirm_inbound(now, number)
                 case do.CloseTunnel(tunnel=number):
                     self.endpoint.close_tunnel(now, number)
+                case do.CloseChannels(remote=gateway):
+                    self.endpoint.close_channels(now, gateway)
                 case do.ReportExpiring(tunnel=number):
                     self.endpoint.tunnel_expiring(now, number)
                 case do.ReportTraffic(tunnel=number, received=received, sent=sent):
@@ -579,13 +581,15 @@ class Daemon:
             case keying.MessageSent():
                 self.trace.event(
                     "ike", "sent", message=event.name, channel=event.channel,
-                    local=event.local.address, remote=event.remote.address, size=event.size,
+                    local=event.local.address, remote=event.remote.address, port=event.remote.port,
+                    size=event.size,
                     retransmission=event.retransmission,
                 )  # fmt: skip
             case keying.MessageReceived():
                 self.trace.event(
                     "ike", "received", message=event.name, channel=event.channel,
-                    remote=event.remote.address, size=event.size, time=self._received_at,
+                    remote=event.remote.address, port=event.remote.port, size=event.size,
+                    time=self._received_at,
                 )  # fmt: skip
             case keying.MessageDropped():
                 self.trace.drop(
@@ -600,6 +604,13 @@ class Daemon:
                 )  # fmt: skip
             case keying.KeyingChannelClosed():
                 self.trace.event("ike", "closed", channel=event.channel, reason=event.reason)
+            case keying.PeerMoved():
+                self.trace.event(
+                    "ike", "peer_moved", channel=event.channel, remote=event.remote.address,
+                    port=event.remote.port,
+                )  # fmt: skip
+            case keying.TunnelExpiring():
+                self.trace.event("tunnel", "expiring", tunnel=event.tunnel)
             case keying.TunnelProposed():
                 self.trace.event(
                     "tunnel", "proposed", tunnel=event.tunnel, identity=event.identity,

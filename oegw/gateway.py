@@ -154,6 +154,25 @@ class Gateway:
                 forgotten += 1
         return forgotten, ledger.take_commands()
 
+    def close(self, destination: IPNetwork, now: float) -> tuple[int, list[Command]]:
+        """Close the tunnels towards ``destination``, or through a gateway in it; returns how many.
+
+        The keying channels with these gateways go too.
+        """
+        ledger, closed, gateways = self._ledger, 0, dict[IPAddress, None]()
+        for connection in ledger.connections:
+            tunnels = [t for t in connection.tunnels.values() if t.up]
+            remote = connection.selectors.remote
+            if any(_within(t.gateway, destination) for t in tunnels) or (
+                tunnels and remote.version == destination.version and remote.overlaps(destination)
+            ):
+                closed += len(tunnels)
+                gateways |= dict.fromkeys(t.gateway for t in tunnels)
+                ledger.end(connection, Happening.FORGOTTEN, "closed by the operator", now)
+        for gateway in gateways:
+            ledger.do(do.CloseChannels(gateway))
+        return closed, ledger.take_commands()
+
     def replace_policy(
         self, table: PolicyTable, configured: dict[str, ConfiguredPeer], now: float
     ) -> list[Command]:
@@ -197,3 +216,7 @@ class Gateway:
         """Give up every packet held, because we stop."""
         self._ledger.discard(self._ledger.hold.take_all(), "stopping")
         return self._ledger.take_commands()
+
+
+def _within(address: IPAddress, network: IPNetwork) -> bool:
+    return address.version == network.version and address in network

@@ -543,6 +543,23 @@ class TestEnds:
         assert commands == [do.RemovePolicy(Scope(ip_network(ALICE), ip_network(DAVE)))]
         assert book.state() == "keyed"
 
+    @pytest.mark.parametrize("to", ["192.2.0.0/24", "192.1.1.5/32"])
+    def test_close_ends_tunnels_to_a_destination_or_through_a_gateway(self, to: str) -> None:
+        book = Playbook()
+        keyed(book)
+        assert book.gateway.close(ip_network("192.3.0.0/24"), book.now) == (0, [])
+        assert book.gateway.close(ip_network(to), book.now) == (
+            1,
+            [
+                do.RemovePolicy(PAIR),
+                do.CloseTunnel(0),
+                do.RemoveSa(outbound_key(0x2001)),
+                do.RemoveSa(inbound_key(0x1001)),
+                do.CloseChannels(SG_B),
+            ],
+        )
+        assert book.send(ping(2)) == [do.StartLookup(2, BOB)]
+
     def test_new_policy_keeps_tunnels_that_it_wants_and_ends_the_others(self) -> None:
         book = Playbook()
         keyed(book)
