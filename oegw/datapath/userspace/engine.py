@@ -137,9 +137,11 @@ class Engine:
         self._sas.add(added)
         if sa.hard_seconds is not None:
             added.hard_at = now + sa.hard_seconds
-            self._deadlines.set(added, added.hard_at)
-        if sa.soft_seconds is not None:
-            self._deadlines.set(added, now + sa.soft_seconds)
+        lifetimes = [
+            seconds for seconds in (sa.soft_seconds, sa.hard_seconds) if seconds is not None
+        ]
+        if lifetimes:
+            self._deadlines.set(added, now + min(lifetimes))
 
     def remove(self, key: SaKey) -> Usage | None:
         """The last counters, or None if there was no such SA."""

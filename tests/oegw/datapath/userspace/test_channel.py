@@ -26,7 +26,6 @@ from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.worker import Worker
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
 
-
 KEYING = KeyingDatagram(
     bytes(4) + bytes(range(256)), ip_address("192.0.2.1"), ip_address("192.0.2.2"), 61000
 )
