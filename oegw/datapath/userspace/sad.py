@@ -41,6 +41,8 @@ class _Outbound:
 
     def find(self, packet: bytes, layout: Layout) -> OutboundSa | None:
         """The SA that carries ``packet``."""
+        if not self._host_pairs and not self._shapes:
+            return None
         version = layout[0]
         pair = address_pair(packet, version)
         for _, sa in self._host_pairs.get(pair, ()):
