@@ -396,14 +396,19 @@ class Tunnel:
         self._set_life_alarm(max(now, self._margin.first), self.expiring)
 
     def _message_3_is_late(self, now: float) -> None:
-        """The peer sends on the old tunnel still, so it must not retire yet."""
-        if self.established:
-            for older in self._directory.beside(self):
-                older.wait_longer(now)
+        """The peer sends on the old tunnel still, so it must not retire yet.
 
-    def wait_longer(self, now: float) -> None:
+        The peer asks at growing intervals: the next time, or its giving up, is not farther
+        away than the time since message 3 first went out, and a bit.
+        """
+        if self.established:
+            wait = 1.5 * (now - self.established_at)
+            for older in self._directory.beside(self):
+                older.wait_longer(now, wait)
+
+    def wait_longer(self, now: float, wait: float) -> None:
         if self.life is LifeState.RETIRING and self._life_alarm is not None:
-            when = max(self._life_alarm.when, now + grace(self.lifetime))
+            when = max(self._life_alarm.when, now + max(wait, grace(self.lifetime)))
             self._set_life_alarm(when, self._retire)
 
     def fail(self, now: float, failure: Failure, detail: str, tell: bool = True) -> None:

@@ -173,6 +173,11 @@ class Pair:
             assert most, "the exchange does not come to an end"
             self.transfer()
 
+    def run_some(self) -> None:
+        """Deliver what is under way now, but not the answers."""
+        for _ in range(len(self.wire)):
+            self.transfer()
+
     def wait(self, seconds: float) -> None:
         """Let time pass, ringing every timer at its moment and delivering all."""
         end = self.now + seconds
