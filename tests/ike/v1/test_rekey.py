@@ -312,7 +312,7 @@ def test_other_tunnels_keep_the_channel_of_a_redundant_one() -> None:
     assert len(pair.a.pairs()) == len(pair.b.pairs()) == 2
     selectors = {p[1].destination_selector for p in pair.a.pairs().values()}
     assert selectors == {BOB, CAROL}
-    assert pair.a.pairs().keys() == {t for t in pair.a.pairs()}
+    assert 1 <= len(channels(pair.a)) == len(channels(pair.b)) <= 2
 
 
 def test_begun_one_after_the_other_the_younger_one_stays() -> None:
@@ -416,7 +416,7 @@ def test_unanswered_deletes_move_with_the_channel() -> None:
     pair.wire = pair.wire[:1]  # the Delete is lost, message 1 is not
     pair.run()
     assert len(pair.b.pairs()) == 1
-    assert pair.now < pair.a.endpoint.next_timer()
+    assert pair.a.names().count("INFO") == 2  # once on the old channel, once on the new one
 
 
 def test_failing_to_renew_a_channel_leaves_its_tunnels() -> None:
@@ -437,7 +437,6 @@ def test_failing_to_renew_a_channel_leaves_its_tunnels() -> None:
 
 def test_a_channel_that_has_carried_its_octets_is_renewed() -> None:
     settings = {"channel_bytes": 6000}
-    pair = up({})
     counting = Pair(a=settings)
     counting.initiate()
     counting.run()
@@ -450,7 +449,6 @@ def test_a_channel_that_has_carried_its_octets_is_renewed() -> None:
     assert counting.tunnel_up()
     assert len(channels(counting.a)) == len(channels(counting.b)) == 1
     assert {c.reason for c in counting.a.seen(e.KeyingChannelClosed)} == {"replaced"}
-    assert pair.a.names().count("MM1") == 1
 
 
 @pytest.mark.parametrize("seed", range(6))
