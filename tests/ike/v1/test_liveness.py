@@ -1,21 +1,20 @@
 """Dead peer detection, RFC 3706.
 
-The two endpoints see each other's vendor ID as if messages 1 and 2 had brought it.
+``set_vendors`` decides what the two endpoints know of each other.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
 from ike import events as e
-from ike.v1.session import Session
 from ike.v1.vendor import Vendor
 from tests.support import ike_stranger as x
 from tests.support.ike_pair import CAROL, Pair, Side
 from tests.support.ike_stranger import Stranger
+from tests.support.ike_vendors import set_vendors
 
 R_U_THERE, ACK = 36136, 36137
 
@@ -23,24 +22,13 @@ R_U_THERE, ACK = 36136, 36137
 @pytest.fixture
 def understood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides have sent the vendor ID of RFC 3706."""
-    opened = Session.opened
-
-    def opened_with_vendor(self, now, end) -> None:
-        vendors = end.vendors | {Vendor.DEAD_PEER_DETECTION}
-        opened(self, now, replace(end, vendors=vendors))
-
-    monkeypatch.setattr(Session, "opened", opened_with_vendor)
+    set_vendors(monkeypatch, Vendor.DEAD_PEER_DETECTION)
 
 
 @pytest.fixture
 def not_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither side has."""
-    opened = Session.opened
-
-    def opened_without_vendor(self, now, end) -> None:
-        opened(self, now, replace(end, vendors=frozenset()))
-
-    monkeypatch.setattr(Session, "opened", opened_without_vendor)
+    set_vendors(monkeypatch)
 
 
 def up() -> Pair:
