@@ -398,11 +398,10 @@ class Tunnel:
     def _message_3_is_late(self, now: float) -> None:
         """The peer sends on the old tunnel still, so it must not retire yet.
 
-        The peer asks at growing intervals: the next time, or its giving up, is not farther
-        away than the time since message 3 first went out, and a bit.
+        It asks at intervals that double: if it asked after 1, it asks or gives up at 3.
         """
         if self.established:
-            wait = 1.5 * (now - self.established_at)
+            wait = 2.5 * (now - self.established_at)
             for older in self._directory.beside(self):
                 older.wait_longer(now, wait)
 
