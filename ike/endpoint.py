@@ -147,7 +147,9 @@ class Endpoint:
             return
         session = self._channel_for(now, request)
         ends = Ends(request.local, request.remote, request.local_selector, request.remote_selector)
-        begun = Tunnel(self._station, self._directory, tunnel, ends, session.remote, session, True)
+        begun = Tunnel(
+            self._station, self._directory, tunnel, ends, session.remote, session, True, request
+        )
         session.carry(now, begun)
 
     def _too_many_under_way(self) -> bool:
@@ -155,7 +157,14 @@ class Endpoint:
         return under_way >= INITIATIONS_MOST
 
     def _channel_for(self, now: float, request: TunnelRequest) -> Session:
-        """A channel that serves the request, the newest first, or a new one."""
+        """A channel that serves the request, or a new one.
+
+        First the one of the tunnel to replace, then the newest.
+        """
+        if request.replaces is not None and request.replaces in self._directory.tunnels:
+            channel = self._directory.tunnels[request.replaces].channel
+            if channel is not None and channel.serves(request, now):
+                return channel
         for session in reversed(self._directory.between(request.local, request.remote)):
             if session.serves(request, now):
                 return session
@@ -212,6 +221,19 @@ class Endpoint:
         """Close one tunnel, with a Delete to the peer."""
         self._with_tunnel(tunnel, lambda known: known.close(now, "closed"))
 
+    def tunnel_expiring(self, now: float, tunnel: int) -> None:
+        """The shell says that a soft limit of the SAs was reached, in octets or numbers.
+
+        ``TunnelExpiring`` answers, unless a successor is under way or up.
+        """
+        self._with_tunnel(tunnel, lambda known: known.expiring(now))
+
+    def traffic_seen(
+        self, now: float, tunnel: int, received: float | None, sent: float | None
+    ) -> None:
+        """When the tunnel's last packets came and went: proof of life (RFC 3706 section 5.4)."""
+        self._with_tunnel(tunnel, lambda known: known.traffic_seen(now, received, sent))
+
     def _with_tunnel(self, tunnel: int, order: Callable[[Tunnel], None]) -> None:
         """The world moves while a shell waits: orders about what has ended do nothing."""
         known = self._directory.tunnels.get(tunnel)
@@ -241,7 +263,13 @@ class Endpoint:
         if path is None or peer is None or not known.follows or not known.shown:
             return
         if path.remote != remote:
-            peer_moved(self._station, self._directory, known.channel, peer, path, remote)
+            peer_moved(self._station, self._directory, known.keyed_on.number, peer, path, remote)
+
+    def close_channels(self, now: float, remote: IPAddress) -> None:
+        """Close the keying channels with ``remote`` that carry no tunnel, with Deletes."""
+        for session in list(self._directory.sessions.values()):
+            if session.remote.address == remote and not session.tunnel_count:
+                session.close(now, "closed")
 
     def close(self, now: float) -> None:
         """Close everything, with Deletes to all peers (RFC 4322 section 9.3)."""

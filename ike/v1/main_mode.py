@@ -16,6 +16,7 @@ which a right signature arrives is the channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -34,9 +35,10 @@ from ike.events import Encapsulation, Identity
 from ike.groups import KeyPair
 from ike.header import NO_COOKIE, Header
 from ike.identity import Identification
-from ike.registry import ExchangeType, PayloadType
+from ike.registry import ExchangeType, NotifyType, PayloadType
 from ike.signer import verifying_key
 from ike.station import Station
+from ike.v1.informational import channel_notification
 from ike.v1.keymat import ChannelKeys
 from ike.v1.message import Chain, body_of, clear_message
 from ike.v1.nat import NO_NAT, NatFindings, Path, discovery_payloads, findings
@@ -45,6 +47,7 @@ from ike.v1.payloads import (
     KeyExchange,
     NatDiscovery,
     Nonce,
+    Notification,
     Payload,
     SecurityAssociation,
     Signature,
@@ -82,6 +85,7 @@ class Authenticated:
     key: rsa.RSAPublicKey
     vendors: frozenset[Vendor] = frozenset()
     nat: NatFindings = NO_NAT
+    initial_contact: bool = False  # whether the peer said in message 5 that it is the first
 
     @property
     def peer(self) -> Peer:
@@ -117,17 +121,36 @@ class _Claim:
     identity: Identity
     identification: bytes
     signature: bytes
+    initial_contact: bool
 
 
 def _read_claim(candidate: _Candidate, header: Header, message: bytes) -> _Claim:
-    """IDxx and SIG_x of message 5 or 6; certificates and notifies beside them are ignored."""
+    """IDxx and SIG_x of message 5 or 6, and INITIAL-CONTACT; all else beside them is ignored."""
     chain = cut_decrypted(header, decrypted_chain(candidate.keys, candidate.iv, header, message))
     try:
         payload = chain.one(IdentificationPayload)
         signature = chain.one(Signature)
     except Dropped as error:
         raise GarbledMessage(f"{error.trigger}: {error}") from error
-    return _Claim(payload.identification.identity(), payload.octets, signature.octets)
+    return _Claim(
+        payload.identification.identity(),
+        payload.octets,
+        signature.octets,
+        _says_initial_contact(candidate.keys, chain),
+    )
+
+
+def _says_initial_contact(keys: ChannelKeys, chain: Chain) -> bool:
+    """RFC 2407 section 4.6.3.3.  With both cookies as SPI, or none: any other is not about us."""
+    try:
+        notifications = chain.all(Notification)
+    except Dropped:
+        return False
+    return any(
+        notification.notify == NotifyType.INITIAL_CONTACT
+        and notification.spi in (b"".join(keys.cookies), b"")
+        for notification in notifications
+    )
 
 
 def _exchange_payloads(chain: Chain) -> tuple[bytes, bytes]:
@@ -204,9 +227,17 @@ def _message_5(candidate: _Candidate) -> OwnMessage:
 class MainModeInitiator:
     """Our side when we begin."""
 
-    def __init__(self, station: Station, identity: Identity, encapsulation: Encapsulation) -> None:
+    def __init__(
+        self,
+        station: Station,
+        identity: Identity,
+        encapsulation: Encapsulation,
+        first_contact: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``first_contact``: asked when message 5 is made, whether it says INITIAL-CONTACT."""
         self._station = station
         self._encapsulation = encapsulation
+        self._first_contact = first_contact
         self._identity = IdentificationPayload.of(Identification.of_identity(identity))
         self._progress = Progress(MAIN_MODE, MainModeState.IDLE)
         self._branches: dict[bytes, _Branch] = {}
@@ -300,8 +331,10 @@ class MainModeInitiator:
             keys, branch.pair.public, public, self._offer, branch.choice, iv, nat
         )
         digest = candidate.digest(True, True, self._identity.octets)
-        signature = Signature(self._station.signer.sign(digest))
-        reply = encrypted_message(keys, iv, _MAIN, 0, [self._identity, signature])
+        payloads: list[Payload] = [self._identity, Signature(self._station.signer.sign(digest))]
+        if self._first_contact():
+            payloads.append(channel_notification(keys, NotifyType.INITIAL_CONTACT))
+        reply = encrypted_message(keys, iv, _MAIN, 0, payloads)
         candidate.own_message = reply
         candidate.iv = last_block(keys, reply)
         branch.candidates.append(candidate)
@@ -310,6 +343,10 @@ class MainModeInitiator:
 
     def _candidates(self) -> list[_Candidate]:
         return [c for branch in self._branches.values() for c in branch.candidates]
+
+    def all_candidate_keys(self) -> list[tuple[ChannelKeys, bytes]]:
+        """The same for every responder cookie."""
+        return [(candidate.keys, candidate.iv) for candidate in self._candidates()]
 
     def candidate_keys(self, responder_cookie: bytes) -> list[tuple[ChannelKeys, bytes]]:
         """Unproved keys, each with its last block: what a refusal may be encrypted with."""
@@ -476,6 +513,7 @@ class MainModeResponder:
             key,
             self._vendors,
             candidate.nat,
+            claim.initial_contact,
         )
         self._progress.advance(MainModeStep.KEY_VERIFIED)
         return end, reply
