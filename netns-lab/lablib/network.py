@@ -117,7 +117,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         directory.mkdir(parents=True)
         server = resolvers.get(host, str(topology.address("dns")))
         (directory / "resolv.conf").write_text(
-            f"nameserver {server}\nsearch {topology.domain}\noptions timeout:{round(patient(2))} attempts:2\n"
+            f"nameserver {server}\nsearch {topology.domain}\n"
+            f"options timeout:{round(patient(2))} attempts:2\n"
         )
     _finish("namespaces", _batch(run, None, "".join(f"netns add {n}\n" for n in run.namespaces)))
 

@@ -46,7 +46,9 @@ class Scenario:
     additions: str
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
-    datapaths: Mapping[str, str] = field(default_factory=dict)  # by gateway; else the gateway's own choice
+    datapaths: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by gateway; else the gateway's own choice
 
 
 def with_datapaths(scenario: Scenario, text: str) -> Scenario:

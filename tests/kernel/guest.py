@@ -16,7 +16,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -43,7 +42,7 @@ messages are on stderr).  The environment inside holds PATH, HOME, LANG and what
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Errand:
     """What to run, and in what kind of guest.  Memory in MB, times in real seconds."""
 
     command: tuple[str, ...]
@@ -51,7 +50,7 @@ class Job:
     shares: tuple[Path, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     memory: int = 1024
-    timeout: float = 600.0
+    timeout: float = 3600.0
     cpu: int | None = None
     words: str = ""  # more words for the kernel's command line
     console: Path | None = None
@@ -80,17 +79,17 @@ def _one_cpu(wanted: int | None) -> Iterator[int]:
     yield cpus[os.getpid() % len(cpus)]
 
 
-def _memory_folder(job: Job) -> Path | None:
+def _memory_folder(errand: Errand) -> Path | None:
     """Where the guest's memory can be a file; None if a tmpfs has to be made for it.
 
     It is a sparse file of which the kernel runs code, and containers often have
     a /dev/shm that is small or forbids that.
     """
-    shm = Path("/dev/shm")  # noqa: S108  (memory is what is wanted)
+    shm = Path("/dev/shm")
     if not shm.is_mount():
         return None
     state = os.statvfs(shm)
-    roomy = state.f_bavail * state.f_frsize > (job.memory + 64) << 20
+    roomy = state.f_bavail * state.f_frsize > (errand.memory + 64) << 20
     return shm if roomy and not state.f_flag & os.ST_NOEXEC else None
 
 
@@ -103,38 +102,40 @@ def _pump(source: int, target: int) -> None:
                     octets = octets[os.write(target, octets) :]
 
 
-def _write_job(place: Path, job: Job) -> None:
+def _write_errand(place: Path, errand: Errand) -> None:
     """The files that `init` reads."""
     variables = {"PATH": PATH, "HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8"}
-    pairs = [f"{name}={value}" for name, value in (variables | job.environment).items()]
+    pairs = [f"{name}={value}" for name, value in (variables | errand.environment).items()]
     (place / "command").write_text(
-        f"cd {shlex.quote(str(job.folder))} || exit 126\n"
-        f"exec env -i {shlex.join(pairs)} {shlex.join(job.command)}\n"
+        f"cd {shlex.quote(str(errand.folder))} || exit 126\n"
+        f"exec env -i {shlex.join(pairs)} {shlex.join(errand.command)}\n"
     )
-    (place / "shares").write_text("".join(f"{share.resolve()}\n" for share in job.shares))
+    (place / "shares").write_text("".join(f"{share.resolve()}\n" for share in errand.shares))
 
 
-def _command_line(kernel: Path, place: Path, job: Job, console: int, out: int, err: int) -> list[str]:
+def _command_line(
+    kernel: Path, place: Path, errand: Errand, console: int, out: int, err: int
+) -> list[str]:
     """The kernel's command line; README.md has a reason for each word."""
     words = [
-        str(kernel), f"mem={job.memory}M", "rootfstype=hostfs", "rootflags=/", "ro",
+        str(kernel), f"mem={errand.memory}M", "rootfstype=hostfs", "rootflags=/", "ro",
         f"init={HERE / 'init'}", f"oegw_job={place}",
         "con=null", f"con0=null,fd:{console}",
         "ssl=null", f"ssl0=null,fd:{out}", f"ssl1=null,fd:{err}",
         f"uml_dir={place}/uml", "umid=guest", "panic=-1", "noreboot", "quiet",
-        *shlex.split(job.words),
+        *shlex.split(errand.words),
     ]  # fmt: skip
     # With its first process, all of a PID namespace ends: nothing outlives a killed guest.
     apart, prepare = ["unshare", "--pid", "--fork", "--kill-child"], ""
-    if _memory_folder(job) is None:
+    if _memory_folder(errand) is None:
         apart.append("--mount")
-        prepare = f"mount -t tmpfs -o exec,size={job.memory + 64}M tmpfs {place}/memory && "
+        prepare = f"mount -t tmpfs -o exec,size={errand.memory + 64}M tmpfs {place}/memory && "
     return [*apart, "--", "/bin/sh", "-c", prepare + '"$@"; exit $?', "sh", *words]
 
 
-def _start(kernel: Path, place: Path, job: Job, cpu: int, console: IO[bytes]) -> tuple[
-    subprocess.Popen[bytes], list[threading.Thread]
-]:
+def _start(
+    kernel: Path, place: Path, errand: Errand, cpu: int, console: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], list[threading.Thread]]:
     """Start the guest and what copies its three outputs."""
     libc = ctypes.CDLL(None)
 
@@ -145,14 +146,14 @@ def _start(kernel: Path, place: Path, job: Job, cpu: int, console: IO[bytes]) ->
     pipes = [os.pipe() for _ in range(3)]
     ends = [end for _, end in pipes]
     process = subprocess.Popen(
-        _command_line(kernel, place, job, *ends),
+        _command_line(kernel, place, errand, *ends),
         stdin=subprocess.DEVNULL,
         stdout=console,
         stderr=console,
         pass_fds=ends,
         start_new_session=True,
         preexec_fn=in_child,
-        env={"PATH": PATH, "HOME": "/", "TMPDIR": str(_memory_folder(job) or place / "memory")},
+        env={"PATH": PATH, "HOME": "/", "TMPDIR": str(_memory_folder(errand) or place / "memory")},
     )
     for end in ends:
         os.close(end)
@@ -188,16 +189,19 @@ def _await_end(process: subprocess.Popen[bytes], seconds: float) -> int | None:
     return ended[0] if ended else None
 
 
-def run(kernel: Path, job: Job) -> int:
-    """Run a job in a guest of its own; its outputs go to ours.  Returns the exit code."""
+def run(kernel: Path, errand: Errand) -> int:
+    """Run an errand in a guest of its own; its outputs go to ours.  Returns the exit code."""
     place = Path(tempfile.mkdtemp(prefix="oegw-guest-"))
     try:
         (place / "uml").mkdir()
         (place / "memory").mkdir()
-        _write_job(place, job)
-        with (job.console or place / "console").open("wb+") as console, _one_cpu(job.cpu) as cpu:
-            process, threads = _start(kernel, place, job, cpu, console)
-            code = _await_end(process, job.timeout)
+        _write_errand(place, errand)
+        with (
+            (errand.console or place / "console").open("wb+") as console,
+            _one_cpu(errand.cpu) as cpu,
+        ):
+            process, threads = _start(kernel, place, errand, cpu, console)
+            code = _await_end(process, errand.timeout)
             for thread in threads:
                 thread.join(2)
             if code is not None:
@@ -213,12 +217,12 @@ def run(kernel: Path, job: Job) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run-in", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="boot", description=DESCRIPTION)
     add = parser.add_argument
     add("--share", type=Path, action="append", default=[], metavar="DIR", help="writable inside")
     add("--env", action="append", default=[], metavar="NAME[=VALUE]", help="VALUE: as it is here")
     add("--memory", type=int, default=1024, metavar="MB")
-    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="real seconds")
+    add("--timeout", type=float, default=3600.0, metavar="SECONDS", help="real seconds")
     add("--cpu", type=int, help="CPU to run on (one that no other guest has)")
     add("--time-travel", nargs="?", const="", metavar="inf-cpu", help="virtual time")
     add("--console", type=Path, metavar="FILE", help="keep the kernel's messages")
@@ -251,7 +255,7 @@ def main(arguments: list[str]) -> int:
     except BuildFailed as error:
         say(str(error))
         return NOT_STARTED
-    job = Job(
+    errand = Errand(
         command=tuple(command),
         folder=Path.cwd(),
         shares=tuple(options.share),
@@ -262,4 +266,4 @@ def main(arguments: list[str]) -> int:
         words=words,
         console=options.console,
     )
-    return run(kernel.absolute(), job)
+    return run(kernel.absolute(), errand)
