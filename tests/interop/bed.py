@@ -15,7 +15,7 @@ from tests.interop.processes import InteropError, wait_until
 from tests.interop.site import FAR_NETWORK, NEAR_NETWORK, End, Middle, Site
 from tests.interop.strongswan import StrongSwan
 from tests.interop.terms import Agreed, KeyPair, Party, Terms
-from tests.interop.traffic import MARK, Stream, ping
+from tests.interop.traffic import MARK, Stream, first_packets, ping
 
 NAMES = {"near": "@ours.example", "far": "@strongswan.example"}
 SETTLE_SECONDS = 15.0  # until both sides say the same
@@ -42,6 +42,10 @@ class Gateway(Protocol):
     def agreed(self) -> list[Agreed]: ...
     def position(self) -> int: ...
     def story(self, since: int = 0) -> str: ...
+
+
+def _strongswan(end: End, other: End, directory: Path, plugin: str) -> StrongSwan:
+    return StrongSwan(end.gateway, directory, plugin, other.network, end.inside, end.router)
 
 
 @dataclass(slots=True)
@@ -72,10 +76,10 @@ class Bed:
             (directory / side).mkdir()
         near: Oegw | StrongSwan
         if stand_in:
-            near = StrongSwan(site.near.gateway, directory / "near", plugin)
+            near = _strongswan(site.near, site.far, directory / "near", plugin)
         else:
             near = Oegw(site.near.gateway, directory / "near", datapath)
-        far = StrongSwan(site.far.gateway, directory / "far", plugin)
+        far = _strongswan(site.far, site.near, directory / "far", plugin)
         bed = cls(where, site, directory, near, far, [], keys, [])
         try:
             site.put_up()
@@ -147,30 +151,51 @@ class Bed:
 
     def _party(self, cell: Cell, side: str, end: End, key: KeyPair) -> Party:
         identity = NAMES[side] if cell.identities == "names" else end.outside
-        network = f"{end.host_address}/32" if cell.selectors == "hosts" else end.network
-        return Party(end.outside, end.public, identity, network, end.host_address, key)
+        network = f"{self.host(side)[1]}/32" if cell.selectors == "hosts" else end.network
+        return Party(end.outside, end.public, identity, network, key)
+
+    def host(self, side: str) -> tuple[str, str]:
+        """Namespace and address of the host that pings on this side.
+
+        With selectors of single hosts strongSwan stands for itself, since its user-space ESP wants
+        an address of the tunnel's own network on its own machine; ours stands for Alice.
+        """
+        assert self.cell is not None
+        end, gateway = (self.site.near, self.near) if side == "near" else (self.site.far, self.far)
+        if self.cell.selectors == "hosts" and isinstance(gateway, StrongSwan):
+            return end.gateway, end.inside
+        return end.host, end.host_address
 
     @property
     def initiator(self) -> Gateway:
         return self.near if self.role is Role.OURS else self.far
 
-    def hosts(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        """(namespace, far address) of the host on the initiator's side, then of the other."""
-        near, far = self.site.near, self.site.far
-        ends = (near.host, far.host_address), (far.host, near.host_address)
-        return ends if self.role is Role.OURS else (ends[1], ends[0])
-
     def bring_up(self) -> None:
-        """The initiator begins; its host's first packets all arrive, and so do the other's."""
+        """The initiator begins; once the tunnel is up, all pings from both sides arrive.
+
+        Only the packets that begin a tunnel of ours may be lost: strongSwan as responder installs
+        its SAs when it has read quick mode message 3, and what we send behind that message can
+        come before that.
+        """
         self.initiator.initiate()
-        for namespace, address in self.hosts():
-            ping(namespace, address)
+        if self.initiator is self.near and isinstance(self.near, Oegw):
+            first_packets(self.host("near")[0], self.host("far")[1])
+        self.agreed()
+        self.ping_both()
+
+    def ping_both(self) -> None:
+        """Pings from both sides, of which none is lost."""
+        (near, alice), (far, bob) = self.host("near"), self.host("far")
+        ping(near, bob)
+        ping(far, alice)
 
     def stream(self, side: str) -> Stream:
         """A ping without end from the host of ``near`` or ``far`` to the other."""
-        near, far = self.site.near, self.site.far
-        origin, target = (near, far) if side == "near" else (far, near)
-        return Stream(side, origin.host, target.host_address, self.directory)
+        (namespace, _), (_, address) = (
+            self.host(side),
+            self.host("far" if side == "near" else "near"),
+        )
+        return Stream(side, namespace, address, self.directory)
 
     # --------------------------------------------------------------- proofs
 

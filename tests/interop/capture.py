@@ -27,7 +27,7 @@ QUIET = 0.06  # seconds without a new octet, after which all that was sent is in
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """An IPv4 packet: ``payload`` is what follows the IP header, and the UDP header if it has one."""
+    """An IPv4 packet: ``payload`` is what follows its IP header and, if it has one, UDP header."""
 
     time: float
     source: IPv4Address

@@ -23,7 +23,7 @@ class InteropError(Exception):
 
 
 def wait_until(what: str, condition: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Ask ``condition`` until its answer is true, and return that; InteropError after ``seconds``."""
+    """Ask ``condition`` until its answer is true, and return it; InteropError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         answer = condition()

@@ -36,7 +36,10 @@ class Middle(Enum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One gateway's place: its namespace and its host's; its address to itself and to others."""
+    """One gateway's place: its namespace and its host's, addresses, and its default router.
+
+    ``outside`` is its address to itself, ``public`` to others.
+    """
 
     gateway: str
     host: str
@@ -45,6 +48,7 @@ class End:
     host_address: str
     outside: str
     public: str
+    router: str
 
 
 @dataclass(slots=True)
@@ -63,17 +67,21 @@ class Site:
 
     @property
     def near(self) -> End:
-        behind = self.kind is Middle.NAT_NEAR
-        outside, public = (BEHIND_NAT, NAT_OUTSIDE) if behind else (NEAR_OUTSIDE, NEAR_OUTSIDE)
-        names = self.name("near"), self.name("alice")
-        return End(*names, NEAR_INSIDE, NEAR_NETWORK, ALICE, outside, public)
+        names = self.name("near"), self.name("alice"), NEAR_INSIDE, NEAR_NETWORK, ALICE
+        if self.kind is Middle.NAT_NEAR:
+            return End(*names, BEHIND_NAT, NAT_OUTSIDE, NAT_INSIDE)
+        return End(*names, NEAR_OUTSIDE, NEAR_OUTSIDE, FAR_OUTSIDE if self.bridged else NAT_OUTSIDE)
 
     @property
     def far(self) -> End:
-        behind = self.kind is Middle.NAT_FAR
-        outside, public = (BEHIND_NAT, NAT_OUTSIDE) if behind else (FAR_OUTSIDE, FAR_OUTSIDE)
-        names = self.name("far"), self.name("bob")
-        return End(*names, FAR_INSIDE, FAR_NETWORK, BOB, outside, public)
+        names = self.name("far"), self.name("bob"), FAR_INSIDE, FAR_NETWORK, BOB
+        if self.kind is Middle.NAT_FAR:
+            return End(*names, BEHIND_NAT, NAT_OUTSIDE, NAT_INSIDE)
+        return End(*names, FAR_OUTSIDE, FAR_OUTSIDE, NEAR_OUTSIDE if self.bridged else NAT_OUTSIDE)
+
+    @property
+    def bridged(self) -> bool:
+        return self.kind is Middle.BRIDGE
 
     def put_up(self) -> None:
         hosts = ("alice", "near", "middle", "far", "bob")
@@ -99,38 +107,31 @@ class Site:
     def _wire(self, end: End, side: str) -> None:
         """Both links of one gateway: to its host and to the middle; a host has a default route.
 
-        The gateway on our side has one too, so that a packet that our gateway let slip would
-        be on the middle link, where the capture is.  strongSwan's has none to the other inside
-        network: its packets go where the routes of its tunnels lead, or nowhere.
+        The gateways have one too, so that a packet that ours let slip would be on the middle link,
+        where the capture is.
         """
         _ip(
             f"link add eth0 netns {end.host} type veth peer name inside netns {end.gateway}\n"
-            f"link add outside netns {end.gateway} type veth peer name {side}0 netns {self.middle}\n"
+            f"link add outside netns {end.gateway} type veth "
+            f"peer name {side}0 netns {self.middle}\n"
         )
         _ip(
             f"addr add {end.host_address}/24 dev eth0\nlink set eth0 up\n"
             f"route add default via {end.inside}\n",
             end.host,
         )
-        behind_nat = end.outside == BEHIND_NAT
-        router = {"near": FAR_OUTSIDE, "far": NEAR_OUTSIDE}[side]
-        if behind_nat:
-            router = NAT_INSIDE
-        elif self.kind is not Middle.BRIDGE:
-            router = NAT_OUTSIDE
-        routes = f"route add default via {router}\n" if side == "near" or behind_nat else ""
-        if side == "far":
-            routes += f"route add unreachable {NEAR_NETWORK} metric 9999\n"
         _ip(
             f"addr add {end.inside}/24 dev inside\naddr add {end.outside}/24 dev outside\n"
-            f"link set inside up\nlink set outside up\n{routes}",
+            f"link set inside up\nlink set outside up\n"
+            f"route add default via {end.router}\n",
             end.gateway,
         )
 
     def _bridge(self) -> None:
         _ip(
             "link add br0 type bridge\nlink set near0 master br0\nlink set far0 master br0\n"
-            f"addr add {ATTACKER}/24 dev br0\nlink set br0 up\nlink set near0 up\nlink set far0 up\n",
+            f"addr add {ATTACKER}/24 dev br0\nlink set br0 up\n"
+            "link set near0 up\nlink set far0 up\n",
             self.middle,
         )
 

@@ -16,6 +16,8 @@ from tests.interop.terms import Agreed, Terms
 
 CHARON = "/usr/lib/ipsec/charon"
 INITIATE_SECONDS = 15
+TUN = "ipsec0"  # what kernel-libipsec calls its device
+LAST = str(2**32 - 1)
 FRAGMENT_SIZE = 300  # octets of an IP packet; messages 1 and 2 are smaller, 3 to 6 are larger
 
 _CRYPTOGRAPHY = "random nonce openssl aes sha1 sha2 md5 hmac gmp gcm kdf pem pkcs1 pkcs8 pubkey"
@@ -25,6 +27,7 @@ _SETTINGS = """
 charon {{
     load = {plugins}
     install_virtual_ip = no
+    install_routes = no
     port = 500
     port_nat_t = 4500
     retransmit_timeout = 1.0
@@ -43,7 +46,6 @@ charon {{
             time_format = %H:%M:%S
             default = 1
             ike = 2
-            cfg = 2
         }}
     }}
 }}
@@ -107,6 +109,9 @@ class StrongSwan:
     namespace: str
     directory: Path
     plugin: str
+    remote_network: str
+    inside: str  # its own address there where its network is
+    router: str  # towards the peer
     process: Process | None = None
     terms: Terms | None = None
 
@@ -150,8 +155,23 @@ class StrongSwan:
             ).returncode
 
         wait_until("charon answering", answers)
+        self._lead_into_tunnels()
         if self.terms is not None:
             self._load()
+
+    def _lead_into_tunnels(self) -> None:
+        """Routes of our own, so that they are there before the first packet of a tunnel.
+
+        Without a tunnel nothing passes: user-space
+        ESP has no other way out, and in the kernel a policy below all of charon's blocks.
+        """
+        route = ["ip", "route", "replace", self.remote_network, "src", self.inside]
+        if self.plugin == "kernel-libipsec":
+            call(self.namespace, *route, "dev", TUN)
+            return
+        call(self.namespace, *route, "via", self.router)
+        block = ["dir", "out", "dst", self.remote_network, "action", "block"]
+        call(self.namespace, "ip", "xfrm", "policy", "update", *block, "priority", LAST)
 
     def configure(self, terms: Terms) -> None:
         """Write the configuration; a charon that runs takes it in place of the one before."""

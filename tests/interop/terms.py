@@ -1,8 +1,8 @@
 """What the two gateways of a cell are told, and what they say came of it, in common words.
 
-Proposals are in the words that strongSwan's configuration and ours share: ``aes128-sha256-modp2048``
-for phase 1, ``aes128gcm16`` or ``3des-md5`` for phase 2, ``modp2048`` for the group of perfect
-forward secrecy.
+Proposals are in the words that strongSwan's configuration and ours share:
+``aes128-sha256-modp2048`` for phase 1, ``aes128gcm16`` or ``3des-md5`` for phase 2, ``modp2048``
+for the group of perfect forward secrecy.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Party:
     public: str  # where it is, to the other
     identity: str  # an address, or @ and a domain name
     network: str  # what is behind it
-    host_address: str
     key: KeyPair
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.interop.bed import Bed
 from tests.interop.cells import Cell, Role, parameters
 from tests.interop.processes import wait_until
+from tests.interop.terms import Agreed
 
 pytestmark = [pytest.mark.interop, pytest.mark.netns]
 
 LIFETIME = 10  # seconds, the shortest that a gateway accepts
 PATIENCE = 30.0
+
+
+def succeeded(bed: Bed, cell: Cell, before: Agreed) -> bool:
+    """Whether there is one tunnel, and it or its channel is another than before."""
+    after = bed.far.agreed()
+    if len(after) != 1:
+        return False  # both the old and the new one
+    if cell.what == "tunnel":
+        return after[0].spis != before.spis
+    return after[0].channel != before.channel
 
 
 @pytest.mark.parametrize(("cell", "role"), parameters("rekey"))
@@ -34,15 +47,11 @@ def test_rekey(bed: Bed, cell: Cell, role: Role) -> None:
             if cell.by == "strongswan":
                 bed.far.rekey("child" if cell.what == "tunnel" else "ike")
 
-            def succeeded() -> bool:
-                after = bed.far.agreed()
-                if len(after) != 1:
-                    return False  # both the old and the new one, or none for a moment
-                if cell.what == "tunnel":
-                    return after[0].spis != before.spis
-                return after[0].channel != before.channel
-
-            wait_until("a successor alone on strongSwan's side", succeeded, PATIENCE)
+            wait_until(
+                "a successor alone on strongSwan's side",
+                partial(succeeded, bed, cell, before),
+                PATIENCE,
+            )
             for stream in streams:
                 stream.await_more(10)
     finally:

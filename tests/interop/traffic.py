@@ -28,6 +28,19 @@ def ping(namespace: str, destination: str, count: int = 3, within: int = 10) -> 
         )
 
 
+def first_packets(namespace: str, destination: str, seconds: float = 15.0) -> None:
+    """Send one packet after the other until one is answered."""
+
+    def answered() -> bool:
+        return not call(
+            namespace,
+            *("ping", "-n", "-c", "1", "-W", "3", "-p", MARK.hex(), destination),
+            check=False,
+        ).returncode
+
+    wait_until(f"a first answer of {destination}", answered, seconds)
+
+
 class Stream:
     """A ping without end, 10 packets each second."""
 
