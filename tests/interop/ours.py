@@ -25,6 +25,7 @@ identity = "{local.identity}"
 private_key = "{directory}/local.pem"
 control_socket = "{directory}/control"
 trace = "{directory}/trace.jsonl"
+state = "{directory}/state.db"
 
 [interfaces]
 outside = ["outside"]
@@ -99,7 +100,9 @@ class Oegw:
         (self.directory / "oegw.toml").write_text(text)
 
     def start(self) -> None:
-        """Start the daemon, and wait until it intercepts packets and answers."""
+        """Start the daemon, unless it runs, and wait until it intercepts packets and answers."""
+        if self.process is not None:
+            return
         begun = self.position()
         self.process = Process.start(
             "oegw",
@@ -126,6 +129,14 @@ class Oegw:
     def initiate(self) -> None:
         """Nothing to do: the first packet of its host begins the tunnel, and waits for it."""
 
+    def terminate(self, what: str) -> None:
+        """Close the tunnels with the peer: ``oegw close``, which says so to the peer."""
+        assert what == "tunnel", "the operator closes tunnels; keying channels end with the daemon"
+        assert self.terms is not None
+        closed = self._ask(command="close", destination=self.terms.remote.network)["closed"]
+        if closed != 1:
+            raise InteropError(f"oegw close: {closed} tunnels closed")
+
     def forget(self) -> None:
         """Nothing to do: what it knows ends with its process."""
 
@@ -143,10 +154,13 @@ class Oegw:
 
     def status(self) -> dict[str, Any]:
         """What ``oegw status --json`` prints."""
+        return self._ask(command="status")
+
+    def _ask(self, **request: str) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(self.directory / "control"))
-            connection.sendall(b'{"command": "status"}\n')
+            connection.sendall(json.dumps(request).encode() + b"\n")
             answer: dict[str, Any] = {}
             with connection.makefile("rb") as lines:
                 for line in lines:
@@ -154,7 +168,7 @@ class Oegw:
                     if answer.get("done"):
                         break
         if "error" in answer:
-            raise InteropError(f"oegw status: {answer['error']}")
+            raise InteropError(f"oegw {request['command']}: {answer['error']}")
         return answer
 
     def channels(self) -> list[str]:
@@ -224,4 +238,5 @@ def _agreed(channel: dict[str, Any], row: dict[str, Any]) -> Agreed:
         remote_identity=channel["identity"],
         spis=(row["spi_in"], row["spi_out"]),
         channel=_channel_name(channel),
+        encapsulation=row["encapsulation"],
     )

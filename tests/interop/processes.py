@@ -113,6 +113,10 @@ class Process:
         if not self.running:
             raise InteropError(f"{self.name} ended too early; it said:\n{self.text()[-4000:]}")
 
+    def require_success(self) -> None:
+        if self.popen.wait(COMMAND_SECONDS):
+            raise InteropError(f"{self.name} failed; it said:\n{self.text()[-4000:]}")
+
     def send(self, number: signal.Signals) -> None:
         if self.running:
             self.popen.send_signal(number)

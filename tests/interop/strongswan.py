@@ -17,6 +17,7 @@ from tests.interop.terms import Agreed, Terms
 CHARON = "/usr/lib/ipsec/charon"
 INITIATE_SECONDS = 15
 TUN = "ipsec0"  # what kernel-libipsec calls its device
+_NAMES = {"tunnel": ("--child", "net"), "channel": ("--ike", "peer")}
 LAST = str(2**32 - 1)
 FRAGMENT_SIZE = 300  # octets of an IP packet; messages 1 and 2 are smaller, 3 to 6 are larger
 
@@ -210,14 +211,12 @@ class StrongSwan:
         self._swanctl("--initiate", "--child", "net", "--timeout", str(INITIATE_SECONDS))
 
     def terminate(self, what: str) -> None:
-        """Close the ``child`` (the tunnel) or the ``ike`` SA (the keying channel and all in it)."""
-        name = {"child": "net", "ike": "peer"}[what]
-        self._swanctl("--terminate", f"--{what}", name, "--timeout", "10")
+        """Close the ``tunnel`` (its CHILD_SA), or the ``channel`` (its IKE_SA) and all in it."""
+        self._swanctl("--terminate", *_NAMES[what], "--timeout", "10")
 
     def rekey(self, what: str) -> None:
-        """Begin a successor of the ``child`` or ``ike`` SA."""
-        name = {"child": "net", "ike": "peer"}[what]
-        self._swanctl("--rekey", f"--{what}", name)
+        """Begin a successor of the ``tunnel`` or of the ``channel``."""
+        self._swanctl("--rekey", *_NAMES[what])
 
     def forget(self) -> None:
         """Drop all that is left of a cell, without a word to the peer if it does not answer."""
@@ -335,5 +334,6 @@ def _agreed(sa: dict[str, Any], child: dict[str, Any]) -> Agreed:
         remote_network=",".join(child["remote-ts"]),
         remote_identity=sa["remote-id"],
         spis=(child["spi-in"], child["spi-out"]),
+        encapsulation="udp" if child.get("encap") == "yes" else "esp",
         channel=sa["uniqueid"],
     )

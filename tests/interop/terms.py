@@ -96,4 +96,5 @@ class Agreed:
     remote_network: str
     remote_identity: str
     spis: tuple[str, str]  # inbound, outbound
+    encapsulation: str  # esp or udp
     channel: str  # what names the keying channel under this gateway; a new one has another

@@ -45,7 +45,7 @@ def test_rekey(bed: Bed, cell: Cell, role: Role) -> None:
         for _ in range(2):
             _, before = bed.agreed()
             if cell.by == "strongswan":
-                bed.far.rekey("child" if cell.what == "tunnel" else "ike")
+                bed.far.rekey(cell.what)
 
             wait_until(
                 "a successor alone on strongSwan's side",
