@@ -34,7 +34,7 @@ def first_packets(namespace: str, destination: str, seconds: float = 15.0) -> No
     def answered() -> bool:
         return not call(
             namespace,
-            *("ping", "-n", "-c", "1", "-W", "3", "-p", MARK.hex(), destination),
+            *("ping", "-n", "-c", "1", "-W", "1", "-p", MARK.hex(), destination),
             check=False,
         ).returncode
 
