@@ -83,7 +83,7 @@ class GatewayLookup:
 
     def receive_answer(self, answer: Answer) -> None:
         """Take the answer to the question under way; another's raises RuntimeError."""
-        _check_expected(answer, self._asked)
+        check_expected(answer, self._asked)
         self._asked = None
         if answer.question.rdtype == "TXT":
             self._receive_delegations(answer)
@@ -91,7 +91,7 @@ class GatewayLookup:
             self._receive_keys(answer)
 
     def _receive_delegations(self, answer: Answer) -> None:
-        if (failure := _failure(answer)) is not None:
+        if (failure := answer_failure(answer)) is not None:
             self.result = failure
             return
         delegations: list[tuple[Delegation, bytes]] = []
@@ -135,7 +135,7 @@ class GatewayLookup:
         if isinstance(outcome, KeysFound):
             candidate.add(outcome.keys)
             self._ttl = min(self._ttl, outcome.ttl)
-            self._trust = _weaker(self._trust, outcome.trust)
+            self._trust = weaker(self._trust, outcome.trust)
         elif answer.trust is Trust.BOGUS:
             self.result = outcome  # somebody tampers with the DNS: nothing here is believed
             return
@@ -200,7 +200,7 @@ class KeyLookup:
 
     def receive_answer(self, answer: Answer) -> None:
         """Take the answer to the question under way; another's raises RuntimeError."""
-        _check_expected(answer, self._asked)
+        check_expected(answer, self._asked)
         self._asked = None
         self.result = _read_keys(answer, self.notes)
 
@@ -250,12 +250,12 @@ def _owner(identity: IPAddress | str) -> str:
     return normal_fqdn(identity) + "." if isinstance(identity, str) else reverse_name(identity)
 
 
-def _check_expected(answer: Answer, asked: Question | None) -> None:
+def check_expected(answer: Answer, asked: Question | None) -> None:
     if asked is None or answer.question != asked:
         raise RuntimeError(f"answer to {answer.question}, but {asked} is under way")
 
 
-def _failure(answer: Answer) -> Malformed | Unanswered | NothingFound | None:
+def answer_failure(answer: Answer) -> Malformed | Unanswered | NothingFound | None:
     """What an answer without usable records comes to; None if it has records."""
     what = f"{answer.question.name} {answer.question.rdtype}"
     detail = f"{what}: {answer.detail or answer.status.value}"
@@ -281,7 +281,7 @@ def _read_keys(
     record may verify a signature (RFC 4322 section 5.1), and an old key, too
     small by now, may well be left beside its successor.
     """
-    if (failure := _failure(answer)) is not None:
+    if (failure := answer_failure(answer)) is not None:
         return failure
     keys: list[rsa.RSAPublicKey] = []
     broken: RecordError | None = None
@@ -306,7 +306,7 @@ def _read_keys(
     return NothingFound(answer.ttl, f"{answer.question.name} KEY: no record is for IPsec")
 
 
-def _weaker(first: Trust, second: Trust) -> Trust:
+def weaker(first: Trust, second: Trust) -> Trust:
     return first if first is not Trust.SECURE else second
 
 

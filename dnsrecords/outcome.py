@@ -47,6 +47,16 @@ class KeysFound:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFound:
+    """Where a peer known by name is, and its keys; empty is what was not asked for."""
+
+    addresses: tuple[IPAddress, ...]
+    keys: tuple[rsa.RSAPublicKey, ...]
+    ttl: float
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
 class NothingFound:
     """The DNS says there is no record; hold this for ``ttl`` seconds (SOA MINIMUM)."""
 
@@ -71,3 +81,4 @@ class Malformed:
 
 GatewayOutcome = GatewaysFound | NothingFound | Unanswered | Malformed
 KeyOutcome = KeysFound | NothingFound | Unanswered | Malformed
+PeerOutcome = PeerFound | NothingFound | Unanswered | Malformed

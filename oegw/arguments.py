@@ -153,6 +153,17 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_config(forget)
     _add_socket(forget)
 
+    close = add(
+        "close",
+        "Close the tunnels to a destination, or through a gateway, with Deletes to the peer. "
+        "The next packet makes new ones.",
+        "oegw close 192.2.0.66",
+        "oegw close 0.0.0.0/0",
+    )
+    close.add_argument("destination", metavar="DST", type=_network, help="address or prefix")
+    _add_config(close)
+    _add_socket(close)
+
     reload = add(
         "reload",
         "Make the running gateway read its configuration again; tunnels that it wants stay.",

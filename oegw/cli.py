@@ -314,6 +314,12 @@ def _forget(arguments: argparse.Namespace) -> int:
     return FINE
 
 
+def _close(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, command="close", destination=str(arguments.destination))
+    print(f"closed: {answer.get('closed', 0)}")
+    return FINE
+
+
 def _reload(arguments: argparse.Namespace) -> int:
     for note in _ask(arguments, command="reload").get("notes") or ():
         print(plain(note))
@@ -329,5 +335,6 @@ _COMMANDS: dict[str, Command] = {
     "explain": _explain,
     "probe": _probe,
     "forget": _forget,
+    "close": _close,
     "reload": _reload,
 }

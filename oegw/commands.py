@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ike.events import Identity, TunnelRequest
-from oegw.datapath.interface import SaKey, SecurityAssociation
+from ike.events import Identity, TransportAddress, TunnelRequest
+from oegw.datapath.interface import SaKey, SecurityAssociation, UdpEncapsulation
 from policy.rule import Scope
 
 IPAddress = IPv4Address | IPv6Address
@@ -48,6 +48,18 @@ class StartKeyLookup(Command):
 
     lookup: int
     identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class StartPeerLookup(Command):
+    """Find the addresses of a configured peer by ``name``, and the KEY records of ``identity``.
+
+    Either may be None: then it is known already.  Answered by ``PeerLookupEnded``.
+    """
+
+    lookup: int
+    name: str | None
+    identity: Identity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +111,51 @@ class CloseTunnel(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class CloseChannels(Command):
+    """Close the keying channels with a gateway that have no tunnels any more."""
+
+    remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ReportExpiring(Command):
+    """Tell the keying core that a soft limit of the tunnel was reached."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTraffic(Command):
+    """Tell the keying core when the tunnel was last used, in monotonic seconds."""
+
+    tunnel: int
+    received: float | None
+    sent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPeerMoved(Command):
+    """Tell the keying core that an authenticated ESP packet came from elsewhere."""
+
+    tunnel: int
+    remote: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
 class InstallSa(Command):
     tunnel: int
     sa: SecurityAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSa(Command):
+    """Give an SA other outer addresses and ports; ``key`` is its name before."""
+
+    tunnel: int
+    key: SaKey
+    source: IPAddress
+    destination: IPAddress
+    encapsulation: UdpEncapsulation
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from oegw.configfile import ConfigError, Problems, Section, kind_of, shown
-from oegw.configrules import RuleReader, read_identity, unusable_gateway
-from oegw.gateway import Lifespans
+from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.ledger import Lifespans
 from oegw.settings import (
     DEFAULT_CONFIG,
     DatapathSettings,
@@ -48,7 +50,10 @@ VERSION = 1
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
 MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 WEEK = 7 * 86400
+SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
+PFS = {word: word for word in ("required", "optional", "off")}
+DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 _SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
@@ -180,7 +185,8 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     key = section.path_relative_to(directory, "private_key", default.private_key)
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
-    return GatewaySettings(addresses, identity, key or default.private_key, control, trace)
+    state = section.path_relative_to(directory, "state", default.state) or default.state
+    return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
@@ -233,10 +239,31 @@ def _ike(section: Section) -> IkeSettings:
         section.integer("retransmit_tries", default.retransmit_tries, 1, 20),
         section.integer("half_open_limit", default.half_open_limit, 1, 1_000_000),
         section.integer("half_open_per_source", default.half_open_per_source, 1, 1_000_000),
+        _proposals(section, "channel_proposals", NAMED_CHANNEL_SUITES),
+        _proposals(section, "tunnel_proposals", NAMED_TUNNEL_SUITES),
+        section.choice("pfs", default.pfs, PFS),
+        section.integer("channel_bytes", 0, 0, 1 << 50) or None,
+        section.integer("tunnel_bytes", 0, 0, 1 << 50) or None,
+        section.seconds("keepalive_interval", default.keepalive_interval, 1, 3600),
+        section.seconds("dpd_interval", default.dpd_interval, 0, 3600),
+        section.integer("dpd_tries", default.dpd_tries, 1, 100),
     )
+    for key in ("channel_bytes", "tunnel_bytes"):
+        if 0 < (getattr(settings, key) or 0) < SMALLEST_BYTES:
+            section.wrong(key, f"is less than {SMALLEST_BYTES}: the tunnel would do nothing else")
     if settings.half_open_per_source > settings.half_open_limit:
         section.wrong("half_open_per_source", "is larger than half_open_limit")
     return settings
+
+
+def _proposals(section: Section, key: str, known: Collection[str]) -> tuple[str, ...]:
+    names = section.texts(key) or []
+    for place, name in names:
+        if name not in known:
+            example = next(iter(known))
+            reason = f"{shown(name)} is no proposal, such as {shown(example)}"
+            section.wrong_place(place, reason + suggestion(name, known))
+    return tuple(name for _, name in names)
 
 
 def _datapath(section: Section) -> DatapathSettings:
@@ -245,9 +272,11 @@ def _datapath(section: Section) -> DatapathSettings:
     if not _is_interface(name):
         section.wrong("tunnel_interface", f"{shown(name)} is not the name of an interface")
     return DatapathSettings(
-        section.choice("encapsulation", default.encapsulation, {"esp": "esp", "udp": "udp"}),
+        section.choice("datapath", default.datapath, DATAPATHS),
+        section.choice("encapsulation", default.encapsulation, ENCAPSULATIONS),
         name,
         section.integer("replay_window", default.replay_window, 32, 65536),
+        section.integer("interface_id", default.interface_id, 1, 0xFFFFFFFF),
     )
 
 

@@ -80,6 +80,10 @@ class Section:
     def __len__(self) -> int:
         return len(self._values)
 
+    def keys(self) -> set[str]:
+        """The keys that the table has."""
+        return set(self._values)
+
     def raw(self, key: str, default: Any = None) -> Any:
         """The value as TOML has it; from now on the key is a known one."""
         self._known.append(key)

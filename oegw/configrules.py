@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from dnsrecords import rsakey
 from dnsrecords.delegation import refuse_unusable
 from dnsrecords.errors import MalformedDelegation, MalformedName, MalformedRsaKey
 from dnsrecords.name import normal_fqdn
-from ike.events import Identity
+from ike.events import Encapsulation, Identity
 from oegw.configfile import BadValue, Problems, Section, address_of, kind_of, shown
 from oegw.peer import ConfiguredPeer
 from oegw.settings import default_rule
@@ -51,7 +53,9 @@ PROTOCOLS = {
 
 MAX_NAME = 64  # characters of a rule's name: it stands in tables and in log lines
 
-_CONFIGURED_ONLY = ("peer", "peer_key", "peer_identity")
+ENCAPSULATIONS = {each.value: each for each in Encapsulation}
+
+_CONFIGURED_ONLY = ("peer", "peer_key", "peer_identity", "encapsulation")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 
@@ -201,21 +205,45 @@ class RuleReader:
         for key in ("peer", "peer_key"):
             if key not in section:
                 section.wrong(key, "is missing: a configured rule needs it")
+        faults = len(self.problems)
         address = self._peer_address(section)
-        key_text = section.text("peer_key")
+        public_key = self._peer_key(section)
         identity = read_identity(section, "peer_identity")
-        if address is None or key_text is None:
+        encapsulation = section.choice("encapsulation", None, dict[str, Any](ENCAPSULATIONS))
+        if section.raw("peer") == "any" and identity is None:
+            section.wrong("peer_identity", 'is missing: a peer "any" needs a name to be known by')
+        if len(self.problems) != faults or not {"peer", "peer_key"} <= section.keys():
             return
+        if identity is None and isinstance(address, str):
+            identity = address
+        self.peers[rule.name] = ConfiguredPeer(address, public_key, identity, encapsulation)
+
+    def _peer_key(self, section: Section) -> rsa.RSAPublicKey | None:
+        """The key; None for ``"dns"``."""
+        text = section.text("peer_key")
+        if text is None or text == "dns":
+            return None
         try:
-            public_key = rsakey.parse_text(key_text)
+            return rsakey.parse_text(text)
         except MalformedRsaKey as error:
             section.wrong("peer_key", str(error))
-            return
-        self.peers[rule.name] = ConfiguredPeer(address, public_key, identity)
+            return None
 
-    def _peer_address(self, section: Section) -> IPAddress | None:
-        address = section.address("peer")
-        if address is None:
+    def _peer_address(self, section: Section) -> IPAddress | str | None:
+        """An address or a domain name; None for ``"any"``."""
+        word = section.text("peer")
+        if word is None or word == "any":
+            return None
+        if any(c not in "0123456789.:" for c in word) and ":" not in word:
+            try:
+                return normal_fqdn(word)
+            except MalformedName as error:
+                section.wrong("peer", f"{error}; give an address, a domain name, or any")
+                return None
+        try:
+            address = address_of(word)
+        except BadValue as error:
+            section.wrong("peer", f"{error}; give an address, a domain name, or any")
             return None
         if (reason := unusable_gateway(address)) is not None:
             section.wrong("peer", reason)

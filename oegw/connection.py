@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnsrecords.outcome import Gateway
 from dnsrecords.trust import Trust
+from ike.events import TunnelRequest
 from oegw.datapath.interface import SaKey
 from policy.flow import Flow, IPNetwork
 from policy.rule import Category, Rule, Scope
@@ -146,16 +147,29 @@ def _narrowed_to(rule: Rule, local: IPNetwork, remote: IPNetwork) -> Selectors:
 
 @dataclass(slots=True)
 class Tunnel:
-    """The SAs of one quick mode, as far as they are installed."""
+    """The SAs of one quick mode, as far as they are installed.
+
+    ``request``: what a successor is ordered with.  ``udp``: our and the peer's port, if ESP is
+    in UDP.  ``traffic``: when a packet was last received, and sent, as far as was reported.
+    """
 
     number: int
     gateway: IPv4Address | IPv6Address
     initiator: bool
     inbound: SaKey | None = None
     outbound: SaKey | None = None
+    request: TunnelRequest | None = None
     cipher: str = ""
+    udp: tuple[int, int] | None = None
+    traffic: tuple[float | None, float | None] = (None, None)
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
+    receives_only: bool = False  # another one is preferred for sending; it ends soon
+
+    @property
+    def carries(self) -> bool:
+        """Whether it sends, or will."""
+        return self.agreed and not self.receives_only
 
 
 @dataclass(slots=True)
@@ -194,5 +208,5 @@ class Connection:
 
     @property
     def live_tunnel(self) -> Tunnel | None:
-        """The newest tunnel that is up."""
-        return next((t for t in reversed(self.tunnels.values()) if t.up), None)
+        """The newest tunnel that is up and sends."""
+        return next((t for t in reversed(self.tunnels.values()) if t.up and t.carries), None)

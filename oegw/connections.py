@@ -1,4 +1,4 @@
-"""The connections that exist, found by number, by tunnel and by packet."""
+"""The connections that exist, found by number, by tunnel, by SA and by packet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from oegw.connection import Connection, Selectors, State, Tunnel, host_network
+from oegw.datapath.interface import SaKey
 from policy.flow import Flow, IPAddress, IPNetwork
 from policy.rule import Category, Rule
 
@@ -19,6 +20,7 @@ class ConnectionTable:
         self._by_number: dict[int, Connection] = {}
         self._by_pair: dict[tuple[IPNetwork, IPNetwork], list[Connection]] = {}
         self._by_tunnel: dict[int, Connection] = {}
+        self._by_sa: dict[SaKey, int] = {}
         self._under_way: Counter[IPAddress] = Counter()
         self._asking: dict[int, IPAddress] = {}
 
@@ -47,8 +49,8 @@ class ConnectionTable:
         self._by_pair[pair].remove(connection)
         if not self._by_pair[pair]:
             del self._by_pair[pair]
-        for tunnel in connection.tunnels:
-            self._by_tunnel.pop(tunnel, None)
+        for tunnel in list(connection.tunnels):
+            self.remove_tunnel(connection, tunnel)
         self.no_longer_under_way(connection)
 
     def get(self, number: int) -> Connection | None:
@@ -84,10 +86,23 @@ class ConnectionTable:
 
     def remove_tunnel(self, connection: Connection, number: int) -> Tunnel | None:
         self._by_tunnel.pop(number, None)
-        return connection.tunnels.pop(number, None)
+        tunnel = connection.tunnels.pop(number, None)
+        for key in (tunnel.inbound, tunnel.outbound) if tunnel else ():
+            if key is not None:
+                self.remove_sa(key)
+        return tunnel
 
     def of_tunnel(self, number: int) -> Connection | None:
         return self._by_tunnel.get(number)
+
+    def add_sa(self, key: SaKey, tunnel: int) -> None:
+        self._by_sa[key] = tunnel
+
+    def remove_sa(self, key: SaKey) -> None:
+        self._by_sa.pop(key, None)
+
+    def tunnel_of_sa(self, key: SaKey) -> int | None:
+        return self._by_sa.get(key)
 
     def set_under_way(self, connection: Connection, source: IPAddress) -> None:
         """Count a set-up on the account of the inside host that asked for it."""

@@ -52,6 +52,8 @@ class Console:
                         yield line
                 case "forget":
                     yield {"forgotten": self._forget(request), "done": True}
+                case "close":
+                    yield {"closed": self._close(request), "done": True}
                 case "reload":
                     yield {"notes": await self._daemon.reload(), "done": True}
                 case other:
@@ -85,6 +87,7 @@ class Console:
                 {
                     "local": str(c.local.address),
                     "remote": str(c.remote.address),
+                    "port": c.remote.port,
                     "identity": str(c.identity),
                     "initiator": c.initiator,
                     "proposal": c.proposal,
@@ -145,12 +148,14 @@ class Console:
         else:
             yield {"done": True, "result": connection.state.value, "reason": connection.reason}
 
+    def _close(self, request: Answer) -> int:
+        network = _network(request)
+        number, commands = self._daemon.gateway.close(network, time.monotonic())
+        self._daemon.carry_out(commands)
+        return number
+
     def _forget(self, request: Answer) -> int:
-        text = request.get("destination")
-        try:
-            network = ip_network(str(text), strict=False)
-        except ValueError:
-            raise BadRequest(f"destination: {text!r} is neither an address nor a prefix") from None
+        network = _network(request)
         self._daemon.resolver.forget()
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
         self._daemon.carry_out(commands)
@@ -196,6 +201,14 @@ def _step(line: Mapping[str, Any], flow: Flow, started: float) -> Answer | None:
         if k not in _UNTOLD and v not in (None, "")
     )
     return {"step": name, "seconds": round(line["time"] - started, 6), "detail": detail}
+
+
+def _network(request: Answer) -> IPv4Network | IPv6Network:
+    text = request.get("destination")
+    try:
+        return ip_network(str(text), strict=False)
+    except ValueError:
+        raise BadRequest(f"destination: {text!r} is neither an address nor a prefix") from None
 
 
 def _flow(request: Answer) -> Flow:
@@ -251,5 +264,7 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "spi_in": f"{tunnel.inbound.spi:08x}" if tunnel and tunnel.inbound else None,
         "spi_out": f"{tunnel.outbound.spi:08x}" if tunnel and tunnel.outbound else None,
         "cipher": tunnel.cipher if tunnel else None,
+        "encapsulation": ("udp" if tunnel.udp else "esp") if tunnel else None,
+        "tunnels": sum(t.up for t in connection.tunnels.values()),
         "reason": connection.reason,
     }

@@ -14,15 +14,18 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 import ike.events as keying
 from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import GatewayOutcome, KeyOutcome
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from dnsrecords.peer import PeerLookup
 from dnsrecords.resolver import Resolver, system_resolvers
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
@@ -30,17 +33,25 @@ from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.console import Console
+from oegw.contacts import Contacts, StateError
 from oegw.control import ControlError, ControlServer
-from oegw.datapath.interface import Capability, DatapathError, DatapathEvent, DatapathFailed
-from oegw.datapath.userspace.datapath import UserspaceDatapath
-from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.choice import DatapathChoice
+from oegw.datapath.interface import (
+    Capability,
+    Datapath,
+    DatapathError,
+    DatapathEvent,
+    DatapathFailed,
+    KeyingDatagram,
+)
 from oegw.environment import Environment, UnsuitableBox, survey
-from oegw.gateway import CoordinatorSettings, Gateway
+from oegw.gateway import Gateway
 from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
-from oegw.keyingport import KeyingPort
+from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keys import KeyFileError, read_private
+from oegw.ledger import CoordinatorSettings
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -49,6 +60,8 @@ from policy.table import PolicyTable
 
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
+USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
+NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
 
@@ -65,10 +78,10 @@ def check_peers(settings: config.Settings, environment: Environment) -> None:
     """Raises UnsuitableBox if a configured peer can't be reached from any of our addresses."""
     families = {address.version for address in environment.addresses}
     for name, peer in settings.peers.items():
-        if peer.address.version not in families:
+        address = peer.address
+        if isinstance(address, IPv4Address | IPv6Address) and address.version not in families:
             raise UnsuitableBox(
-                f"rule {name!r}: peer {peer.address}: this box has no outer IPv"
-                f"{peer.address.version} address"
+                f"rule {name!r}: peer {address}: this box has no outer IPv{address.version} address"
             )
 
 
@@ -93,10 +106,15 @@ class Daemon:
         self._at_start = settings
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._usage: asyncio.TimerHandle | None = None
 
         stream = None
         if settings.gateway.trace is not None:
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
+            try:
+                stream = settings.gateway.trace.open("a", encoding="utf-8")
+            except OSError as error:
+                reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
+                raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
         resolvers = settings.dns.resolvers or tuple(system_resolvers())
@@ -107,6 +125,8 @@ class Daemon:
             mark=marks.own,
             listener=self._dns_event,
         )
+        self._contacts = Contacts(settings.gateway.state)
+        self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
                 private_key=read_private(settings.gateway.private_key),
@@ -118,9 +138,20 @@ class Daemon:
                 tunnel_lifetime=settings.ike.tunnel_lifetime,
                 half_open_limit=settings.ike.half_open_limit,
                 half_open_per_source=settings.ike.half_open_per_source,
+                channel_proposals=settings.ike.channel_proposals,
+                tunnel_proposals=settings.ike.tunnel_proposals,
+                pfs=settings.ike.pfs,
+                channel_bytes=settings.ike.channel_bytes,
+                tunnel_bytes=settings.ike.tunnel_bytes,
+                encapsulation=settings.datapath.encapsulation,
+                keepalive_interval=settings.ike.keepalive_interval,
+                dpd_interval=settings.ike.dpd_interval,
+                dpd_tries=settings.ike.dpd_tries,
+                lost_contacts=self._contacts.all(),
             ),
             os.urandom,
         )
+        self._prefer_encapsulations(settings)
         hold = settings.intercept
         self.gateway = Gateway(
             policy_table(settings, environment),
@@ -131,7 +162,6 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
-                udp_encapsulation=settings.datapath.encapsulation == "udp",
                 replay_window=settings.datapath.replay_window,
             ),
             self.trace,
@@ -147,12 +177,8 @@ class Daemon:
             ),
             self.trace,
         )
-        self.datapath = UserspaceDatapath(
-            UserspaceSettings(
-                tunnel_interface=settings.datapath.tunnel_interface,
-                mark_mask=hold.mark_mask,
-            )
-        )
+        self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
+        self.datapath: Datapath
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
         self._control = ControlServer(settings.gateway.control_socket, Console(self).answer)
 
@@ -172,10 +198,12 @@ class Daemon:
         async with AsyncExitStack() as undo:
             try:
                 await self._start(undo)
-            except (ControlError, OSError, DatapathError, InterceptError) as error:
+            except (ControlError, OSError, DatapathError, InterceptError, StateError) as error:
                 print(f"oegw: cannot start: {error}", file=sys.stderr)
                 return 1
             self.ready = True
+            if self._contacts.note:
+                self._say("state", self._contacts.note)
             self._pump()
             self._prepare()
             await self._stopping.wait()
@@ -189,6 +217,9 @@ class Daemon:
     async def _start(self, undo: AsyncExitStack) -> None:
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
+        undo.callback(self._contacts.close)
+        undo.callback(self._disk.shutdown)
+        self.datapath = await self._choice.make()
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
@@ -199,18 +230,20 @@ class Daemon:
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
+            reason=self.capability.reason,
         )  # fmt: skip
+        self._look_at_usage()
 
     async def _say_goodbye(self) -> None:
         now = time.monotonic()
         self._execute(self.gateway.release_all_held())
         self.endpoint.close(now)
-        while self.endpoint.next_event() is not None:
-            pass  # our own doing: the datapath goes as a whole
+        while (event := self.endpoint.next_event()) is not None:
+            self._keep_contacts(event)  # the rest is our own doing: the datapath goes as a whole
         self._send()
 
     def _end_tasks(self) -> None:
-        for timer in (self._timer, self._idle):
+        for timer in (self._timer, self._idle, self._usage):
             if timer is not None:
                 timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
@@ -255,10 +288,15 @@ class Daemon:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
 
     def _datapath_event(self, event: DatapathEvent) -> None:
-        if isinstance(event, DatapathFailed):
-            self._fail(f"the datapath failed: {event.reason}")
-        else:
-            self.feed(event)
+        match event:
+            case DatapathFailed(reason=reason):
+                self._fail(f"the datapath failed: {reason}")
+            case KeyingDatagram(data=data, local=local, remote=remote, remote_port=port):
+                if self.ready and local in self.environment.addresses:
+                    here = keying.TransportAddress(local, NAT_PORT)
+                    self._datagram_received(data, here, keying.TransportAddress(remote, port))
+            case _:
+                self.feed(event)
 
     def feed(self, event: happened.Event | DatapathEvent) -> None:
         """Give the gateway one event and do what follows."""
@@ -280,6 +318,7 @@ class Daemon:
     def _pump(self) -> None:
         while (event := self.endpoint.next_event()) is not None:
             self._trace_keying(event)
+            self._keep_contacts(event)
             self._execute(self.gateway.receive(event, time.monotonic()))
         self._send()
         if self._timer is not None:
@@ -297,6 +336,10 @@ class Daemon:
 
     def _send(self) -> None:
         for datagram in self.endpoint.datagrams_to_send():
+            local, remote = datagram.local, datagram.remote
+            if local.port != IKE_PORT:  # the port of ESP in UDP, which the datapath owns
+                self.datapath.send_keying(datagram.data, local.address, remote.address, remote.port)
+                continue
             problem = self._port.send(datagram)
             if problem is not None:
                 self.trace.drop("ike", "not_sent", remote=datagram.remote.address, detail=problem)
@@ -309,6 +352,8 @@ class Daemon:
                     self._lookups[number] = self._spawn(self._look_up(command))
                 case do.StartKeyLookup(lookup=number):
                     self._lookups[number] = self._spawn(self._look_up_keys(command))
+                case do.StartPeerLookup(lookup=number):
+                    self._lookups[number] = self._spawn(self._look_up_peer(command))
                 case do.CancelLookup(lookup=number):
                     if number in self._lookups:
                         self._lookups.pop(number).cancel()
@@ -326,8 +371,18 @@ class Daemon:
                     self.endpoint.confirm_inbound(now, number)
                 case do.CloseTunnel(tunnel=number):
                     self.endpoint.close_tunnel(now, number)
+                case do.CloseChannels(remote=gateway):
+                    self.endpoint.close_channels(now, gateway)
+                case do.ReportExpiring(tunnel=number):
+                    self.endpoint.tunnel_expiring(now, number)
+                case do.ReportTraffic(tunnel=number, received=received, sent=sent):
+                    self.endpoint.traffic_seen(now, number, received, sent)
+                case do.ReportPeerMoved(tunnel=number, remote=remote):
+                    self.endpoint.peer_moved(now, number, remote)
                 case do.InstallSa():
                     self._spawn(self._install_sa(command))
+                case do.MoveSa():
+                    self._spawn(self._move_sa(command))
                 case do.RemoveSa():
                     self._spawn(self._remove_sa(command))
                 case do.InstallPolicy():
@@ -372,6 +427,13 @@ class Daemon:
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
+    async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
+        _PURPOSE.set("peer")
+        lookup = PeerLookup(command.name, command.identity)
+        outcome: PeerOutcome = await self.resolver.run(lookup)
+        self._lookups.pop(command.lookup, None)
+        self.feed(happened.PeerLookupEnded(command.lookup, outcome))
+
     async def _install_sa(self, command: do.InstallSa) -> None:
         sa = command.sa
         try:
@@ -384,6 +446,19 @@ class Daemon:
             source=sa.source, destination=sa.destination, tunnel=command.tunnel,
         )  # fmt: skip
         self.feed(happened.SaInstalled(command.tunnel, sa.key))
+
+    async def _move_sa(self, command: do.MoveSa) -> None:
+        try:
+            key = await self.datapath.move(
+                command.key, command.source, command.destination, command.encapsulation
+            )
+        except DatapathError as error:
+            self.feed(happened.SaInstallFailed(command.tunnel, command.key, str(error)))
+            return
+        self.trace.event(
+            "sa", "moved", direction=key.direction.value, spi=f"{key.spi:08x}",
+            source=command.source, destination=command.destination, tunnel=command.tunnel,
+        )  # fmt: skip
 
     async def _remove_sa(self, command: do.RemoveSa) -> None:
         key = command.key
@@ -411,6 +486,53 @@ class Daemon:
             destination=command.scope.destination, verdict=command.verdict.value,
             lifespan=command.lifespan,
         )  # fmt: skip
+
+    # ------------------------------------------------------- what is done by itself
+
+    def _look_at_usage(self) -> None:
+        """Read the SAs' counters now and then: traffic is proof that the peer lives."""
+        interval = self.settings.ike.dpd_interval / 2 or USAGE_LOOK
+        loop = asyncio.get_running_loop()
+        self._usage = loop.call_later(min(interval, USAGE_LOOK), self._look_at_usage)
+        if self.ready and any(c.tunnels for c in self.gateway.connections()):
+            self._spawn(self._report_usage())
+
+    async def _report_usage(self) -> None:
+        try:
+            usage = await self.datapath.usage()
+        except DatapathError as error:
+            self.trace.drop("sa", "usage_unread", detail=str(error))
+            return
+        self.feed(happened.UsageReported(usage))
+
+    def _keep_contacts(self, event: keying.Event) -> None:
+        """Write down whom we have tunnels with, in a thread: a disk may take its time."""
+        match event:
+            case keying.ContactBegun(identity=identity):
+                self._disk.submit(self._keep, self._contacts.remember, identity)
+            case keying.ContactEnded(identity=identity):
+                self._disk.submit(self._keep, self._contacts.forget, identity)
+
+    def _keep(self, work: Callable[[keying.Identity], None], identity: keying.Identity) -> None:
+        try:
+            work(identity)
+        except StateError as error:
+            print(f"oegw: {error}", file=sys.stderr)
+
+    def _prefer_encapsulations(self, settings: config.Settings) -> None:
+        self.endpoint.prefer_encapsulation(
+            {
+                peer.address: peer.encapsulation
+                for peer in settings.peers.values()
+                if isinstance(peer.address, IPv4Address | IPv6Address)
+                and peer.encapsulation is not None
+            }
+        )
+
+    def _say(self, category: str, text: str) -> None:
+        """Tell the operator something that is no failure."""
+        self.trace.event(category, "note", detail=text)
+        print(f"oegw: {text}", file=sys.stderr)
 
     # ---------------------------------------------------------------- reload
 
@@ -446,6 +568,7 @@ class Daemon:
         ]
         await self.interception.replace_policy(table)
         self.settings = settings
+        self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
@@ -462,13 +585,15 @@ class Daemon:
             case keying.MessageSent():
                 self.trace.event(
                     "ike", "sent", message=event.name, channel=event.channel,
-                    local=event.local.address, remote=event.remote.address, size=event.size,
+                    local=event.local.address, remote=event.remote.address, port=event.remote.port,
+                    size=event.size,
                     retransmission=event.retransmission,
                 )  # fmt: skip
             case keying.MessageReceived():
                 self.trace.event(
                     "ike", "received", message=event.name, channel=event.channel,
-                    remote=event.remote.address, size=event.size, time=self._received_at,
+                    remote=event.remote.address, port=event.remote.port, size=event.size,
+                    time=self._received_at,
                 )  # fmt: skip
             case keying.MessageDropped():
                 self.trace.drop(
@@ -483,6 +608,13 @@ class Daemon:
                 )  # fmt: skip
             case keying.KeyingChannelClosed():
                 self.trace.event("ike", "closed", channel=event.channel, reason=event.reason)
+            case keying.PeerMoved():
+                self.trace.event(
+                    "ike", "peer_moved", channel=event.channel, remote=event.remote.address,
+                    port=event.remote.port,
+                )  # fmt: skip
+            case keying.TunnelExpiring():
+                self.trace.event("tunnel", "expiring", tunnel=event.tunnel)
             case keying.TunnelProposed():
                 self.trace.event(
                     "tunnel", "proposed", tunnel=event.tunnel, identity=event.identity,
@@ -502,7 +634,7 @@ def run(settings: config.Settings, config_path: Path) -> int:
         check_peers(settings, environment)
         with suppress(KeyboardInterrupt):
             return asyncio.run(serve())
-    except (UnsuitableBox, PolicyError, KeyFileError, OSError) as error:
+    except (UnsuitableBox, PolicyError, KeyFileError, StateError, OSError) as error:
         print(f"oegw: cannot start: {error}", file=sys.stderr)
         return 1
     return 0

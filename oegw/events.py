@@ -6,10 +6,11 @@ Events of the keying core (`ike.events`) and of the datapath
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dnsrecords.outcome import GatewayOutcome, KeyOutcome
-from oegw.datapath.interface import SaKey
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from oegw.datapath.interface import SaKey, Usage
 from policy.flow import Flow
 
 
@@ -44,6 +45,21 @@ class KeyLookupEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLookupEnded(Event):
+    """The answer to ``StartPeerLookup``."""
+
+    lookup: int
+    outcome: PeerOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported(Event):
+    """The counters of all SAs, read now and then."""
+
+    usage: Mapping[SaKey, Usage]
+
+
+@dataclass(frozen=True, slots=True)
 class SaInstalled(Event):
     """The answer to ``InstallSa``."""
 
@@ -53,6 +69,8 @@ class SaInstalled(Event):
 
 @dataclass(frozen=True, slots=True)
 class SaInstallFailed(Event):
+    """The other answer to ``InstallSa``; also to ``MoveSa``, which has no answer if all is well."""
+
     tunnel: int
     key: SaKey
     reason: str

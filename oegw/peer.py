@@ -11,27 +11,37 @@ from ipaddress import IPv4Address, IPv6Address
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords.outcome import Gateway
-from ike.events import Identity, TrafficSelector, TunnelProposed
+from ike.events import Encapsulation, Identity, TrafficSelector, TunnelProposed
 from oegw.connection import Selectors, configured_selectors
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule
 from policy.table import PolicyTable
 
+PublicKey = rsa.RSAPublicKey
+
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPeer:
-    """The far side of a configured rule: fixed address, its RSA key, what it calls itself.
+    """The far side of a configured rule.
 
-    ``identity`` of None means its address.
+    ``address``: an address; a domain name that is looked up for each negotiation; or None for a
+    peer whose address varies, which has to begin.  ``key``: its RSA key, or None if its KEY records
+    in the DNS say it.  ``identity``: what it calls itself; None means its address.
+    ``encapsulation`` of None means what holds for all.
     """
 
-    address: IPAddress
-    key: rsa.RSAPublicKey
+    address: IPAddress | str | None
+    key: PublicKey | None
     identity: Identity | None = None
+    encapsulation: Encapsulation | None = None
 
     @property
     def expected_identity(self) -> Identity:
-        return self.address if self.identity is None else self.identity
+        """Raises ValueError if there is neither identity nor address: no configuration has that."""
+        identity = self.address if self.identity is None else self.identity
+        if identity is None:
+            raise ValueError("a peer without address and identity")
+        return identity
 
 
 class Refusal(Exception):  # noqa: N818  (it is an answer to the peer, not an error of ours)
@@ -59,7 +69,10 @@ def configured_rule(
     table: PolicyTable,
     peers: dict[str, ConfiguredPeer],
 ) -> Rule | None:
-    """The configured rule that the proposal fits word for word, if its own peer asks."""
+    """The configured rule that the proposal fits word for word, if its own peer asks.
+
+    Where the peer's key is that of the DNS, phase 1 has found it there, under this identity.
+    """
     for rule in table.rules:
         if rule.category is not Category.CONFIGURED:
             continue
@@ -67,7 +80,7 @@ def configured_rule(
         if (
             configured_selectors(rule) == selectors
             and peer.expected_identity == event.identity
-            and same_key(peer.key, event.key)
+            and (peer.key is None or same_key(peer.key, event.key))
         ):
             return rule
     return None

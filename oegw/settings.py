@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ike.events import Identity
-from oegw.gateway import Lifespans
+from ike.events import Encapsulation, Identity
+from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule
@@ -25,7 +25,8 @@ class GatewaySettings:
 
     ``addresses``: outer addresses, at most one per family; empty means that
     the daemon finds them out.  ``identity``: a domain name, or None for the
-    address in use.  The private key is known by its path only.
+    address in use.  The private key is known by its path only.  ``state``: the
+    file of what must survive a crash.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -33,6 +34,7 @@ class GatewaySettings:
     private_key: Path = Path("/etc/oegw/gateway.pem")
     control_socket: Path = Path("/run/oegw/control.sock")
     trace: Path | None = None
+    state: Path = Path("/var/lib/oegw/state.db")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,26 @@ class IkeSettings:
     retransmit_tries: int = 5
     half_open_limit: int = 1000
     half_open_per_source: int = 8
+    channel_proposals: tuple[str, ...] = ()
+    tunnel_proposals: tuple[str, ...] = ()
+    pfs: str = "required"
+    channel_bytes: int | None = None
+    tunnel_bytes: int | None = None
+    keepalive_interval: float = 20.0
+    dpd_interval: float = 10.0
+    dpd_tries: int = 5
 
 
 @dataclass(frozen=True, slots=True)
 class DatapathSettings:
-    """ESP.  ``encapsulation`` is ``"esp"`` or ``"udp"``; ``replay_window`` is in packets."""
+    """ESP.  ``datapath`` is ``"auto"``, ``"kernel"`` or ``"userspace"``; ``replay_window`` is in
+    packets; ``interface_id`` marks what is ours in the kernel's IPsec."""
 
-    encapsulation: str = "esp"
+    datapath: str = "auto"
+    encapsulation: Encapsulation = Encapsulation.AUTO
     tunnel_interface: str = "oegw0"
     replay_window: int = 1024
+    interface_id: int = 4500
 
 
 @dataclass(frozen=True, slots=True)

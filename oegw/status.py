@@ -102,7 +102,8 @@ def _detail(row: Row) -> list[str]:
     if row.get("trust"):
         parts.append(f"DNS {plain(row['trust'])}")
     if row.get("cipher"):
-        parts.append(plain(row["cipher"]))
+        in_udp = " in UDP" if row.get("encapsulation") == "udp" else ""
+        parts.append(plain(row["cipher"]) + in_udp)
     if row.get("spi_in") or row.get("spi_out"):
         parts.append(
             f"SPI in {plain(row.get('spi_in') or '-')} out {plain(row.get('spi_out') or '-')}"
@@ -122,7 +123,7 @@ def _channels(channels: Sequence[Row]) -> list[str]:
     for channel in channels:
         rows.append(
             [
-                plain(channel.get("remote", "?")),
+                _remote(channel),
                 plain(channel.get("local", "?")),
                 plain(channel.get("identity", "?")),
                 "initiator" if channel.get("initiator") else "responder",
@@ -134,6 +135,14 @@ def _channels(channels: Sequence[Row]) -> list[str]:
     for line, channel in zip(table[1:], channels, strict=True):
         lines += [line, f"    {plain(channel.get('proposal', '?'))}"]
     return lines
+
+
+def _remote(channel: Row) -> str:
+    """The far gateway; with its port where that is not IKE's own."""
+    address, port = plain(channel.get("remote", "?")), channel.get("port")
+    if port in (None, 500):
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:

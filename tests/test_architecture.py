@@ -128,6 +128,10 @@ CORES = (
     "ike/v1/*.py",
     "dnsrecords/*.py",
     "oegw/gateway.py",
+    "oegw/initiator.py",
+    "oegw/responder.py",
+    "oegw/tunnels.py",
+    "oegw/ledger.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
@@ -137,6 +141,7 @@ CORES = (
     "oegw/trace.py",
     "oegw/packet/*.py",
     "oegw/datapath/interface.py",
+    "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
     "oegw/datapath/userspace/replay.py",
     "oegw/datapath/userspace/sad.py",
@@ -266,17 +271,20 @@ FORBIDDEN = [
         ("oegw.gateway", "oegw.connection", "oegw.peer", "oegw.daemon", "ike", "dnsrecords"),
         "Interception executes verdicts; it has no part in making them.",
     ),
-    (
-        "oegw/gateway.py",
+    *(
         (
-            "oegw.daemon",
-            "oegw.console",
-            "oegw.control",
-            "oegw.cli",
-            "oegw.config",
-            "dnsrecords.resolver",
-        ),
-        "The coordinator is told what happens; it does not know by whom.",
+            f"oegw/{part}.py",
+            (
+                "oegw.daemon",
+                "oegw.console",
+                "oegw.control",
+                "oegw.cli",
+                "oegw.config",
+                "dnsrecords.resolver",
+            ),
+            "The coordinator is told what happens; it does not know by whom.",
+        )
+        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
     ),
 ]
 

@@ -28,7 +28,8 @@ from tests.support.dns_keys import txt
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (  # in the order of the help
-    "keygen", "dns-records", "check", "run", "status", "explain", "probe", "forget", "reload",
+    "keygen", "dns-records", "check", "run", "status", "explain", "probe", "forget",
+    "close", "reload",
 )  # fmt: skip
 
 Message = dict[str, Any]
@@ -536,25 +537,29 @@ def test_forget_and_reload(
     answers["reload"] = [{"notes": ["[dns] changed: takes effect at the next restart"]}]
     assert oegw("forget", "--config", config, "192.2.0.66").out == "forgotten: 2\n"
     assert asked == [{"command": "forget", "destination": "192.2.0.66/32"}]
+    asked.clear()
+    answers["close"] = [{"closed": 1, "done": True}]
+    assert oegw("close", "--config", config, "192.2.0.0/24").out == "closed: 1\n"
+    assert asked == [{"command": "close", "destination": "192.2.0.0/24"}]
     result = oegw("reload", "--config", config)
     assert (result.code, result.out) == (0, "[dns] changed: takes effect at the next restart\n")
 
 
 @pytest.mark.usefixtures("daemon")
-@pytest.mark.parametrize("command", ["status", "reload", "probe", "forget", "explain"])
+@pytest.mark.parametrize("command", ["status", "reload", "probe", "forget", "close", "explain"])
 def test_what_the_daemon_refuses_is_1(
     oegw: Any, config: Path, answers: dict[str, list[Message]], command: str
 ) -> None:
     answers[command] = [{"error": "first line\nsecond \x1b line", "done": True}]
-    flow = {"probe": 2, "explain": 2, "forget": 1}.get(command, 0)
+    flow = {"probe": 2, "explain": 2, "forget": 1, "close": 1}.get(command, 0)
     result = oegw(command, "--config", config, *["192.2.0.66"] * flow)
     assert result.code == 1
     assert result.err == "oegw: first line\noegw: second ? line\n"
 
 
-@pytest.mark.parametrize("command", ["status", "reload", "probe", "forget"])
+@pytest.mark.parametrize("command", ["status", "reload", "probe", "forget", "close"])
 def test_no_daemon_is_4(oegw: Any, config: Path, command: str) -> None:
-    flow = {"probe": 2, "forget": 1}.get(command, 0)
+    flow = {"probe": 2, "forget": 1, "close": 1}.get(command, 0)
     result = oegw(command, "--config", config, *["192.2.0.66"] * flow)
     assert (result.code, result.out) == (4, "")
     assert "no oegw is running there" in result.err

@@ -6,6 +6,7 @@ import dataclasses
 import random
 import re
 import time
+from enum import Enum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from dnsrecords import rsakey
+from ike.events import Encapsulation
 from oegw import config, settings
 from oegw.configfile import ConfigError
-from oegw.gateway import Lifespans
+from oegw.ledger import Lifespans
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange
 from tests.support.configurations import FULL, PEER_KEY, parsed, problems
 
@@ -45,6 +47,7 @@ def test_every_key_arrives() -> None:
         Path("/etc/oegw/keys/gateway.pem"),
         Path("/run/oegw/control.sock"),
         Path("/etc/oegw/trace.jsonl"),
+        Path("/etc/oegw/state/oegw.db"),
     )
     assert read.interfaces.outside == ("eth1", "br-wan.100")
     assert read.dns == settings.DnsSettings(
@@ -53,8 +56,12 @@ def test_every_key_arrives() -> None:
         2,
         (ip_network("2001:db8::/32"), ip_network("10.0.0.0/8")),
     )
-    assert read.ike == settings.IkeSettings(("modern",), 7200, 600, 1.0, 4, 50, 3)
-    assert read.datapath == settings.DatapathSettings("udp", "oe7", 64)
+    assert read.ike == settings.IkeSettings(
+        ("modern",), 7200, 600, 1.0, 4, 50, 3,
+        ("aes256-sha256-modp2048", "3des-md5-modp1024"), ("aes128gcm16",),
+        "optional", 1_000_000, 100_000_000, 15.0, 0.0, 3,
+    )  # fmt: skip
+    assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
     assert read.intercept == settings.InterceptOptions(0xC0, 7, "first", 10, 100000, 5)
     assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5)
     assert read.default.on_failure is OnFailure.DROP
@@ -128,7 +135,22 @@ def test_every_key_arrives() -> None:
         ('version = 1\n[datapath]\ntunnel_interface = "0123456789abcdef"',
          "datapath.tunnel_interface: '0123456789abcdef' is not the name of an interface"),
         ('version = 1\n[datapath]\nencapsulation = "UDP"',
-         'datapath.encapsulation: \'UDP\' is not "esp" or "udp"; did you mean "udp"?'),
+         'datapath.encapsulation: \'UDP\' is not "auto" or "esp" or "udp"'),
+        ('version = 1\n[datapath]\ndatapath = "kernal"',
+         'datapath.datapath: \'kernal\' is not "auto" or "kernel" or "userspace"; did you mean'),
+        ('version = 1\n[ike]\nchannel_proposals = ["aes128-sha256-modp2048", "des-md5-modp768"]',
+         "ike.channel_proposals[2]: 'des-md5-modp768' "),
+        ('version = 1\n[ike]\ntunnel_proposals = "rot13"', "ike.tunnel_proposals: 'rot13' "),
+        ('version = 1\n[ike]\npfs = "maybe"',
+         'ike.pfs: \'maybe\' is not "required" or "optional" or "off"'),
+        ("version = 1\n[ike]\ntunnel_bytes = 1000",
+         "ike.tunnel_bytes: is less than 100000: the tunnel would do nothing else"),
+        (CONFIGURED.replace('"192.1.1.5"', '"any"'),
+         "rule[1].peer_identity: is missing: a peer \"any\" needs a name to be known by"),
+        (CONFIGURED.replace('"192.1.1.5"', '"sg_b..example"'),
+         "rule[1].peer: 'sg_b..example' is not a "),
+        (CONFIGURED + 'encapsulation = "tcp"',
+         'rule[1].encapsulation: \'tcp\' is not "auto" or "esp" or "udp"'),
         ('version = 1\n[ike]\nprofiles = ["modem"]',
          "ike.profiles[1]: 'modem' is not one of modern, draft"),
         ("version = 1\n[ike]\nhalf_open_limit = 4",
@@ -355,7 +377,7 @@ def test_every_key_is_in_the_reference_with_its_default(section: str, kind: Any)
     for each in dataclasses.fields(kind):
         row = re.search(rf"^\| `{each.name}` \| (.*?) \| ", text, re.M)
         assert row is not None, f"[{section}] {each.name} is not in {DOCUMENT.name}"
-        default = each.default
+        default = each.default.value if isinstance(each.default, Enum) else each.default
         if default in ((), None):
             assert "`" not in row[1], f"{each.name} has no fixed default"
             continue
@@ -469,3 +491,26 @@ def test_modern_comes_before_draft(tmp_path: Path) -> None:
     text = 'version = 1\n[ike]\nprofiles = ["draft", "modern"]\n'
     with pytest.raises(config.ConfigError, match=r"ike\.profiles: modern comes before draft"):
         config.parse(text, tmp_path / "oegw.toml")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ('peer = "SG-B.example."', ("sg-b.example", "sg-b.example", None)),
+        ('peer = "any"\npeer_identity = "@road.example"', (None, "road.example", None)),
+        (
+            'peer = "192.1.1.5"\nencapsulation = "udp"',
+            (ip_address("192.1.1.5"), ip_address("192.1.1.5"), Encapsulation.UDP),
+        ),
+    ],
+)
+def test_peers_by_address_by_name_and_without_either(lines: str, wanted: Any) -> None:
+    text = CONFIGURED.replace('peer = "192.1.1.5"', lines)
+    peer = parsed(text, Path("/etc/oegw")).peers["r"]
+    assert (peer.address, peer.expected_identity, peer.encapsulation) == wanted
+    assert peer.key is not None
+
+
+def test_a_peer_whose_key_is_in_the_dns() -> None:
+    text = CONFIGURED.replace(PEER_KEY, "dns")
+    assert parsed(text, Path("/etc/oegw")).peers["r"].key is None

@@ -25,6 +25,7 @@ from oegw import events as happened
 from oegw.commands import Verdict
 from oegw.datapath.interface import SaExpired
 from oegw.hold import HoldSettings
+from oegw.ledger import LINGER
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow
 from policy.rule import OnFailure, PortRange, Scope
@@ -468,10 +469,9 @@ class TestEnds:
         book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
         book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
         book.send(happened.SaInstalled(1, outbound_key(0x2002)))
-        assert book.send(keying.TunnelClosed(0, "replaced")) == [
-            do.RemoveSa(outbound_key(0x2001)),
-            do.RemoveSa(inbound_key(0x1001)),
-        ]
+        assert book.send(keying.TunnelClosed(0, "replaced")) == [do.RemoveSa(outbound_key(0x2001))]
+        # What the peer sent into the old tunnel before may still be under way.
+        assert book.wait(LINGER) == [do.RemoveSa(inbound_key(0x1001))]
         assert book.state() == "keyed"
 
     def test_replaced_tunnel_does_not_take_its_successor_along(self) -> None:
@@ -483,10 +483,9 @@ class TestEnds:
         book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE))))
         book.send(happened.SaInstalled(1, inbound_key(0x1002)))
         book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
-        assert book.send(keying.TunnelClosed(0, "replaced")) == [
-            do.RemoveSa(outbound_key(0x2001)),
-            do.RemoveSa(inbound_key(0x1001)),
-        ]
+        assert book.send(keying.TunnelClosed(0, "replaced")) == [do.RemoveSa(outbound_key(0x2001))]
+        # What the peer sent into the old tunnel before may still be under way.
+        assert book.wait(LINGER) == [do.RemoveSa(inbound_key(0x1001))]
         assert book.send(happened.SaInstalled(1, outbound_key(0x2002))) == [
             do.InstallPolicy(PAIR, Verdict.TUNNEL, None)
         ]
@@ -521,7 +520,7 @@ class TestEnds:
     def test_hard_expiry_holds_the_next_packet(self) -> None:
         book = Playbook()
         keyed(book)
-        assert book.send(SaExpired(outbound_key(0x2001), hard=False)) == []
+        assert book.send(SaExpired(outbound_key(0x2001), hard=False)) == [do.ReportExpiring(0)]
         commands = book.send(SaExpired(outbound_key(0x2001), hard=True))
         assert commands[0] == do.CloseTunnel(0)
         assert do.RemovePolicy(PAIR) in commands
@@ -543,6 +542,23 @@ class TestEnds:
         assert number == 1
         assert commands == [do.RemovePolicy(Scope(ip_network(ALICE), ip_network(DAVE)))]
         assert book.state() == "keyed"
+
+    @pytest.mark.parametrize("to", ["192.2.0.0/24", "192.1.1.5/32"])
+    def test_close_ends_tunnels_to_a_destination_or_through_a_gateway(self, to: str) -> None:
+        book = Playbook()
+        keyed(book)
+        assert book.gateway.close(ip_network("192.3.0.0/24"), book.now) == (0, [])
+        assert book.gateway.close(ip_network(to), book.now) == (
+            1,
+            [
+                do.RemovePolicy(PAIR),
+                do.CloseTunnel(0),
+                do.RemoveSa(outbound_key(0x2001)),
+                do.RemoveSa(inbound_key(0x1001)),
+                do.CloseChannels(SG_B),
+            ],
+        )
+        assert book.send(ping(2)) == [do.StartLookup(2, BOB)]
 
     def test_new_policy_keeps_tunnels_that_it_wants_and_ends_the_others(self) -> None:
         book = Playbook()

@@ -18,6 +18,7 @@ identity = "@SG-A.example."
 private_key = "keys/gateway.pem"
 control_socket = "/run/oegw/control.sock"
 trace = "trace.jsonl"
+state = "state/oegw.db"
 
 [interfaces]
 outside = ["eth1", "br-wan.100"]
@@ -36,11 +37,21 @@ retransmit_first = 1
 retransmit_tries = 4
 half_open_limit = 50
 half_open_per_source = 3
+channel_proposals = ["aes256-sha256-modp2048", "3des-md5-modp1024"]
+tunnel_proposals = ["aes128gcm16"]
+pfs = "optional"
+channel_bytes = 1000000
+tunnel_bytes = 100000000
+keepalive_interval = 15
+dpd_interval = 0
+dpd_tries = 3
 
 [datapath]
+datapath = "userspace"
 encapsulation = "udp"
 tunnel_interface = "oe7"
 replay_window = 64
+interface_id = 7
 
 [intercept]
 mark_mask = 0xC0

@@ -1,0 +1,35 @@
+"""Which datapath runs: the kernel's where it has all that is needed, else our own."""
+
+from __future__ import annotations
+
+from oegw.datapath.interface import Datapath, DatapathError
+from oegw.datapath.userspace.datapath import UserspaceDatapath
+from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.settings import DatapathSettings
+
+
+class DatapathChoice:
+    """``settings.datapath`` decides; ``"auto"`` asks the kernel."""
+
+    def __init__(self, settings: DatapathSettings, mark_mask: int) -> None:
+        self._settings = settings
+        self._mark_mask = mark_mask
+
+    async def make(self) -> Datapath:
+        """The datapath, not started yet.  Raises DatapathError if the one asked for can't work."""
+        wanted = self._settings.datapath
+        if wanted == "userspace":
+            return self._userspace("the configuration says so")
+        lacking = "the kernel datapath is not merged yet"
+        if wanted == "kernel":
+            raise DatapathError(f'datapath.datapath = "kernel": {lacking}')
+        return self._userspace(lacking)
+
+    def _userspace(self, reason: str) -> Datapath:
+        settings = self._settings
+        return UserspaceDatapath(
+            UserspaceSettings(
+                tunnel_interface=settings.tunnel_interface, mark_mask=self._mark_mask
+            ),
+            reason,
+        )

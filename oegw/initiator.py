@@ -1,0 +1,270 @@
+"""The initiator's desk: from a trapped packet to a negotiation (draft sections 4.1 to 4.4).
+
+The time points in brackets are those of draft section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dnsrecords.outcome import (
+    GatewayOutcome,
+    GatewaysFound,
+    Malformed,
+    NothingFound,
+    PeerFound,
+    PeerOutcome,
+    Unanswered,
+)
+from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import commands as do
+from oegw import events as happened
+from oegw import peer as peers
+from oegw.commands import Verdict
+from oegw.connection import (
+    Connection,
+    Happening,
+    Selectors,
+    State,
+    Tunnel,
+    host_network,
+    selectors_for,
+)
+from oegw.ledger import VERDICT_OF, Ledger
+from oegw.peer import ConfiguredPeer
+from policy.flow import Flow, IPAddress
+from policy.rule import Category, Rule, Scope
+
+
+class Initiator:
+    """What we do for a packet of ours."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._next_tunnel = 0
+
+    def selectors(self, flow: Flow, rule: Rule) -> Selectors:
+        """What we propose for ``flow``: never what a configured rule claims for itself."""
+        selectors = selectors_for(flow, rule)
+        if rule.category is Category.OPPORTUNISTIC and peers.configured_claim(
+            selectors, self._ledger.table
+        ):
+            return replace(
+                selectors, protocol=flow.protocol, remote_port=flow.destination_port or 0
+            )
+        return selectors
+
+    def packet_trapped(self, event: happened.PacketTrapped, now: float) -> None:  # (5)
+        ledger, flow = self._ledger, event.flow
+        decision = ledger.table.lookup(flow)
+        rule, scope = decision.rule, decision.scope
+        if rule.category in (Category.PERMIT, Category.DENY):
+            verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
+            if decision.cacheable:
+                ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
+            ledger.let_go((event.packet,), verdict, "denied")
+            return
+        selectors = self.selectors(flow, rule)
+        connection = ledger.connections.for_packet(flow, selectors, rule)
+        if connection is None:
+            if not ledger.room(now):
+                ledger.discard((event.packet,), "connections_full")
+                return
+            under_way = ledger.connections.under_way(flow.source)
+            if under_way >= ledger.settings.setups_per_source:
+                ledger.discard((event.packet,), "source_limit")
+                return
+            connection = ledger.connections.create(selectors, rule, now)
+        if connection.state is State.NONEXISTENT:  # new, or the peer's proposal is under way
+            self._begin(connection, flow, now)
+        if rule.category is Category.OPPORTUNISTIC:
+            scope = _narrowed(scope, flow)
+        self._settle(connection, event, scope, decision.cacheable, now)
+
+    def _settle(
+        self,
+        connection: Connection,
+        event: happened.PacketTrapped,
+        scope: Scope,
+        cacheable: bool,
+        now: float,
+    ) -> None:
+        """Do with a packet what its connection's state says."""
+        ledger = self._ledger
+        if connection.under_way:
+            if cacheable:
+                connection.scopes.setdefault(scope)
+            if event.packet >= 0:
+                discard = ledger.hold.keep(connection.number, event.packet, event.size)
+                if discard is not None:
+                    ledger.discard((discard.packet,), discard.trigger)
+            return
+        verdict = VERDICT_OF[connection.state]
+        if cacheable:
+            connection.scopes.setdefault(scope)
+            ledger.install(connection, scope, verdict, now)
+        ledger.let_go((event.packet,), verdict, "denied")
+
+    # Finding the far gateway.
+
+    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+        ledger, rule = self._ledger, connection.rule
+        ledger.connections.set_under_way(connection, flow.source)
+        if rule.category is Category.CONFIGURED:
+            self._begin_configured(connection, ledger.peers[rule.name], now)
+            return
+        destination = flow.destination
+        if not ledger.may_look_up(destination):
+            reason = f"{destination} is in a private or reserved range: not looked up"
+            ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
+            return
+        ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
+        connection.lookup = ledger.start_lookup(connection)
+        ledger.do(do.StartLookup(connection.lookup, destination, purpose="gateway"))  # (5B)
+
+    def _begin_configured(self, connection: Connection, peer: ConfiguredPeer, now: float) -> None:
+        ledger = self._ledger
+        if peer.address is None:
+            # Section 2.2 of the howto that RFC 4322 grew from: the variable side initiates.
+            reason = "the peer's address varies: it must begin"
+            ledger.fall_back(connection, ledger.settings.configured_retry, reason, now)
+        elif isinstance(peer.address, str) or peer.key is None:
+            what = str(peer.address)
+            ledger.move(connection, Happening.LOOKUP_STARTED, what, now)
+            connection.lookup = ledger.start_lookup(connection)
+            name = peer.address if isinstance(peer.address, str) else None
+            identity = peer.expected_identity if peer.key is None else None
+            ledger.do(do.StartPeerLookup(connection.lookup, name, identity))
+        else:
+            ledger.move(connection, Happening.GATEWAY_KNOWN, f"rule {connection.rule.name!r}", now)
+            self._negotiate(connection, peer.address, (peer.key,), peer)
+
+    def gateways_known(self, connection: Connection, outcome: GatewayOutcome, now: float) -> None:
+        """The answer about an opportunistic destination (5C)."""
+        ledger = self._ledger
+        lifespans = ledger.settings.lifespans
+        match outcome:
+            case Malformed(detail=detail):
+                ledger.trace.event(
+                    "gateway", "malformed_record", destination=connection.selectors.remote,
+                    detail=detail,
+                )  # fmt: skip
+                ledger.fall_back(connection, lifespans.malformed, detail, now, deny=True)
+            case Unanswered(detail=detail):
+                ledger.fall_back(connection, lifespans.silence, f"DNS: {detail}", now)
+            case NothingFound(ttl=ttl, detail=detail):
+                lifespan = min(max(ttl, 1.0), lifespans.no_record)
+                ledger.fall_back(connection, lifespan, detail or "no record", now)
+            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
+                connection.trust = trust
+                connection.candidates = [
+                    g
+                    for g in gateways
+                    if g.address is not None and g.keys and self._reachable(g.address)
+                ]
+                if connection.candidates:
+                    self._try_next_gateway(connection, now)
+                else:
+                    lifespan = min(max(ttl, 1.0), lifespans.no_record)
+                    ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
+        """The answer about a configured peer's address or key."""
+        ledger = self._ledger
+        if not isinstance(outcome, PeerFound):
+            ledger.fall_back(connection, 0.0, f"peer: {outcome.detail}", now)
+            return
+        connection.trust = outcome.trust
+        peer = ledger.peers[connection.rule.name]
+        addresses = outcome.addresses
+        if not isinstance(peer.address, str):
+            assert peer.address is not None
+            addresses = (peer.address,)
+        keys = outcome.keys if peer.key is None else (peer.key,)
+        usable = [address for address in addresses if self._reachable(address)]
+        if not usable:
+            ledger.fall_back(connection, 0.0, "peer: no address that we can use", now)
+            return
+        ledger.move(connection, Happening.GATEWAY_KNOWN, str(usable[0]), now)
+        self._negotiate(connection, usable[0], keys, peer)
+
+    def _reachable(self, address: IPAddress) -> bool:
+        own = self._ledger.settings.addresses
+        return address not in own and any(a.version == address.version for a in own)
+
+    # Negotiating with it.
+
+    def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
+        gateway = connection.candidates.pop(0)
+        assert gateway.address is not None
+        self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
+        self._negotiate(connection, gateway.address, gateway.keys, None)
+
+    def _negotiate(
+        self,
+        connection: Connection,
+        gateway: IPAddress,
+        keys: tuple[peers.PublicKey, ...],
+        peer: ConfiguredPeer | None,
+    ) -> None:
+        selectors = connection.selectors
+        own = self._ledger.settings.addresses
+        request = TunnelRequest(
+            next(a for a in own if a.version == gateway.version),
+            gateway,
+            TrafficSelector(selectors.local, selectors.protocol, selectors.local_port),
+            TrafficSelector(selectors.remote, selectors.protocol, selectors.remote_port),
+            keys,
+            peer.identity if peer else None,
+            peer.encapsulation if peer else None,
+        )
+        self.order(connection, request)
+
+    def order(self, connection: Connection, request: TunnelRequest) -> None:
+        """Have a tunnel of ``connection`` negotiated."""
+        number = self._next_tunnel
+        self._next_tunnel += 2  # odd numbers are the responder's
+        tunnel = Tunnel(number, request.remote, initiator=True, request=request)
+        self._ledger.connections.add_tunnel(connection, tunnel)
+        self._ledger.do(do.StartNegotiation(number, request))
+
+    def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
+        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        if connection is None:
+            ledger.proposal_over(event.tunnel)
+            return
+        ledger.trace.event(
+            "gateway", "negotiation_failed", destination=connection.selectors.remote,
+            reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
+        )  # fmt: skip
+        ledger.take_down(connection, event.tunnel)
+        if connection.state is not State.PENDING or connection.tunnels:
+            return
+        if connection.candidates:  # a failure counts only when all were tried
+            self._try_next_gateway(connection, now)
+            return
+        reason = f"{event.reason.value}: {event.detail}"
+        ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
+
+    def _lifespan_after(self, reason: Failure) -> float:
+        lifespans = self._ledger.settings.lifespans
+        match reason:
+            case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
+                return lifespans.bad_signature
+            case Failure.REFUSED | Failure.NO_PROPOSAL:
+                return lifespans.refused
+            case _:
+                return lifespans.silence
+
+
+def _narrowed(scope: Scope, flow: Flow) -> Scope:
+    """The part of a policy scope that one pair of hosts covers: what a look-up was made for."""
+    return Scope(
+        host_network(flow.source),
+        host_network(flow.destination),
+        scope.protocol,
+        scope.source_ports,
+        scope.destination_ports,
+    )

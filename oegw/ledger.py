@@ -1,0 +1,231 @@
+"""The gateway's books: connections, what is held, look-ups under way, and what is to be done.
+
+The three desks (`initiator`, `responder`, `tunnels`) and the gateway write into them;
+nothing here takes a decision about policy.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ike.events as keying
+from oegw import commands as do
+from oegw.commands import Command, Verdict
+from oegw.connection import Connection, Happening, State, Tunnel
+from oegw.connections import ConnectionTable
+from oegw.datapath.interface import SaKey
+from oegw.hold import Hold, HoldSettings
+from oegw.peer import ConfiguredPeer
+from oegw.trace import Trace
+from policy.builtin import never_public
+from policy.flow import IPAddress, IPNetwork
+from policy.rule import Category, OnFailure, Scope
+from policy.table import PolicyTable
+
+if TYPE_CHECKING:
+    from oegw.responder import Authority
+
+# Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
+LINGER = 2.0
+
+VERDICT_OF = {
+    State.KEYED: Verdict.TUNNEL,
+    State.CLEAR: Verdict.CLEAR,
+    State.DENIED: Verdict.DENY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lifespans:
+    """How long, in seconds, a verdict is useful after each class of failure (RFC 4322 3.2.5)."""
+
+    silence: float = 60.0  # nobody answered: they may come up any moment
+    refused: float = 600.0
+    bad_signature: float = 600.0
+    no_record: float = 300.0  # at most; less where the SOA minimum is smaller
+    malformed: float = 60.0
+    policy: float = 300.0  # permit and deny verdicts in the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSettings:
+    """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
+    ranges whose reverse zones our resolvers serve."""
+
+    addresses: tuple[IPAddress, ...]
+    peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    local_reverse: tuple[IPNetwork, ...] = ()
+    lifespans: Lifespans = field(default_factory=Lifespans)
+    hold: HoldSettings = field(default_factory=HoldSettings)
+    setups_per_source: int = 32
+    connections: int = 65536
+    configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
+    replay_window: int = 1024
+
+
+class Ledger:
+    """What the gateway knows and what it wants done.  Commands leave in the order written."""
+
+    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
+        self.table = table
+        self.settings = settings
+        self.peers = settings.peers
+        self.trace = trace
+        self.hold = Hold(settings.hold)
+        self.connections = ConnectionTable(settings.connections)
+        self.lookups: dict[int, Connection | Authority | keying.PeerKeyNeeded] = {}
+        self._commands: list[Command] = []
+        self._next_lookup = 1
+        self._expiries: list[tuple[float, int]] = []
+        self._lingering: list[tuple[float, int, SaKey]] = []
+
+    # Orders.
+
+    def do(self, command: Command) -> None:
+        self._commands.append(command)
+
+    def take_commands(self) -> list[Command]:
+        """What is to be done since the last call, in order."""
+        taken, self._commands = self._commands, []
+        return taken
+
+    def start_lookup(self, asker: Connection | Authority | keying.PeerKeyNeeded) -> int:
+        """A number for a look-up whose answer is for ``asker``."""
+        number = self._next_lookup
+        self._next_lookup += 1
+        self.lookups[number] = asker
+        return number
+
+    def may_look_up(self, address: IPAddress) -> bool:
+        """Whether the reverse name of an address may be asked for: not of private ranges."""
+        return not never_public(address) or any(
+            address.version == n.version and address in n for n in self.settings.local_reverse
+        )
+
+    # Time.
+
+    def next_timer(self) -> float | None:
+        moments = [queue[0][0] for queue in (self._expiries, self._lingering) if queue]
+        return min(moments, default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """End the connections whose lifespan is over, and the SAs that lingered."""
+        while self._expiries and self._expiries[0][0] <= now:
+            _, number = heapq.heappop(self._expiries)
+            connection = self.connections.get(number)
+            if connection and connection.expires is not None and connection.expires <= now:
+                self.end(connection, Happening.LIFESPAN_OVER, "lifespan over", now)
+        while self._lingering and self._lingering[0][0] <= now:
+            self.do(do.RemoveSa(heapq.heappop(self._lingering)[2]))
+
+    def room(self, now: float) -> bool:
+        """Whether there is room for one more connection: a verdict that would end soon goes."""
+        while self.connections.full and self._expiries:
+            _, number = heapq.heappop(self._expiries)
+            connection = self.connections.get(number)
+            if connection is not None and connection.expires is not None:
+                self.end(connection, Happening.FORGOTTEN, "room for a new connection", now)
+        return not self.connections.full
+
+    # A connection's states.
+
+    def move(self, connection: Connection, happening: Happening, reason: str, now: float) -> None:
+        old = connection.move(happening, now, reason)
+        if old is not connection.state:
+            self.trace.event(
+                "connection", "state", connection=connection.number,
+                source=connection.selectors.local, destination=connection.selectors.remote,
+                old=old.value, new=connection.state.value, reason=reason,
+            )  # fmt: skip
+
+    def fall_back(
+        self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False
+    ) -> None:
+        """No tunnel: clear or deny, as the rule says; a configured connection is never clear."""
+        rule = connection.rule
+        if rule.category is Category.CONFIGURED:
+            deny, lifespan = True, self.settings.configured_retry
+        deny = deny or rule.on_failure is OnFailure.DROP
+        happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
+        self.move(connection, happening, reason, now)
+        self.connections.no_longer_under_way(connection)
+        connection.expires = now + lifespan
+        heapq.heappush(self._expiries, (connection.expires, connection.number))
+        self.apply_state(connection, now)
+
+    def end(self, connection: Connection, happening: Happening, reason: str, now: float) -> None:
+        """The connection is over: its verdicts go first, so that its packets are held again."""
+        self.move(connection, happening, reason, now)
+        for scope in connection.scopes:
+            self.do(do.RemovePolicy(scope))
+        if connection.lookup is not None:
+            self.lookups.pop(connection.lookup, None)
+            self.do(do.CancelLookup(connection.lookup))
+        for number, tunnel in list(connection.tunnels.items()):
+            if happening is not Happening.TUNNEL_DOWN or not tunnel.up or tunnel.receives_only:
+                self.do(do.CloseTunnel(number))
+            self.trace.event("tunnel", "closed", tunnel=number, reason=reason)
+            self.take_down(connection, number)
+        self.discard(self.hold.take(connection.number), "connection_over")
+        self.connections.discard(connection)
+
+    def apply_state(self, connection: Connection, now: float) -> None:
+        """Put the verdict of the state into the kernel, then let the held packets go by it."""
+        verdict = VERDICT_OF[connection.state]
+        for scope in connection.scopes:
+            self.install(connection, scope, verdict, now)
+        self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
+
+    def install(self, connection: Connection, scope: Scope, verdict: Verdict, now: float) -> None:
+        """Cache a verdict in the kernel, for as long as the connection is good for it."""
+        lifespan = None if connection.expires is None else connection.expires - now
+        keyed_drop = verdict is Verdict.TUNNEL and (
+            connection.rule.category is Category.OPPORTUNISTIC and connection.rule.protected
+        )
+        self.do(do.InstallPolicy(scope, verdict, lifespan, keyed_drop))
+
+    # Packets.
+
+    def let_go(self, packets: Iterable[int], verdict: Verdict, trigger: str) -> None:
+        """Packets leave the hold; ``trigger`` is counted where they are dropped."""
+        packets = tuple(p for p in packets if p >= 0)  # a probe has no packet
+        if not packets:
+            return
+        if verdict is Verdict.DENY:
+            self.do(do.DiscardHeld(packets, trigger))
+        else:
+            self.do(do.ReleaseHeld(packets, verdict))
+
+    def discard(self, packets: Iterable[int], trigger: str) -> None:
+        self.let_go(packets, Verdict.DENY, trigger)
+
+    # Tunnels.
+
+    def take_down(self, connection: Connection, number: int, now: float | None = None) -> None:
+        """Forget a tunnel and remove its SAs; with ``now``, the inbound one a little later."""
+        tunnel = self.connections.remove_tunnel(connection, number)
+        if tunnel is not None:
+            self._remove(tunnel, now)
+        if connection.state is State.NONEXISTENT and not connection.tunnels:
+            self.connections.discard(connection)
+
+    def _remove(self, tunnel: Tunnel, now: float | None) -> None:
+        if tunnel.outbound is not None:
+            self.do(do.RemoveSa(tunnel.outbound))
+        if tunnel.inbound is None:
+            return
+        if now is None:
+            self.do(do.RemoveSa(tunnel.inbound))
+        else:
+            heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
+
+    def proposal_over(self, number: int) -> None:
+        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        for lookup, asker in list(self.lookups.items()):
+            proposal: Any = getattr(asker, "proposal", None)
+            if proposal is not None and proposal.tunnel == number:
+                del self.lookups[lookup]
+                self.do(do.CancelLookup(lookup))

@@ -1,0 +1,309 @@
+"""The tunnels' desk: SAs are installed, come to an end, are succeeded by others, and move.
+
+The time points in brackets are those of draft section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+
+import ike.events as keying
+from oegw import commands as do
+from oegw import events as happened
+from oegw.connection import Connection, Happening, State, Tunnel
+from oegw.datapath.interface import (
+    Direction,
+    PeerAddressChanged,
+    SaExpired,
+    SaKey,
+    SecurityAssociation,
+    Selector,
+    UdpEncapsulation,
+    UnknownSpiReceived,
+    Usage,
+)
+from oegw.initiator import Initiator
+from oegw.ledger import Ledger
+from policy.flow import Flow, IPNetwork
+from policy.rule import Category, Scope
+
+# Our choices.
+SOFT_BYTES = 0.9  # of the hard limit: time to negotiate a successor in
+SLACK = 60  # seconds that an SA outlives its lifetime in the datapath, should we not end it
+
+
+class Tunnels:
+    """From the first SA of a tunnel to the removal of the last."""
+
+    def __init__(self, ledger: Ledger, initiator: Initiator) -> None:
+        self._ledger = ledger
+        self._initiator = initiator
+
+    # Into place.
+
+    def inbound_sa_established(self, event: keying.InboundSaEstablished, now: float) -> None:
+        self._install(event.tunnel, event.sa, Direction.INBOUND)
+
+    def outbound_sa_established(self, event: keying.OutboundSaEstablished, now: float) -> None:
+        connection = self._ledger.connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            connection.tunnels[event.tunnel].agreed = True
+        self._install(event.tunnel, event.sa, Direction.OUTBOUND)
+
+    def _install(self, number: int, sa: keying.EspSa, direction: Direction) -> None:
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(number)
+        if connection is None:
+            ledger.do(do.CloseTunnel(number))
+            return
+        tunnel = connection.tunnels[number]
+        tunnel.cipher = _cipher_text(sa)
+        if sa.ports is not None:
+            ports = (sa.ports.source, sa.ports.destination)
+            tunnel.udp = ports if direction is Direction.OUTBOUND else ports[::-1]
+        configured = connection.rule.category is Category.CONFIGURED
+        ledger.do(do.InstallSa(number, self._association(sa, direction, configured)))
+
+    def _association(
+        self, sa: keying.EspSa, direction: Direction, configured: bool
+    ) -> SecurityAssociation:
+        def selector(s: keying.TrafficSelector) -> Selector:
+            return Selector(s.network, s.protocol, s.port)
+
+        hard = sa.lifetime_bytes
+        return SecurityAssociation(
+            direction=direction,
+            spi=sa.spi,
+            source=sa.source,
+            destination=sa.destination,
+            source_selector=selector(sa.source_selector),
+            destination_selector=selector(sa.destination_selector),
+            cipher=sa.cipher,
+            encryption_key=sa.encryption_key,
+            integrity=sa.integrity,
+            integrity_key=sa.integrity_key,
+            extended_sequence_numbers=sa.extended_sequence_numbers,
+            replay_window=self._ledger.settings.replay_window,
+            encapsulation=_encapsulation(sa.ports),
+            soft_bytes=None if hard is None else int(hard * SOFT_BYTES),
+            hard_bytes=hard,
+            hard_seconds=sa.lifetime_seconds + SLACK,
+            configured=configured,
+        )
+
+    def sa_installed(self, event: happened.SaInstalled, now: float) -> None:
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        tunnel = connection.tunnels.get(event.tunnel) if connection else None
+        if connection is None or tunnel is None:  # closed while it was being installed
+            ledger.do(do.RemoveSa(event.key))
+            return
+        ledger.connections.add_sa(event.key, event.tunnel)
+        if event.key.direction is Direction.INBOUND:
+            tunnel.inbound = event.key
+            ledger.do(do.ConfirmInbound(event.tunnel))
+            return
+        tunnel.up = True
+        if tunnel.receives_only:
+            self._ledger.connections.remove_sa(event.key)
+            ledger.do(do.RemoveSa(event.key))
+            return
+        tunnel.outbound = event.key
+        self._keyed(connection, tunnel, now)
+
+    def _keyed(self, connection: Connection, tunnel: Tunnel, now: float) -> None:  # (5H), (6)
+        ledger = self._ledger
+        ledger.move(connection, Happening.TUNNEL_UP, str(tunnel.gateway), now)
+        ledger.connections.no_longer_under_way(connection)
+        connection.expires = None
+        ledger.trace.event(
+            "tunnel", "keyed", source=connection.selectors.local,
+            destination=connection.selectors.remote, gateway=tunnel.gateway, tunnel=tunnel.number,
+            initiator=tunnel.initiator, spi_in=tunnel.inbound and f"{tunnel.inbound.spi:08x}",
+            spi_out=tunnel.outbound and f"{tunnel.outbound.spi:08x}", cipher=tunnel.cipher,
+            replaces=tunnel.request.replaces if tunnel.request else None,
+        )  # fmt: skip
+        if not connection.scopes:
+            self._foresee_scope(connection)
+        ledger.apply_state(connection, now)
+
+    def _foresee_scope(self, connection: Connection) -> None:
+        """The peer began: put our own answers into the tunnel before the first is trapped.
+
+        Only where one answer of the policy holds for all that the tunnel covers.
+        """
+        s = connection.selectors
+        if s.protocol:
+            return
+        flow = Flow(s.local.network_address, s.remote.network_address, 0)
+        decision = self._ledger.table.lookup(flow)
+        scope = decision.scope
+        whole = scope.protocol is None and _contains(scope.source, s.local)
+        if decision.rule is connection.rule and whole and _contains(scope.destination, s.remote):
+            connection.scopes.setdefault(Scope(s.local, s.remote))
+
+    def sa_install_failed(self, event: happened.SaInstallFailed, now: float) -> None:
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        ledger.trace.drop("gateway", "sa_install_failed", tunnel=event.tunnel, reason=event.reason)
+        ledger.do(do.CloseTunnel(event.tunnel))
+        if connection is None:
+            return
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.up:  # it was being moved, and neither old nor new place can be trusted
+            self._gone(connection, event.tunnel, f"not moved: {event.reason}", now)
+            return
+        ledger.take_down(connection, event.tunnel)
+        if connection.state is State.PENDING and not connection.tunnels:
+            reason = f"not installed: {event.reason}"
+            ledger.fall_back(connection, ledger.settings.lifespans.silence, reason, now)
+
+    # Towards the end.
+
+    def tunnel_expiring(self, event: keying.TunnelExpiring, now: float) -> None:
+        """Order a successor before the end (RFC 4322 section 3.2.7): make before break."""
+        connection = self._ledger.connections.of_tunnel(event.tunnel)
+        if connection is None or connection.state is not State.KEYED:
+            return
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.request is not None:
+            successor = replace(tunnel.request, replaces=event.tunnel)
+            self._initiator.order(connection, successor)
+
+    def sa_expired(self, event: SaExpired, now: float) -> None:
+        number = self._ledger.connections.tunnel_of_sa(event.key)
+        if number is None:
+            return
+        if not event.hard:
+            self._ledger.do(do.ReportExpiring(number))
+            return
+        connection = self._ledger.connections.of_tunnel(number)
+        self._ledger.do(do.CloseTunnel(number))
+        if connection is not None:
+            self._gone(connection, number, "byte lifetime over", now)
+
+    def tunnel_closed(self, event: keying.TunnelClosed, now: float) -> None:
+        connection = self._ledger.connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            self._gone(connection, event.tunnel, event.reason, now)
+        else:
+            self._ledger.proposal_over(event.tunnel)
+
+    def _gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
+        """A tunnel that was agreed is over; what of the connection depends on the others."""
+        ledger = self._ledger
+        others = [t for n, t in connection.tunnels.items() if n != number and not t.receives_only]
+        if any(t.agreed for t in others):
+            # The other's SAs are in place, or on their way there before these are removed.
+            ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
+            ledger.take_down(connection, number, now)
+        elif connection.state not in (State.KEYED, State.PENDING):
+            ledger.take_down(connection, number)
+        elif not others:
+            ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
+        else:
+            if connection.state is State.KEYED:
+                ledger.move(connection, Happening.HALF_DOWN, reason, now)
+                for scope in connection.scopes:
+                    ledger.do(do.RemovePolicy(scope))
+            ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
+            ledger.take_down(connection, number)
+
+    def tunnel_preferred(self, event: keying.TunnelPreferred, now: float) -> None:
+        """Two tunnels were begun at once: send on this one, and on the other no more.
+
+        Sending on the other would go wrong as soon as its Delete is late.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        for tunnel in connection.tunnels.values() if connection else ():
+            if tunnel.number == event.tunnel or not tunnel.agreed:
+                continue
+            tunnel.receives_only = True
+            if tunnel.outbound is not None:
+                ledger.connections.remove_sa(tunnel.outbound)
+                ledger.do(do.RemoveSa(tunnel.outbound))
+                tunnel.outbound = None
+
+    def unknown_spi_received(self, event: UnknownSpiReceived, now: float) -> None:
+        self._ledger.trace.drop(
+            "gateway", "unknown_spi", source=event.source, spi=f"{event.spi:08x}"
+        )
+
+    # Elsewhere.
+
+    def peer_address_changed(self, event: PeerAddressChanged, now: float) -> None:
+        """The datapath saw the peer elsewhere; the keying core decides whether to follow."""
+        number = self._ledger.connections.tunnel_of_sa(event.key)
+        if number is not None:
+            remote = keying.TransportAddress(event.address, event.port)
+            self._ledger.do(do.ReportPeerMoved(number, remote))
+
+    def peer_moved(self, event: keying.PeerMoved, now: float) -> None:
+        """Lead the SAs of these tunnels to the peer's new address and port (RFC 3947 section 7)."""
+        ledger = self._ledger
+        for number in event.tunnels:
+            connection = ledger.connections.of_tunnel(number)
+            tunnel = connection.tunnels.get(number) if connection else None
+            if tunnel is not None and tunnel.udp is not None and tunnel.request is not None:
+                self._lead(tunnel, tunnel.request, event.remote)
+        ledger.trace.event(
+            "tunnel", "peer_moved", remote=event.remote.address, port=event.remote.port,
+            tunnels=event.tunnels,
+        )  # fmt: skip
+
+    def _lead(
+        self, tunnel: Tunnel, request: keying.TunnelRequest, remote: keying.TransportAddress
+    ) -> None:
+        assert tunnel.udp is not None
+        ledger, local, there = self._ledger, request.local, remote.address
+        own = tunnel.udp[0]
+        tunnel.udp = (own, remote.port)
+        tunnel.gateway = there
+        tunnel.request = replace(request, remote=there)
+        if tunnel.outbound is not None:
+            old, tunnel.outbound = tunnel.outbound, replace(tunnel.outbound, destination=there)
+            ledger.connections.remove_sa(old)
+            ledger.connections.add_sa(tunnel.outbound, tunnel.number)
+            ports = UdpEncapsulation(own, remote.port)
+            ledger.do(do.MoveSa(tunnel.number, old, local, there, ports))
+        if tunnel.inbound is not None:
+            ports = UdpEncapsulation(remote.port, own)
+            ledger.do(do.MoveSa(tunnel.number, tunnel.inbound, there, local, ports))
+
+    # Counters.
+
+    def usage_reported(self, event: happened.UsageReported, now: float) -> None:
+        """Traffic is proof of life (RFC 3706 section 5.4): tell the keying core of it."""
+        usage: Mapping[SaKey, Usage] = event.usage
+        for connection in self._ledger.connections:
+            for tunnel in connection.tunnels.values():
+                if not tunnel.up or tunnel.inbound is None or tunnel.outbound is None:
+                    continue
+                received = usage.get(tunnel.inbound)
+                sent = usage.get(tunnel.outbound)
+                heard = received.last_used if received else None
+                spoke = sent.last_used if sent else None
+                if (heard, spoke) != tunnel.traffic:
+                    tunnel.traffic = (heard, spoke)
+                    self._ledger.do(do.ReportTraffic(tunnel.number, heard, spoke))
+
+
+def _encapsulation(ports: keying.UdpPorts | None) -> UdpEncapsulation | None:
+    return UdpEncapsulation(ports.source, ports.destination) if ports else None
+
+
+def _cipher_text(sa: keying.EspSa) -> str:
+    octets = len(sa.encryption_key) - (4 if sa.cipher == "aes-gcm-16" else 0)
+    esn = " esn" if sa.extended_sequence_numbers else ""
+    return f"{sa.cipher}-{octets * 8} {sa.integrity or ''}".strip() + esn
+
+
+def _contains(outer: IPNetwork, inner: IPNetwork) -> bool:
+    if isinstance(outer, IPv4Network) and isinstance(inner, IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(outer, IPv6Network) and isinstance(inner, IPv6Network):
+        return inner.subnet_of(outer)
+    return False

@@ -1,0 +1,121 @@
+"""Configured peers: by address, by name, with their key in the DNS, and of variable address."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+import ike.events as keying
+from dnsrecords.outcome import KeysFound, NothingFound, PeerFound, Unanswered
+from dnsrecords.trust import Trust
+from ike.events import Encapsulation, TrafficSelector, TransportAddress, TunnelRequest
+from oegw import commands as do
+from oegw import events as happened
+from oegw.commands import Verdict
+from oegw.peer import ConfiguredPeer
+from tests.support.playbook import SG_A, SG_B, Playbook, configured, ping, proposal, rsa_key
+
+HERE, THERE = "192.1.0.0/24", "192.2.0.0/24"
+ELSEWHERE = ip_address("198.51.100.7")
+
+
+def book_with(peer: ConfiguredPeer, **more: Any) -> Playbook:
+    return Playbook(configured("office", HERE, THERE), peers={"office": peer}, **more)
+
+
+def request(address: Any, key: str, identity: Any, encapsulation: Any = None) -> TunnelRequest:
+    selectors = (TrafficSelector(ip_network(HERE)), TrafficSelector(ip_network(THERE)))
+    return TunnelRequest(SG_A, address, *selectors, (rsa_key(key),), identity, encapsulation)
+
+
+def test_fixed_address_is_negotiated_with_at_once() -> None:
+    book = book_with(ConfiguredPeer(SG_B, rsa_key("sg-b"), None, Encapsulation.UDP))
+    wanted = request(SG_B, "sg-b", None, Encapsulation.UDP)
+    assert book.send(ping(1)) == [do.StartNegotiation(0, wanted)]
+
+
+def test_name_is_looked_up_first() -> None:
+    book = book_with(ConfiguredPeer("sg-b.example", rsa_key("sg-b"), "sg-b.example"))
+    assert book.send(ping(1)) == [do.StartPeerLookup(1, "sg-b.example", None)]
+    outcome = PeerFound((ip_address("2001:db8::5"), ELSEWHERE), (), 60.0, Trust.INSECURE)
+    # We have no IPv6 address outside.
+    assert book.send(happened.PeerLookupEnded(1, outcome)) == [
+        do.StartNegotiation(0, request(ELSEWHERE, "sg-b", "sg-b.example"))
+    ]
+
+
+def test_key_of_the_dns_is_looked_up_too() -> None:
+    book = book_with(ConfiguredPeer(SG_B, None))
+    assert book.send(ping(1)) == [do.StartPeerLookup(1, None, SG_B)]
+    outcome = PeerFound((), (rsa_key("sg-b"),), 60.0, Trust.SECURE)
+    assert book.send(happened.PeerLookupEnded(1, outcome)) == [
+        do.StartNegotiation(0, request(SG_B, "sg-b", None))
+    ]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NothingFound(300.0, "no such name"),
+        Unanswered("no answer"),
+        PeerFound((ip_address("2001:db8::5"),), (), 60.0, Trust.INSECURE),
+    ],
+)
+def test_peer_that_cannot_be_found_is_never_a_reason_for_clear(outcome: Any) -> None:
+    book = book_with(ConfiguredPeer("sg-b.example", rsa_key("sg-b"), "sg-b.example"))
+    book.send(ping(1))
+    commands = book.send(happened.PeerLookupEnded(1, outcome))
+    assert commands[-1] == do.DiscardHeld((1,), "no_tunnel")
+    assert all(c.verdict is Verdict.DENY for c in commands if isinstance(c, do.InstallPolicy))
+    book.wait(10.0)
+    assert book.send(ping(2)) == [do.StartPeerLookup(2, "sg-b.example", None)]
+
+
+class TestRoadWarrior:
+    PEER = ConfiguredPeer(None, rsa_key("road"), "road.example")
+
+    def proposed(self, key: str = "road", identity: str = "road.example") -> keying.TunnelProposed:
+        return proposal(local=HERE, remote=THERE, identity=identity, key=key, address=ELSEWHERE)
+
+    def test_we_wait_for_it(self) -> None:
+        book = book_with(self.PEER)
+        assert book.send(ping(1))[-1] == do.DiscardHeld((1,), "denied")
+        assert book.state(ip_address("192.1.0.65"), ip_address("192.2.0.66")) == "denied"
+
+    def test_it_begins_from_anywhere_and_its_traffic_flows(self) -> None:
+        book = book_with(self.PEER)
+        book.send(ping(1))
+        remote = TransportAddress(ELSEWHERE, 4500)
+        needed = keying.PeerKeyNeeded(7, "road.example", remote)
+        assert book.send(needed) == [do.ProvidePeerKeys(7, (rsa_key("road"),))]
+        assert book.send(self.proposed()) == [do.AcceptTunnel(1)]
+
+    def test_stranger_with_another_key_or_name_gets_nothing(self) -> None:
+        book = book_with(self.PEER)
+        for stranger in (self.proposed(key="mallory"), self.proposed(identity="mallory.example")):
+            (command,) = book.send(stranger)
+            assert isinstance(command, do.RefuseTunnel)
+
+
+def test_identity_whose_key_is_in_the_dns_is_asked_for_there() -> None:
+    book = book_with(ConfiguredPeer(None, None, "road.example"))
+    needed = keying.PeerKeyNeeded(7, "road.example", TransportAddress(ELSEWHERE))
+    assert book.send(needed) == [do.StartKeyLookup(1, "road.example")]
+    keys = KeysFound((rsa_key("road"),), 60.0, Trust.SECURE)
+    assert book.send(happened.KeyLookupEnded(1, keys)) == [do.ProvidePeerKeys(7, keys.keys)]
+    event = proposal(
+        local=HERE, remote=THERE, identity="road.example", key="road", address=ELSEWHERE
+    )
+    assert book.send(event) == [do.AcceptTunnel(1)]
+
+
+def test_configured_sas_say_so() -> None:
+    book = book_with(ConfiguredPeer(SG_B, rsa_key("sg-b")))
+    book.send(ping(1))
+    from tests.support.playbook import esp_sa
+
+    (command,) = book.send(keying.InboundSaEstablished(0, esp_sa(SG_B, SG_A, 0x1001, (SG_B, SG_A))))
+    assert isinstance(command, do.InstallSa)
+    assert command.sa.configured
