@@ -214,7 +214,9 @@ class Bed:
             pair = wait_until("one tunnel of which both sides say the same", same, SETTLE_SECONDS)
         except InteropError as error:
             raise InteropError(
-                f"{error}\nours says {self.near.agreed()}\nstrongSwan says {self.far.agreed()}"
+                f"{error}\n"
+                f"ours says {self.near.agreed()}, channels {self.near.channels()}\n"
+                f"strongSwan says {self.far.agreed()}, channels {self.far.channels()}"
             ) from None
         assert pair is not None
         return pair

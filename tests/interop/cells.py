@@ -47,7 +47,7 @@ _WORDS = {
     "selectors": {"subnets", "hosts"},
     "identities": {"addresses", "names"},
     "encapsulation": {"auto", "udp", "esp"},
-    "what": {"", "tunnel", "channel"},
+    "what": {"", "tunnel", "channel", "close", "stop"},
     "by": {"", "ours", "strongswan"},
 }
 
