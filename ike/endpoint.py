@@ -134,7 +134,9 @@ class Endpoint:
             return
         session = self._channel_for(now, request)
         ends = Ends(request.local, request.remote, request.local_selector, request.remote_selector)
-        begun = Tunnel(self._station, self._directory, tunnel, ends, session.remote, session, True)
+        begun = Tunnel(
+            self._station, self._directory, tunnel, ends, session.remote, session, True, request
+        )
         session.carry(now, begun)
 
     def _too_many_under_way(self) -> bool:
@@ -142,7 +144,14 @@ class Endpoint:
         return under_way >= INITIATIONS_MOST
 
     def _channel_for(self, now: float, request: TunnelRequest) -> Session:
-        """A channel that serves the request, the newest first, or a new one."""
+        """A channel that serves the request, or a new one.
+
+        First the one of the tunnel to replace, then the newest.
+        """
+        if request.replaces is not None and request.replaces in self._directory.tunnels:
+            channel = self._directory.tunnels[request.replaces].channel
+            if channel is not None and channel.serves(request, now):
+                return channel
         for session in reversed(self._directory.between(request.local, request.remote)):
             if session.serves(request, now):
                 return session
@@ -198,6 +207,19 @@ class Endpoint:
     def close_tunnel(self, now: float, tunnel: int) -> None:
         """Close one tunnel, with a Delete to the peer."""
         self._with_tunnel(tunnel, lambda known: known.close(now, "closed"))
+
+    def tunnel_expiring(self, now: float, tunnel: int) -> None:
+        """The shell says that a soft limit of the SAs was reached, in octets or numbers.
+
+        ``TunnelExpiring`` answers, unless a successor is under way or up.
+        """
+        self._with_tunnel(tunnel, lambda known: known.expiring(now))
+
+    def traffic_seen(
+        self, now: float, tunnel: int, received: float | None, sent: float | None
+    ) -> None:
+        """When the tunnel's last packets came and went: proof of life (RFC 3706 section 5.4)."""
+        self._with_tunnel(tunnel, lambda known: known.traffic_seen(now, received, sent))
 
     def _with_tunnel(self, tunnel: int, order: Callable[[Tunnel], None]) -> None:
         """The world moves while a shell waits: orders about what has ended do nothing."""

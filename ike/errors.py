@@ -155,6 +155,12 @@ class ReplayedMessageId(Dropped):
     trigger = "replayed_message_id"
 
 
+class ReplayedSequence(Dropped):
+    """An R-U-THERE whose number is not above the last one's (RFC 3706 section 6)."""
+
+    trigger = "replayed_sequence"
+
+
 class HalfOpenSourceLimit(Dropped):
     trigger = "half_open_source_limit"
 

@@ -106,6 +106,8 @@ class NotifyType(OpenEnum):
     RESPONDER_LIFETIME = 24576
     REPLAY_STATUS = 24577
     INITIAL_CONTACT = 24578
+    R_U_THERE = 36136  # RFC 3706 section 5.3, private use
+    R_U_THERE_ACK = 36137
 
 
 NOTIFY_ERRORS = range(1, 16384)  # RFC 2408 section 3.14.1: error types; the others are status

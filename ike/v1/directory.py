@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ike.configuration import Configuration
-from ike.events import IPAddress
+from ike.events import Identity, IPAddress, TrafficSelector
 from ike.half_open import HalfOpenTable
+from ike.v1.contact import Contacts
 
 if TYPE_CHECKING:
     from ike.v1.session import Session
     from ike.v1.tunnel import Tunnel
 
+Peer = tuple[Identity, int, int]
+"""Who has proved what: identity, and modulus and exponent of the key."""
+
 
 class Directory:
-    """All channels by cookies and number, all tunnels by number and outbound SPI."""
+    """All channels by cookies and number, all tunnels by number, outbound SPI and selectors."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.half_open: HalfOpenTable[Session] = HalfOpenTable(
@@ -30,13 +33,15 @@ class Directory:
         self._first_messages: dict[tuple[bytes, IPAddress], Session] = {}
         self._established: dict[tuple[IPAddress, IPAddress], dict[int, Session]] = {}
         self._outbound: dict[tuple[IPAddress, bytes], Tunnel] = {}
-        self._twins: dict[object, dict[int, Tunnel]] = {}
-        self._last_channel = 0
+        self._alike: dict[tuple[TrafficSelector, TrafficSelector], dict[int, Tunnel]] = {}
+        self._led_to: dict[Peer, dict[int, Tunnel]] = {}
+        self.contacts = Contacts(configuration.lost_contacts)
+        self.last_channel = 0
         self._last_tunnel = -1
 
     def next_channel(self) -> int:
-        self._last_channel += 1
-        return self._last_channel
+        self.last_channel += 1
+        return self.last_channel
 
     def next_tunnel(self) -> int:
         """Odd numbers: tunnels that a peer began."""
@@ -104,31 +109,60 @@ class Directory:
 
     def add_tunnel(self, tunnel: Tunnel) -> None:
         self.tunnels[tunnel.number] = tunnel
+        self._alike.setdefault(tunnel.selectors, {})[tunnel.number] = tunnel
 
-    def tunnel_established(self, tunnel: Tunnel, twin: object) -> list[Tunnel]:
-        """Note the outbound SPI.
-
-        Returns the older tunnels with the same ``twin``, which is peer, selectors and
-        direction of initiation.
-        """
+    def tunnel_established(self, tunnel: Tunnel, peer: Peer) -> None:
+        """Note the outbound SPI and where it leads."""
         self._outbound[tunnel.remote.address, tunnel.outbound_spi] = tunnel
-        twins = self._twins.setdefault(twin, {})
-        older = list(twins.values())
-        twins[tunnel.number] = tunnel
-        return older
+        self._led_to.setdefault(peer, {})[tunnel.number] = tunnel
 
-    def forget_tunnel(self, tunnel: Tunnel, twin: object) -> None:
+    def forget_tunnel(self, tunnel: Tunnel) -> None:
         self.tunnels.pop(tunnel.number, None)
         key = (tunnel.remote.address, tunnel.outbound_spi)
         if self._outbound.get(key) is tunnel:
             del self._outbound[key]
-        twins = self._twins.get(twin)
-        if twins is not None and twins.pop(tunnel.number, None) is not None and not twins:
-            del self._twins[twin]
+        _remove(self._alike, tunnel.selectors, tunnel.number)
+        if tunnel.peer is not None:
+            _remove(self._led_to, tunnel.peer, tunnel.number)
+
+    def beside(self, tunnel: Tunnel) -> list[Tunnel]:
+        """The other tunnels that are up for the same traffic: same peer and selectors.
+
+        One that was ordered in place of another counts too, though its peer may have a new key.
+        """
+        return [
+            other
+            for other in self._alike.get(tunnel.selectors, {}).values()
+            if other is not tunnel
+            and other.established
+            and (
+                other.peer == tunnel.peer
+                or other.replaces == tunnel.number
+                or tunnel.replaces == other.number
+            )
+        ]
+
+    def successor_under_way(self, tunnel: Tunnel) -> bool:
+        """Whether a tunnel is under negotiation that may take the place of this one."""
+        return any(
+            not other.established
+            and (other.replaces == tunnel.number or other.remote.address == tunnel.remote.address)
+            for other in self._alike.get(tunnel.selectors, {}).values()
+        )
+
+    def leading_to(self, peer: Peer) -> list[Tunnel]:
+        """The tunnels that are up with this peer."""
+        return list(self._led_to.get(peer, {}).values())
 
     def tunnel_by_outbound(self, address: IPAddress, spi: bytes) -> Tunnel | None:
         """The tunnel on which we send to ``address`` with this SPI."""
         return self._outbound.get((address, spi))
 
-    def tunnels_of(self, session: Session) -> Iterator[Tunnel]:
-        return iter([t for t in self.tunnels.values() if t.session is session])
+
+K = TypeVar("K")
+
+
+def _remove(index: dict[K, dict[int, Tunnel]], key: K, number: int) -> None:
+    entries = index.get(key)
+    if entries is not None and entries.pop(number, None) is not None and not entries:
+        del index[key]

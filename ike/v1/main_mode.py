@@ -16,6 +16,7 @@ which a right signature arrives is the channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -33,15 +34,18 @@ from ike.events import Identity
 from ike.groups import KeyPair
 from ike.header import NO_COOKIE, Header
 from ike.identity import Identification
-from ike.registry import ExchangeType, PayloadType
+from ike.registry import ExchangeType, NotifyType, PayloadType
 from ike.signer import verifying_key
 from ike.station import Station
+from ike.v1.informational import channel_notification
 from ike.v1.keymat import ChannelKeys
 from ike.v1.message import Chain, body_of, clear_message
 from ike.v1.payloads import (
     IdentificationPayload,
     KeyExchange,
     Nonce,
+    Notification,
+    Payload,
     SecurityAssociation,
     Signature,
 )
@@ -68,6 +72,7 @@ class Authenticated:
     identity: Identity
     key: rsa.RSAPublicKey
     vendors: frozenset[Vendor] = frozenset()
+    initial_contact: bool = False  # whether the peer said in message 5 that it is the first
 
 
 @dataclass(slots=True)
@@ -97,17 +102,36 @@ class _Claim:
     identity: Identity
     identification: bytes
     signature: bytes
+    initial_contact: bool
 
 
 def _read_claim(candidate: _Candidate, header: Header, message: bytes) -> _Claim:
-    """IDxx and SIG_x of message 5 or 6; certificates and notifies beside them are ignored."""
+    """IDxx and SIG_x of message 5 or 6, and INITIAL-CONTACT; all else beside them is ignored."""
     chain = cut_decrypted(header, decrypted_chain(candidate.keys, candidate.iv, header, message))
     try:
         payload = chain.one(IdentificationPayload)
         signature = chain.one(Signature)
     except Dropped as error:
         raise GarbledMessage(f"{error.trigger}: {error}") from error
-    return _Claim(payload.identification.identity(), payload.octets, signature.octets)
+    return _Claim(
+        payload.identification.identity(),
+        payload.octets,
+        signature.octets,
+        _says_initial_contact(candidate.keys, chain),
+    )
+
+
+def _says_initial_contact(keys: ChannelKeys, chain: Chain) -> bool:
+    """RFC 2407 section 4.6.3.3.  With both cookies as SPI, or none: any other is not about us."""
+    try:
+        notifications = chain.all(Notification)
+    except Dropped:
+        return False
+    return any(
+        notification.notify == NotifyType.INITIAL_CONTACT
+        and notification.spi in (b"".join(keys.cookies), b"")
+        for notification in notifications
+    )
 
 
 def _exchange_payloads(chain: Chain) -> tuple[bytes, bytes]:
@@ -129,8 +153,15 @@ class _Branch:
 class MainModeInitiator:
     """Our side when we begin."""
 
-    def __init__(self, station: Station, identity: Identity) -> None:
+    def __init__(
+        self,
+        station: Station,
+        identity: Identity,
+        first_contact: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``first_contact``: asked when message 5 is made, whether it says INITIAL-CONTACT."""
         self._station = station
+        self._first_contact = first_contact
         self._identity = IdentificationPayload.of(Identification.of_identity(identity))
         self._progress = Progress(MAIN_MODE, MainModeState.IDLE)
         self._branches: dict[bytes, _Branch] = {}
@@ -207,8 +238,10 @@ class MainModeInitiator:
         iv = keys.first_iv(branch.pair.public, public)
         candidate = _Candidate(keys, branch.pair.public, public, self._offer, branch.choice, iv)
         digest = candidate.digest(True, True, self._identity.octets)
-        signature = Signature(self._station.signer.sign(digest))
-        reply = encrypted_message(keys, iv, _MAIN, 0, [self._identity, signature])
+        payloads: list[Payload] = [self._identity, Signature(self._station.signer.sign(digest))]
+        if self._first_contact():
+            payloads.append(channel_notification(keys, NotifyType.INITIAL_CONTACT))
+        reply = encrypted_message(keys, iv, _MAIN, 0, payloads)
         candidate.own_message = reply
         candidate.iv = last_block(keys, reply)
         branch.candidates.append(candidate)
@@ -217,6 +250,10 @@ class MainModeInitiator:
 
     def _candidates(self) -> list[_Candidate]:
         return [c for branch in self._branches.values() for c in branch.candidates]
+
+    def all_candidate_keys(self) -> list[tuple[ChannelKeys, bytes]]:
+        """The same for every responder cookie."""
+        return [(candidate.keys, candidate.iv) for candidate in self._candidates()]
 
     def candidate_keys(self, responder_cookie: bytes) -> list[tuple[ChannelKeys, bytes]]:
         """Unproved keys, each with its last block: what a refusal may be encrypted with."""
@@ -348,7 +385,14 @@ class MainModeResponder:
         iv = last_block(candidate.keys, message)
         reply = encrypted_message(candidate.keys, iv, _MAIN, 0, [self._identity, signature])
         block = last_block(candidate.keys, reply)
-        end = Authenticated(candidate.keys, block, self._choice, claim.identity, key)
+        end = Authenticated(
+            candidate.keys,
+            block,
+            self._choice,
+            claim.identity,
+            key,
+            initial_contact=claim.initial_contact,
+        )
         self._progress.advance(MainModeStep.KEY_VERIFIED)
         return end, reply
 

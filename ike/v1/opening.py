@@ -36,6 +36,7 @@ from ike.registry import NotifyType
 from ike.retransmit import AnsweredMessages, Retransmission
 from ike.station import Station
 from ike.v1.informational import (
+    channel_delete,
     channel_notification,
     informational,
     random_message_id,
@@ -44,7 +45,7 @@ from ike.v1.informational import (
 from ike.v1.keymat import ChannelKeys
 from ike.v1.main_mode import Authenticated, MainModeInitiator, MainModeResponder
 from ike.v1.message import Chain
-from ike.v1.payloads import Notification
+from ike.v1.payloads import Delete, Notification
 from ike.v1.transitions import MainModeState
 
 _REFUSALS = {
@@ -66,6 +67,7 @@ class Owner(Protocol):
     def send(self, name: str, message: bytes, retransmission: bool = False) -> None: ...
     def received(self, name: str, size: int) -> None: ...
     def proved_reachable(self) -> None: ...
+    def claims_first_contact(self, identity: Identity) -> bool: ...
     def opened(self, now: float, end: Authenticated) -> None: ...
     def opening_failed(self, now: float, failure: Failure, detail: str) -> None: ...
 
@@ -85,7 +87,9 @@ class InitiatorOpening:
         self.peer_keys = peer_keys
         self._station = station
         self._owner = owner
-        self._main = MainModeInitiator(station, identity)
+        self._main = MainModeInitiator(
+            station, identity, lambda: owner.claims_first_contact(expected)
+        )
         self._retransmission = self._new_schedule()
         self._alarm: Alarm | None = None
         self._hint: tuple[Failure, str] | None = None
@@ -192,6 +196,17 @@ class InitiatorOpening:
         """Tell the peer why, under keys that it may have; nothing depends on it."""
         for keys, block in self._main.candidate_keys(responder_cookie):
             _send_refusal(self._station, self._owner, keys, block, notify)
+
+    def take_leave(self) -> None:
+        """We give up after message 5: the responder may hold a channel for which we have no key.
+
+        Message 6, whose last block should begin the encryption, never came.  So this begins
+        with the block of message 5, as refusals do; a responder of our kind reads it.
+        """
+        for keys, block in self._main.all_candidate_keys():
+            message_id = random_message_id(self._station)
+            message = informational(keys, block, message_id, [channel_delete(keys)])
+            self._owner.send("INFO", message)
 
     def close(self) -> None:
         if self._alarm is not None:
@@ -303,6 +318,17 @@ class ResponderOpening:
         self._answered.forget()
         self._answer(self._message_5, "MM6", reply)
         self._owner.opened(now, end)
+
+    def took_leave(self, header: Header, message: bytes) -> bool:
+        """Whether an initiator that never got message 6 deletes the channel with this."""
+        keys = self._main.refusal_keys()
+        if keys is None:
+            return False
+        try:
+            deletes = verified_informational(*keys, header, message).all(Delete)
+        except Dropped:
+            return False
+        return channel_delete(keys[0]) in deletes
 
     def refuse(self, now: float, notify: NotifyType, detail: str) -> None:
         """Tell the peer, under its own keys, and end."""

@@ -152,6 +152,7 @@ class QuickModeInitiator:
         self.message_1 = hashed_message(keys, iv, _QUICK, message_id, payloads)
         self._iv = last_block(keys, self.message_1)
         self._closing = b""
+        self.nonces = (self._nonce, b"")  # ours and the peer's, which message 2 brings
         self._progress.advance(QuickModeStep.INITIATE)
 
     @property
@@ -173,7 +174,7 @@ class QuickModeInitiator:
             pair = self._read_2(chain)
         except Dropped as error:
             raise _refusal(error) from error
-        nonces = (self._nonce, chain.one(Nonce).octets)
+        nonces = self.nonces = (self._nonce, chain.one(Nonce).octets)
         digest = HashPayload(self._keys.closing_hash(self.message_id, nonces))
         iv = last_block(self._keys, message)
         self._closing = encrypted_message(self._keys, iv, _QUICK, self.message_id, [digest])
@@ -258,6 +259,10 @@ class QuickModeResponder:
     @property
     def state(self) -> QuickModeState:
         return self._progress.state
+
+    @property
+    def nonces(self) -> tuple[bytes, bytes]:
+        return self._nonces
 
     @property
     def peer_spi(self) -> bytes:
