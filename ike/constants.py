@@ -15,6 +15,9 @@ SPI_LOWEST = 256  # RFC 4303 section 2.1: 1 to 255 are reserved
 DEFAULT_LIFETIME = 28800  # seconds; RFC 2407 section 4.5, when a proposal names none
 DELETE_TRIES = 3  # RFC 4322 section 3.4.2
 DELETE_INTERVAL = 10.0  # seconds; RFC 4322 section 3.4.2
+NAT_PORT = 4500  # RFC 3947 section 4: IKE and ESP in UDP
+NON_ESP_MARKER = bytes(4)  # RFC 3948 section 2.2: before IKE on that port
+KEEPALIVE = b"\xff"  # RFC 3948 section 2.3
 
 # Our choices.
 
@@ -32,6 +35,7 @@ INITIATIONS_MOST = 10000  # tunnels that we negotiate at once, in all
 MESSAGE_IDS_MOST = 100000  # remembered per channel; a channel that used them up is closed
 REPLIES_KEPT = 64  # answers to informational exchanges, for duplicates
 LIFETIME_SHORTEST = 60  # seconds; a peer that proposes less gets this
+BYTES_SHORTEST = 1 << 20  # octets; a peer that proposes less gets this
 CHANNEL_REUSE_MARGIN = 30.0  # seconds; a channel with less left is not used for a new tunnel ...
 REUSE_FRACTION = 0.1  # ... nor one with less than this part of its lifetime, if that is shorter
 REKEY_MARGIN = 540.0  # seconds before the end in which the successor is made ...
@@ -54,3 +58,8 @@ RSA_SHORTEST = 1024  # bits of a peer's modulus
 RSA_LONGEST = 8192  # bits; verification with more costs too much
 STRIKES_MOST = 2  # wrong signatures until we believe them: the first may be a corrupted message
 DECISION_LONGEST = 60.0  # seconds; a shell that has not answered by then never will
+FRAGMENTS_MOST = 64  # per message
+FRAGMENT_TIMEOUT = 10.0  # seconds; a message that is not whole by then never will be
+REASSEMBLIES_MOST = 256  # messages put together at once, in all
+REASSEMBLIES_PER_SOURCE = 8  # and from one source
+REASSEMBLY_READINGS = 6  # ways in which the fragments of one message may belong together

@@ -7,22 +7,22 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar
 
 from ike.configuration import Configuration
-from ike.events import Identity, IPAddress, TrafficSelector
+from ike.events import IPAddress, TrafficSelector, TransportAddress
 from ike.half_open import HalfOpenTable
 from ike.v1.contact import Contacts
+from ike.v1.keepalive import Keepalives
+from ike.v1.main_mode import Peer
 
 if TYPE_CHECKING:
     from ike.v1.session import Session
     from ike.v1.tunnel import Tunnel
 
-Peer = tuple[Identity, int, int]
-"""Who has proved what: identity, and modulus and exponent of the key."""
-
 
 class Directory:
     """All channels by cookies and number, all tunnels by number, outbound SPI and selectors."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, keepalives: Keepalives) -> None:
+        self.keepalives = keepalives
         self.half_open: HalfOpenTable[Session] = HalfOpenTable(
             configuration.half_open_limit, configuration.half_open_per_source
         )
@@ -32,7 +32,7 @@ class Directory:
         self._answered: dict[tuple[bytes, bytes], Session] = {}
         self._first_messages: dict[tuple[bytes, IPAddress], Session] = {}
         self._established: dict[tuple[IPAddress, IPAddress], dict[int, Session]] = {}
-        self._outbound: dict[tuple[IPAddress, bytes], Tunnel] = {}
+        self._outbound: dict[tuple[IPAddress, bytes], dict[int, Tunnel]] = {}
         self._alike: dict[tuple[TrafficSelector, TrafficSelector], dict[int, Tunnel]] = {}
         self._led_to: dict[Peer, dict[int, Tunnel]] = {}
         self.contacts = Contacts(configuration.lost_contacts)
@@ -60,12 +60,12 @@ class Directory:
         self.sessions[session.number] = session
         self._answered[cookies] = session
         session.first_message = hashlib.sha256(first).digest()
-        self._first_messages[session.first_message, session.remote.address] = session
-        self.half_open.add(session.remote.address, session.number, session)
+        self._first_messages[session.first_message, session.first_remote.address] = session
+        self.half_open.add(session.first_remote.address, session.number, session)
 
     def answered_established(self, session: Session) -> None:
         """A channel that the peer began is authenticated."""
-        self.half_open.remove(session.remote.address, session.number)
+        self.half_open.remove(session.first_remote.address, session.number)
         self._between(session)[session.number] = session
 
     def _between(self, session: Session) -> dict[int, Session]:
@@ -78,12 +78,21 @@ class Directory:
             self._initiated.pop(cookies[0], None)
         else:
             self._answered.pop(cookies, None)
-            self._first_messages.pop((session.first_message, session.remote.address), None)
-            self.half_open.remove(session.remote.address, session.number)
+            self._first_messages.pop((session.first_message, session.first_remote.address), None)
+            self.half_open.remove(session.first_remote.address, session.number)
+        self._forget_between(session)
+
+    def _forget_between(self, session: Session) -> None:
         between = self._between(session)
         between.pop(session.number, None)
         if not between:
             del self._established[session.local.address, session.remote.address]
+
+    def move_session(self, session: Session, remote: TransportAddress) -> None:
+        """An established channel leads to another place from now on."""
+        self._forget_between(session)
+        session.remote = remote
+        self._between(session)[session.number] = session
 
     def initiated(self, cookie: bytes) -> Session | None:
         """The channel that we began with this cookie."""
@@ -113,14 +122,28 @@ class Directory:
 
     def tunnel_established(self, tunnel: Tunnel, peer: Peer) -> None:
         """Note the outbound SPI and where it leads."""
-        self._outbound[tunnel.remote.address, tunnel.outbound_spi] = tunnel
+        self._note_outbound(tunnel)
         self._led_to.setdefault(peer, {})[tunnel.number] = tunnel
+
+    def _note_outbound(self, tunnel: Tunnel) -> None:
+        # Peers behind one NAT share an address, and each chooses its SPIs by itself.
+        key = (tunnel.remote.address, tunnel.outbound_spi)
+        self._outbound.setdefault(key, {})[tunnel.number] = tunnel
+
+    def _forget_outbound(self, tunnel: Tunnel) -> bool:
+        key = (tunnel.remote.address, tunnel.outbound_spi)
+        return _remove(self._outbound, key, tunnel.number)
+
+    def move_tunnel(self, tunnel: Tunnel, remote: TransportAddress) -> None:
+        """A tunnel leads to another place from now on."""
+        known = self._forget_outbound(tunnel)
+        tunnel.remote = remote
+        if known:
+            self._note_outbound(tunnel)
 
     def forget_tunnel(self, tunnel: Tunnel) -> None:
         self.tunnels.pop(tunnel.number, None)
-        key = (tunnel.remote.address, tunnel.outbound_spi)
-        if self._outbound.get(key) is tunnel:
-            del self._outbound[key]
+        self._forget_outbound(tunnel)
         _remove(self._alike, tunnel.selectors, tunnel.number)
         if tunnel.peer is not None:
             _remove(self._led_to, tunnel.peer, tunnel.number)
@@ -154,15 +177,19 @@ class Directory:
         """The tunnels that are up with this peer."""
         return list(self._led_to.get(peer, {}).values())
 
-    def tunnel_by_outbound(self, address: IPAddress, spi: bytes) -> Tunnel | None:
-        """The tunnel on which we send to ``address`` with this SPI."""
-        return self._outbound.get((address, spi))
+    def tunnel_by_outbound(self, session: Session, spi: bytes) -> Tunnel | None:
+        """The tunnel with the peer of ``session`` on which we send with this SPI."""
+        tunnels = self._outbound.get((session.remote.address, spi), {})
+        return next((t for t in tunnels.values() if t.belongs_to(session)), None)
 
 
 K = TypeVar("K")
 
 
-def _remove(index: dict[K, dict[int, Tunnel]], key: K, number: int) -> None:
-    entries = index.get(key)
-    if entries is not None and entries.pop(number, None) is not None and not entries:
+def _remove(index: dict[K, dict[int, Tunnel]], key: K, number: int) -> bool:
+    """Whether it was there."""
+    entries = index.get(key, {})
+    known = entries.pop(number, None) is not None
+    if known and not entries:
         del index[key]
+    return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -26,7 +27,7 @@ from ike.errors import (
     UnknownExchange,
 )
 from ike.events import (
-    Datagram,
+    Encapsulation,
     Failure,
     Identity,
     KeyingChannelClosed,
@@ -47,7 +48,7 @@ from ike.registry import (
 from ike.retransmit import AnsweredMessages
 from ike.station import Station
 from ike.v1.deletes import Deletes
-from ike.v1.directory import Directory, Peer
+from ike.v1.directory import Directory
 from ike.v1.informational import (
     channel_delete,
     channel_notification,
@@ -56,8 +57,10 @@ from ike.v1.informational import (
     verified_informational,
 )
 from ike.v1.liveness import Liveness
-from ike.v1.main_mode import Authenticated
+from ike.v1.main_mode import Authenticated, Peer
 from ike.v1.message import Chain
+from ike.v1.moves import peer_moved
+from ike.v1.nat import NatFindings, Path
 from ike.v1.opening import InitiatorOpening, ResponderOpening
 from ike.v1.payloads import Delete, Notification, Payload
 from ike.v1.quick_mode import QuickModeResponder
@@ -83,6 +86,8 @@ class Session:
         self.number = directory.next_channel()
         self.local = local
         self.remote = remote
+        self.first_remote = remote  # where message 1 came from, or went
+        self.arrival = Path(local, remote)  # how the last message came; the endpoint says it
         self.initiator = initiator
         self.begun_at = begun_at
         self.established_at: float | None = None
@@ -116,15 +121,22 @@ class Session:
         cls, station: Station, directory: Directory, request: TunnelRequest, now: float
     ) -> Session:
         """Begin main mode with the peer of ``request``."""
-        local, remote = TransportAddress(request.local), TransportAddress(request.remote)
-        session = cls(station, directory, local, remote, now, initiator=True)
-        session._begin(now, expected_identity(request), request.peer_keys)
+        path = _opening_path(directory, request)
+        session = cls(station, directory, path.local, path.remote, now, initiator=True)
+        encapsulation = request.encapsulation or station.configuration.encapsulation
+        session._begin(now, expected_identity(request), request.peer_keys, encapsulation)
         return session
 
     def _begin(
-        self, now: float, expected: Identity, peer_keys: tuple[rsa.RSAPublicKey, ...]
+        self,
+        now: float,
+        expected: Identity,
+        peer_keys: tuple[rsa.RSAPublicKey, ...],
+        encapsulation: Encapsulation,
     ) -> None:
-        opening = InitiatorOpening(self._station, self, self._own_identity(), expected, peer_keys)
+        opening = InitiatorOpening(
+            self._station, self, self._own_identity(), expected, peer_keys, encapsulation
+        )
         self.opening = opening
         self._directory.add_initiated(self, opening.cookie)
         opening.start(now)
@@ -145,7 +157,14 @@ class Session:
         ``ends``: ours and the peer's.  ``make_room`` is called once the message was good.
         """
         session = cls(station, directory, ends[0], ends[1], now, initiator=False)
-        opening = ResponderOpening(station, session, session._own_identity(), header, message)
+        opening = ResponderOpening(
+            station,
+            session,
+            session._own_identity(),
+            station.encapsulation_of(ends[1].address),
+            header,
+            message,
+        )
         make_room()
         session.opening = opening
         directory.add_answered(session, opening.cookies, message)
@@ -171,15 +190,18 @@ class Session:
 
     # What goes out, and what is told about it.
 
-    def send(self, name: str, message: bytes, retransmission: bool = False) -> None:
+    def send(
+        self, name: str, message: bytes, retransmission: bool = False, floats: bool = False
+    ) -> None:
         if not message:
             return
         if self.end is not None:
             self._octets += len(message)
-        self._station.datagrams.append(Datagram(message, self.local, self.remote))
+        path = self.path.floated() if floats else self.path
+        self._station.transmit(message, path.local, path.remote)
         size = len(message)
         self._station.emit(
-            MessageSent(self.number, name, self.local, self.remote, size, retransmission)
+            MessageSent(self.number, name, path.local, path.remote, size, retransmission)
         )
         if name == "MM6" and retransmission:
             self._say_first_contact_again()
@@ -188,6 +210,7 @@ class Session:
         """Something of the peer was taken."""
         self.silent = False
         self._octets += size
+        self._follow()
         self._station.emit(MessageReceived(self.number, name, self.remote, size))
 
     def send_informational(self, payloads: list[Payload]) -> bytes:
@@ -208,6 +231,39 @@ class Session:
         self._message_ids.add(message_id)
         return message_id
 
+    # Where the peer is.
+
+    @property
+    def path(self) -> Path:
+        return Path(self.local, self.remote)
+
+    @property
+    def esp_path(self) -> Path | None:
+        """Where ESP in UDP goes; None if ESP does without UDP."""
+        return self.path if self.end is not None and self.end.nat.encapsulated else None
+
+    def may_come_from_elsewhere(self, header: Header, fragment: bool = False) -> bool:
+        """Whether a message from another address than the peer's is worth looking at."""
+        if not header.encrypted and not fragment:
+            return False
+        if self.end is not None:
+            return self.end.nat.follows
+        return isinstance(self.opening, ResponderOpening) and self.opening.may_move
+
+    def follow_opening(self, nat: NatFindings, arrival: Path) -> None:
+        """Message 5 was right and came on ``arrival``: with it the initiator chooses the ports."""
+        same = arrival.remote.address == self.remote.address
+        if nat.known and (same or nat.follows):
+            self.local, self.remote = arrival.local, arrival.remote
+
+    def _follow(self) -> None:
+        """A message was taken.  If it was authenticated, we answer to where it came from."""
+        end, remote = self.end, self.arrival.remote
+        if end is None or not end.nat.follows:
+            return
+        if remote != self.remote and self.arrival.local == self.local:
+            peer_moved(self._station, self._directory, self.number, end.peer, self.path, remote)
+
     # Phase 1.
 
     def proved_reachable(self) -> None:
@@ -219,12 +275,17 @@ class Session:
     def opened(self, now: float, end: Authenticated) -> None:
         """Phase 1 is over, both sides are authenticated."""
         self.end = end
-        numbers = end.key.public_numbers()
-        self.peer = (end.identity, numbers.n, numbers.e)
+        self.peer = end.peer
         self.established_at = now
         self._newest_then = self._directory.last_channel
         if not self.initiator:
             self._directory.answered_established(self)
+        elif end.nat.encapsulated:
+            floated = self.path.floated()
+            self.local, self.remote = floated.local, floated.remote
+        self._follow()
+        if end.nat.encapsulated and end.nat.here:
+            self._directory.keepalives.keep_open(now, self.path, self)
         self._renewal.established(now, end.choice.lifetime)
         asks = Vendor.DEAD_PEER_DETECTION in end.vendors
         self.liveness = Liveness(self._station, self, now, asks)
@@ -281,7 +342,10 @@ class Session:
         session.used_at = self.used_at
         session.replaces.append(self)
         self._successor = session
-        session._begin(now, self.end.identity, (self.end.key,))
+        encapsulation = self._station.encapsulation_of(self.remote.address)
+        if isinstance(self.opening, InitiatorOpening):
+            encapsulation = self.opening.encapsulation
+        session._begin(now, self.end.identity, (self.end.key,), encapsulation)
 
     def _take_over(self, now: float) -> None:
         """This channel is up: the ones that it replaces hand over what they carry.
@@ -395,6 +459,7 @@ class Session:
                 isinstance(opening, InitiatorOpening)
                 and opening.expected == expected
                 and opening.peer_keys == request.peer_keys
+                and request.encapsulation in (None, opening.encapsulation)
                 and len(self._waiting) < QUEUE_MOST
             )
         assert self.established_at is not None
@@ -402,10 +467,16 @@ class Session:
         return (
             self.end.identity == expected
             and self.usable
+            and self._encapsulates_as(request.encapsulation)
             and self.end.key in request.peer_keys
             and left > reuse_margin(self.end.choice.lifetime)
             and len(self._message_ids) < MESSAGE_IDS_MOST
         )
+
+    def _encapsulates_as(self, wanted: Encapsulation | None) -> bool:
+        if wanted is Encapsulation.UDP:
+            return self.esp_path is not None
+        return wanted is not Encapsulation.ESP or self.esp_path is None
 
     def carry(self, now: float, tunnel: Tunnel) -> None:
         """Negotiate this tunnel, now or when phase 1 is over."""
@@ -508,13 +579,23 @@ class Session:
         addresses = (self.local.address, self.remote.address)
         try:
             exchange = QuickModeResponder(
-                self._station, end.keys, end.block, header, message, addresses
+                self._station,
+                end.keys,
+                end.block,
+                header,
+                message,
+                addresses,
+                end.nat.acceptable(self.path),
+                self.path,
             )
         except ExchangeRefused as error:
             answer = self.notify_refusal(error.notify, b"")
             self.refused(header.message_id, message, answer)
             raise
         self._remember(now, header.message_id)
+        encapsulated = exchange.path is not None
+        if encapsulated != end.nat.encapsulated:
+            self.end = replace(end, nat=replace(end.nat, agreed=encapsulated))
         number = self._directory.next_tunnel()
         tunnel = Tunnel(
             self._station, self._directory, number, exchange.ends, self.remote, self, False
@@ -611,8 +692,8 @@ class Session:
             for channel in channels:  # it may have moved since, at either end
                 if channel.peer == self.peer:
                     channel.deletes.answered(now, spi)
-            tunnel = self._directory.tunnel_by_outbound(self.remote.address, spi)
-            if tunnel is not None and tunnel.belongs_to(self):
+            tunnel = self._directory.tunnel_by_outbound(self, spi)
+            if tunnel is not None:
                 answers.append(tunnel.inbound_spi)
                 tunnel.close(now, "deleted by the peer", tell=False)
                 continue
@@ -679,11 +760,27 @@ class Session:
         self._deletes.close()
         if self.liveness is not None:
             self.liveness.close()
+        self._directory.keepalives.release(self.path, self)
         self._directory.forget_session(self, cookies)
         self._station.emit(KeyingChannelClosed(self.number, reason))
 
 
 _ANSWER_AWAITED = (QuickModeState.AWAIT_QM2, QuickModeState.AWAIT_QM3)
+
+
+def _opening_path(directory: Directory, request: TunnelRequest) -> Path:
+    """Where message 1 goes: port 500, or where an older channel has floated (RFC 3947 section 4).
+
+    The peer's translator may let nothing through to any other port.
+    """
+    expected = expected_identity(request)
+    for session in reversed(directory.between(request.local, request.remote)):
+        end = session.end
+        if end is not None and end.identity == expected and end.key in request.peer_keys:
+            if end.nat.encapsulated:
+                return session.path
+            break
+    return Path(TransportAddress(request.local), TransportAddress(request.remote))
 
 
 def _names_a_tunnel(notification: Notification) -> bool:

@@ -8,6 +8,7 @@ message 3 wait for ``confirm_inbound`` (RFC 4322 section 11.2, 5O).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ike.alarms import Alarm
@@ -32,13 +33,15 @@ from ike.header import Header
 from ike.registry import NotifyType
 from ike.retransmit import AnsweredMessages, Retransmission
 from ike.station import Station
-from ike.v1.directory import Directory, Peer
+from ike.v1.directory import Directory
+from ike.v1.nat import Path
 from ike.v1.quick_mode import Ends, QuickModeInitiator, QuickModeResponder
 from ike.v1.rekey import Margin, grace
 from ike.v1.succession import settle
 from ike.v1.transitions import LIFE, LifeState, LifeStep, Progress, QuickModeState
 
 if TYPE_CHECKING:
+    from ike.v1.main_mode import Peer
     from ike.v1.session import Session
 
 LIFETIME_OVER = "lifetime over"  # at both ends at the same time, so the peer knows
@@ -70,11 +73,13 @@ class Tunnel:
         self.replaces = request.replaces if request else None
         self.begun_at = self.established_at = 0.0
         self.lifetime = 0
-        self.peer: Peer | None = None  # once it is up
         self.message_id: int | None = None
         self.inbound_spi = b""
         self.outbound_spi = b""
         self.closed = False
+        self.path: Path | None = None  # of ESP in UDP, and None without
+        self.peer: Peer | None = None  # once its quick mode has begun
+        self.follows = False  # whether the peer is behind a NAT and we are not
         self._station = station
         self._directory = directory
         self._exchange: QuickModeInitiator | QuickModeResponder | None = None
@@ -177,14 +182,17 @@ class Tunnel:
         message_id = session.exchange_begun(self)
         self.message_id = message_id
         self.inbound_spi = self._station.fresh_spi()
+        self._goes_where(session)
+        secret = self._station.configuration.pfs != "off"
         exchange = QuickModeInitiator(
             self._station,
             end.keys,
             end.block,
             message_id,
-            end.choice.suite.group,
+            end.choice.suite.group if secret else None,
             self.ends,
             self.inbound_spi,
+            self.path,
         )
         self._exchange = exchange
         self._request = exchange.message_1
@@ -203,12 +211,40 @@ class Tunnel:
         self._sent = 0
         self._elsewhere = None
 
+    def _goes_where(self, session: Session) -> None:
+        """The channel may have moved since this tunnel was thought of."""
+        assert session.end is not None
+        self.remote = session.remote
+        self.ends = replace(self.ends, remote=session.remote.address)
+        self.path = session.esp_path
+        self.peer = session.end.peer
+        self.follows = session.end.nat.follows
+
+    @property
+    def shown(self) -> bool:
+        """Whether the shell knows an SA of this tunnel."""
+        return self._associations is not None
+
+    def moved(self, path: Path) -> None:
+        """The peer is elsewhere: ``remote`` says it already."""
+        self.path = path
+        self.ends = replace(self.ends, remote=path.remote.address)
+        if self._exchange is not None:
+            self._exchange.moved(self.ends, path)
+        if self._associations is not None:
+            inbound, outbound = self._associations
+            self._associations = (
+                replace(inbound, source=path.remote.address, ports=path.inbound_ports),
+                replace(outbound, destination=path.remote.address, ports=path.outbound_ports),
+            )
+
     def proposed(self, now: float, exchange: QuickModeResponder, message: bytes) -> None:
         """We are responder, and message 1 was good."""
         session = self.keyed_on
         assert session.end is not None
         self.begun_at = now
         self.message_id = exchange.message_id
+        self._goes_where(session)
         self._exchange = exchange
         self._request = message
         self.outbound_spi = exchange.peer_spi
@@ -316,6 +352,7 @@ class Tunnel:
         outbound = self._associations[1]
         peer = self.keyed_on.peer
         assert peer is not None
+        assert self.keyed_on.end is not None
         self.peer = peer
         self.established_at = now
         self.lifetime = outbound.lifetime_seconds
@@ -323,6 +360,8 @@ class Tunnel:
         self._margin = Margin(now, self.lifetime, self.initiator, self._station.random_octets)
         self._set_alarm(now + self.lifetime)
         self._set_life_alarm(self._margin.first, self.expiring)
+        if self.path is not None and self.keyed_on.end.nat.here:
+            self._directory.keepalives.keep_open(now, self.path, self)
         self._station.emit(OutboundSaEstablished(self.number, outbound))
         if self._directory.contacts.tunnel_begun(peer[0]):
             self._station.emit(ContactBegun(peer[0]))
@@ -473,6 +512,8 @@ class Tunnel:
         self._life.advance(LifeStep.CLOSE)
         self._silence_alarm()
         self._silence_life_alarm()
+        if self.path is not None:
+            self._directory.keepalives.release(self.path, self)
         if self._exchange is not None:
             self._exchange.close()
         if self.inbound_spi:

@@ -8,7 +8,7 @@ import pytest
 
 from ike import events as e
 from tests.support import ike_stranger as x
-from tests.support.ike_pair import A, ALICE, B, CAROL, Pair, private_key
+from tests.support.ike_pair import ALICE, CAROL, A, B, Pair, private_key
 from tests.support.ike_stranger import Stranger
 
 INITIAL_CONTACT = 24578
