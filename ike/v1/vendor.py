@@ -29,7 +29,7 @@ def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
     a known one is that one.
     """
     return frozenset(
-        vendor for vendor in Vendor for octets in identifiers if octets.startswith(vendor.value)
+        vendor for octets in identifiers for vendor in Vendor if octets.startswith(vendor.value)
     )
 
 
