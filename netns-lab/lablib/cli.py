@@ -67,7 +67,7 @@ def _down(arguments: argparse.Namespace) -> int:
 
 def _exec(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.id or STANDING)
-    load_topology().host(arguments.host)
+    load_topology(run.variant).host(arguments.host)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise LabError("exec: no command after --")
@@ -77,7 +77,7 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 def _capture(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.id or STANDING)
-    host, interface = capture.place(load_topology(), arguments.link)
+    host, interface = capture.place(load_topology(run.variant), arguments.link)
     options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-i", interface]
     if arguments.write:
         options += ["-w", str(Path(arguments.write).resolve())]
@@ -85,8 +85,8 @@ def _capture(arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)
 
 
-def _wanted(arguments: argparse.Namespace, name: str) -> scenario.Scenario:
-    loaded = scenario.load(name)
+def _wanted(arguments: argparse.Namespace, name: str, long: bool = False) -> scenario.Scenario:
+    loaded = scenario.load(name, long)
     if arguments.datapath:
         return scenario.with_datapaths(loaded, arguments.datapath)
     return loaded
@@ -94,7 +94,8 @@ def _wanted(arguments: argparse.Namespace, name: str) -> scenario.Scenario:
 
 def _run(arguments: argparse.Namespace) -> int:
     prepare()
-    return run_scenario(_wanted(arguments, arguments.scenario), arguments.id, arguments.keep)
+    wanted = _wanted(arguments, arguments.scenario, arguments.long)
+    return run_scenario(wanted, arguments.id, arguments.keep)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -140,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--write", metavar="FILE", help="write a capture file instead")
     one = add("run", _run, "run a scenario by name, check its facts")
     one.add_argument("scenario")
+    one.add_argument("--long", action="store_true", help="in its longer form, if it has one")
     one.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     demo = add("demo", _demo, "Alice pings bob, from the name to the tunnel")
     demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")

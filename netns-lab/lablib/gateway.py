@@ -22,13 +22,15 @@ ANSWER_SECONDS = 5.0
 START_SECONDS = 15.0
 
 
-def ask(path: Path, command: str, **arguments: Any) -> dict[str, Any]:
+def ask(
+    path: Path, command: str, seconds: float = ANSWER_SECONDS, **arguments: Any
+) -> dict[str, Any]:
     """Put one request to a control socket; returns the fields of all lines of the answer.
 
     Raises LabError if the gateway says that it failed, OSError if it is not there.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(patient(ANSWER_SECONDS))
+        connection.settimeout(patient(seconds))
         connection.connect(str(path))
         connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
         answer: dict[str, Any] = {}
@@ -75,9 +77,12 @@ class Oegw:
         arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
         return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
 
-    def begin_records(self, gateway: str, address: str, clients: list[str], name: str) -> Process:
+    def begin_records(
+        self, gateway: str, identity: list[str], clients: list[str], name: str
+    ) -> Process:
+        """``identity``: the options that say what the gateway is called."""
         key = self._run.directory / f"{gateway}.pem"
-        arguments = ["dns-records", "--key", str(key), "--gateway", address]
+        arguments = ["dns-records", "--key", str(key), *identity]
         for client in clients:
             arguments += ["--client", client]
         return self._run.start(name, None, [str(COMMAND), *arguments])

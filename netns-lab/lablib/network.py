@@ -79,6 +79,16 @@ def host_batch(host: Host) -> str:
     return "\n".join(lines) + "\n"
 
 
+def masquerade_rules(interface: str, ports: str) -> str:
+    """nftables rules of a NAT, in place of those that are there."""
+    return (
+        "table ip nat {}; flush table ip nat; "
+        "table ip nat { chain out { type nat hook postrouting priority srcnat; "
+        f'oifname "{interface}" ip protocol udp masquerade to :{ports}; '
+        f'oifname "{interface}" masquerade; }} }}'
+    )
+
+
 def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
     command = ["ip", "-batch", "-"]
     process = subprocess.Popen(
@@ -144,3 +154,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
     ]
     for name, batch in batches:
         _finish(f"addresses and routes of {name}", batch)
+    for host in topology.hosts.values():
+        if (nat := host.masquerade) is not None:
+            done = run.call(host.name, ["nft", masquerade_rules(nat.interface, nat.ports)])
+            if done.returncode:
+                raise LabError(f"NAT of {host.name}: {done.stderr.strip()}")

@@ -99,6 +99,7 @@ class Run:
         self.directory = base_directory() / identifier
         self.namespaces: list[str] = []
         self.processes: list[Process] = []
+        self.variant = ""  # of the topology
 
     @classmethod
     def create(cls, identifier: str | None = None) -> Run:
@@ -122,6 +123,7 @@ class Run:
         except FileNotFoundError:
             raise LabError(f"no run {identifier}; `lab up` makes one") from None
         run.namespaces = state["namespaces"]
+        run.variant = state["variant"]
         run.processes = [
             Process(entry["name"], entry["pid"], entry["ticks"], Path(entry["log"]))
             for entry in state["processes"]
@@ -135,6 +137,7 @@ class Run:
 
     def save(self) -> None:
         state = {
+            "variant": self.variant,
             "namespaces": self.namespaces,
             "processes": [
                 {"name": p.name, "pid": p.pid, "ticks": p.ticks, "log": str(p.log)}

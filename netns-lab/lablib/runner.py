@@ -11,6 +11,7 @@ from lablib.errors import LabError
 from lablib.lab import Lab, put_up
 from lablib.run import Run
 from lablib.scenario import Scenario
+from lablib.stage import Missed, Stage
 
 
 def say(line: str) -> None:
@@ -43,12 +44,12 @@ def check_datapaths(lab: Lab, report: Report) -> None:
 
 def take_steps(lab: Lab, report: Report) -> float:
     """All steps; stops at the first one that fails.  Returns when the first one began."""
-    stage = steps.Stage(lab)
+    stage = Stage(lab)
     began = time.time()
     for step in lab.scenario.steps:
         try:
             report.ok(steps.title(step), steps.take(stage, step))
-        except (steps.Missed, LabError) as error:
+        except (Missed, LabError) as error:
             report.failed(steps.title(step), str(error))
             break
     for process in list(stage.background.values()):
@@ -60,7 +61,7 @@ def check_facts(lab: Lab, report: Report, wanted: tuple[dict[str, Any], ...]) ->
     for fact in wanted:
         try:
             report.ok(facts.title(fact), facts.check(lab, fact))
-        except (steps.Missed, LabError, OSError) as error:
+        except (Missed, LabError, OSError) as error:
             report.failed(facts.title(fact), str(error))
 
 

@@ -12,20 +12,26 @@ from lablib.errors import LabError
 
 HOME = Path(__file__).resolve().parent.parent
 SCENARIOS = HOME / "scenarios"
+VARIANTS = HOME / "variants"
 EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder"),
+    *("records", "step", "fact", "ladder", "variant", "crowd"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """For whom a gateway's records are published."""
+    """For whom a gateway's records are published.
+
+    With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
+    delegations to it.
+    """
 
     gateway: str
     clients: tuple[str, ...]
+    fqdn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,9 @@ class Scenario:
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
     additions: str
+    variant: str = ""  # of the topology; empty: the draft's
+    crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
+    has_long: bool = False  # whether there is a longer form of it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
     datapaths: Mapping[str, str] = field(
@@ -71,7 +80,13 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in SCENARIOS.glob(f"*/{EXPECTATION}"))
 
 
-def load(name: str) -> Scenario:
+def _entry(table: dict[str, Any], long: bool) -> dict[str, Any]:
+    """A step or a fact without its ``long``, whose keys hold in the longer form."""
+    rest = {key: value for key, value in table.items() if key != "long"}
+    return rest | table.get("long", {}) if long else rest
+
+
+def load(name: str, long: bool = False) -> Scenario:
     """Raises LabError if there is no such scenario or its file can't be understood."""
     directory = SCENARIOS / name
     path = directory / EXPECTATION
@@ -98,9 +113,13 @@ def load(name: str) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"])) for entry in table.get("records", ())
+            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
-        steps=tuple(table.get("step", ())),
-        facts=tuple(table.get("fact", ())),
+        variant=table.get("variant", ""),
+        crowd=table.get("crowd", {}),
+        has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
+        steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
+        facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )
