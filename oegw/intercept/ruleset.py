@@ -312,13 +312,18 @@ def _hooks(settings: InterceptSettings) -> str:
 
 
 def _guard(settings: InterceptSettings) -> str:
-    """The last look at what leaves: it works without a process behind it."""
+    """The last look at what leaves: it works without a process behind it.
+
+    An XFRM interface shows each packet a second time, still in clear and with the outside
+    interface as its way, before the kernel seals it.  So what goes into the device gets
+    the own mark: out of the device comes ESP or nothing.
+    """
     marks = Marks(settings.mark_mask)
     dns = f"fib saddr type local {_DNS} dport 53 accept" if settings.local_resolver else ""
     return _chain("leak", "counter name guard_dropped drop") + _chain(
         "guard",
         f"type filter hook postrouting priority {_GUARD}; policy accept;",
-        f'oifname "{settings.tunnel_interface}" accept',
+        f'oifname "{settings.tunnel_interface}" {_marked(settings, marks.own)} accept',
         f"oifname != {_outside(settings)} accept",
         f"{_has(settings, marks.own)} accept",
         f"{_has(settings, marks.trap)} counter name trap_escaped_dropped drop",

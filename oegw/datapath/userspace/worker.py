@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oegw.datapath.interface import DatapathError, Direction, SecurityAssociation
+from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.engine import (
@@ -39,7 +40,6 @@ from oegw.datapath.userspace.outside import (
     path_mtu,
     source_of,
 )
-from oegw.datapath.userspace.routes import TunnelRoutes
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.transform import warm_up
 from oegw.datapath.userspace.tun import open_tun

@@ -130,17 +130,20 @@ class Limits:
     hard_bytes: int | None = None
     soft_seconds: int | None = None
     hard_seconds: int | None = None
+    soft_packets: int | None = None
+    hard_packets: int | None = None
 
     def values(self) -> tuple[int, ...]:
         """Without a limit, seconds are 0 and all else is XFRM_INF."""
-        none = or_unlimited(None)
         octets = or_unlimited(self.soft_bytes), or_unlimited(self.hard_bytes)
-        return (*octets, none, none, self.soft_seconds or 0, self.hard_seconds or 0, 0, 0)
+        packets = or_unlimited(self.soft_packets), or_unlimited(self.hard_packets)
+        return (*octets, *packets, self.soft_seconds or 0, self.hard_seconds or 0, 0, 0)
 
     @classmethod
     def of(cls, values: tuple[int, ...]) -> Self:
-        octets = or_none(values[0]), or_none(values[1])
-        return cls(*octets, values[4] or None, values[5] or None)
+        soft_bytes, hard_bytes, soft_packets, hard_packets = (or_none(n) for n in values[:4])
+        soft, hard = values[4] or None, values[5] or None
+        return cls(soft_bytes, hard_bytes, soft, hard, soft_packets, hard_packets)
 
 
 @dataclass(frozen=True, slots=True)
