@@ -33,7 +33,7 @@ INFO = Struct(f"@{SELECTOR.size}s{LIMITS}{CONSUMED}IIBBBB0Q")
 NAME = Struct(f"@{SELECTOR.size}sIB0I")
 """struct xfrm_userpolicy_id."""
 
-TEMPLATE = Struct(f"@{ID}H16sIBBBIII")
+TEMPLATE = Struct(f"@{ID}H2x16sIBBBIII")
 """struct xfrm_user_tmpl."""
 
 _U32 = Struct("@I")

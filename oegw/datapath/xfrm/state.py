@@ -42,7 +42,7 @@ INFO = Struct(f"@{SELECTOR.size}s{ID}16s{LIMITS}{CONSUMED}3IIIHBBB0Q")
 
 _ALGORITHM = Struct("@64sI")  # name, key bits
 _ALGORITHM_ICV = Struct("@64sII")  # name, key bits, ICV bits
-_ENCAPSULATION = Struct("@H2s2s16s0I")
+_ENCAPSULATION = Struct("@H2s2s2x16s0I")
 _REPLAY = Struct("@6I")
 CONSUMED_ONLY = Struct("@" + CONSUMED)
 _U32 = Struct("@I")
