@@ -4,9 +4,9 @@
     ip route add default dev oegw0 metric 1 table 4500
     ip route add unreachable default metric 1000000 table 4500
 
-When a process dies that carried the packets itself, the kernel removes the device and with it the first route.  Rule
-and second route stay, so that marked packets are refused and never fall through to the main
-table.  A later start finds them again by table, priority and our protocol number, which
+When the user-space datapath's process dies, the kernel removes the device and with it the first
+route.  Rule and second route stay, so that marked packets are refused and never fall through to
+the main table.  A later start finds them again by table, priority and our protocol number, which
 other programs' rules and routes do not carry.
 """
 

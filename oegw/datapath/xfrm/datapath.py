@@ -45,12 +45,15 @@ _REQUESTS_PER_TURN = 50  # of a sweep, before the event loop's turn
 _SAME_MAPPING = 1.0  # seconds: a kernel before 5.17 reports each packet of a peer that moved
 
 
+_UNUSED = Usage(0, 0, None)
+
+
 @dataclass(slots=True)
 class _Installed:
     """What we know of an SA in the kernel.  ``lost`` was counted by states that it moved from."""
 
     sa: SecurityAssociation
-    usage: Usage = Usage(0, 0, None)
+    usage: Usage = _UNUSED
     looked: float = 0.0
     softened: bool = False
     expired: bool = False
@@ -329,8 +332,11 @@ class XfrmDatapath:
             kernel.ask(MessageType.UPDPOLICY, policy)
             return
         selectors = sa.source_selector, sa.destination_selector
-        name = PolicyName(standing_policies(self._settings)[0].name.direction, selectors,
-                          self._settings.interface_id)
+        name = PolicyName(
+            standing_policies(self._settings)[0].name.direction,
+            selectors,
+            self._settings.interface_id,
+        )
         try:
             kernel.ask(MessageType.DELPOLICY, name)
         except XfrmRefused as error:

@@ -148,7 +148,7 @@ class Frame:
         message = shape[0](self.octets)
         try:
             message.decode()
-            attributes = {name: value for name, value in message["attrs"]}
+            attributes = {str(name): bytes(value) for name, value in message["attrs"]}
         except Exception as error:  # whatever pyroute2 raises at octets that it can't read
             raise ValueError(f"type {self.kind}: {type(error).__name__}") from None
         return message["body"], attributes

@@ -56,9 +56,7 @@ class Mover:
         self._replace(old, new)
         return 0, 0
 
-    def _change_over(
-        self, old: SecurityAssociation, new: SecurityAssociation
-    ) -> tuple[int, int]:
+    def _change_over(self, old: SecurityAssociation, new: SecurityAssociation) -> tuple[int, int]:
         before = self._state(old)
         replay = before.replay
         if replay is None or replay.sent + _LEAP >= _LAST[old.extended_sequence_numbers]:
@@ -99,7 +97,7 @@ class Mover:
                 raise
             report = removed_state(reports, lambda frame: _names(frame, last))
         if report is not None:
-            body, attributes = report.raw()
+            _, attributes = report.raw()
             last = State.parse(attributes["XFRMA_SA"], attributes)
         try:
             self._kernel.ask(

@@ -180,7 +180,7 @@ class Reports:
 
 
 def removed_state(before: socket.socket, wanted: Callable[[Frame], bool]) -> Frame | None:
-    """Of the DELSA reports that wait at ``before``, a socket of group SA, the one that is wanted."""
+    """Of the DELSA reports that wait at ``before``, a socket of group SA, the wanted one."""
     try:
         while True:
             for frame in messages.frames(before.recv(_PART)):

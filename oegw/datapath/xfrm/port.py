@@ -34,9 +34,7 @@ _PKTINFO6 = struct.Struct("=16si")
 class EncapsulationPort:
     """The sockets of both families.  ``open`` raises DatapathError, and leaves none open."""
 
-    def __init__(
-        self, port: int, mark: int, listener: Callable[[KeyingDatagram], None]
-    ) -> None:
+    def __init__(self, port: int, mark: int, listener: Callable[[KeyingDatagram], None]) -> None:
         self._port = port
         self._mark = mark
         self._listener = listener

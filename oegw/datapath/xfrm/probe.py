@@ -24,7 +24,7 @@ from oegw.datapath.interface import (
 from oegw.datapath.userspace.transform import CIPHERS, GCM, INTEGRITIES
 from oegw.datapath.xfrm.messages import MessageType
 from oegw.datapath.xfrm.netlink import Netlink, Xfrm, XfrmRefused
-from oegw.datapath.xfrm.plan import state_of, standing_policies
+from oegw.datapath.xfrm.plan import standing_policies, state_of
 from oegw.datapath.xfrm.settings import XfrmSettings
 
 # Documentation's addresses (RFC 5737, RFC 3849): no packet has them.

@@ -111,7 +111,8 @@ class ReplayState:
         low, high = self.sent & 0xFFFFFFFF, self.sent >> 32
         seen_low, seen_high = self.received & 0xFFFFFFFF, self.received >> 32
         head = _REPLAY.pack(words, low, seen_low, high, seen_high, self.window)
-        return head + self.bitmap.ljust(words * _WORD // 8, b"\0")
+        # Without a bitmap the kernel makes an empty one of the size that the head says.
+        return head + (self.bitmap and self.bitmap.ljust(words * _WORD // 8, b"\0"))
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -253,9 +254,7 @@ class State:
         limits, consumed = values[5:13], values[13:17]
         reqid, family, _, window, flags = values[21:]
         get = attributes.get
-        aead, cipher, auth = (
-            get(f"XFRMA_ALG_{name}") for name in ("AEAD", "CRYPT", "AUTH_TRUNC")
-        )
+        aead, cipher, auth = (get(f"XFRMA_ALG_{name}") for name in ("AEAD", "CRYPT", "AUTH_TRUNC"))
         encapsulation = mark = replay = None
         if (raw := get("XFRMA_ENCAP")) is not None:
             _, near, far, _ = _ENCAPSULATION.unpack_from(raw)

@@ -77,9 +77,7 @@ def test_every_cipher_with_the_other_datapath(
     gwa, gwb = lab.begin(*kinds)
     for number, algorithm in enumerate(ALGORITHMS):
         spi = 0x1000 + number
-        tunnel(
-            gwa, gwb, spi=spi, algorithm=algorithm, udp=udp, extended_sequence_numbers=extended
-        )
+        tunnel(gwa, gwb, spi=spi, algorithm=algorithm, udp=udp, extended_sequence_numbers=extended)
         assert lab.ping("-c", "2", "-s", str(56 + number)), (algorithm, lab.last)
         carried = gwa.ask("usage")[f"out {spi:#x}"][0], gwb.ask("usage")[f"in {spi:#x}"][0]
         assert carried == (2, 2), algorithm
@@ -87,8 +85,7 @@ def test_every_cipher_with_the_other_datapath(
             ends = (GATEWAY_B4, GATEWAY_A4) if control is gwa else (GATEWAY_A4, GATEWAY_B4)
             assert control.ask("remove", spi=spi + sent, destination=ends[0]) is not None
             assert (
-                control.ask("remove", spi=spi + came, destination=ends[1], inbound=True)
-                is not None
+                control.ask("remove", spi=spi + came, destination=ends[1], inbound=True) is not None
             )
     assert not lab.ping("-c", "1"), "a tunnel is left"
 
@@ -498,7 +495,9 @@ def test_the_guard_of_interception_lets_sealed_packets_pass(lab: XfrmLab) -> Non
     """The rule set that the gateway installs: XFRM shows it each packet in clear once more, with
     the outside interface as its way.  Without a tunnel, nothing leaves."""
     settings = InterceptSettings(outside=("out0",), tunnel_interface="oegw0")
-    chains = static_chains(policy(protected_rule("192.2.0.0/24"), protected_rule("2001:db8:2::/64")))
+    chains = static_chains(
+        policy(protected_rule("192.2.0.0/24"), protected_rule("2001:db8:2::/64"))
+    )
     for name in (lab.gwa, lab.gwb):
         lab.inside(name, "nft", "delete", "table", "inet", "lab")
         lab.inside(name, "nft", whole_table(settings, chains, nft_queue=True))
@@ -507,7 +506,7 @@ def test_the_guard_of_interception_lets_sealed_packets_pass(lab: XfrmLab) -> Non
             ends = f"{{ {near[place]} . {far[place]} : return }}"
             lab.inside(
                 name, "nft", "add", "element", "inet", "oegw",
-                f"{Shape.HOSTS.map_name(version)}", ends,
+                f"{Shape.PAIR.map_name(version)}", ends,
             )  # fmt: skip
     gwa, gwb = lab.begin()
     before = lab.echoes()
@@ -543,7 +542,9 @@ def test_ten_thousand(lab: XfrmLab) -> None:
     asked = time.monotonic()
     assert gwa.ask("close") is None
     closed = time.monotonic()
-    print(f"install {installed - start:.1f} s, usage {asked - installed:.1f} s, "
-          f"close {closed - asked:.1f} s")
+    print(
+        f"install {installed - start:.1f} s, usage {asked - installed:.1f} s, "
+        f"close {closed - asked:.1f} s"
+    )
     assert lab.xfrm(lab.gwa).strip() == ""
     assert closed - start < 120
