@@ -2,8 +2,9 @@
 
     python -m tests.support.xfrm_gateway {kernel,userspace}
 
-Each line on its standard input is a JSON object, ``{"do": "install", ...}``, each line on its output
-the answer to one, ``{"answer": ...}`` or ``{"refused": "..."}``, or ``{"event": "...", ...}``.
+Each line on its standard input is a JSON object, ``{"do": "install", ...}``, each line on its
+output the answer to one, ``{"answer": ...}`` or ``{"refused": "..."}``, or an event,
+``{"event": "...", ...}``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.support.datapath_sas import arriving, make_sa, selector
 
 
 def sa_of(order: dict[str, Any]) -> SecurityAssociation:
-    """``make_sa`` with JSON's types: ``inner`` is two [prefix, protocol, port], ``udp`` two ports."""
+    """``make_sa`` with JSON's types: ``inner`` is two [prefix, protocol, port]."""
     fields = dict(order)
     inbound = fields.pop("inbound", False)
     source, destination = (selector(*each) for each in fields.pop("inner"))

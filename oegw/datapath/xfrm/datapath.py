@@ -29,7 +29,7 @@ from oegw.datapath.userspace.transform import CIPHERS
 from oegw.datapath.xfrm.link import make_link, remove_link
 from oegw.datapath.xfrm.messages import Frame, MessageType
 from oegw.datapath.xfrm.mover import Mover
-from oegw.datapath.xfrm.netlink import Netlink, Reports, Xfrm, XfrmRefused
+from oegw.datapath.xfrm.netlink import Netlink, Reports, Xfrm, XfrmError
 from oegw.datapath.xfrm.plan import Senders, standing_policies, state_of
 from oegw.datapath.xfrm.policy import PolicyName
 from oegw.datapath.xfrm.port import EncapsulationPort
@@ -149,7 +149,7 @@ class XfrmDatapath:
                 self._route(kernel, sa)
             except DatapathError:
                 self._senders.remove(sa)
-                with contextlib.suppress(XfrmRefused):
+                with contextlib.suppress(XfrmError):
                     kernel.ask(MessageType.DELSA, name)
                 raise
         self._installed[name] = _Installed(sa, looked=time.monotonic())
@@ -163,7 +163,7 @@ class XfrmDatapath:
         if key.direction is Direction.OUTBOUND:
             self._senders.remove(installed.sa)
             self._route(kernel, installed.sa)
-        with contextlib.suppress(XfrmRefused):  # it is gone already: the last that we know
+        with contextlib.suppress(XfrmError):  # it is gone already: the last that we know
             answer = kernel.ask(MessageType.GETSA, name)
             if answer is not None:
                 self._note(installed, StateUsage.parse(*answer.raw()))
@@ -259,7 +259,7 @@ class XfrmDatapath:
         installed.expired = hard
         if hard and installed.sa.direction is Direction.OUTBOUND and self._kernel is not None:
             self._senders.expire(installed.sa)
-            with contextlib.suppress(XfrmRefused):  # without its state it sends nothing anyway
+            with contextlib.suppress(XfrmError):  # without its state it sends nothing anyway
                 self._route(self._kernel, installed.sa)
         self._tell(SaExpired(installed.sa.key, hard))
 
@@ -326,7 +326,7 @@ class XfrmDatapath:
     # What the kernel is told.
 
     def _route(self, kernel: Xfrm, sa: SecurityAssociation) -> None:
-        """Bring the policy of the selectors of ``sa`` up to date.  Raises XfrmRefused."""
+        """Bring the policy of the selectors of ``sa`` up to date.  Raises XfrmError."""
         policy = self._senders.policy(sa)
         if policy is not None:
             kernel.ask(MessageType.UPDPOLICY, policy)
@@ -339,7 +339,7 @@ class XfrmDatapath:
         )
         try:
             kernel.ask(MessageType.DELPOLICY, name)
-        except XfrmRefused as error:
+        except XfrmError as error:
             if error.number != errno.ENOENT:
                 raise
 
@@ -358,7 +358,7 @@ class XfrmDatapath:
                     if content.interface_id == ours:
                         found.append(content.name)
             for number, name in enumerate(found):
-                with contextlib.suppress(XfrmRefused):  # it is gone already
+                with contextlib.suppress(XfrmError):  # it is gone already
                     kernel.ask(delete, name)
                 if number % _REQUESTS_PER_TURN == 0:
                     await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from oegw.datapath.interface import DatapathError, Direction, SecurityAssociation
 from oegw.datapath.xfrm.messages import Frame, Group, MessageType
-from oegw.datapath.xfrm.netlink import Xfrm, XfrmRefused, open_netlink, removed_state
+from oegw.datapath.xfrm.netlink import Xfrm, XfrmError, open_netlink, removed_state
 from oegw.datapath.xfrm.plan import Senders, policy_of, state_of
 from oegw.datapath.xfrm.settings import XfrmSettings
 from oegw.datapath.xfrm.state import State
@@ -67,9 +67,9 @@ class Mover:
         self._senders.replace(old.key, new)
         try:
             self._send_by(new)
-        except XfrmRefused:
+        except XfrmError:
             self._senders.replace(new.key, old)
-            with suppress(XfrmRefused):
+            with suppress(XfrmError):
                 self._kernel.ask(MessageType.DELSA, state.name)
             raise
         after = before
@@ -91,7 +91,7 @@ class Mover:
         with open_netlink(Group.SA) as reports:
             try:
                 self._kernel.ask(MessageType.DELSA, last.name)
-            except XfrmRefused:
+            except XfrmError:
                 if outbound:
                     self._send_by(old)
                 raise
@@ -103,7 +103,7 @@ class Mover:
             self._kernel.ask(
                 MessageType.NEWSA, state_of(new, self._settings, last.replay, last.consumed)
             )
-        except XfrmRefused:
+        except XfrmError:
             again = state_of(old, self._settings, last.replay, last.consumed)
             self._kernel.ask(MessageType.NEWSA, again)
             if outbound:

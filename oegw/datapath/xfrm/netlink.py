@@ -33,7 +33,7 @@ _PART = 65536  # octets of a dump between two turns of the event loop
 _EVENT_BUFFER = 4 * 2**20  # octets: some thousand SAs that expire at once
 
 
-class XfrmRefused(DatapathError):
+class XfrmError(DatapathError):
     """The kernel refused a request; ``number`` is the errno."""
 
     def __init__(self, request: str, number: int, words: str = "") -> None:
@@ -47,21 +47,21 @@ class Xfrm(Protocol):
     """What the datapath needs of the kernel."""
 
     def ask(self, kind: MessageType, content: Content, flags: int = 0) -> Frame | None:
-        """Make a request.  The answer of one that gets something, else None.  Raises XfrmRefused,
+        """Make a request.  The answer of one that gets something, else None.  Raises XfrmError,
         and then the kernel has done nothing."""
 
     def dump(self, kind: MessageType) -> AsyncIterator[Frame]:
-        """All states or policies.  Raises XfrmRefused."""
+        """All states or policies.  Raises XfrmError."""
 
     def close(self) -> None: ...
 
 
 def open_netlink(*groups: Group, blocking: bool = False) -> socket.socket:
-    """A socket that hears ``groups``.  Raises XfrmRefused."""
+    """A socket that hears ``groups``.  Raises XfrmError."""
     try:
         netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
     except OSError as error:
-        raise XfrmRefused("a NETLINK_XFRM socket", error.errno or errno.EIO) from None
+        raise XfrmError("a NETLINK_XFRM socket", error.errno or errno.EIO) from None
     try:
         netlink.bind((0, 0))
         for option in (_CAP_ACK, _EXT_ACK):
@@ -76,12 +76,12 @@ def open_netlink(*groups: Group, blocking: bool = False) -> socket.socket:
             netlink.setblocking(False)
     except OSError as error:
         netlink.close()
-        raise XfrmRefused("a NETLINK_XFRM socket", error.errno or errno.EIO) from None
+        raise XfrmError("a NETLINK_XFRM socket", error.errno or errno.EIO) from None
     return netlink
 
 
 class Netlink:
-    """`Xfrm` by netlink sockets.  Raises XfrmRefused if the kernel has none."""
+    """`Xfrm` by netlink sockets.  Raises XfrmError if the kernel has none."""
 
     def __init__(self) -> None:
         self._socket = open_netlink(blocking=True)
@@ -103,13 +103,13 @@ class Netlink:
                         continue
                     code, words = frame.error()
                     if code:
-                        raise XfrmRefused(described(kind, content), code, words)
+                        raise XfrmError(described(kind, content), code, words)
                     return answer
         except OSError as error:
             code = error.errno or errno.ETIMEDOUT
-            raise XfrmRefused(described(kind, content), code) from None
+            raise XfrmError(described(kind, content), code) from None
         except ValueError as error:
-            raise XfrmRefused(described(kind, content), errno.EBADMSG, str(error)) from None
+            raise XfrmError(described(kind, content), errno.EBADMSG, str(error)) from None
 
     async def dump(self, kind: MessageType) -> AsyncIterator[Frame]:
         loop = asyncio.get_running_loop()
@@ -122,14 +122,14 @@ class Netlink:
                         if frame.kind in (MessageType.ERROR, MessageType.DONE):
                             code, words = frame.error()
                             if code:
-                                raise XfrmRefused(f"a dump by {kind.name}", code, words)
+                                raise XfrmError(f"a dump by {kind.name}", code, words)
                             return
                         yield frame
                     await asyncio.sleep(0)  # sock_recv does not wait if there is something
             except OSError as error:
-                raise XfrmRefused(f"a dump by {kind.name}", error.errno or errno.EIO) from None
+                raise XfrmError(f"a dump by {kind.name}", error.errno or errno.EIO) from None
             except ValueError as error:
-                raise XfrmRefused(f"a dump by {kind.name}", errno.EBADMSG, str(error)) from None
+                raise XfrmError(f"a dump by {kind.name}", errno.EBADMSG, str(error)) from None
 
     def close(self) -> None:
         self._socket.close()

@@ -23,7 +23,7 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace.transform import CIPHERS, GCM, INTEGRITIES
 from oegw.datapath.xfrm.messages import MessageType
-from oegw.datapath.xfrm.netlink import Netlink, Xfrm, XfrmRefused
+from oegw.datapath.xfrm.netlink import Netlink, Xfrm, XfrmError
 from oegw.datapath.xfrm.plan import standing_policies, state_of
 from oegw.datapath.xfrm.settings import XfrmSettings
 
@@ -56,7 +56,7 @@ def shortcoming(
     """The first thing that this kernel can't do."""
     try:
         kernel = connect()
-    except XfrmRefused as error:
+    except XfrmError as error:
         return f"the kernel has no XFRM: {error}"
     try:
         return (
@@ -74,14 +74,14 @@ def _ask_for_states(kernel: Xfrm, settings: XfrmSettings) -> str | None:
         state = state_of(sa, settings)
         try:
             kernel.ask(MessageType.NEWSA, state)
-        except XfrmRefused as error:
+        except XfrmError as error:
             if error.number == errno.EEXIST:
                 continue
             udp = " in UDP" if sa.encapsulation else ""
             integrity = f" and {sa.integrity}" if sa.integrity else ""
             what = f"ESP{udp} over IPv{sa.source.version} with {sa.cipher}{integrity}"
             return f"the kernel has no {what}: {error}"
-        with suppress(XfrmRefused):
+        with suppress(XfrmError):
             kernel.ask(MessageType.DELSA, state.name)
     return None
 
@@ -134,7 +134,7 @@ def _ask_for_policy(kernel: Xfrm, settings: XfrmSettings) -> str | None:
     try:
         kernel.ask(MessageType.UPDPOLICY, policy)
         kernel.ask(MessageType.DELPOLICY, policy.name)
-    except XfrmRefused as error:
+    except XfrmError as error:
         return f"the kernel has no XFRM policies: {error}"
     return None
 

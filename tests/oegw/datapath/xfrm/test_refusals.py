@@ -22,7 +22,7 @@ from oegw.datapath.interface import (
 from oegw.datapath.xfrm import mover, netlink
 from oegw.datapath.xfrm.datapath import XfrmDatapath
 from oegw.datapath.xfrm.messages import HEADER, Content, Flag, Frame, MessageType, frames, serialize
-from oegw.datapath.xfrm.netlink import Netlink, XfrmRefused
+from oegw.datapath.xfrm.netlink import Netlink, XfrmError
 from oegw.datapath.xfrm.policy import Policy, PolicyName
 from oegw.datapath.xfrm.probe import shortcoming
 from oegw.datapath.xfrm.reports import Expired
@@ -50,23 +50,23 @@ class Kernel:
         self.asked.append(kind)
         waiting = self.refusals.get(kind)
         if waiting and (number := waiting.pop(0)):
-            raise XfrmRefused(netlink.described(kind, content), number)
+            raise XfrmError(netlink.described(kind, content), number)
         if isinstance(content, State):
             if kind is MessageType.NEWSA and content.name in self.states:
-                raise XfrmRefused(netlink.described(kind, content), errno.EEXIST)
+                raise XfrmError(netlink.described(kind, content), errno.EEXIST)
             self.states[content.name] = content
         elif isinstance(content, Policy):
             self.policies[content.name] = content
         elif isinstance(content, StateName):
             if content not in self.states:
-                raise XfrmRefused(netlink.described(kind, content), errno.ESRCH)
+                raise XfrmError(netlink.described(kind, content), errno.ESRCH)
             if kind is MessageType.GETSA:
                 [frame] = frames(serialize(MessageType.NEWSA, 0, 1, self.states[content]))
                 return frame
             del self.states[content]
         elif isinstance(content, PolicyName):
             if content not in self.policies:
-                raise XfrmRefused(netlink.described(kind, content), errno.ENOENT)
+                raise XfrmError(netlink.described(kind, content), errno.ENOENT)
             del self.policies[content]
         return None
 
@@ -257,7 +257,7 @@ def test_probe_of_the_rest() -> None:
     assert reason == "no device"
 
     def refuse() -> Kernel:
-        raise XfrmRefused("a NETLINK_XFRM socket", errno.EPROTONOSUPPORT)
+        raise XfrmError("a NETLINK_XFRM socket", errno.EPROTONOSUPPORT)
 
     assert "EPROTONOSUPPORT" in str(shortcoming(XfrmSettings(), refuse))
     assert not kernel.states
@@ -295,7 +295,7 @@ REQUEST = bytes(HEADER.size)
 @pytest.mark.parametrize("number", REFUSALS, ids=ids)
 def test_the_kernels_answer_is_the_error(number: int) -> None:
     kernel = wired((MessageType.ERROR, struct.pack("=i", -number) + REQUEST))
-    with pytest.raises(XfrmRefused) as error:
+    with pytest.raises(XfrmError) as error:
         kernel.ask(MessageType.NEWSA, STATE, Flag.CREATE)
     assert error.value.number == number
     name = errno.errorcode[number]
@@ -312,7 +312,7 @@ def test_answers_of_a_socket() -> None:
     assert frame is not None
     answer: Any = frame.content()
     assert answer.name == STATE.name
-    with pytest.raises(XfrmRefused, match="ETIMEDOUT"):
+    with pytest.raises(XfrmError, match="ETIMEDOUT"):
         wired().ask(MessageType.NEWSA, STATE)
 
 
