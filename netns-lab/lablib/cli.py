@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 from lablib import capture, scenario
-from lablib.demo import run_demo
 from lablib.errors import LabError
 from lablib.lab import load_topology, put_up
 from lablib.run import Run
 from lablib.runner import run_scenario, say
 
+DEMO = "demo"  # the scenario of the command of this name
 STANDING = "lab"  # the run that `up` makes, unless --id names another
 TUN = Path("/dev/net/tun")
 
@@ -85,15 +85,22 @@ def _capture(arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)
 
 
+def _wanted(arguments: argparse.Namespace, name: str, long: bool = False) -> scenario.Scenario:
+    loaded = scenario.load(name, long)
+    if arguments.datapath:
+        return scenario.with_datapaths(loaded, arguments.datapath)
+    return loaded
+
+
 def _run(arguments: argparse.Namespace) -> int:
     prepare()
-    wanted = scenario.load(arguments.scenario, arguments.long)
+    wanted = _wanted(arguments, arguments.scenario, arguments.long)
     return run_scenario(wanted, arguments.id, arguments.keep)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     prepare()
-    return run_demo(arguments.id, arguments.keep)
+    return run_scenario(_wanted(arguments, DEMO), arguments.id, arguments.keep)
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -138,6 +145,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     demo = add("demo", _demo, "Alice pings bob, from the name to the tunnel")
     demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    for command in (one, demo):
+        command.add_argument(
+            "--datapath", help="of all gateways: auto, kernel, userspace; or sg-a=kernel,sg-b=..."
+        )
     add("list", _list, "list the scenarios")
     return result
 

@@ -148,7 +148,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         for name in scenario.gateways:
             template: Path = scenario.directory / f"{name}.toml"
             lab.gateways[name] = gateway.write_configuration(
-                run, lab.topology, name, template, keys
+                run, lab.topology, name, template, keys, scenario.datapaths.get(name)
             )
             lab.gateways[name].begin()
         for one in lab.gateways.values():

@@ -12,6 +12,7 @@ from pathlib import Path
 from lablib.errors import LabError
 from lablib.run import Run
 from lablib.topology import Host, Interface, Topology, twin_address, twin_network
+from lablib.waiting import patient
 
 CABLES = "cables"  # the namespace of the bridges that stand for the links
 
@@ -108,7 +109,7 @@ def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
 
 
 def _finish(what: str, process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=patient(30))
     if process.returncode:
         raise LabError(f"{what}: {output.strip()}")
 
@@ -129,7 +130,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         directory.mkdir(parents=True)
         server = resolvers.get(host, str(topology.address("dns")))
         (directory / "resolv.conf").write_text(
-            f"nameserver {server}\nsearch {topology.domain}\noptions timeout:2 attempts:2\n"
+            f"nameserver {server}\nsearch {topology.domain}\n"
+            f"options timeout:{round(patient(2))} attempts:2\n"
         )
     _finish("namespaces", _batch(run, None, "".join(f"netns add {n}\n" for n in run.namespaces)))
 

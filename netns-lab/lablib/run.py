@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lablib import enter
 from lablib.errors import DeadlineMissed, LabError
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 # A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
 LONGEST_DIRECTORY = 107 - 30
@@ -180,6 +180,7 @@ class Run:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and return its exit code and output (never raises on code)."""
         command = self.inside(host, argv) if host else list(argv)
+        seconds = patient(seconds)
         try:
             return subprocess.run(
                 command,

@@ -33,6 +33,15 @@ class Report:
         say(f"FAILED  {title}: {seen}")
 
 
+def check_datapaths(lab: Lab, report: Report) -> None:
+    """Each gateway that was told which datapath to take says that it took it, and why."""
+    for name, wanted in lab.scenario.datapaths.items():
+        seen = lab.gateways[name].status().get("datapath") or {}
+        text = f"{seen.get('name')}: {seen.get('reason')}"
+        right = wanted in ("auto", seen.get("name"))
+        (report.ok if right else report.failed)(f"{name} runs the datapath {wanted}", text)
+
+
 def take_steps(lab: Lab, report: Report) -> float:
     """All steps; stops at the first one that fails.  Returns when the first one began."""
     stage = Stage(lab)
@@ -101,6 +110,7 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
     say(f"{scenario.name}: {scenario.summary}")
     try:
         lab = put_up(run, scenario, lambda line: say(f"        {line}"))
+        check_datapaths(lab, report)
         began = take_steps(lab, report)
         lab.end_captures()
         if scenario.ladder:

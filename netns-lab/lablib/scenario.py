@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ HOME = Path(__file__).resolve().parent.parent
 SCENARIOS = HOME / "scenarios"
 VARIANTS = HOME / "variants"
 EXPECTATION = "expect.toml"
+DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd"),
@@ -53,6 +55,25 @@ class Scenario:
     has_long: bool = False  # whether there is a longer form of it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
+    datapaths: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by gateway; else the gateway's own choice
+
+
+def with_datapaths(scenario: Scenario, text: str) -> Scenario:
+    """The scenario with a datapath for all gateways (``kernel``) or some (``sg-a=kernel,...``).
+
+    Raises LabError for a gateway or a datapath that there is not.
+    """
+    chosen: dict[str, str] = {}
+    for word in text.split(","):
+        gateway, named, datapath = word.rpartition("=")
+        if datapath not in DATAPATHS:
+            raise LabError(f"--datapath: {datapath!r} is none of {', '.join(DATAPATHS)}")
+        if named and gateway not in scenario.gateways:
+            raise LabError(f"--datapath: {scenario.name} has no gateway {gateway!r}")
+        chosen |= dict.fromkeys([gateway] if named else scenario.gateways, datapath)
+    return replace(scenario, datapaths=chosen)
 
 
 def names() -> list[str]:

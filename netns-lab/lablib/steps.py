@@ -22,7 +22,7 @@ from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
 from lablib.traces import matches, plain
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 PING_PATTERN = b"oegw clear text!"  # 16 octets, the most that ping repeats
 FILE_LINE = b"oegw lab download, line %012d, %020d\n"
@@ -34,7 +34,7 @@ def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
     count, interval = step.get("count", 1), step.get("interval", 0.1)
     return [
         "ping", f"-{stage.lab.scenario.family}", "-n", "-O", "-p", PING_PATTERN.hex(),
-        "-i", str(interval), "-W", str(step.get("patience", 2)),
+        "-i", str(interval), "-W", str(patient(step.get("patience", 2))),
         *(["-c", str(count)] if count else []),
         *(["-s", str(step["size"])] if "size" in step else []), step["to"],
     ]  # fmt: skip
@@ -287,7 +287,7 @@ def download(stage: Stage, step: dict[str, Any]) -> str:
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", "--noproxy", "*", "--max-time", str(step.get("within", 30)),
+        ["curl", "-sS", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
          "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
     )  # fmt: skip
