@@ -175,15 +175,16 @@ class Oegw:
         return [_channel_name(channel) for channel in self.status()["channels"]]
 
     def agreed(self) -> list[Agreed]:
-        """The keyed tunnels; none while there is not exactly one keying channel with the peer.
+        """The keyed tunnels, with the youngest keying channel as theirs.
 
-        The status does not say which of several channels made a tunnel.
+        The status does not say which of several channels made a tunnel; there are several only
+        after a new one was made in place of an old one.
         """
         status = self.status()
         keyed = [row for row in status["connections"] if row["state"] == "keyed"]
-        channels = status["channels"]
-        if len(channels) != 1:
-            return []
+        channels = sorted(status["channels"], key=lambda channel: float(channel["age"]))
+        if keyed and not channels:
+            raise InteropError("a tunnel without a keying channel")
         return [_agreed(channels[0], row) for row in keyed]
 
     def position(self) -> int:
