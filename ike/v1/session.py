@@ -202,8 +202,6 @@ class Session:
         self._station.emit(
             MessageSent(self.number, name, path.local, path.remote, size, retransmission)
         )
-        if name == "MM6" and retransmission:
-            self._say_first_contact_again()
 
     def received(self, name: str, size: int) -> None:
         """Something of the peer was taken."""
@@ -517,11 +515,6 @@ class Session:
         if used > SOFT_FRACTION and not self.expiring:
             self._renewal.successor_wanted(now)
 
-    def _say_first_contact_again(self) -> None:
-        """The first one may have overtaken message 6, or have been lost with it."""
-        if self._first_contact:
-            self.send("INFO", self._first_contact, retransmission=True)
-
     def _expect_protected(self, header: Header) -> Authenticated:
         if not header.message_id:
             raise InvalidMessageId("0 after main mode")
@@ -584,7 +577,8 @@ class Session:
         """Note a peer's message ID, which was under a right HASH."""
         if not self._confirmed:
             self._confirmed = True
-            self._say_first_contact_again()
+            if self._first_contact:  # the first one may have overtaken message 6, or be lost
+                self.send("INFO", self._first_contact, retransmission=True)
             self._first_contact = b""
         self._message_ids.add(message_id)
         if len(self._message_ids) > MESSAGE_IDS_MOST:
