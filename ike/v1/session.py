@@ -208,7 +208,7 @@ class Session:
         self.silent = False
         self._octets += size
         self._follow()
-        self._station.emit(MessageReceived(self.number, name, self.remote, size))
+        self._station.emit(MessageReceived(self.number, name, self.arrival.remote, size))
 
     def send_informational(self, payloads: list[Payload]) -> bytes:
         assert self.end is not None
@@ -507,7 +507,7 @@ class Session:
         """A message that only the peer can have sent was taken."""
         if self.liveness is not None:
             self.liveness.heard(now)
-        most = self._station.configuration.channel_bytes or 0
+        most = (self.end.choice.lifetime_bytes if self.end else None) or 0
         if 0 < most < self._octets:
             self.close(now, "octets used up")
             return

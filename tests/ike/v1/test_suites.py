@@ -16,7 +16,7 @@ from ike.v1.proposals import choose_channel, choose_tunnel, offer_channel, offer
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from ike.wire import Reader
 from tests.support import ike_stranger as x
-from tests.support.ike_pair import Pair, octets_from, private_key
+from tests.support.ike_pair import CAROL, Pair, octets_from, private_key
 from tests.support.ike_stranger import Stranger
 
 SPI = b"\x11\x22\x33\x44"
@@ -273,6 +273,17 @@ def test_lifetimes_of_channels_in_kilobytes() -> None:
     assert choose_channel(offer, settings()).lifetime_bytes == 2 << 20
     assert choose_channel(offer, settings(channel_bytes=1 << 20)).lifetime_bytes == 1 << 20
     assert choose_channel(offer_channel(settings()), settings()).lifetime_bytes is None
+
+
+def test_the_side_that_was_asked_keeps_the_channel_no_longer_than_the_other() -> None:
+    pair = Pair(a={"channel_bytes": 2 << 20})
+    pair.initiate()
+    pair.run()
+    (session,) = pair.b.endpoint._directory.sessions.values()
+    session._octets = (2 << 20) + 1  # what two thousand messages would add up to
+    pair.initiate(2, remote_selector=CAROL)
+    pair.run()
+    assert [closed.reason for closed in pair.b.seen(e.KeyingChannelClosed)] == ["octets used up"]
 
 
 # Forms.
