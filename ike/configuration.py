@@ -16,8 +16,8 @@ class Configuration:
     ``identity``: None means ID_IPV4_ADDR or ID_IPV6_ADDR of the local address
     in use (draft section 5.7.1); a string means ID_FQDN (section 6.3).
     ``profiles``: proposal lists in order of preference, of ``"modern"`` and ``"draft"``.
-    ``channel_proposals`` and ``tunnel_proposals``, where not empty, stand in place of the profiles':
-    ``"aes256-sha256-modp2048"`` and ``"aes128gcm16"``, ``"3des-md5"`` (see ``v1/proposals.py``).
+    ``channel_proposals`` and ``tunnel_proposals``, where not empty, stand in place of ``profiles``:
+    ``"aes256-sha256-modp2048"`` and ``"aes128gcm16"``, ``"3des-md5"`` (see ``v1/suites.py``).
     ``pfs``: ``"required"`` (RFC 4322 section 4.6.1), ``"optional"`` (proposed, and done without if
     the peer does) or ``"off"`` (not proposed; accepted if the peer proposes it).
     ``channel_bytes``, ``tunnel_bytes``: lifetimes in octets to propose and to keep; None: no limit.

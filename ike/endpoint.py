@@ -8,21 +8,30 @@ after each, drain ``next_event`` and ``datagrams_to_send`` and re-arm a timer at
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.configuration import Configuration
-from ike.constants import HEADER_LENGTH, INITIATIONS_MOST, MESSAGE_LONGEST
+from ike.constants import (
+    HEADER_LENGTH,
+    INITIATIONS_MOST,
+    KEEPALIVE,
+    MESSAGE_LONGEST,
+    NAT_PORT,
+    NON_ESP_MARKER,
+)
 from ike.errors import (
     AggressiveMode,
     Dropped,
     ExchangeRefused,
+    FragmentDropped,
     HalfOpenSourceLimit,
     InvalidCookie,
     InvalidMessageId,
     LengthMismatch,
+    NoMarker,
     NoProposalChosen,
     TruncatedMessage,
     UnknownCookies,
@@ -32,9 +41,11 @@ from ike.errors import (
 )
 from ike.events import (
     Datagram,
+    Encapsulation,
     Event,
     Failure,
     Identity,
+    IPAddress,
     MessageDropped,
     NegotiationFailed,
     TransportAddress,
@@ -43,15 +54,19 @@ from ike.events import (
 from ike.groups import KeyPairStock
 from ike.header import NO_COOKIE, Header
 from ike.identity import normal_identity
-from ike.registry import ExchangeType, NotifyType
+from ike.registry import ExchangeType, NotifyType, PayloadType
 from ike.signer import Signer
 from ike.station import Station
 from ike.v1.directory import Directory
+from ike.v1.fragments import Fragments
 from ike.v1.informational import clear_refusal
+from ike.v1.keepalive import Keepalives
+from ike.v1.moves import peer_moved
+from ike.v1.nat import Path
 from ike.v1.opening import ResponderOpening
-from ike.v1.proposals import CHANNEL_SUITES
 from ike.v1.quick_mode import Ends
 from ike.v1.session import Session
+from ike.v1.suites import channel_tiers, check_proposals
 from ike.v1.tunnel import Tunnel
 from ike.wire import Reader
 
@@ -100,19 +115,16 @@ class Endpoint:
 
         Raises ``ValueError`` for settings that make no sense.
         """
-        for profile in configuration.profiles:
-            if profile not in CHANNEL_SUITES:
-                raise ValueError(f"profiles: {profile!r} is none of {sorted(CHANNEL_SUITES)}")
-        if not configuration.profiles:
-            raise ValueError("profiles: at least one is needed")
+        check_proposals(configuration)
         if configuration.identity is not None:
             identity = normal_identity(configuration.identity)
             configuration = replace(configuration, identity=identity)
         stock = KeyPairStock(random_octets)
-        stock.want(CHANNEL_SUITES[configuration.profiles[0]][0].group)
+        stock.want(channel_tiers(configuration)[0][0].group)
         signer = Signer(configuration.private_key)
         self._station = Station(configuration, random_octets, signer, stock)
-        self._directory = Directory(configuration)
+        self._directory = Directory(configuration, Keepalives(self._station))
+        self._fragments = Fragments(self._station.alarms)
         self._dropped: Counter[str] = Counter()
         self._unknown_handles = 0
 
@@ -134,7 +146,9 @@ class Endpoint:
             return
         session = self._channel_for(now, request)
         ends = Ends(request.local, request.remote, request.local_selector, request.remote_selector)
-        begun = Tunnel(self._station, self._directory, tunnel, ends, session.remote, session, True)
+        begun = Tunnel(
+            self._station, self._directory, tunnel, ends, session.remote, session, True, request
+        )
         session.carry(now, begun)
 
     def _too_many_under_way(self) -> bool:
@@ -142,7 +156,14 @@ class Endpoint:
         return under_way >= INITIATIONS_MOST
 
     def _channel_for(self, now: float, request: TunnelRequest) -> Session:
-        """A channel that serves the request, the newest first, or a new one."""
+        """A channel that serves the request, or a new one.
+
+        First the one of the tunnel to replace, then the newest.
+        """
+        if request.replaces is not None and request.replaces in self._directory.tunnels:
+            channel = self._directory.tunnels[request.replaces].channel
+            if channel is not None and channel.serves(request, now):
+                return channel
         for session in reversed(self._directory.between(request.local, request.remote)):
             if session.serves(request, now):
                 return session
@@ -199,6 +220,19 @@ class Endpoint:
         """Close one tunnel, with a Delete to the peer."""
         self._with_tunnel(tunnel, lambda known: known.close(now, "closed"))
 
+    def tunnel_expiring(self, now: float, tunnel: int) -> None:
+        """The shell says that a soft limit of the SAs was reached, in octets or numbers.
+
+        ``TunnelExpiring`` answers, unless a successor is under way or up.
+        """
+        self._with_tunnel(tunnel, lambda known: known.expiring(now))
+
+    def traffic_seen(
+        self, now: float, tunnel: int, received: float | None, sent: float | None
+    ) -> None:
+        """When the tunnel's last packets came and went: proof of life (RFC 3706 section 5.4)."""
+        self._with_tunnel(tunnel, lambda known: known.traffic_seen(now, received, sent))
+
     def _with_tunnel(self, tunnel: int, order: Callable[[Tunnel], None]) -> None:
         """The world moves while a shell waits: orders about what has ended do nothing."""
         known = self._directory.tunnels.get(tunnel)
@@ -206,6 +240,29 @@ class Endpoint:
             self._unknown_handles += 1
             return
         self._count_drops(known.remote, lambda: order(known))
+
+    def prefer_encapsulation(self, choices: Mapping[IPAddress, Encapsulation]) -> None:
+        """How ESP goes to peers that begin from these addresses, whatever is configured for all.
+
+        Holds for channels that are begun from now on.
+        """
+        self._station.encapsulations = dict(choices)
+
+    def peer_moved(self, now: float, tunnel: int, remote: TransportAddress) -> None:
+        """An authenticated ESP packet of ``tunnel`` came from ``remote``, from elsewhere.
+
+        Answered with ``PeerMoved`` if the peer is behind a NAT and we are not (RFC 3947
+        section 7); else nothing comes of it.
+        """
+        known = self._directory.tunnels.get(tunnel)
+        if known is None:
+            self._unknown_handles += 1
+            return
+        path, peer = known.path, known.peer
+        if path is None or peer is None or not known.follows or not known.shown:
+            return
+        if path.remote != remote:
+            peer_moved(self._station, self._directory, known.keyed_on.number, peer, path, remote)
 
     def close(self, now: float) -> None:
         """Close everything, with Deletes to all peers (RFC 4322 section 9.3)."""
@@ -232,8 +289,54 @@ class Endpoint:
     def _receive(
         self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
     ) -> None:
+        if local.port == NAT_PORT:
+            if data == KEEPALIVE:  # it proves nothing (RFC 3948 section 4)
+                return
+            if not data.startswith(NON_ESP_MARKER):
+                raise NoMarker(f"{len(data)} octets")
+            data = data[len(NON_ESP_MARKER) :]
         if not HEADER_LENGTH <= len(data) <= MESSAGE_LONGEST:
             raise TruncatedMessage(f"{len(data)} octets")
+        header = Header.parse(Reader(data))
+        if header.next_payload != PayloadType.FRAGMENT:
+            self._receive_message(now, data, local, remote)
+            return
+        if header.length != len(data):
+            raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
+        self._expect_from(self._known(header), header, local, remote, fragment=True)
+        for message in self._fragments.take(now, header, data, remote):
+            if Header.parse(Reader(message)).next_payload == PayloadType.FRAGMENT:
+                raise FragmentDropped("a fragment in fragments")
+            self._receive_message(now, message, local, remote)
+
+    def _known(self, header: Header) -> Session:
+        """The channel of a fragment; nothing is stored for strangers."""
+        cookies = (header.initiator_cookie, header.responder_cookie)
+        session = self._directory.initiated(cookies[0]) or self._directory.answered(cookies)
+        if session is None:
+            raise UnknownCookies("a fragment")
+        return session
+
+    def _expect_from(
+        self,
+        session: Session,
+        header: Header,
+        local: TransportAddress,
+        remote: TransportAddress,
+        fragment: bool = False,
+    ) -> None:
+        """Raise ``WrongAddress`` for what cannot be the peer's, behind a NAT or not."""
+        if session.local.address == local.address:
+            if session.remote.address == remote.address:
+                return
+            if session.may_come_from_elsewhere(header, fragment):
+                return
+        raise WrongAddress(f"channel {session.number} is not between these")
+
+    def _receive_message(
+        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+    ) -> None:
+        """A whole message, without marker."""
         header = Header.parse(Reader(data))
         if header.length != len(data):
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
@@ -248,9 +351,9 @@ class Endpoint:
         session = self._find(header, remote)
         if session is None:
             self._receive_first(now, header, data, local, remote)
-        elif (session.local.address, session.remote.address) != (local.address, remote.address):
-            raise WrongAddress(f"channel {session.number} is not between these")
         else:
+            self._expect_from(session, header, local, remote)
+            session.arrival = Path(local, remote)
             session.receive(now, header, data)
 
     def _find(self, header: Header, remote: TransportAddress) -> Session | None:
@@ -305,7 +408,7 @@ class Endpoint:
         except NoProposalChosen:
             answer = clear_refusal(self._station, header, NotifyType.NO_PROPOSAL_CHOSEN)
             if len(answer) <= len(data):  # never an amplifier
-                self._station.datagrams.append(Datagram(answer, local, remote))
+                self._station.transmit(answer, local, remote)
             raise
 
     # Time and output.

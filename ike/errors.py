@@ -109,6 +109,24 @@ class NoProposalChosen(Dropped):
     trigger = "no_proposal_chosen"
 
 
+class NoNatTraversal(NoProposalChosen):
+    """ESP shall go in UDP, and the peer cannot (RFC 3947 section 3.1)."""
+
+    trigger = "no_nat_traversal"
+
+
+class NoMarker(Dropped):
+    """What is no IKE message on the port of ESP in UDP (RFC 3948 section 2.2)."""
+
+    trigger = "no_marker"
+
+
+class FragmentDropped(Dropped):
+    """A fragment that no message can be made of."""
+
+    trigger = "fragment"
+
+
 class WrongChoice(Dropped):
     """The responder chose what we did not offer (RFC 2409 section 5)."""
 
@@ -153,6 +171,12 @@ class DuplicateMessage(Dropped):
 
 class ReplayedMessageId(Dropped):
     trigger = "replayed_message_id"
+
+
+class ReplayedSequence(Dropped):
+    """An R-U-THERE whose number is not above the last one's (RFC 3706 section 6)."""
+
+    trigger = "replayed_sequence"
 
 
 class HalfOpenSourceLimit(Dropped):

@@ -240,10 +240,21 @@ class TunnelClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TunnelExpiring(Event):
-    """The tunnel's life is nearly over: order a successor (``TunnelRequest.replaces``), or let it end.
+    """The tunnel's life is nearly over: order a successor (``TunnelRequest.replaces``).
 
-    Said when the margin before the end begins (with jitter, the initiator first), or when the shell
-    reported a soft limit; again every 10 s for a minute, then every minute, until a successor is up.
+    Or let it end.  Said when the margin before the end begins (with jitter, the initiator
+    first), or when the shell reported a soft limit; again every 10 s for a minute, then every
+    minute, until a successor is up.
+    """
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPreferred(Event):
+    """Send on this tunnel rather than on another one between the same selectors.
+
+    Both sides had begun one at the same time; the other, though younger, ends soon.
     """
 
     tunnel: int

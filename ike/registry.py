@@ -53,6 +53,7 @@ class PayloadType(OpenEnum):
     VENDOR_ID = 13
     NAT_DISCOVERY = 20
     NAT_ORIGINAL_ADDRESS = 21
+    FRAGMENT = 132  # private use: a piece of a message, as Cisco made it and all follow
 
 
 PRIVATE_PAYLOADS = range(128, 256)  # RFC 2408 section 3.1: private use, ignored when unknown
@@ -103,9 +104,12 @@ class NotifyType(OpenEnum):
     INVALID_HASH_INFORMATION = 23
     AUTHENTICATION_FAILED = 24
     INVALID_SIGNATURE = 25
+    CONNECTED = 16384
     RESPONDER_LIFETIME = 24576
     REPLAY_STATUS = 24577
     INITIAL_CONTACT = 24578
+    R_U_THERE = 36136  # RFC 3706 section 5.3, private use
+    R_U_THERE_ACK = 36137
 
 
 NOTIFY_ERRORS = range(1, 16384)  # RFC 2408 section 3.14.1: error types; the others are status
@@ -196,8 +200,14 @@ class EspAuthentication(OpenEnum):
 
 
 class Encapsulation(OpenEnum):
+    """RFC 2407 section 4.5, RFC 3947 section 5.1; the last two as the drafts before it said."""
+
     TUNNEL = 1
     TRANSPORT = 2
+    UDP_TUNNEL = 3
+    UDP_TRANSPORT = 4
+    DRAFT_UDP_TUNNEL = 61443
+    DRAFT_UDP_TRANSPORT = 61444
 
 
 KEY_IKE = 1  # transform number of phase 1, RFC 2407 section 4.4.2

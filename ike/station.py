@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ike.alarms import Alarms
 from ike.configuration import Configuration
-from ike.constants import SPI_LOWEST
-from ike.events import Datagram, Event
+from ike.constants import NAT_PORT, NON_ESP_MARKER, SPI_LOWEST
+from ike.events import Datagram, Encapsulation, Event, IPAddress, TransportAddress
 from ike.groups import KeyPairStock
 from ike.signer import Signer
 
@@ -26,9 +26,20 @@ class Station:
     events: deque[Event] = field(default_factory=deque)
     datagrams: list[Datagram] = field(default_factory=list)
     spis: set[bytes] = field(default_factory=set)
+    encapsulations: Mapping[IPAddress, Encapsulation] = field(default_factory=dict)
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+
+    def encapsulation_of(self, address: IPAddress) -> Encapsulation:
+        """How ESP goes to a peer that begins from ``address``."""
+        return self.encapsulations.get(address, self.configuration.encapsulation)
+
+    def transmit(self, message: bytes, local: TransportAddress, remote: TransportAddress) -> None:
+        """Send an IKE message; on port 4500 behind the non-ESP marker (RFC 3948 section 2.2)."""
+        if local.port == NAT_PORT:
+            message = NON_ESP_MARKER + message
+        self.datagrams.append(Datagram(message, local, remote))
 
     def random_nonzero(self, length: int) -> bytes:
         """Random octets that are not all zero, for cookies and message IDs."""

@@ -110,7 +110,11 @@ class Daemon:
 
         stream = None
         if settings.gateway.trace is not None:
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
+            try:
+                stream = settings.gateway.trace.open("a", encoding="utf-8")
+            except OSError as error:
+                reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
+                raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
         resolvers = settings.dns.resolvers or tuple(system_resolvers())

@@ -141,6 +141,7 @@ CORES = (
     "oegw/trace.py",
     "oegw/packet/*.py",
     "oegw/datapath/interface.py",
+    "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
     "oegw/datapath/userspace/replay.py",
     "oegw/datapath/userspace/sad.py",

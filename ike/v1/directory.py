@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ike.configuration import Configuration
-from ike.events import IPAddress
+from ike.events import IPAddress, TrafficSelector, TransportAddress
 from ike.half_open import HalfOpenTable
+from ike.v1.contact import Contacts
+from ike.v1.keepalive import Keepalives
+from ike.v1.main_mode import Peer
 
 if TYPE_CHECKING:
     from ike.v1.session import Session
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Directory:
-    """All channels by cookies and number, all tunnels by number and outbound SPI."""
+    """All channels by cookies and number, all tunnels by number, outbound SPI and selectors."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, keepalives: Keepalives) -> None:
+        self.keepalives = keepalives
         self.half_open: HalfOpenTable[Session] = HalfOpenTable(
             configuration.half_open_limit, configuration.half_open_per_source
         )
@@ -29,14 +32,16 @@ class Directory:
         self._answered: dict[tuple[bytes, bytes], Session] = {}
         self._first_messages: dict[tuple[bytes, IPAddress], Session] = {}
         self._established: dict[tuple[IPAddress, IPAddress], dict[int, Session]] = {}
-        self._outbound: dict[tuple[IPAddress, bytes], Tunnel] = {}
-        self._twins: dict[object, dict[int, Tunnel]] = {}
-        self._last_channel = 0
+        self._outbound: dict[tuple[IPAddress, bytes], dict[int, Tunnel]] = {}
+        self._alike: dict[tuple[TrafficSelector, TrafficSelector], dict[int, Tunnel]] = {}
+        self._led_to: dict[Peer, dict[int, Tunnel]] = {}
+        self.contacts = Contacts(configuration.lost_contacts)
+        self.last_channel = 0
         self._last_tunnel = -1
 
     def next_channel(self) -> int:
-        self._last_channel += 1
-        return self._last_channel
+        self.last_channel += 1
+        return self.last_channel
 
     def next_tunnel(self) -> int:
         """Odd numbers: tunnels that a peer began."""
@@ -55,12 +60,12 @@ class Directory:
         self.sessions[session.number] = session
         self._answered[cookies] = session
         session.first_message = hashlib.sha256(first).digest()
-        self._first_messages[session.first_message, session.remote.address] = session
-        self.half_open.add(session.remote.address, session.number, session)
+        self._first_messages[session.first_message, session.first_remote.address] = session
+        self.half_open.add(session.first_remote.address, session.number, session)
 
     def answered_established(self, session: Session) -> None:
         """A channel that the peer began is authenticated."""
-        self.half_open.remove(session.remote.address, session.number)
+        self.half_open.remove(session.first_remote.address, session.number)
         self._between(session)[session.number] = session
 
     def _between(self, session: Session) -> dict[int, Session]:
@@ -73,12 +78,21 @@ class Directory:
             self._initiated.pop(cookies[0], None)
         else:
             self._answered.pop(cookies, None)
-            self._first_messages.pop((session.first_message, session.remote.address), None)
-            self.half_open.remove(session.remote.address, session.number)
+            self._first_messages.pop((session.first_message, session.first_remote.address), None)
+            self.half_open.remove(session.first_remote.address, session.number)
+        self._forget_between(session)
+
+    def _forget_between(self, session: Session) -> None:
         between = self._between(session)
         between.pop(session.number, None)
         if not between:
             del self._established[session.local.address, session.remote.address]
+
+    def move_session(self, session: Session, remote: TransportAddress) -> None:
+        """An established channel leads to another place from now on."""
+        self._forget_between(session)
+        session.remote = remote
+        self._between(session)[session.number] = session
 
     def initiated(self, cookie: bytes) -> Session | None:
         """The channel that we began with this cookie."""
@@ -104,31 +118,78 @@ class Directory:
 
     def add_tunnel(self, tunnel: Tunnel) -> None:
         self.tunnels[tunnel.number] = tunnel
+        self._alike.setdefault(tunnel.selectors, {})[tunnel.number] = tunnel
 
-    def tunnel_established(self, tunnel: Tunnel, twin: object) -> list[Tunnel]:
-        """Note the outbound SPI.
+    def tunnel_established(self, tunnel: Tunnel, peer: Peer) -> None:
+        """Note the outbound SPI and where it leads."""
+        self._note_outbound(tunnel)
+        self._led_to.setdefault(peer, {})[tunnel.number] = tunnel
 
-        Returns the older tunnels with the same ``twin``, which is peer, selectors and
-        direction of initiation.
-        """
-        self._outbound[tunnel.remote.address, tunnel.outbound_spi] = tunnel
-        twins = self._twins.setdefault(twin, {})
-        older = list(twins.values())
-        twins[tunnel.number] = tunnel
-        return older
-
-    def forget_tunnel(self, tunnel: Tunnel, twin: object) -> None:
-        self.tunnels.pop(tunnel.number, None)
+    def _note_outbound(self, tunnel: Tunnel) -> None:
+        # Peers behind one NAT share an address, and each chooses its SPIs by itself.
         key = (tunnel.remote.address, tunnel.outbound_spi)
-        if self._outbound.get(key) is tunnel:
-            del self._outbound[key]
-        twins = self._twins.get(twin)
-        if twins is not None and twins.pop(tunnel.number, None) is not None and not twins:
-            del self._twins[twin]
+        self._outbound.setdefault(key, {})[tunnel.number] = tunnel
 
-    def tunnel_by_outbound(self, address: IPAddress, spi: bytes) -> Tunnel | None:
-        """The tunnel on which we send to ``address`` with this SPI."""
-        return self._outbound.get((address, spi))
+    def _forget_outbound(self, tunnel: Tunnel) -> bool:
+        key = (tunnel.remote.address, tunnel.outbound_spi)
+        return _remove(self._outbound, key, tunnel.number)
 
-    def tunnels_of(self, session: Session) -> Iterator[Tunnel]:
-        return iter([t for t in self.tunnels.values() if t.session is session])
+    def move_tunnel(self, tunnel: Tunnel, remote: TransportAddress) -> None:
+        """A tunnel leads to another place from now on."""
+        known = self._forget_outbound(tunnel)
+        tunnel.remote = remote
+        if known:
+            self._note_outbound(tunnel)
+
+    def forget_tunnel(self, tunnel: Tunnel) -> None:
+        self.tunnels.pop(tunnel.number, None)
+        self._forget_outbound(tunnel)
+        _remove(self._alike, tunnel.selectors, tunnel.number)
+        if tunnel.peer is not None:
+            _remove(self._led_to, tunnel.peer, tunnel.number)
+
+    def beside(self, tunnel: Tunnel) -> list[Tunnel]:
+        """The other tunnels that are up for the same traffic: same peer and selectors.
+
+        One that was ordered in place of another counts too, though its peer may have a new key.
+        """
+        return [
+            other
+            for other in self._alike.get(tunnel.selectors, {}).values()
+            if other is not tunnel
+            and other.established
+            and (
+                other.peer == tunnel.peer
+                or other.replaces == tunnel.number
+                or tunnel.replaces == other.number
+            )
+        ]
+
+    def successor_under_way(self, tunnel: Tunnel) -> bool:
+        """Whether a tunnel is under negotiation that may take the place of this one."""
+        return any(
+            not other.established
+            and (other.replaces == tunnel.number or other.remote.address == tunnel.remote.address)
+            for other in self._alike.get(tunnel.selectors, {}).values()
+        )
+
+    def leading_to(self, peer: Peer) -> list[Tunnel]:
+        """The tunnels that are up with this peer."""
+        return list(self._led_to.get(peer, {}).values())
+
+    def tunnel_by_outbound(self, session: Session, spi: bytes) -> Tunnel | None:
+        """The tunnel with the peer of ``session`` on which we send with this SPI."""
+        tunnels = self._outbound.get((session.remote.address, spi), {})
+        return next((t for t in tunnels.values() if t.belongs_to(session)), None)
+
+
+K = TypeVar("K")
+
+
+def _remove(index: dict[K, dict[int, Tunnel]], key: K, number: int) -> bool:
+    """Whether it was there."""
+    entries = index.get(key, {})
+    known = entries.pop(number, None) is not None
+    if known and not entries:
+        del index[key]
+    return known

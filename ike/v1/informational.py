@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ike.alarms import Alarm
-from ike.constants import DELETE_INTERVAL, DELETE_TRIES
 from ike.header import Header
 from ike.registry import ExchangeType, NotifyType, Protocol
 from ike.station import Station
@@ -44,8 +42,10 @@ def channel_delete(keys: ChannelKeys) -> Delete:
     return Delete(Protocol.ISAKMP, (keys.cookies[0] + keys.cookies[1],))
 
 
-def channel_notification(keys: ChannelKeys, notify: NotifyType) -> Notification:
-    return Notification(Protocol.ISAKMP, keys.cookies[0] + keys.cookies[1], notify)
+def channel_notification(
+    keys: ChannelKeys, notify: NotifyType, octets: bytes = b""
+) -> Notification:
+    return Notification(Protocol.ISAKMP, keys.cookies[0] + keys.cookies[1], notify, octets)
 
 
 def clear_refusal(station: Station, header: Header, notify: NotifyType) -> bytes:
@@ -57,22 +57,3 @@ def clear_refusal(station: Station, header: Header, notify: NotifyType) -> bytes
     notification = Notification(Protocol.ISAKMP, b"", notify)
     message_id = random_message_id(station)
     return clear_message(cookies, _INFORMATIONAL, message_id, [notification])
-
-
-class PendingDelete:
-    """A Delete that is sent again until the peer's own Delete comes (RFC 4322 section 3.4.2)."""
-
-    __slots__ = ("alarm", "message", "tries_left")
-
-    def __init__(self, message: bytes) -> None:
-        self.message = message
-        self.tries_left = DELETE_TRIES - 1
-        self.alarm: Alarm | None = None
-
-    def next_try(self, now: float) -> float:
-        self.tries_left -= 1
-        return now + DELETE_INTERVAL
-
-    def cancel(self) -> None:
-        if self.alarm is not None:
-            self.alarm.cancel()

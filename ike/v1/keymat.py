@@ -97,10 +97,11 @@ class ChannelKeys:
     def tunnel_keys(
         self, shared: bytes, protocol: int, spi: bytes, nonces: tuple[bytes, bytes], length: int
     ) -> bytes:
-        """KEYMAT of one direction, ``length`` octets, with perfect forward secrecy.
+        """KEYMAT of one direction, ``length`` octets.
 
         K1 = prf(SKEYID_d, g(qm)^xy | protocol | SPI | Ni_b | Nr_b), K2 has K1 before all
-        that, and so on.  ``spi`` is the one that the receiver chose.
+        that, and so on.  ``shared``, g(qm)^xy, is empty without perfect forward secrecy.
+        ``spi`` is the one that the receiver chose.
         """
         seed = shared + bytes((protocol,)) + spi + nonces[0] + nonces[1]
         block = self.hash.prf(self.derivation, seed)

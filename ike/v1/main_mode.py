@@ -1,10 +1,10 @@
 """Main mode with RSA signatures, RFC 2409 section 5.1: the exchange, without time or addresses.
 
         Initiator                          Responder
-        HDR, SA                 MM1 -->
-                                <-- MM2    HDR, SA
-        HDR, KE, Ni             MM3 -->
-                                <-- MM4    HDR, KE, Nr
+        HDR, SA, VID..          MM1 -->
+                                <-- MM2    HDR, SA, VID..
+        HDR, KE, Ni, NAT-D..    MM3 -->
+                                <-- MM4    HDR, KE, Nr, NAT-D..
         HDR*, IDii, SIG_I       MM5 -->
                                 <-- MM6    HDR*, IDir, SIG_R
 
@@ -16,6 +16,7 @@ which a right signature arrives is the channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -26,24 +27,31 @@ from ike.errors import (
     DuplicateMessage,
     GarbledMessage,
     InvalidCookie,
+    NoNatTraversal,
     UnexpectedMessage,
     WrongSignature,
 )
-from ike.events import Identity
+from ike.events import Encapsulation, Identity
 from ike.groups import KeyPair
 from ike.header import NO_COOKIE, Header
 from ike.identity import Identification
-from ike.registry import ExchangeType, PayloadType
+from ike.registry import ExchangeType, NotifyType, PayloadType
 from ike.signer import verifying_key
 from ike.station import Station
+from ike.v1.informational import channel_notification
 from ike.v1.keymat import ChannelKeys
 from ike.v1.message import Chain, body_of, clear_message
+from ike.v1.nat import NO_NAT, NatFindings, Path, discovery_payloads, findings
 from ike.v1.payloads import (
     IdentificationPayload,
     KeyExchange,
+    NatDiscovery,
     Nonce,
+    Notification,
+    Payload,
     SecurityAssociation,
     Signature,
+    VendorId,
 )
 from ike.v1.proposals import (
     ChannelChoice,
@@ -52,15 +60,23 @@ from ike.v1.proposals import (
     offer_channel,
 )
 from ike.v1.protection import cut_decrypted, decrypted_chain, encrypted_message, last_block
+from ike.v1.suites import ChannelSuite
 from ike.v1.transitions import MAIN_MODE, MainModeState, MainModeStep, Progress
-from ike.v1.vendor import Vendor
+from ike.v1.vendor import Vendor, known_vendors, own_vendors, vendor_payloads
 
 _MAIN = ExchangeType.IDENTITY_PROTECTION
 
 
+Peer = tuple[Identity, int, int]
+"""Who somebody is: the identity, and modulus and exponent of the key that proved it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The end of phase 1.  ``block`` is its last block of ciphertext, ``vendors`` the peer's."""
+    """The end of phase 1.
+
+    ``block`` is its last block of ciphertext, ``vendors`` what the peer can do.
+    """
 
     keys: ChannelKeys
     block: bytes
@@ -68,6 +84,13 @@ class Authenticated:
     identity: Identity
     key: rsa.RSAPublicKey
     vendors: frozenset[Vendor] = frozenset()
+    nat: NatFindings = NO_NAT
+    initial_contact: bool = False  # whether the peer said in message 5 that it is the first
+
+    @property
+    def peer(self) -> Peer:
+        numbers = self.key.public_numbers()
+        return self.identity, numbers.n, numbers.e
 
 
 @dataclass(slots=True)
@@ -80,6 +103,7 @@ class _Candidate:
     offer: bytes  # SAi_b
     choice: ChannelChoice
     iv: bytes  # for the next encrypted message
+    nat: NatFindings = NO_NAT
     own_message: bytes = b""  # the initiator's message 5
     strikes: int = 0
 
@@ -97,21 +121,80 @@ class _Claim:
     identity: Identity
     identification: bytes
     signature: bytes
+    initial_contact: bool
 
 
 def _read_claim(candidate: _Candidate, header: Header, message: bytes) -> _Claim:
-    """IDxx and SIG_x of message 5 or 6; certificates and notifies beside them are ignored."""
+    """IDxx and SIG_x of message 5 or 6, and INITIAL-CONTACT; all else beside them is ignored."""
     chain = cut_decrypted(header, decrypted_chain(candidate.keys, candidate.iv, header, message))
     try:
         payload = chain.one(IdentificationPayload)
         signature = chain.one(Signature)
     except Dropped as error:
         raise GarbledMessage(f"{error.trigger}: {error}") from error
-    return _Claim(payload.identification.identity(), payload.octets, signature.octets)
+    return _Claim(
+        payload.identification.identity(),
+        payload.octets,
+        signature.octets,
+        _says_initial_contact(candidate.keys, chain),
+    )
+
+
+def _says_initial_contact(keys: ChannelKeys, chain: Chain) -> bool:
+    """RFC 2407 section 4.6.3.3.  With both cookies as SPI, or none: any other is not about us."""
+    try:
+        notifications = chain.all(Notification)
+    except Dropped:
+        return False
+    return any(
+        notification.notify == NotifyType.INITIAL_CONTACT
+        and notification.spi in (b"".join(keys.cookies), b"")
+        for notification in notifications
+    )
 
 
 def _exchange_payloads(chain: Chain) -> tuple[bytes, bytes]:
     return chain.one(KeyExchange).public, chain.one(Nonce).octets
+
+
+def _peer_vendors(chain: Chain, encapsulation: Encapsulation) -> frozenset[Vendor]:
+    """What the peer can do; raises ``NoNatTraversal`` where it must know that and does not."""
+    vendors = known_vendors(payload.octets for payload in chain.all(VendorId))
+    if encapsulation is Encapsulation.UDP and Vendor.NAT_TRAVERSAL not in vendors:
+        raise NoNatTraversal("ESP in UDP is ordered, and the peer knows no NAT traversal")
+    return vendors
+
+
+class _Traversal:
+    """NAT traversal in messages 3 and 4, with a peer that said in 1 or 2 what it can do."""
+
+    def __init__(
+        self, station: Station, encapsulation: Encapsulation, vendors: frozenset[Vendor]
+    ) -> None:
+        self._station = station
+        self._forced = encapsulation is Encapsulation.UDP
+        self._known = Vendor.NAT_TRAVERSAL in vendors & own_vendors(encapsulation)
+
+    def payloads(
+        self, suite: ChannelSuite, cookies: tuple[bytes, bytes], path: Path
+    ) -> list[NatDiscovery]:
+        """Ours, for a message that goes out on ``path``."""
+        if not self._known:
+            return []
+        random_octets = self._station.random_octets
+        return discovery_payloads(suite.hash, cookies, path, self._forced, random_octets)
+
+    def findings(
+        self, suite: ChannelSuite, cookies: tuple[bytes, bytes], arrival: Path, chain: Chain
+    ) -> NatFindings:
+        """What a message says that came on ``arrival``."""
+        if not self._known:
+            return NO_NAT
+        payloads = chain.all(NatDiscovery)
+        found = findings(suite.hash, cookies, arrival, payloads, self._forced)
+        if self._forced and not found.known:
+            raise NoNatTraversal("ESP in UDP is ordered, and the peer sent no NAT-D")
+        return found
 
 
 @dataclass(slots=True)
@@ -120,17 +203,41 @@ class _Branch:
 
     cookies: tuple[bytes, bytes]
     choice: ChannelChoice
+    vendors: frozenset[Vendor]
+    traversal: _Traversal
     pair: KeyPair
     nonce: bytes
     message_3: bytes
     candidates: list[_Candidate] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnMessage:
+    """One of ours to send.  ``floats``: from port 4500 to port 4500 (RFC 3947 section 4)."""
+
+    name: str
+    octets: bytes
+    floats: bool = False
+
+
+def _message_5(candidate: _Candidate) -> OwnMessage:
+    return OwnMessage("MM5", candidate.own_message, candidate.nat.encapsulated)
+
+
 class MainModeInitiator:
     """Our side when we begin."""
 
-    def __init__(self, station: Station, identity: Identity) -> None:
+    def __init__(
+        self,
+        station: Station,
+        identity: Identity,
+        encapsulation: Encapsulation,
+        first_contact: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``first_contact``: asked when message 5 is made, whether it says INITIAL-CONTACT."""
         self._station = station
+        self._encapsulation = encapsulation
+        self._first_contact = first_contact
         self._identity = IdentificationPayload.of(Identification.of_identity(identity))
         self._progress = Progress(MAIN_MODE, MainModeState.IDLE)
         self._branches: dict[bytes, _Branch] = {}
@@ -138,7 +245,8 @@ class MainModeInitiator:
         self.cookie = station.random_nonzero(COOKIE_LENGTH)
         offer = offer_channel(station.configuration)
         self._offer = body_of(offer)
-        self._message_1 = clear_message((self.cookie, NO_COOKIE), _MAIN, 0, [offer])
+        payloads: list[Payload] = [offer, *vendor_payloads(own_vendors(encapsulation))]
+        self._message_1 = clear_message((self.cookie, NO_COOKIE), _MAIN, 0, payloads)
         self._progress.advance(MainModeStep.INITIATE)
 
     @property
@@ -148,30 +256,35 @@ class MainModeInitiator:
     def close(self) -> None:
         self._progress.advance(MainModeStep.CLOSE)
 
-    def outstanding(self) -> list[tuple[str, bytes]]:
-        """The messages that wait for an answer, with their names."""
+    def outstanding(self) -> list[OwnMessage]:
+        """The messages that wait for an answer."""
         if not self._branches:
-            return [("MM1", self._message_1)]
-        waiting: list[tuple[str, bytes]] = []
+            return [OwnMessage("MM1", self._message_1)]
+        waiting: list[OwnMessage] = []
         for branch in self._branches.values():
-            waiting += [("MM5", candidate.own_message) for candidate in branch.candidates]
+            waiting += [_message_5(candidate) for candidate in branch.candidates]
             if not branch.candidates:
-                waiting.append(("MM3", branch.message_3))
+                waiting.append(OwnMessage("MM3", branch.message_3))
         return waiting
 
-    def take_clear(self, header: Header, message: bytes) -> tuple[str, str, bytes]:
-        """Message 2 or 4: its name, and the name and octets of the reply."""
+    def take_clear(
+        self, header: Header, message: bytes, path: Path, arrival: Path
+    ) -> tuple[str, OwnMessage]:
+        """Message 2 or 4: its name, and the reply.
+
+        ``path`` is where our messages go so far, ``arrival`` where this one came.
+        """
         if message in self._taken:
             raise DuplicateMessage("message 2 or 4 again")
         chain = Chain.cut(header.next_payload, message[HEADER_LENGTH:], padded=False)
         if chain.first == PayloadType.SECURITY_ASSOCIATION:
-            reply = ("MM2", "MM3", self._take_2(header, chain))
+            reply = ("MM2", OwnMessage("MM3", self._take_2(header, chain, path)))
         else:
-            reply = ("MM4", "MM5", self._take_4(header, chain))
+            reply = ("MM4", _message_5(self._take_4(header, chain, arrival)))
         self._taken.add(message)
         return reply
 
-    def _take_2(self, header: Header, chain: Chain) -> bytes:
+    def _take_2(self, header: Header, chain: Chain, path: Path) -> bytes:
         self._progress.expect(MainModeStep.MM2_TAKEN)
         if header.responder_cookie in (NO_COOKIE, self.cookie):
             raise InvalidCookie("no cookie of the responder")
@@ -180,15 +293,23 @@ class MainModeInitiator:
         if len(self._branches) == CANDIDATES_MOST:
             raise UnexpectedMessage("too many rival messages 2")
         choice = chosen_channel(chain.one(SecurityAssociation), self._station.configuration)
+        vendors = _peer_vendors(chain, self._encapsulation)
+        traversal = _Traversal(self._station, self._encapsulation, vendors)
         pair = self._station.key_pairs.take(choice.suite.group)
         nonce = self._station.random_octets(NONCE_LENGTH)
         cookies = (self.cookie, header.responder_cookie)
-        reply = clear_message(cookies, _MAIN, 0, [KeyExchange(pair.public), Nonce(nonce)])
-        self._branches[header.responder_cookie] = _Branch(cookies, choice, pair, nonce, reply)
+        payloads: list[Payload] = [
+            KeyExchange(pair.public),
+            Nonce(nonce),
+            *traversal.payloads(choice.suite, cookies, path),
+        ]
+        reply = clear_message(cookies, _MAIN, 0, payloads)
+        branch = _Branch(cookies, choice, vendors, traversal, pair, nonce, reply)
+        self._branches[header.responder_cookie] = branch
         self._progress.advance(MainModeStep.MM2_TAKEN)
         return reply
 
-    def _take_4(self, header: Header, chain: Chain) -> bytes:
+    def _take_4(self, header: Header, chain: Chain, arrival: Path) -> _Candidate:
         self._progress.expect(MainModeStep.MM4_TAKEN)
         branch = self._branches.get(header.responder_cookie)
         if branch is None:
@@ -197,6 +318,7 @@ class MainModeInitiator:
             raise UnexpectedMessage("too many rival messages 4")
         public, nonce = _exchange_payloads(chain)
         suite = branch.choice.suite
+        nat = branch.traversal.findings(suite, branch.cookies, arrival, chain)
         keys = ChannelKeys.derive(
             suite.hash,
             suite.cipher,
@@ -205,18 +327,26 @@ class MainModeInitiator:
             branch.pair.shared_secret(public),
         )
         iv = keys.first_iv(branch.pair.public, public)
-        candidate = _Candidate(keys, branch.pair.public, public, self._offer, branch.choice, iv)
+        candidate = _Candidate(
+            keys, branch.pair.public, public, self._offer, branch.choice, iv, nat
+        )
         digest = candidate.digest(True, True, self._identity.octets)
-        signature = Signature(self._station.signer.sign(digest))
-        reply = encrypted_message(keys, iv, _MAIN, 0, [self._identity, signature])
+        payloads: list[Payload] = [self._identity, Signature(self._station.signer.sign(digest))]
+        if self._first_contact():
+            payloads.append(channel_notification(keys, NotifyType.INITIAL_CONTACT))
+        reply = encrypted_message(keys, iv, _MAIN, 0, payloads)
         candidate.own_message = reply
         candidate.iv = last_block(keys, reply)
         branch.candidates.append(candidate)
         self._progress.advance(MainModeStep.MM4_TAKEN)
-        return reply
+        return candidate
 
     def _candidates(self) -> list[_Candidate]:
         return [c for branch in self._branches.values() for c in branch.candidates]
+
+    def all_candidate_keys(self) -> list[tuple[ChannelKeys, bytes]]:
+        """The same for every responder cookie."""
+        return [(candidate.keys, candidate.iv) for candidate in self._candidates()]
 
     def candidate_keys(self, responder_cookie: bytes) -> list[tuple[ChannelKeys, bytes]]:
         """Unproved keys, each with its last block: what a refusal may be encrypted with."""
@@ -234,7 +364,9 @@ class MainModeInitiator:
         self._progress.expect(MainModeStep.MM6_TAKEN)
         branch = self._branches.get(header.responder_cookie)
         failure: Dropped = GarbledMessage("under no key that we know")
-        for candidate in list(branch.candidates) if branch else []:
+        if branch is None:
+            raise failure
+        for candidate in branch.candidates:
             try:
                 claim = _read_claim(candidate, header, message)
                 digest = candidate.digest(False, False, claim.identification)
@@ -246,8 +378,15 @@ class MainModeInitiator:
                 failure = failure if isinstance(failure, WrongSignature) else error
             else:
                 self._progress.advance(MainModeStep.MM6_TAKEN)
-                block = last_block(candidate.keys, message)
-                return Authenticated(candidate.keys, block, candidate.choice, claim.identity, key)
+                return Authenticated(
+                    candidate.keys,
+                    last_block(candidate.keys, message),
+                    candidate.choice,
+                    claim.identity,
+                    key,
+                    branch.vendors,
+                    candidate.nat,
+                )
         if isinstance(failure, WrongSignature):
             self._progress.advance(MainModeStep.CANDIDATE_REJECTED)
         raise failure
@@ -262,7 +401,12 @@ class MainModeResponder:
     """Our side when the peer begins."""
 
     def __init__(
-        self, station: Station, identity: Identity, header: Header, message: bytes
+        self,
+        station: Station,
+        identity: Identity,
+        encapsulation: Encapsulation,
+        header: Header,
+        message: bytes,
     ) -> None:
         """Takes message 1, or raises and was never there."""
         self._station = station
@@ -274,8 +418,12 @@ class MainModeResponder:
         self._offer = chain.bodies(PayloadType.SECURITY_ASSOCIATION)[0]
         offer = chain.one(SecurityAssociation)
         self._choice = choose_channel(offer, station.configuration)
+        self._vendors = _peer_vendors(chain, encapsulation)
+        self._traversal = _Traversal(station, encapsulation, self._vendors)
         self.cookies = (header.initiator_cookie, station.random_nonzero(COOKIE_LENGTH))
-        self.message_2 = clear_message(self.cookies, _MAIN, 0, [self._choice.answer])
+        common = self._vendors & own_vendors(encapsulation)
+        payloads: list[Payload] = [self._choice.answer, *vendor_payloads(common)]
+        self.message_2 = clear_message(self.cookies, _MAIN, 0, payloads)
         self._candidates: list[_Candidate] = []
         self._claim: tuple[_Candidate, _Claim, bytes] | None = None
         self._progress.advance(MainModeStep.MM1_TAKEN)
@@ -287,8 +435,8 @@ class MainModeResponder:
     def close(self) -> None:
         self._progress.advance(MainModeStep.CLOSE)
 
-    def take_3(self, header: Header, message: bytes) -> bytes:
-        """Message 3; returns message 4."""
+    def take_3(self, header: Header, message: bytes, path: Path, arrival: Path) -> bytes:
+        """Message 3, which came on ``arrival``; returns message 4, which goes out on ``path``."""
         self._progress.expect(MainModeStep.MM3_TAKEN)
         if len(self._candidates) == CANDIDATES_MOST:
             raise UnexpectedMessage("too many rival messages 3")
@@ -296,6 +444,7 @@ class MainModeResponder:
         public, nonce = _exchange_payloads(chain)
         suite = self._choice.suite
         suite.group.check(public)  # before a key pair is spent on it
+        nat = self._traversal.findings(suite, self.cookies, arrival, chain)
         pair = self._station.key_pairs.take(suite.group)
         own_nonce = self._station.random_octets(NONCE_LENGTH)
         keys = ChannelKeys.derive(
@@ -307,10 +456,13 @@ class MainModeResponder:
         )
         iv = keys.first_iv(public, pair.public)
         self._candidates.append(
-            _Candidate(keys, pair.public, public, self._offer, self._choice, iv)
+            _Candidate(keys, pair.public, public, self._offer, self._choice, iv, nat)
         )
         self._progress.advance(MainModeStep.MM3_TAKEN)
-        return clear_message(self.cookies, _MAIN, 0, [KeyExchange(pair.public), Nonce(own_nonce)])
+        payloads: list[Payload] = [KeyExchange(pair.public), Nonce(own_nonce)]
+        if nat.known:
+            payloads += self._traversal.payloads(suite, self.cookies, path)
+        return clear_message(self.cookies, _MAIN, 0, payloads)
 
     def take_5(self, header: Header, message: bytes) -> Identity:
         """Message 5: who the peer claims to be.  Its signature waits for ``verify``."""
@@ -326,6 +478,11 @@ class MainModeResponder:
                 self._progress.advance(MainModeStep.MM5_TAKEN)
                 return claim.identity
         raise failure
+
+    @property
+    def may_move(self) -> bool:
+        """Whether message 5 may come from another address than message 1."""
+        return any(candidate.nat.follows for candidate in self._candidates)
 
     def verify(self, keys: tuple[rsa.RSAPublicKey, ...]) -> tuple[Authenticated, bytes]:
         """Verify message 5 with the keys of the claimed identity; returns message 6 with the end.
@@ -348,7 +505,16 @@ class MainModeResponder:
         iv = last_block(candidate.keys, message)
         reply = encrypted_message(candidate.keys, iv, _MAIN, 0, [self._identity, signature])
         block = last_block(candidate.keys, reply)
-        end = Authenticated(candidate.keys, block, self._choice, claim.identity, key)
+        end = Authenticated(
+            candidate.keys,
+            block,
+            self._choice,
+            claim.identity,
+            key,
+            self._vendors,
+            candidate.nat,
+            claim.initial_contact,
+        )
         self._progress.advance(MainModeStep.KEY_VERIFIED)
         return end, reply
 

@@ -25,6 +25,7 @@ from ike.errors import (
     WrongSignature,
 )
 from ike.events import (
+    Encapsulation,
     ExchangeStarted,
     Failure,
     Identity,
@@ -36,15 +37,17 @@ from ike.registry import NotifyType
 from ike.retransmit import AnsweredMessages, Retransmission
 from ike.station import Station
 from ike.v1.informational import (
+    channel_delete,
     channel_notification,
     informational,
     random_message_id,
     verified_informational,
 )
 from ike.v1.keymat import ChannelKeys
-from ike.v1.main_mode import Authenticated, MainModeInitiator, MainModeResponder
+from ike.v1.main_mode import Authenticated, MainModeInitiator, MainModeResponder, OwnMessage
 from ike.v1.message import Chain
-from ike.v1.payloads import Notification
+from ike.v1.nat import NatFindings, Path
+from ike.v1.payloads import Delete, Notification
 from ike.v1.transitions import MainModeState
 
 _REFUSALS = {
@@ -57,15 +60,23 @@ _REFUSALS = {
 
 
 class Owner(Protocol):
-    """The session, as its opening sees it."""
+    """The session, as its opening sees it.  ``arrival`` is where the last message came."""
 
     number: int
     local: TransportAddress
     remote: TransportAddress
 
-    def send(self, name: str, message: bytes, retransmission: bool = False) -> None: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def arrival(self) -> Path: ...
+    def send(
+        self, name: str, message: bytes, retransmission: bool = False, floats: bool = False
+    ) -> None: ...
+    def follow_opening(self, nat: NatFindings, arrival: Path) -> None: ...
     def received(self, name: str, size: int) -> None: ...
     def proved_reachable(self) -> None: ...
+    def claims_first_contact(self, identity: Identity) -> bool: ...
     def opened(self, now: float, end: Authenticated) -> None: ...
     def opening_failed(self, now: float, failure: Failure, detail: str) -> None: ...
 
@@ -80,12 +91,16 @@ class InitiatorOpening:
         identity: Identity,
         expected: Identity,
         peer_keys: tuple[rsa.RSAPublicKey, ...],
+        encapsulation: Encapsulation,
     ) -> None:
+        self.encapsulation = encapsulation
         self.expected = expected
         self.peer_keys = peer_keys
         self._station = station
         self._owner = owner
-        self._main = MainModeInitiator(station, identity)
+        self._main = MainModeInitiator(
+            station, identity, encapsulation, lambda: owner.claims_first_contact(expected)
+        )
         self._retransmission = self._new_schedule()
         self._alarm: Alarm | None = None
         self._hint: tuple[Failure, str] | None = None
@@ -102,9 +117,12 @@ class InitiatorOpening:
         return Retransmission(self._station.configuration, self._station.random_octets)
 
     def start(self, now: float) -> None:
-        for name, message in self._main.outstanding():
-            self._owner.send(name, message)
+        for own in self._main.outstanding():
+            self._send(own)
         self._arm(now)
+
+    def _send(self, own: OwnMessage, retransmission: bool = False) -> None:
+        self._owner.send(own.name, own.octets, retransmission, own.floats)
 
     def _arm(self, now: float) -> None:
         if self._alarm is not None:
@@ -117,8 +135,8 @@ class InitiatorOpening:
             failure, detail = self._hint or (Failure.SILENCE, f"no answer: {self.state.value}")
             self._owner.opening_failed(now, failure, detail)
             return
-        for name, message in self._main.outstanding():
-            self._owner.send(name, message, retransmission=True)
+        for own in self._main.outstanding():
+            self._send(own, retransmission=True)
         self._arm(now)
 
     def _hinted(self, failure: Failure, detail: str) -> None:
@@ -130,11 +148,12 @@ class InitiatorOpening:
         if header.encrypted:
             self._receive_6(now, header, message)
             return
-        received, name, reply = self._main.take_clear(header, message)
+        owner = self._owner
+        received, reply = self._main.take_clear(header, message, owner.path, owner.arrival)
         self._owner.received(received, len(message))
         self._retransmission = self._new_schedule()
         self._hint = None
-        self._owner.send(name, reply)
+        self._send(reply)
         self._arm(now)
 
     def _receive_6(self, now: float, header: Header, message: bytes) -> None:
@@ -147,8 +166,8 @@ class InitiatorOpening:
             elif not self._retransmission.exhausted:
                 # It may have been corrupted on its way: ask at once for another copy.
                 self._hint = (Failure.BAD_SIGNATURE, str(error))
-                for name, own in self._main.outstanding():
-                    self._owner.send(name, own, retransmission=True)
+                for own in self._main.outstanding():
+                    self._send(own, retransmission=True)
                 self._arm(now)
             raise
         except InvalidIdentity as error:
@@ -193,6 +212,17 @@ class InitiatorOpening:
         for keys, block in self._main.candidate_keys(responder_cookie):
             _send_refusal(self._station, self._owner, keys, block, notify)
 
+    def take_leave(self) -> None:
+        """We give up after message 5: the responder may hold a channel for which we have no key.
+
+        Message 6, whose last block should begin the encryption, never came.  So this begins
+        with the block of message 5, as refusals do; a responder of our kind reads it.
+        """
+        for keys, block in self._main.all_candidate_keys():
+            message_id = random_message_id(self._station)
+            message = informational(keys, block, message_id, [channel_delete(keys)])
+            self._owner.send("INFO", message)
+
     def close(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
@@ -210,16 +240,23 @@ class ResponderOpening:
     """The peer began.  Our messages go out again only when its requests come again."""
 
     def __init__(
-        self, station: Station, owner: Owner, identity: Identity, header: Header, message: bytes
+        self,
+        station: Station,
+        owner: Owner,
+        identity: Identity,
+        encapsulation: Encapsulation,
+        header: Header,
+        message: bytes,
     ) -> None:
         """Takes message 1, or raises ``Dropped`` and was never there."""
         self._station = station
         self._owner = owner
-        self._main = MainModeResponder(station, identity, header, message)
+        self._main = MainModeResponder(station, identity, encapsulation, header, message)
         self._answered = AnsweredMessages()
         self._message_1 = message
         self._alarm: Alarm | None = None
         self._message_5 = b""
+        self._arrival_5: Path | None = None
         self._known: tuple[Identity, tuple[rsa.RSAPublicKey, ...]] | None = None
         self._claimed: Identity | None = None
 
@@ -230,6 +267,11 @@ class ResponderOpening:
     @property
     def state(self) -> MainModeState:
         return self._main.state
+
+    @property
+    def may_move(self) -> bool:
+        """Whether message 5 may come from another address than message 1."""
+        return self._main.may_move
 
     @property
     def wants_keys(self) -> bool:
@@ -268,7 +310,8 @@ class ResponderOpening:
         elif self.state is MainModeState.ESTABLISHED:
             raise ClearMessage("the channel is established")
         else:
-            reply = self._main.take_3(header, message)
+            owner = self._owner
+            reply = self._main.take_3(header, message, owner.path, owner.arrival)
             self._owner.received("MM3", len(message))
             self._owner.proved_reachable()
             if self._answered.knows(self._message_1):
@@ -280,13 +323,14 @@ class ResponderOpening:
             raise DuplicateMessage("message 5 again while its keys are looked up")
         identity = self._main.take_5(header, message)
         self._message_5 = message
+        self._arrival_5 = self._owner.arrival
         self._claimed = identity
         self._owner.received("MM5", len(message))
         if self._known is not None and self._known[0] == identity:
             self.provide_peer_keys(now, self._known[1])
         else:
             owner = self._owner
-            self._station.emit(PeerKeyNeeded(owner.number, identity, owner.remote))
+            self._station.emit(PeerKeyNeeded(owner.number, identity, owner.arrival.remote))
 
     def provide_peer_keys(self, now: float, keys: tuple[rsa.RSAPublicKey, ...]) -> None:
         """Raises ``Dropped``, and ``UnexpectedMessage`` if nobody asked."""
@@ -301,8 +345,21 @@ class ResponderOpening:
             raise
         self.close()
         self._answered.forget()
+        if self._arrival_5 is not None:
+            self._owner.follow_opening(end.nat, self._arrival_5)
         self._answer(self._message_5, "MM6", reply)
         self._owner.opened(now, end)
+
+    def took_leave(self, header: Header, message: bytes) -> bool:
+        """Whether an initiator that never got message 6 deletes the channel with this."""
+        keys = self._main.refusal_keys()
+        if keys is None:
+            return False
+        try:
+            deletes = verified_informational(*keys, header, message).all(Delete)
+        except Dropped:
+            return False
+        return channel_delete(keys[0]) in deletes
 
     def refuse(self, now: float, notify: NotifyType, detail: str) -> None:
         """Tell the peer, under its own keys, and end."""

@@ -220,6 +220,36 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class VendorId:
+    """RFC 2408 section 3.16."""
+
+    kind: ClassVar[PayloadType] = PayloadType.VENDOR_ID
+    octets: bytes
+
+    @classmethod
+    def parse(cls, reader: Reader) -> Self:
+        return cls(reader.rest())
+
+    def serialize(self, writer: Writer) -> None:
+        writer.octets(self.octets)
+
+
+@dataclass(frozen=True, slots=True)
+class NatDiscovery:
+    """The hash of an address and port as the sender sees it, RFC 3947 section 3.2."""
+
+    kind: ClassVar[PayloadType] = PayloadType.NAT_DISCOVERY
+    octets: bytes
+
+    @classmethod
+    def parse(cls, reader: Reader) -> Self:
+        return cls(reader.rest())
+
+    def serialize(self, writer: Writer) -> None:
+        writer.octets(self.octets)
+
+
+@dataclass(frozen=True, slots=True)
 class Notification:
     """RFC 2408 section 3.14."""
 

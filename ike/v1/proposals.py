@@ -1,33 +1,23 @@
-"""What we offer, what we take: the proposal lists ``modern`` and ``draft``.
+"""What we offer, what we take, and for how long.
 
-``modern`` is AES with SHA2-256 and the groups 14 and 15.  ``draft`` is what
-draft-richardson-ipsec-opportunistic section 5.7.1 and RFC 4322 section 4.6.1
-ask for: 3DES with SHA1 or MD5 and the groups 5 and 2.  The responder follows its
-own order of lists and within a list the order of the peer; so two of ours never
-meet on ``draft``, and a downgrade on the way is caught since SAi_b is signed.
+The responder follows its own order of tiers (``suites.py``) and within a tier the order
+of the peer; so two of ours never meet on ``draft``, and a downgrade on the way is
+caught since SAi_b is signed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
-from ike import algorithms as a
 from ike.configuration import Configuration
-from ike.constants import (
-    DEFAULT_LIFETIME,
-    LIFETIME_SHORTEST,
-    SPI_LOWEST,
-    TRIPLE_DES_BYTES,
-)
+from ike.constants import BYTES_SHORTEST, DEFAULT_LIFETIME, LIFETIME_SHORTEST, SPI_LOWEST
 from ike.errors import MalformedPayload, NoProposalChosen, WrongChoice
-from ike.groups import GROUPS, ModpGroup
+from ike.groups import ModpGroup
 from ike.registry import (
     KEY_IKE,
-    Authentication,
     Encapsulation,
-    EspTransform,
-    Group,
     LifeType,
     Phase1Attribute,
     Phase2Attribute,
@@ -35,176 +25,118 @@ from ike.registry import (
 )
 from ike.v1.attributes import Attribute, AttributeSet
 from ike.v1.payloads import Proposal, SecurityAssociation, Transform
-
-_KILOBYTE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelSuite:
-    """How a keying channel is protected."""
-
-    profile: str
-    cipher: a.CipherAlgorithm
-    hash: a.HashAlgorithm
-    group: ModpGroup
-
-    def __str__(self) -> str:
-        return f"{self.profile}: {self.cipher.name} {self.hash.name} {self.group.name}"
-
-    def attributes(self) -> dict[int, int]:
-        values: dict[int, int] = {
-            Phase1Attribute.ENCRYPTION: self.cipher.number,
-            Phase1Attribute.HASH: self.hash.number,
-            Phase1Attribute.AUTHENTICATION: Authentication.RSA_SIGNATURES,
-            Phase1Attribute.GROUP: self.group.number,
-        }
-        if self.cipher.key_bits is not None:
-            values[Phase1Attribute.KEY_LENGTH] = self.cipher.key_bits
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelSuite:
-    """How the packets of a tunnel are protected."""
-
-    profile: str
-    cipher: a.EspCipher
-    integrity: a.EspIntegrity | None
-    extended: bool  # extended sequence numbers
-
-    @property
-    def key_octets(self) -> int:
-        """KEYMAT wanted for one direction."""
-        integrity = self.integrity.key_length if self.integrity else 0
-        return self.cipher.key_length + self.cipher.salt + integrity
-
-    @property
-    def byte_limit(self) -> int | None:
-        return TRIPLE_DES_BYTES if self.cipher.number is EspTransform.TRIPLE_DES else None
-
-    def attributes(self, group: ModpGroup) -> dict[int, int]:
-        values: dict[int, int] = {
-            Phase2Attribute.GROUP: group.number,
-            Phase2Attribute.ENCAPSULATION: Encapsulation.TUNNEL,
-        }
-        if self.integrity is not None:
-            values[Phase2Attribute.AUTHENTICATION] = self.integrity.number
-        if self.cipher.key_bits is not None:
-            values[Phase2Attribute.KEY_LENGTH] = self.cipher.key_bits
-        if self.extended:
-            values[Phase2Attribute.EXTENDED_SEQUENCE_NUMBER] = 1
-        return values
-
-
-CHANNEL_SUITES: dict[str, tuple[ChannelSuite, ...]] = {
-    "modern": tuple(
-        ChannelSuite("modern", cipher, a.SHA2_256, GROUPS[group])
-        for group in (Group.MODP_2048, Group.MODP_3072)  # the quicker first
-        for cipher in (a.AES_CBC_256, a.AES_CBC_128)
-    ),
-    "draft": tuple(
-        ChannelSuite("draft", a.TRIPLE_DES_CBC, hash_, GROUPS[group])
-        for group in (Group.MODP_1536, Group.MODP_1024)  # RFC 4322 4.6.1: group 5 first
-        for hash_ in (a.SHA1, a.MD5)
-    ),
-}
-
-_MODERN_ESP: tuple[tuple[a.EspCipher, a.EspIntegrity | None], ...] = (
-    (a.ESP_AES_GCM_128, None),
-    (a.ESP_AES_GCM_256, None),
-    (a.ESP_AES_CBC_128, a.ESP_HMAC_SHA2_256),
-    (a.ESP_AES_CBC_256, a.ESP_HMAC_SHA2_256),
+from ike.v1.suites import (
+    ChannelSuite,
+    TunnelSuite,
+    channel_tiers,
+    secrecy_groups,
+    tunnel_tiers,
 )
 
-TUNNEL_SUITES: dict[str, tuple[TunnelSuite, ...]] = {
-    "modern": tuple(
-        TunnelSuite("modern", cipher, integrity, extended)
-        for extended in (True, False)
-        for cipher, integrity in _MODERN_ESP
-    ),
-    "draft": tuple(
-        TunnelSuite("draft", a.ESP_TRIPLE_DES, integrity, False)
-        for integrity in (a.ESP_HMAC_SHA1, a.ESP_HMAC_MD5)
-    ),
-}
+KILOBYTE = 1024  # octets
+_KILOBYTES_MOST = 0xFFFFFFFF  # what four octets of an attribute can say
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelChoice:
     suite: ChannelSuite
     lifetime: int  # seconds
+    lifetime_bytes: int | None
     answer: SecurityAssociation
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelChoice:
-    """``spi`` is the peer's.  ``offered_lifetime`` is what the proposal said, in seconds."""
+    """``spi`` is the peer's.  ``group`` of None: without perfect forward secrecy.
+
+    ``offered_lifetime`` and ``offered_bytes`` are what the proposal said, in seconds and
+    octets; None is no limit.  ``encapsulated``: ESP in UDP.
+    """
 
     suite: TunnelSuite
-    group: ModpGroup
+    group: ModpGroup | None
     spi: bytes
     lifetime: int
     offered_lifetime: int
     lifetime_bytes: int | None
+    offered_bytes: int | None
+    encapsulated: bool
     proposal: Proposal
     transform: Transform
 
 
-def _channel_suites(configuration: Configuration) -> list[ChannelSuite]:
-    return [suite for profile in configuration.profiles for suite in CHANNEL_SUITES[profile]]
-
-
-def _tunnel_suites(configuration: Configuration) -> list[TunnelSuite]:
-    return [
-        suite
-        for profile in configuration.profiles
-        for suite in TUNNEL_SUITES[profile]
-        if configuration.extended_sequence_numbers or not suite.extended
-    ]
-
-
-def _as_attributes(
-    values: dict[int, int], life_type: int, duration: int, seconds: int
+def _life_attributes(
+    life_type: int, duration: int, seconds: int, octets: int | None
 ) -> tuple[Attribute, ...]:
+    """The lifetime in seconds and, if there is one, in kilobytes."""
+    attributes = (Attribute(life_type, LifeType.SECONDS), Attribute(duration, seconds))
+    if octets is None:
+        return attributes
+    kilobytes = min(max(1, octets // KILOBYTE), _KILOBYTES_MOST)
     return (
-        *(Attribute(int(kind), int(value)) for kind, value in values.items()),
-        Attribute(life_type, LifeType.SECONDS),
-        Attribute(duration, seconds),
+        *attributes,
+        Attribute(life_type, LifeType.KILOBYTES),
+        Attribute(duration, kilobytes),
     )
+
+
+def tunnel_life_attributes(seconds: int | None, octets: int | None) -> tuple[Attribute, ...]:
+    """Either or both, as RESPONDER-LIFETIME says them."""
+    attributes = _life_attributes(
+        Phase2Attribute.LIFE_TYPE, Phase2Attribute.LIFE_DURATION, seconds or 0, octets
+    )
+    return attributes if seconds is not None else attributes[2:]
+
+
+def _as_attributes(values: dict[int, int]) -> tuple[Attribute, ...]:
+    return tuple(Attribute(int(kind), int(value)) for kind, value in values.items())
 
 
 def offer_channel(configuration: Configuration) -> SecurityAssociation:
     """One proposal with a transform for each suite (RFC 2409 section 5)."""
+    life = _life_attributes(
+        Phase1Attribute.LIFE_TYPE,
+        Phase1Attribute.LIFE_DURATION,
+        configuration.channel_lifetime,
+        configuration.channel_bytes,
+    )
+    suites = [suite for tier in channel_tiers(configuration) for suite in tier]
     transforms = tuple(
-        Transform(
-            number,
-            KEY_IKE,
-            _as_attributes(
-                suite.attributes(),
-                Phase1Attribute.LIFE_TYPE,
-                Phase1Attribute.LIFE_DURATION,
-                configuration.channel_lifetime,
-            ),
-        )
-        for number, suite in enumerate(_channel_suites(configuration), 1)
+        Transform(number, KEY_IKE, (*_as_attributes(suite.attributes()), *life))
+        for number, suite in enumerate(suites, 1)
     )
     return SecurityAssociation((Proposal(1, Protocol.ISAKMP, b"", transforms),))
 
 
-def offer_tunnel(configuration: Configuration, group: ModpGroup, spi: bytes) -> SecurityAssociation:
-    """One ESP proposal with a transform for each suite."""
+def _own_bytes(suite: TunnelSuite, configuration: Configuration) -> int | None:
+    """How many octets we let a tunnel carry: what is configured, and what its cipher stands."""
+    limits = (suite.byte_limit, configuration.tunnel_bytes)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def offer_tunnel(
+    configuration: Configuration,
+    group: ModpGroup | None,
+    spi: bytes,
+    encapsulated: bool = False,
+) -> SecurityAssociation:
+    """One ESP proposal with a transform for each suite.
+
+    ``group`` of None: without perfect forward secrecy.  One quick mode has one Diffie-Hellman
+    exchange or none (RFC 2409 section 5.5), so an offer never mixes both.
+    """
+    seconds = configuration.tunnel_lifetime
+    suites = [suite for tier in tunnel_tiers(configuration) for suite in tier]
     transforms = tuple(
         Transform(
             number,
             suite.cipher.number,
-            _as_attributes(
-                suite.attributes(group),
-                Phase2Attribute.LIFE_TYPE,
-                Phase2Attribute.LIFE_DURATION,
-                configuration.tunnel_lifetime,
+            (
+                *_as_attributes(suite.attributes(group, encapsulated)),
+                *tunnel_life_attributes(seconds, _own_bytes(suite, configuration)),
             ),
         )
-        for number, suite in enumerate(_tunnel_suites(configuration), 1)
+        for number, suite in enumerate(suites, 1)
     )
     return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
 
@@ -226,7 +158,40 @@ def _phase2_set(transform: Transform) -> AttributeSet | None:
 def _lifetime(attributes: AttributeSet, own: int) -> int:
     """The shorter of both, but not absurdly short."""
     offered = attributes.lifetimes.get(LifeType.SECONDS, DEFAULT_LIFETIME)
-    return max(min(offered, own), min(own, LIFETIME_SHORTEST))
+    return shorter_lifetime(own, offered)
+
+
+def shorter_lifetime(own: int, theirs: int) -> int:
+    """In seconds.  What we configured ourselves may be as short as it likes."""
+    return max(min(theirs, own), min(own, LIFETIME_SHORTEST))
+
+
+def shorter_bytes(own: int | None, theirs: int | None) -> int | None:
+    """The same in octets; None is no limit."""
+    if theirs is None:
+        return own
+    theirs = max(theirs, BYTES_SHORTEST if own is None else min(own, BYTES_SHORTEST))
+    return theirs if own is None else min(own, theirs)
+
+
+def life_in_octets(attributes: AttributeSet) -> int | None:
+    """What the lifetime in kilobytes means; None if there is none."""
+    kilobytes = attributes.lifetimes.get(LifeType.KILOBYTES)
+    return kilobytes * KILOBYTE if kilobytes else None
+
+
+def _channel_choice(
+    suite: ChannelSuite,
+    attributes: AttributeSet,
+    configuration: Configuration,
+    answer: SecurityAssociation,
+) -> ChannelChoice:
+    return ChannelChoice(
+        suite,
+        _lifetime(attributes, configuration.channel_lifetime),
+        shorter_bytes(configuration.channel_bytes, life_in_octets(attributes)),
+        answer,
+    )
 
 
 def choose_channel(offer: SecurityAssociation, configuration: Configuration) -> ChannelChoice:
@@ -242,13 +207,14 @@ def choose_channel(offer: SecurityAssociation, configuration: Configuration) -> 
     if proposal.protocol != Protocol.ISAKMP:
         raise NoProposalChosen(f"protocol {proposal.protocol} in phase 1")
     offered = [(t, s) for t in proposal.transforms if (s := _phase1_set(t)) is not None]
-    for profile in configuration.profiles:
+    for tier in channel_tiers(configuration):
         for transform, attributes in offered:
-            for suite in CHANNEL_SUITES[profile]:
+            for suite in tier:
                 if attributes.values == suite.attributes():
                     answer = Proposal(proposal.number, Protocol.ISAKMP, b"", (transform,))
-                    lifetime = _lifetime(attributes, configuration.channel_lifetime)
-                    return ChannelChoice(suite, lifetime, SecurityAssociation((answer,)))
+                    return _channel_choice(
+                        suite, attributes, configuration, SecurityAssociation((answer,))
+                    )
     raise NoProposalChosen("nothing in common in phase 1")
 
 
@@ -263,10 +229,10 @@ def chosen_channel(answer: SecurityAssociation, configuration: Configuration) ->
     proposal, transform = _only_transform(answer)
     attributes = _phase1_set(transform)
     if proposal.protocol == Protocol.ISAKMP and attributes is not None:
-        for suite in _channel_suites(configuration):
-            if attributes.values == suite.attributes():
-                lifetime = _lifetime(attributes, configuration.channel_lifetime)
-                return ChannelChoice(suite, lifetime, answer)
+        for tier in channel_tiers(configuration):
+            for suite in tier:
+                if attributes.values == suite.attributes():
+                    return _channel_choice(suite, attributes, configuration, answer)
     raise WrongChoice("a transform that we did not offer")
 
 
@@ -286,56 +252,80 @@ def valid_spi(spi: bytes) -> bool:
     return len(spi) == 4 and int.from_bytes(spi, "big") >= SPI_LOWEST
 
 
+def _is_suite(
+    suite: TunnelSuite,
+    transform: Transform,
+    attributes: AttributeSet,
+    group: ModpGroup | None,
+    encapsulated: bool,
+) -> bool:
+    if transform.identifier != suite.cipher.number:
+        return False
+    values = dict(attributes.values)
+    if values.get(Phase2Attribute.ENCAPSULATION) == Encapsulation.DRAFT_UDP_TUNNEL:
+        values[Phase2Attribute.ENCAPSULATION] = Encapsulation.UDP_TUNNEL
+    return values == suite.attributes(group, encapsulated)
+
+
 def _tunnel_choice(
     suite: TunnelSuite,
-    group: ModpGroup,
+    group: ModpGroup | None,
     attributes: AttributeSet,
-    own_lifetime: int,
+    encapsulated: bool,
+    configuration: Configuration,
     proposal: Proposal,
     transform: Transform,
 ) -> TunnelChoice:
-    limits = [suite.byte_limit] if suite.byte_limit is not None else []
-    if kilobytes := attributes.lifetimes.get(LifeType.KILOBYTES):
-        limits.append(kilobytes * _KILOBYTE)
+    offered_bytes = life_in_octets(attributes)
     return TunnelChoice(
         suite,
         group,
         proposal.spi,
-        _lifetime(attributes, own_lifetime),
+        _lifetime(attributes, configuration.tunnel_lifetime),
         attributes.lifetimes.get(LifeType.SECONDS, DEFAULT_LIFETIME),
-        min(limits, default=None),
+        shorter_bytes(_own_bytes(suite, configuration), offered_bytes),
+        offered_bytes,
+        encapsulated,
         proposal,
         transform,
     )
 
 
-def choose_tunnel(offer: SecurityAssociation, configuration: Configuration) -> TunnelChoice:
+def choose_tunnel(
+    offer: SecurityAssociation,
+    configuration: Configuration,
+    encapsulations: tuple[bool, ...] = (False,),
+    key_exchange: bool = True,
+) -> TunnelChoice:
     """The responder's choice from quick mode message 1; raises ``NoProposalChosen``.
 
-    Perfect forward secrecy is required (RFC 4322 section 4.6.1), in any group that the
-    profiles in use know.
+    ``encapsulations``: whether ESP may go in UDP, the preferred first.  ``key_exchange``:
+    whether the message has a KE payload; transforms with a group need it, and only those
+    may have it.  Perfect forward secrecy is required (RFC 4322 section 4.6.1) unless
+    ``Configuration.pfs`` says otherwise.
     """
-    suites = _tunnel_suites(configuration)
-    groups = {int(suite.group.number): suite.group for suite in _channel_suites(configuration)}
+    if not key_exchange and configuration.pfs == "required":
+        raise NoProposalChosen("without perfect forward secrecy")
+    groups: dict[int, ModpGroup | None] = {0: None}
+    if key_exchange:
+        groups = {**secrecy_groups(configuration)}
     offered = [
         (proposal, transform, attributes)
         for proposal in _alone(offer.proposals)
         for transform in proposal.transforms
         if (attributes := _phase2_set(transform)) is not None
     ]
-    for profile in configuration.profiles:
+    for encapsulated, tier in product(encapsulations, tunnel_tiers(configuration)):
         for proposal, transform, attributes in offered:
-            group = groups.get(_group_number(attributes))
-            if group is None:
+            number = _group_number(attributes)
+            if number not in groups:
                 continue
-            for suite in suites:
-                if (
-                    suite.profile == profile
-                    and transform.identifier == suite.cipher.number
-                    and attributes.values == suite.attributes(group)
-                ):
-                    own = configuration.tunnel_lifetime
-                    return _tunnel_choice(suite, group, attributes, own, proposal, transform)
+            group = groups[number]
+            for suite in tier:
+                if _is_suite(suite, transform, attributes, group, encapsulated):
+                    return _tunnel_choice(
+                        suite, group, attributes, encapsulated, configuration, proposal, transform
+                    )
     raise NoProposalChosen("nothing in common in phase 2")
 
 
@@ -344,17 +334,19 @@ def _group_number(attributes: AttributeSet) -> int:
 
 
 def chosen_tunnel(
-    answer: SecurityAssociation, configuration: Configuration, group: ModpGroup
+    answer: SecurityAssociation,
+    configuration: Configuration,
+    group: ModpGroup | None,
+    encapsulated: bool = False,
 ) -> TunnelChoice:
     """The initiator's reading of quick mode message 2; raises ``WrongChoice``."""
     proposal, transform = _only_transform(answer)
     attributes = _phase2_set(transform)
     if proposal.protocol == Protocol.ESP and valid_spi(proposal.spi) and attributes is not None:
-        for suite in _tunnel_suites(configuration):
-            if (
-                transform.identifier == suite.cipher.number
-                and attributes.values == suite.attributes(group)
-            ):
-                own = configuration.tunnel_lifetime
-                return _tunnel_choice(suite, group, attributes, own, proposal, transform)
+        for tier in tunnel_tiers(configuration):
+            for suite in tier:
+                if _is_suite(suite, transform, attributes, group, encapsulated):
+                    return _tunnel_choice(
+                        suite, group, attributes, encapsulated, configuration, proposal, transform
+                    )
     raise WrongChoice("a transform that we did not offer")

@@ -5,7 +5,8 @@
                                                <-- QM2 HDR*, HASH(2), SA, Nr, KE, IDci, IDcr
         HDR*, HASH(3)                          QM3 -->
 
-Always ESP in tunnel mode with perfect forward secrecy.  Whatever is wrong in a
+Always ESP in tunnel mode, in UDP if phase 1 found a NAT.  KE is there with perfect forward
+secrecy, which is the rule, and absent without.  Whatever is wrong in a
 message whose HASH is right is the fault of somebody we know, and is answered.
 """
 
@@ -33,6 +34,7 @@ from ike.registry import ExchangeType, NotifyType, PayloadType, Protocol
 from ike.station import Station
 from ike.v1.keymat import ChannelKeys
 from ike.v1.message import Chain
+from ike.v1.nat import Path
 from ike.v1.payloads import (
     IdentificationPayload,
     KeyExchange,
@@ -51,7 +53,7 @@ from ike.v1.protection import (
     verified_chain,
     verify_closing_hash,
 )
-from ike.v1.responder_lifetime import announced_lifetime, lifetime_notification
+from ike.v1.responder_lifetime import announced_lifetime, lifetime_notice
 from ike.v1.transitions import QUICK_MODE, Progress, QuickModeState, QuickModeStep
 
 _QUICK = ExchangeType.QUICK_MODE
@@ -89,6 +91,7 @@ def _security_associations(
     nonces: tuple[bytes, bytes],
     own_spi: bytes,
     peer_spi: bytes,
+    path: Path | None,
 ) -> tuple[EspSa, EspSa]:
     """Inbound and outbound.  Key material is cut into cipher key (with salt), then integrity."""
     suite = choice.suite
@@ -98,6 +101,9 @@ def _security_associations(
         material = keys.tunnel_keys(shared, Protocol.ESP, spi, nonces, suite.key_octets)
         here, there = (ends.local, ends.local_selector), (ends.remote, ends.remote_selector)
         source, destination = (there, here) if inbound else (here, there)
+        ports = None
+        if path is not None:
+            ports = path.inbound_ports if inbound else path.outbound_ports
         return EspSa(
             spi=int.from_bytes(spi, "big"),
             source=source[0],
@@ -111,6 +117,7 @@ def _security_associations(
             extended_sequence_numbers=suite.extended,
             lifetime_seconds=choice.lifetime,
             lifetime_bytes=choice.lifetime_bytes,
+            ports=ports,
         )
 
     return one(own_spi, inbound=True), one(peer_spi, inbound=False)
@@ -125,15 +132,18 @@ class QuickModeInitiator:
         keys: ChannelKeys,
         block: bytes,
         message_id: int,
-        group: ModpGroup,
+        group: ModpGroup | None,
         ends: Ends,
         spi: bytes,
+        path: Path | None = None,
     ) -> None:
+        """``group``: of perfect forward secrecy.  ``path``: of ESP in UDP; None without UDP."""
+        self._path = path
         self._station = station
         self._keys = keys
         self._ends = ends
         self._group = group
-        self._pair: KeyPair = station.key_pairs.take(group)
+        self._pair: KeyPair | None = station.key_pairs.take(group) if group else None
         self._nonce = station.random_octets(NONCE_LENGTH)
         self._progress = Progress(QUICK_MODE, QuickModeState.IDLE)
         self.message_id = message_id
@@ -143,15 +153,16 @@ class QuickModeInitiator:
             IdentificationPayload.of(Identification.of_selector(ends.remote_selector)),
         )
         payloads: list[Payload] = [
-            offer_tunnel(station.configuration, group, spi),
+            offer_tunnel(station.configuration, group, spi, path is not None),
             Nonce(self._nonce),
-            KeyExchange(self._pair.public),
+            *([KeyExchange(self._pair.public)] if self._pair else []),
             *self._ids,
         ]
         iv = keys.exchange_iv(block, message_id)
         self.message_1 = hashed_message(keys, iv, _QUICK, message_id, payloads)
         self._iv = last_block(keys, self.message_1)
         self._closing = b""
+        self.nonces = (self._nonce, b"")  # ours and the peer's, which message 2 brings
         self._progress.advance(QuickModeStep.INITIATE)
 
     @property
@@ -173,7 +184,7 @@ class QuickModeInitiator:
             pair = self._read_2(chain)
         except Dropped as error:
             raise _refusal(error) from error
-        nonces = (self._nonce, chain.one(Nonce).octets)
+        nonces = self.nonces = (self._nonce, chain.one(Nonce).octets)
         digest = HashPayload(self._keys.closing_hash(self.message_id, nonces))
         iv = last_block(self._keys, message)
         self._closing = encrypted_message(self._keys, iv, _QUICK, self.message_id, [digest])
@@ -182,19 +193,29 @@ class QuickModeInitiator:
 
     def _read_2(self, chain: Chain) -> tuple[EspSa, EspSa]:
         choice = chosen_tunnel(
-            chain.one(SecurityAssociation), self._station.configuration, self._group
+            chain.one(SecurityAssociation),
+            self._station.configuration,
+            self._group,
+            self._path is not None,
         )
         nonce = chain.one(Nonce).octets
-        public = chain.one(KeyExchange).public
+        shared = b""
+        if self._pair is not None:
+            shared = self._pair.shared_secret(chain.one(KeyExchange).public)
+        elif chain.has(PayloadType.KEY_EXCHANGE):
+            raise WrongChoice("a KE payload that we did not ask for")
         ids = [payload.identification.selector() for payload in chain.all(IdentificationPayload)]
         if ids != [self._ends.local_selector, self._ends.remote_selector]:
             raise InvalidIdentity("message 2 is for others than message 1")
         choice = announced_lifetime(choice, chain.all(Notification))
-        shared = self._pair.shared_secret(public)
         nonces = (self._nonce, nonce)
         return _security_associations(
-            self._keys, self._ends, choice, shared, nonces, self.spi, choice.spi
+            self._keys, self._ends, choice, shared, nonces, self.spi, choice.spi, self._path
         )
+
+    def moved(self, ends: Ends, path: Path) -> None:
+        """The peer is elsewhere now; SAs that are made from now on lead there."""
+        self._ends, self._path = ends, path
 
     def closing(self) -> bytes:
         """Message 3, after the inbound SA stands."""
@@ -213,35 +234,53 @@ class QuickModeResponder:
         header: Header,
         message: bytes,
         addresses: tuple[IPAddress, IPAddress],
+        encapsulations: tuple[bool, ...] = (False,),
+        path: Path | None = None,
     ) -> None:
         """Takes message 1, or raises and was never there.
 
         ``addresses``: ours and the peer's, which are the selectors if the message names
-        none.  Raises ``Dropped`` until the HASH was right, ``ExchangeRefused`` after.
+        none.  ``encapsulations``: see ``choose_tunnel``.  ``path``: of ESP in UDP, if it comes
+        to that.  Raises ``Dropped`` until the HASH was right, ``ExchangeRefused`` after.
         """
         self._station = station
         self._keys = keys
+        self._path = path
         self.message_id = header.message_id
         self._progress = Progress(QUICK_MODE, QuickModeState.IDLE)
         iv = keys.exchange_iv(block, header.message_id)
         chain = verified_chain(keys, iv, header, message)
         self._iv = last_block(keys, message)
         try:
-            self._read_1(chain, addresses)
+            self._read_1(chain, addresses, encapsulations)
         except Dropped as error:
             raise _refusal(error) from error
         self._reply = b""
         self._nonces = (self._peer_nonce, station.random_octets(NONCE_LENGTH))
         self._progress.advance(QuickModeStep.QM1_TAKEN)
 
-    def _read_1(self, chain: Chain, addresses: tuple[IPAddress, IPAddress]) -> None:
+    def _read_1(
+        self,
+        chain: Chain,
+        addresses: tuple[IPAddress, IPAddress],
+        encapsulations: tuple[bool, ...],
+    ) -> None:
         if len(chain.bodies(PayloadType.SECURITY_ASSOCIATION)) > 1:
             raise NoProposalChosen("several SA payloads in one quick mode")
         offer = chain.one(SecurityAssociation)
-        self._choice = choose_tunnel(offer, self._station.configuration)
+        self._choice = choose_tunnel(
+            offer,
+            self._station.configuration,
+            encapsulations,
+            chain.has(PayloadType.KEY_EXCHANGE),
+        )
+        if not self._choice.encapsulated:
+            self._path = None
         self._peer_nonce = chain.one(Nonce).octets
-        self._public = chain.one(KeyExchange).public
-        self._choice.group.check(self._public)
+        self._public = b""
+        if self._choice.group is not None:
+            self._public = chain.one(KeyExchange).public
+            self._choice.group.check(self._public)
         self._ids = chain.all(IdentificationPayload)
         if len(self._ids) == 1:
             raise MissingPayload("IDcr")
@@ -260,30 +299,46 @@ class QuickModeResponder:
         return self._progress.state
 
     @property
+    def nonces(self) -> tuple[bytes, bytes]:
+        return self._nonces
+
+    @property
+    def path(self) -> Path | None:
+        """Of ESP in UDP; None without UDP."""
+        return self._path
+
+    @property
     def peer_spi(self) -> bytes:
         return self._choice.spi
 
     def close(self) -> None:
         self._progress.advance(QuickModeStep.CLOSE)
 
+    def moved(self, ends: Ends, path: Path) -> None:
+        """The peer is elsewhere now; SAs that are made from now on lead there."""
+        self.ends, self._path = ends, path
+
     def accept(self, spi: bytes) -> tuple[EspSa, EspSa]:
         """Go on, with ``spi`` for our inbound side: the inbound and the outbound SA."""
         self._progress.expect(QuickModeStep.ACCEPTED)
         choice = self._choice
-        pair = self._station.key_pairs.take(choice.group)
-        shared = pair.shared_secret(self._public)
+        shared = b""
+        key_exchange: list[Payload] = []
+        if choice.group is not None:
+            pair = self._station.key_pairs.take(choice.group)
+            shared = pair.shared_secret(self._public)
+            key_exchange = [KeyExchange(pair.public)]
         associations = _security_associations(
-            self._keys, self.ends, choice, shared, self._nonces, spi, choice.spi
+            self._keys, self.ends, choice, shared, self._nonces, spi, choice.spi, self._path
         )
         proposal = Proposal(choice.proposal.number, Protocol.ESP, spi, (choice.transform,))
         payloads: list[Payload] = [
             SecurityAssociation((proposal,)),
             Nonce(self._nonces[1]),
-            KeyExchange(pair.public),
+            *key_exchange,
             *self._ids,
+            *lifetime_notice(spi, choice),
         ]
-        if choice.lifetime < choice.offered_lifetime:
-            payloads.append(lifetime_notification(spi, choice.lifetime))
         self._reply = hashed_message(
             self._keys, self._iv, _QUICK, self.message_id, payloads, self._nonces[0]
         )

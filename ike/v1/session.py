@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
-from ike.alarms import Alarm
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from ike.constants import (
-    CHANNEL_REUSE_MARGIN,
-    DELETE_INTERVAL,
+    AT_ONCE,
+    CHANNEL_IDLE,
     MESSAGE_IDS_MOST,
     QUEUE_MOST,
     QUICK_MODES_MOST,
+    REKEY_BYTES_FRACTION,
 )
 from ike.errors import (
     ClearMessage,
+    Dropped,
     ExchangeRefused,
     InvalidMessageId,
     ReplayedMessageId,
@@ -23,7 +27,7 @@ from ike.errors import (
     UnknownExchange,
 )
 from ike.events import (
-    Datagram,
+    Encapsulation,
     Failure,
     Identity,
     KeyingChannelClosed,
@@ -43,21 +47,28 @@ from ike.registry import (
 )
 from ike.retransmit import AnsweredMessages
 from ike.station import Station
+from ike.v1.deletes import Deletes
 from ike.v1.directory import Directory
 from ike.v1.informational import (
-    PendingDelete,
     channel_delete,
+    channel_notification,
     informational,
     random_message_id,
     verified_informational,
 )
-from ike.v1.main_mode import Authenticated
+from ike.v1.liveness import Liveness
+from ike.v1.main_mode import Authenticated, Peer
 from ike.v1.message import Chain
+from ike.v1.moves import peer_moved
+from ike.v1.nat import NatFindings, Path
 from ike.v1.opening import InitiatorOpening, ResponderOpening
 from ike.v1.payloads import Delete, Notification, Payload
 from ike.v1.quick_mode import QuickModeResponder
-from ike.v1.transitions import QuickModeState
+from ike.v1.rekey import grace, reuse_margin
+from ike.v1.renewal import Renewal
+from ike.v1.transitions import LifeState, LivenessState, QuickModeState
 from ike.v1.tunnel import Tunnel
+from ike.v1.vendor import Vendor
 
 
 class Session:
@@ -75,6 +86,8 @@ class Session:
         self.number = directory.next_channel()
         self.local = local
         self.remote = remote
+        self.first_remote = remote  # where message 1 came from, or went
+        self.arrival = Path(local, remote)  # how the last message came; the endpoint says it
         self.initiator = initiator
         self.begun_at = begun_at
         self.established_at: float | None = None
@@ -83,6 +96,10 @@ class Session:
         self.first_message = b""  # digest of message 1, if the peer sent it
         self.silent = False  # whether a quick mode got no answer and nothing came since
         self.closed = False
+        self.replaces: list[Session] = []  # channels that end when this one is up
+        self.peer: Peer | None = None
+        self.liveness: Liveness | None = None
+        self.used_at = begun_at  # when a tunnel last lived or was negotiated here
         self._station = station
         self._directory = directory
         self._waiting: deque[Tunnel] = deque()
@@ -90,27 +107,39 @@ class Session:
         self._tunnels: set[int] = set()
         self._message_ids: set[int] = set()
         self._answered = AnsweredMessages()
-        self._pending_deletes: dict[bytes, PendingDelete] = {}
-        self._alarm: Alarm | None = None
+        self._deletes = Deletes(station.alarms, self, self._leave_if_superfluous)
+        self._renewal = Renewal(station, self)
+        self._successor: Session | None = None
+        self._newest_then = 0  # the youngest channel of all when this one came up
+        self._first_contact = b""  # INITIAL-CONTACT, until the peer has shown that it hears us
+        self._confirmed = False  # whether the peer has shown that it has message 6
+        self._superfluous = False
+        self._octets = 0  # under this channel's keys, both ways
 
     @classmethod
     def initiate(
         cls, station: Station, directory: Directory, request: TunnelRequest, now: float
     ) -> Session:
         """Begin main mode with the peer of ``request``."""
-        local, remote = TransportAddress(request.local), TransportAddress(request.remote)
-        session = cls(station, directory, local, remote, now, initiator=True)
-        opening = InitiatorOpening(
-            station,
-            session,
-            session._own_identity(),
-            expected_identity(request),
-            request.peer_keys,
-        )
-        session.opening = opening
-        directory.add_initiated(session, opening.cookie)
-        opening.start(now)
+        path = _opening_path(directory, request)
+        session = cls(station, directory, path.local, path.remote, now, initiator=True)
+        encapsulation = request.encapsulation or station.configuration.encapsulation
+        session._begin(now, expected_identity(request), request.peer_keys, encapsulation)
         return session
+
+    def _begin(
+        self,
+        now: float,
+        expected: Identity,
+        peer_keys: tuple[rsa.RSAPublicKey, ...],
+        encapsulation: Encapsulation,
+    ) -> None:
+        opening = InitiatorOpening(
+            self._station, self, self._own_identity(), expected, peer_keys, encapsulation
+        )
+        self.opening = opening
+        self._directory.add_initiated(self, opening.cookie)
+        opening.start(now)
 
     @classmethod
     def answer(
@@ -128,7 +157,14 @@ class Session:
         ``ends``: ours and the peer's.  ``make_room`` is called once the message was good.
         """
         session = cls(station, directory, ends[0], ends[1], now, initiator=False)
-        opening = ResponderOpening(station, session, session._own_identity(), header, message)
+        opening = ResponderOpening(
+            station,
+            session,
+            session._own_identity(),
+            station.encapsulation_of(ends[1].address),
+            header,
+            message,
+        )
         make_room()
         session.opening = opening
         directory.add_answered(session, opening.cookies, message)
@@ -154,26 +190,40 @@ class Session:
 
     # What goes out, and what is told about it.
 
-    def send(self, name: str, message: bytes, retransmission: bool = False) -> None:
+    def send(
+        self, name: str, message: bytes, retransmission: bool = False, floats: bool = False
+    ) -> None:
         if not message:
             return
-        self._station.datagrams.append(Datagram(message, self.local, self.remote))
+        if self.end is not None:
+            self._octets += len(message)
+        path = self.path.floated() if floats else self.path
+        self._station.transmit(message, path.local, path.remote)
         size = len(message)
         self._station.emit(
-            MessageSent(self.number, name, self.local, self.remote, size, retransmission)
+            MessageSent(self.number, name, path.local, path.remote, size, retransmission)
         )
+        if name == "MM6" and retransmission:
+            self._say_first_contact_again()
 
     def received(self, name: str, size: int) -> None:
         """Something of the peer was taken."""
         self.silent = False
+        self._octets += size
+        self._follow()
         self._station.emit(MessageReceived(self.number, name, self.remote, size))
 
-    def _send_informational(self, payloads: list[Payload]) -> bytes:
+    def send_informational(self, payloads: list[Payload]) -> bytes:
         assert self.end is not None
         message_id = self._fresh_message_id()
         message = informational(self.end.keys, self.end.block, message_id, payloads)
         self.send("INFO", message)
         return message
+
+    def send_notification(self, notify: NotifyType, octets: bytes) -> bytes:
+        """About the channel itself: its cookies are the SPI."""
+        assert self.end is not None
+        return self.send_informational([channel_notification(self.end.keys, notify, octets)])
 
     def _fresh_message_id(self) -> int:
         while (message_id := random_message_id(self._station)) in self._message_ids:
@@ -181,18 +231,64 @@ class Session:
         self._message_ids.add(message_id)
         return message_id
 
+    # Where the peer is.
+
+    @property
+    def path(self) -> Path:
+        return Path(self.local, self.remote)
+
+    @property
+    def esp_path(self) -> Path | None:
+        """Where ESP in UDP goes; None if ESP does without UDP."""
+        return self.path if self.end is not None and self.end.nat.encapsulated else None
+
+    def may_come_from_elsewhere(self, header: Header, fragment: bool = False) -> bool:
+        """Whether a message from another address than the peer's is worth looking at."""
+        if not header.encrypted and not fragment:
+            return False
+        if self.end is not None:
+            return self.end.nat.follows
+        return isinstance(self.opening, ResponderOpening) and self.opening.may_move
+
+    def follow_opening(self, nat: NatFindings, arrival: Path) -> None:
+        """Message 5 was right and came on ``arrival``: with it the initiator chooses the ports."""
+        same = arrival.remote.address == self.remote.address
+        if nat.known and (same or nat.follows):
+            self.local, self.remote = arrival.local, arrival.remote
+
+    def _follow(self) -> None:
+        """A message was taken.  If it was authenticated, we answer to where it came from."""
+        end, remote = self.end, self.arrival.remote
+        if end is None or not end.nat.follows:
+            return
+        if remote != self.remote and self.arrival.local == self.local:
+            peer_moved(self._station, self._directory, self.number, end.peer, self.path, remote)
+
     # Phase 1.
 
     def proved_reachable(self) -> None:
         self._directory.half_open.proved_reachable(self.remote.address, self.number, self)
 
+    def claims_first_contact(self, identity: Identity) -> bool:
+        return self._directory.contacts.claim(identity, self.number)
+
     def opened(self, now: float, end: Authenticated) -> None:
         """Phase 1 is over, both sides are authenticated."""
         self.end = end
+        self.peer = end.peer
         self.established_at = now
+        self._newest_then = self._directory.last_channel
         if not self.initiator:
             self._directory.answered_established(self)
-        self._alarm = self._station.alarms.set(now + end.choice.lifetime, self._lifetime_over)
+        elif end.nat.encapsulated:
+            floated = self.path.floated()
+            self.local, self.remote = floated.local, floated.remote
+        self._follow()
+        if end.nat.encapsulated and end.nat.here:
+            self._directory.keepalives.keep_open(now, self.path, self)
+        self._renewal.established(now, end.choice.lifetime)
+        asks = Vendor.DEAD_PEER_DETECTION in end.vendors
+        self.liveness = Liveness(self._station, self, now, asks)
         self._station.emit(
             KeyingChannelEstablished(
                 self.number,
@@ -205,18 +301,150 @@ class Session:
                 now - self.begun_at,
             )
         )
+        if not self.initiator and self.claims_first_contact(end.identity):
+            self._first_contact = self.send_notification(NotifyType.INITIAL_CONTACT, b"")
+        self._directory.contacts.channel_established(end.identity)
+        if end.initial_contact:
+            self._peer_lost_all(now)
         while self._waiting:
             self._waiting.popleft().begin_on(now, self)
+        self._take_over(now)
 
     def opening_failed(self, now: float, failure: Failure, detail: str) -> None:
         """Phase 1 came to nothing."""
+        if isinstance(self.opening, InitiatorOpening):
+            self.opening.take_leave()
+        self._directory.contacts.channel_failed(self.number)
         waiting, self._waiting = list(self._waiting), deque()
         for tunnel in waiting:
             tunnel.fail(now, failure, detail)
         self._closed(f"{failure.value}: {detail}")
 
-    def _lifetime_over(self, now: float) -> None:
-        self.close(now, "lifetime over")
+    # Succession (see v1/renewal.py).
+
+    @property
+    def busy(self) -> bool:
+        """Whether a quick mode is under way here."""
+        return bool(self._waiting) or any(not t.established for t in self._exchanges.values())
+
+    def in_use(self, now: float) -> bool:
+        """Whether it deserves a successor."""
+        return bool(self._tunnels) or now - self.used_at < CHANNEL_IDLE
+
+    def begin_successor(self, now: float) -> None:
+        """A new main mode with the same peer: same addresses, same identity, same key."""
+        assert self.end is not None
+        if self._successor is not None and not self._successor.closed:
+            return
+        session = Session(
+            self._station, self._directory, self.local, self.remote, now, initiator=True
+        )
+        session.used_at = self.used_at
+        session.replaces.append(self)
+        self._successor = session
+        encapsulation = self._station.encapsulation_of(self.remote.address)
+        if isinstance(self.opening, InitiatorOpening):
+            encapsulation = self.opening.encapsulation
+        session._begin(now, self.end.identity, (self.end.key,), encapsulation)
+
+    def _take_over(self, now: float) -> None:
+        """This channel is up: the ones that it replaces hand over what they carry.
+
+        As responder we do not know what the peer meant: each older channel with it hands
+        over, but only the peer closes it.  One that came up just now does not: both sides
+        began one at once, and each is as good as the other.
+        """
+        assert self.end is not None
+        for tunnel in self._directory.leading_to(self._known_peer):
+            if tunnel.session is None and self._same_ends(tunnel.keyed_on):
+                tunnel.move_to(self)
+        if self.initiator:
+            for older in self.replaces:
+                older.succeeded_by(now, self, closes=True)
+            self.replaces.clear()
+            return
+        for older in self._directory.between(self.local.address, self.remote.address):
+            if older is self or older.peer != self.peer or older.established_at is None:
+                continue
+            if older.silent or older.expiring or now - older.established_at > AT_ONCE:
+                older.succeeded_by(now, self, closes=False)
+
+    @property
+    def _known_peer(self) -> Peer:
+        assert self.peer is not None
+        return self.peer
+
+    def _same_ends(self, other: Session) -> bool:
+        ends = (self.local.address, self.remote.address)
+        return ends == (other.local.address, other.remote.address)
+
+    @property
+    def expiring(self) -> bool:
+        return self._renewal.state is LifeState.EXPIRING
+
+    def succeeded_by(self, now: float, session: Session, closes: bool) -> None:
+        """Hand over tunnels and Deletes to ``session``; it ``closes`` this one after a grace."""
+        if self.closed or self.end is None or self.peer != session.peer:
+            return
+        session.used_at = max(session.used_at, self.used_at)
+        for number in list(self._tunnels):
+            tunnel = self._directory.tunnels[number]
+            if tunnel.established:
+                tunnel.move_to(session)
+        self._deletes.move(now, session.deletes)
+        wait = 0.0 if self.silent else grace(self.end.choice.lifetime)
+        self._renewal.succeeded(now, wait if closes else None)
+
+    @property
+    def deletes(self) -> Deletes:
+        return self._deletes
+
+    def tunnel_moved_here(self, tunnel: Tunnel) -> None:
+        self._tunnels.add(tunnel.number)
+
+    def superfluous_now(self, now: float) -> None:
+        """The tunnel that it was made for was redundant."""
+        self._superfluous = True
+        self._leave_if_superfluous(now)
+
+    def _leave_if_superfluous(self, now: float) -> None:
+        """Close it if nothing is left on it, and if the peer can be talked to elsewhere."""
+        if not self._superfluous or self.closed or self._tunnels or self.busy or self._deletes:
+            return
+        others = self._directory.between(self.local.address, self.remote.address)
+        if any(s is not self and s.peer == self.peer and s.usable for s in others):
+            self.close(now, "superfluous")
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new tunnel may be negotiated here."""
+        return self._renewal.usable and not self.silent and not self._superfluous
+
+    def _peer_lost_all(self, now: float) -> None:
+        """INITIAL-CONTACT: what was with this peer before this channel began is gone there.
+
+        A channel that came up while this one was being negotiated is not from before:
+        the peer had it already when it said so, or was to have it.
+        """
+        for tunnel in self._directory.leading_to(self._known_peer):
+            if tunnel.keyed_on.was_up_before(self):
+                tunnel.close(now, "initial contact", tell=False)
+        for older in list(self._directory.sessions.values()):
+            if older.peer == self.peer and older.was_up_before(self):
+                older.close(now, "initial contact", tell=False)
+
+    def was_up_before(self, other: Session) -> bool:
+        """Whether this channel was established when ``other`` began."""
+        return self.end is not None and self._newest_then < other.number
+
+    def peer_died(self, now: float) -> None:
+        """No R-U-THERE was answered."""
+        for tunnel in self._directory.leading_to(self._known_peer):
+            if tunnel.channel is self:
+                tunnel.close(now, "dead peer", tell=False, known=False)
+        for other in self._directory.between(self.local.address, self.remote.address):
+            other.silent = other.silent or other.peer == self.peer
+        self.close(now, "dead peer", tell=False)
 
     # Use.
 
@@ -231,38 +459,70 @@ class Session:
                 isinstance(opening, InitiatorOpening)
                 and opening.expected == expected
                 and opening.peer_keys == request.peer_keys
+                and request.encapsulation in (None, opening.encapsulation)
                 and len(self._waiting) < QUEUE_MOST
             )
         assert self.established_at is not None
         left = self.established_at + self.end.choice.lifetime - now
         return (
             self.end.identity == expected
-            and not self.silent
+            and self.usable
+            and self._encapsulates_as(request.encapsulation)
             and self.end.key in request.peer_keys
-            and left > CHANNEL_REUSE_MARGIN
+            and left > reuse_margin(self.end.choice.lifetime)
             and len(self._message_ids) < MESSAGE_IDS_MOST
         )
 
+    def _encapsulates_as(self, wanted: Encapsulation | None) -> bool:
+        if wanted is Encapsulation.UDP:
+            return self.esp_path is not None
+        return wanted is not Encapsulation.ESP or self.esp_path is None
+
     def carry(self, now: float, tunnel: Tunnel) -> None:
         """Negotiate this tunnel, now or when phase 1 is over."""
-        self._tunnels.add(tunnel.number)
         if self.end is None:
+            self._tunnels.add(tunnel.number)
             self._waiting.append(tunnel)
+            tunnel.wait_for(self)
         else:
-            tunnel.begin_on(now, self)
+            tunnel.begin_on(now, self, reused=True)
+
+    def negotiate_elsewhere(self, now: float, tunnel: Tunnel) -> None:
+        """The peer may have lost this channel: the tunnel shall have another one."""
+        request = tunnel.request
+        assert request is not None
+        for session in reversed(self._directory.between(request.local, request.remote)):
+            if session is not self and session.serves(request, now):
+                break
+        else:
+            session = Session.initiate(self._station, self._directory, request, now)
+        if session.end is None and self not in session.replaces:
+            session.replaces.append(self)
+        session.carry(now, tunnel)
 
     def exchange_begun(self, tunnel: Tunnel) -> int:
         """A message ID for the tunnel's quick mode, whose messages it gets from now on."""
         message_id = self._fresh_message_id()
-        self._exchanges[message_id] = tunnel
+        self._carry_exchange(tunnel, message_id)
         return message_id
 
-    def tunnel_ended(self, tunnel: Tunnel) -> None:
+    def _carry_exchange(self, tunnel: Tunnel, message_id: int) -> None:
+        self._tunnels.add(tunnel.number)
+        self._exchanges[message_id] = tunnel
+        self._superfluous = False
+        self.used_at = max(self.used_at, tunnel.begun_at)
+
+    def tunnel_left(self, tunnel: Tunnel) -> None:
+        """It lives elsewhere from now on."""
         self._tunnels.discard(tunnel.number)
+
+    def tunnel_ended(self, tunnel: Tunnel, now: float) -> None:
+        self._tunnels.discard(tunnel.number)
+        self.used_at = max(self.used_at, now)
         if tunnel in self._waiting:
             self._waiting.remove(tunnel)
-        if tunnel.message_id is not None:
-            self._exchanges.pop(tunnel.message_id, None)
+        if tunnel.message_id is not None and self._exchanges.get(tunnel.message_id) is tunnel:
+            del self._exchanges[tunnel.message_id]
 
     def receive(self, now: float, header: Header, message: bytes) -> None:
         """Any message with our cookies; raises ``Dropped`` or ``ExchangeRefused``."""
@@ -278,6 +538,23 @@ class Session:
             self._receive_quick(now, header, message)
         else:
             raise UnknownExchange(header.exchange.name)
+        if self.end is not None and not self.closed:
+            self._heard(now)
+
+    def _heard(self, now: float) -> None:
+        """A message that only the peer can have sent was taken."""
+        if self.liveness is not None:
+            self.liveness.heard(now)
+        most = self._station.configuration.channel_bytes
+        if most is not None and self._octets > most:
+            self.close(now, "octets used up")
+        elif most is not None and self._octets > most * REKEY_BYTES_FRACTION and not self.expiring:
+            self._renewal.successor_wanted(now)
+
+    def _say_first_contact_again(self) -> None:
+        """The first one may have overtaken message 6, or have been lost with it."""
+        if self._first_contact:
+            self.send("INFO", self._first_contact, retransmission=True)
 
     def _expect_protected(self, header: Header) -> Authenticated:
         if not header.message_id:
@@ -302,19 +579,28 @@ class Session:
         addresses = (self.local.address, self.remote.address)
         try:
             exchange = QuickModeResponder(
-                self._station, end.keys, end.block, header, message, addresses
+                self._station,
+                end.keys,
+                end.block,
+                header,
+                message,
+                addresses,
+                end.nat.acceptable(self.path),
+                self.path,
             )
         except ExchangeRefused as error:
             answer = self.notify_refusal(error.notify, b"")
             self.refused(header.message_id, message, answer)
             raise
         self._remember(now, header.message_id)
+        encapsulated = exchange.path is not None
+        if encapsulated != end.nat.encapsulated:
+            self.end = replace(end, nat=replace(end.nat, agreed=encapsulated))
         number = self._directory.next_tunnel()
         tunnel = Tunnel(
             self._station, self._directory, number, exchange.ends, self.remote, self, False
         )
-        self._tunnels.add(number)
-        self._exchanges[header.message_id] = tunnel
+        self._carry_exchange(tunnel, header.message_id)
         tunnel.proposed(now, exchange, message)
 
     def _refuse_replay(self, header: Header, message: bytes) -> None:
@@ -329,13 +615,17 @@ class Session:
 
     def _remember(self, now: float, message_id: int) -> None:
         """Note a peer's message ID, which was under a right HASH."""
+        if not self._confirmed:
+            self._confirmed = True
+            self._say_first_contact_again()
+            self._first_contact = b""
         self._message_ids.add(message_id)
         if len(self._message_ids) > MESSAGE_IDS_MOST:
             self.close(now, "message IDs used up")
 
     def notify_refusal(self, notify: NotifyType, spi: bytes) -> bytes:
         """Tell the peer that its quick mode goes no further; ``spi`` is that of its proposal."""
-        return self._send_informational([Notification(Protocol.ESP, spi, notify)])
+        return self.send_informational([Notification(Protocol.ESP, spi, notify)])
 
     def refused(self, message_id: int | None, request: bytes, answer: bytes) -> None:
         """A quick mode was refused: its message 1 gets the same answer again."""
@@ -350,7 +640,16 @@ class Session:
             self.opening.receive_hint(header, message)
         end = self._expect_protected(header)
         self._refuse_replay(header, message)
-        chain = verified_informational(end.keys, end.block, header, message)
+        try:
+            chain = verified_informational(end.keys, end.block, header, message)
+        except Dropped:
+            opening = self.opening
+            if self._confirmed or not isinstance(opening, ResponderOpening):
+                raise
+            if not opening.took_leave(header, message):
+                raise
+            self.close(now, "deleted by the peer", tell=False)
+            return
         self._remember(now, header.message_id)
         self.received("INFO", len(message))
         self._heed(now, chain, message)
@@ -365,51 +664,66 @@ class Session:
                 answers += self._tunnels_deleted(now, delete)
         if answers and not self.closed:
             own = Delete(Protocol.ESP, tuple(answers))
-            self._answered.remember(message, "INFO", self._send_informational([own]))
+            self._answered.remember(message, "INFO", self.send_informational([own]))
         assert self.end is not None
         own_cookies = b"".join(self.end.keys.cookies)
         if any(d.protocol == Protocol.ISAKMP and own_cookies in d.spis for d in deletes):
             self.close(now, "deleted by the peer", tell=False)
+        for notification in notifications:
+            if not self.closed:
+                self._asked_for_life(now, notification, own_cookies, message)
+
+    def _asked_for_life(
+        self, now: float, notification: Notification, cookies: bytes, message: bytes
+    ) -> None:
+        """Dead peer detection; raises ``Dropped``."""
+        if self.liveness is None:
+            return
+        if notification.notify == NotifyType.R_U_THERE:
+            self._answered.remember(message, "INFO", self.liveness.asked(notification, cookies))
+        elif notification.notify == NotifyType.R_U_THERE_ACK:
+            self.liveness.check_answer(notification, cookies)
 
     def _tunnels_deleted(self, now: float, delete: Delete) -> list[bytes]:
         """Close what the peer no longer receives on; returns our inbound SPIs to delete."""
         answers: list[bytes] = []
+        channels = self._directory.between(self.local.address, self.remote.address)
         for spi in delete.spis:
-            pending = self._pending_deletes.pop(spi, None)
-            if pending is not None:
-                pending.cancel()
-            tunnel = self._directory.tunnel_by_outbound(self.remote.address, spi)
-            if tunnel is not None and tunnel.belongs_to(self):
+            for channel in channels:  # it may have moved since, at either end
+                if channel.peer == self.peer:
+                    channel.deletes.answered(now, spi)
+            tunnel = self._directory.tunnel_by_outbound(self, spi)
+            if tunnel is not None:
                 answers.append(tunnel.inbound_spi)
                 tunnel.close(now, "deleted by the peer", tell=False)
+                continue
+            for tunnel in list(self._exchanges.values()):
+                if not tunnel.established and tunnel.outbound_spi == spi:
+                    answers += [tunnel.inbound_spi] if tunnel.inbound_spi else []
+                    tunnel.fail(now, Failure.REFUSED, "deleted by the peer", tell=False)
         return answers
 
     def _notified(self, now: float, notification: Notification) -> None:
-        """An authenticated error ends the quick mode that it is about."""
+        """INITIAL-CONTACT, or an authenticated error, which ends the quick mode it is about."""
+        if notification.notify == NotifyType.INITIAL_CONTACT:
+            assert self.end is not None
+            if notification.spi in (b"".join(self.end.keys.cookies), b""):
+                self._peer_lost_all(now)
         if notification.notify not in NOTIFY_ERRORS:
             return
-        asked = [t for t in self._exchanges.values() if t.state is QuickModeState.AWAIT_QM2]
-        about = [t for t in asked if t.inbound_spi == notification.spi]
+        asked = [t for t in self._exchanges.values() if t.state in _ANSWER_AWAITED]
+        # Either side's SPI may name the tunnel: the peer's own or the one that it was sent.
+        about = [t for t in asked if notification.spi in (t.inbound_spi, t.outbound_spi)]
         if not about and len(asked) == 1 and not _names_a_tunnel(notification):
             about = asked
         for tunnel in about:
-            tunnel.fail(now, Failure.REFUSED, f"the peer said {notification.notify.name}")
+            detail = f"the peer said {notification.notify.name}"
+            tunnel.fail(now, Failure.REFUSED, detail, tell=False)
 
     def send_delete(self, now: float, inbound_spi: bytes, outbound_spi: bytes) -> None:
         """Tell the peer that we no longer receive on ``inbound_spi``, until it says the same."""
-        if self.end is None or self.closed:
-            return
-        pending = PendingDelete(self._send_informational([Delete(Protocol.ESP, (inbound_spi,))]))
-        self._pending_deletes[outbound_spi] = pending
-
-        def again(now: float) -> None:
-            if pending.tries_left == 0:
-                self._pending_deletes.pop(outbound_spi, None)
-                return
-            self.send("INFO", pending.message, retransmission=True)
-            pending.alarm = self._station.alarms.set(pending.next_try(now), again)
-
-        pending.alarm = self._station.alarms.set(now + DELETE_INTERVAL, again)
+        if self.end is not None and not self.closed:
+            self._deletes.begin(now, inbound_spi, outbound_spi)
 
     # The end.
 
@@ -420,26 +734,53 @@ class Session:
         if self.end is None:
             self.opening_failed(now, Failure.CANCELLED, reason)
             return
-        for tunnel in self._directory.tunnels_of(self):
+        moving = []
+        for tunnel in [self._directory.tunnels[number] for number in self._tunnels]:
             if tunnel.established:
-                tunnel.session = None
+                tunnel.outlive(self)
+            elif tunnel.may_move and self.liveness_state is not LivenessState.DEAD:
+                moving.append(tunnel)
             else:
                 tunnel.fail(now, Failure.REFUSED, f"keying channel closed: {reason}", tell)
         if tell:
-            self._send_informational([channel_delete(self.end.keys)])
+            self.send_informational([channel_delete(self.end.keys)])
         self._closed(reason)
+        for tunnel in moving:
+            tunnel.channel_closed(now)
+
+    @property
+    def liveness_state(self) -> LivenessState | None:
+        return self.liveness.state if self.liveness is not None else None
 
     def _closed(self, reason: str) -> None:
         self.closed = True
         cookies = self.cookies
         self.opening.close()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        for pending in self._pending_deletes.values():
-            pending.cancel()
-        self._pending_deletes.clear()
+        self._renewal.close()
+        self._deletes.close()
+        if self.liveness is not None:
+            self.liveness.close()
+        self._directory.keepalives.release(self.path, self)
         self._directory.forget_session(self, cookies)
         self._station.emit(KeyingChannelClosed(self.number, reason))
+
+
+_ANSWER_AWAITED = (QuickModeState.AWAIT_QM2, QuickModeState.AWAIT_QM3)
+
+
+def _opening_path(directory: Directory, request: TunnelRequest) -> Path:
+    """Where message 1 goes: port 500, or where an older channel has floated (RFC 3947 section 4).
+
+    The peer's translator may let nothing through to any other port.
+    """
+    expected = expected_identity(request)
+    for session in reversed(directory.between(request.local, request.remote)):
+        end = session.end
+        if end is not None and end.identity == expected and end.key in request.peer_keys:
+            if end.nat.encapsulated:
+                return session.path
+            break
+    return Path(TransportAddress(request.local), TransportAddress(request.remote))
 
 
 def _names_a_tunnel(notification: Notification) -> bool:

@@ -1,5 +1,6 @@
-"""The two state machines, as tables, and the one door through which states change.
+"""The state machines, as tables, and the one door through which states change.
 
+The exchanges come first, then the lives of what they have made.
 All that decides what may come next lives here.  A pair of state and step that is
 not in a table raises ``IllegalTransition`` and changes nothing.
 """
@@ -116,6 +117,67 @@ QUICK_MODE: Mapping[tuple[QuickModeState, QuickModeStep], QuickModeState] = {
     # responder:  --> HDR*, HASH(3)
     (_Q.AWAIT_QM3, _T.QM3_TAKEN): _Q.ESTABLISHED,
     **{(state, _T.CLOSE): _Q.CLOSED for state in _Q if state is not _Q.CLOSED},
+}
+
+
+class LifeState(Enum):
+    """How far a channel or a tunnel has come in its life."""
+
+    NEGOTIATED = "being negotiated"
+    KEYED = "keyed"
+    EXPIRING = "expiring: a successor is wanted"
+    RETIRING = "retiring: a successor is up"
+    CLOSED = "closed"
+
+
+class LifeStep(Enum):
+    ESTABLISHED = "established"
+    SUCCESSOR_WANTED = "margin begun, or soft limit reached"
+    SUCCEEDED = "a successor is up"
+    SUCCESSOR_LOST = "the successor has ended first"
+    CLOSE = "close"
+
+
+_L, _P = LifeState, LifeStep
+
+LIFE: Mapping[tuple[LifeState, LifeStep], LifeState] = {
+    # message 6 of main mode, message 3 of quick mode
+    (_L.NEGOTIATED, _P.ESTABLISHED): _L.KEYED,
+    # the margin before the end has begun: both sides make a successor before they break
+    (_L.KEYED, _P.SUCCESSOR_WANTED): _L.EXPIRING,
+    # it carries what is under way, for a grace, and is not used for anything new
+    (_L.KEYED, _P.SUCCEEDED): _L.RETIRING,
+    (_L.EXPIRING, _P.SUCCEEDED): _L.RETIRING,
+    # the peer gave up the successor, say because message 3 never reached it
+    (_L.RETIRING, _P.SUCCESSOR_LOST): _L.KEYED,
+    **{(state, _P.CLOSE): _L.CLOSED for state in _L if state is not _L.CLOSED},
+}
+
+
+class LivenessState(Enum):
+    """What we think of a peer (RFC 3706)."""
+
+    ALIVE = "alive"
+    DOUBTED = "asked whether it is there"
+    DEAD = "dead"
+
+
+class LivenessStep(Enum):
+    HEARD = "something authenticated came"
+    ASKED = "R-U-THERE sent"
+    GAVE_UP = "no answer to the last one"
+
+
+_V, _W = LivenessState, LivenessStep
+
+LIVENESS: Mapping[tuple[LivenessState, LivenessStep], LivenessState] = {
+    (_V.ALIVE, _W.HEARD): _V.ALIVE,
+    # HDR*, HASH, N(R-U-THERE) -->
+    (_V.ALIVE, _W.ASKED): _V.DOUBTED,
+    (_V.DOUBTED, _W.ASKED): _V.DOUBTED,
+    # <-- HDR*, HASH, N(R-U-THERE-ACK), or anything else that only the peer can have sent
+    (_V.DOUBTED, _W.HEARD): _V.ALIVE,
+    (_V.DOUBTED, _W.GAVE_UP): _V.DEAD,
 }
 
 State = TypeVar("State", bound=Enum)

@@ -1,13 +1,17 @@
 """Vendor IDs: what the two sides can do beyond RFC 2409 (RFC 2408 section 3.16).
 
-An unknown one is ignored.  Both sides send all of theirs in messages 1 and 2, where
-nothing protects them: what they promise is only ever a way to speak, never a right.
+An unknown one is ignored.  They stand in messages 1 and 2, where nothing protects them:
+what they promise is only ever a way to speak, never a right.  The initiator says all
+that it can, the responder what both can, so that message 2 is no larger than message 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+
+from ike.events import Encapsulation
+from ike.v1.payloads import VendorId
 
 
 class Vendor(Enum):
@@ -27,3 +31,14 @@ def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
     return frozenset(
         vendor for vendor in Vendor for octets in identifiers if octets.startswith(vendor.value)
     )
+
+
+def own_vendors(encapsulation: Encapsulation) -> frozenset[Vendor]:
+    """What we can do with a peer: all, but NAT traversal only if ESP may go in UDP."""
+    if encapsulation is Encapsulation.ESP:
+        return frozenset(Vendor) - {Vendor.NAT_TRAVERSAL}
+    return frozenset(Vendor)
+
+
+def vendor_payloads(vendors: frozenset[Vendor]) -> list[VendorId]:
+    return [VendorId(vendor.value) for vendor in Vendor if vendor in vendors]

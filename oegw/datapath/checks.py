@@ -26,6 +26,10 @@ def _problem(sa: SecurityAssociation) -> str | None:
         return "the SPI is reserved"
     if sa.source.version != sa.destination.version:
         return "the outer addresses are of two families"
+    if sa.encapsulation is not None and not (
+        0 < sa.encapsulation.source_port < 2**16 and 0 < sa.encapsulation.destination_port < 2**16
+    ):
+        return "no UDP port"
     if source.network.version != destination.network.version:
         return "the selectors are of two address families"
     if source.protocol != destination.protocol:

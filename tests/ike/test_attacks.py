@@ -683,8 +683,9 @@ def test_23_a_downgrade_on_the_way_is_noticed() -> None:
     start, modern = 48, 4 * 36
     kept = data[start + modern :]
     fixed = data[:24] + struct.pack("!I", len(data) - modern) + data[28:30]
-    fixed += struct.pack("!H", len(data) - modern - 28) + data[32:42]
-    fixed += struct.pack("!H", len(data) - modern - 40) + data[44:47] + b"\x04" + kept
+    lengths = [int.from_bytes(data[at : at + 2], "big") - modern for at in (30, 42)]
+    fixed += struct.pack("!H", lengths[0]) + data[32:42]
+    fixed += struct.pack("!H", lengths[1]) + data[44:47] + b"\x04" + kept
     pair.wire[0] = replace(pair.wire[0], data=fixed)
     pair.run()
     pair.wait(60)

@@ -100,6 +100,7 @@ class Lab:
         self.alice, self.gwa, self.gwb, self.bob = (
             f"{tag}{name}" for name in ("alice", "gwa", "gwb", "bob")
         )
+        self.names = [self.alice, self.gwa, self.gwb, self.bob]
         self.gateways: list[Gateway] = []
 
     def __enter__(self) -> Lab:
@@ -113,7 +114,7 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for gateway in self.gateways:
             gateway.end()
-        for name in (self.alice, self.gwa, self.gwb, self.bob):
+        for name in self.names:
             run("ip", "netns", "del", name, check=False)
 
     def inside(self, name: str, *command: str, check: bool = True) -> str:
@@ -127,10 +128,17 @@ class Lab:
         return first, self.start_one("b", family, encapsulation, algorithm)
 
     def start_one(
-        self, side: str, family: int = 4, encapsulation: str = "esp", algorithm: str = "gcm-128"
+        self,
+        side: str,
+        family: int = 4,
+        encapsulation: str = "esp",
+        algorithm: str = "gcm-128",
+        outer_a: tuple[str, int] | None = None,
     ) -> Gateway:
+        """``outer_a``: A's address and port as this side sees them."""
         namespace = {"a": self.gwa, "b": self.gwb}[side]
-        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, "1500")
+        seen = (outer_a[0], str(outer_a[1])) if outer_a else ()
+        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, "1500", *seen)
         self.gateways.append(gateway)
         return gateway
 
@@ -141,8 +149,7 @@ class Lab:
         return done.returncode == 0
 
     def _build(self) -> None:
-        names = (self.alice, self.gwa, self.gwb, self.bob)
-        for name in names:
+        for name in self.names:
             run("ip", "netns", "add", name)
             self.inside(name, "ip", "link", "set", "lo", "up")
             self.inside(name, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0")
@@ -157,16 +164,7 @@ class Lab:
             "192.1.0.1/24",
             "2001:db8:1::1/64",
         )
-        self._link(
-            self.gwa,
-            "out0",
-            f"{GATEWAY_A4}/24",
-            f"{GATEWAY_A6}/64",
-            self.gwb,
-            "out0",
-            f"{GATEWAY_B4}/24",
-            f"{GATEWAY_B6}/64",
-        )
+        self._build_outside()
         self._link(
             self.gwb,
             "in0",
@@ -180,14 +178,9 @@ class Lab:
         for name, near in ((self.alice, "1"), (self.bob, "2")):
             self.inside(name, "ip", "route", "add", "default", "via", f"192.{near}.0.1")
             self.inside(name, "ip", "-6", "route", "add", "default", "via", f"2001:db8:{near}::1")
-        for name, far, via4, via6 in (
-            (self.gwa, "2", GATEWAY_B4, GATEWAY_B6),
-            (self.gwb, "1", GATEWAY_A4, GATEWAY_A6),
-        ):
+        for name in (self.gwa, self.gwb):
             self.inside(name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
             self.inside(name, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-            self.inside(name, "ip", "route", "add", f"192.{far}.0.0/24", "via", via4)
-            self.inside(name, "ip", "-6", "route", "add", f"2001:db8:{far}::/64", "via", via6)
             self.inside(
                 name,
                 "nft",
@@ -197,8 +190,29 @@ class Lab:
                 f"meta mark set {TUNNEL_MARK}; }}; }}",
             )
 
+    def _build_outside(self) -> None:
+        """Between the gateways: one link, and the way to what is behind the other."""
+        self._link(
+            self.gwa,
+            "out0",
+            f"{GATEWAY_A4}/24",
+            f"{GATEWAY_A6}/64",
+            self.gwb,
+            "out0",
+            f"{GATEWAY_B4}/24",
+            f"{GATEWAY_B6}/64",
+        )
+        for name, far, via4, via6 in (
+            (self.gwa, "2", GATEWAY_B4, GATEWAY_B6),
+            (self.gwb, "1", GATEWAY_A4, GATEWAY_A6),
+        ):
+            self.inside(name, "ip", "route", "add", f"192.{far}.0.0/24", "via", via4)
+            self.inside(name, "ip", "-6", "route", "add", f"2001:db8:{far}::/64", "via", via6)
+
     def _link(self, *ends: str) -> None:
-        (name, device, *addresses), (peer, peer_device, *peer_addresses) = ends[:4], ends[4:]
+        """Two ends: namespace, device, addresses."""
+        half = len(ends) // 2
+        (name, device, *addresses), (peer, peer_device, *peer_addresses) = ends[:half], ends[half:]
         run(
             "ip",
             "link",
@@ -218,3 +232,40 @@ class Lab:
             self.inside(where, "ip", "link", "set", link, "up")
             for address in own:
                 self.inside(where, "ip", "addr", "add", address, "dev", link)
+
+
+NAT_INSIDE_A = "10.0.0.4"
+NAT_FIRST, NAT_SECOND = "192.1.1.9", "192.1.1.10"
+
+
+class NatLab(Lab):
+    """A stands behind a NAT; IPv4 only outside.
+
+    alice -- gwa -- 10.0.0.4 | 10.0.0.1 -- nat -- 192.1.1.9 | 192.1.1.5 -- gwb -- bob
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nat = self.gwa.removesuffix("gwa") + "nat"
+        self.names.append(self.nat)
+
+    def map_to(self, address: str, port: int) -> None:
+        """From now on, A is seen as this.  The kernel forgets the flows of an address that goes."""
+        rules = (
+            "add table ip nat; flush table ip nat; table ip nat { chain post { "
+            "type nat hook postrouting priority srcnat; "
+            f'oifname "out0" udp sport 4500 masquerade to :{port}; }}; }}'
+        )
+        self.inside(self.nat, "nft", rules)
+        self.inside(self.nat, "ip", "addr", "flush", "dev", "out0", check=False)
+        self.inside(self.nat, "ip", "addr", "add", f"{address}/24", "dev", "out0")
+
+    def _build_outside(self) -> None:
+        self._link(self.gwa, "out0", f"{NAT_INSIDE_A}/24", self.nat, "in0", "10.0.0.1/24")
+        self._link(self.nat, "out0", f"{NAT_FIRST}/24", self.gwb, "out0", f"{GATEWAY_B4}/24")
+        self.inside(self.nat, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.inside(self.gwa, "ip", "route", "add", "default", "via", "10.0.0.1")
+        # Only for the reverse path check: what is for A's hosts goes into the tunnel.
+        self.inside(self.gwb, "ip", "route", "add", "192.1.0.0/24", "via", NAT_SECOND)
+        for name in (self.gwa, self.gwb):
+            self.inside(name, "ip", "-6", "route", "add", "2001:db8::/32", "dev", "out0")

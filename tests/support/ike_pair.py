@@ -2,13 +2,17 @@
 
 The wire is a list of datagrams under way.  ``transfer`` delivers the first one,
 ``drop`` loses it, ``duplicate`` doubles it, ``reorder`` moves it to the end,
-``corrupt`` flips bits of it, ``run`` delivers until nothing is under way.  Questions
-of the endpoints are answered at once unless ``answers`` is off.
+``corrupt`` flips bits of it, ``fragment`` cuts it into pieces, ``run`` delivers until
+nothing is under way.  Questions of the endpoints are answered at once unless ``answers``
+is off.  A side with a ``Nat`` is behind an address translator: what is on the wire has the
+translator's address.
 """
 
 from __future__ import annotations
 
 import random
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -38,6 +42,53 @@ def octets_from(seed: int):
     return random.Random(seed).randbytes
 
 
+class Nat:
+    """A translator of addresses and ports, as home routers have one.
+
+    A mapping comes into being when something goes out; nothing comes in without one.
+    ``public_port`` says how the inner port is seen from outside when a mapping is made.
+    """
+
+    def __init__(
+        self, public: e.TransportAddress, public_port: Callable[[int], int] = lambda port: port
+    ) -> None:
+        self.public = public.address
+        self.public_port = public_port
+        self.mapped: dict[e.TransportAddress, e.TransportAddress] = {}
+
+    def outward(self, source: e.TransportAddress) -> e.TransportAddress:
+        if source not in self.mapped:
+            port = self.public_port(source.port)
+            self.mapped[source] = e.TransportAddress(self.public, port)
+        return self.mapped[source]
+
+    def inward(self, destination: e.TransportAddress) -> e.TransportAddress | None:
+        inner = [one for one, outer in self.mapped.items() if outer == destination]
+        return inner[0] if inner else None
+
+    def remap(
+        self, public_port: Callable[[int], int], public: e.TransportAddress | None = None
+    ) -> None:
+        """Forget all mappings, and make others from now on."""
+        self.public_port = public_port
+        self.public = public.address if public else self.public
+        self.mapped.clear()
+
+
+def fragments(message: bytes, size: int, identifier: int = 1) -> list[bytes]:
+    """A message in pieces as strongSwan sends them: always main mode, in the clear, ID 0."""
+    marker = message[:4] if not any(message[:4]) else b""
+    message = message[len(marker) :]
+    cut = [message[at : at + size] for at in range(0, len(message), size)]
+    pieces = []
+    for number, octets in enumerate(cut, 1):
+        last = 1 if number == len(cut) else 0
+        payload = struct.pack("!BBHHBB", 0, 0, 8 + len(octets), identifier, number, last) + octets
+        head = message[:16] + struct.pack("!BBBBII", 132, 0x10, 2, 0, 0, 28 + len(payload))
+        pieces.append(marker + head + payload)
+    return pieces
+
+
 @dataclass
 class Side:
     """One endpoint with what it said."""
@@ -47,6 +98,12 @@ class Side:
     key: rsa.RSAPrivateKey
     events: list[e.Event] = field(default_factory=list)
     answers: bool = True
+    nat: Nat | None = None
+
+    @property
+    def public(self) -> e.TransportAddress:
+        """Where the other side finds it."""
+        return e.TransportAddress(self.nat.public) if self.nat else self.address
 
     def seen(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]
@@ -80,6 +137,7 @@ class Pair:
         b: dict | None = None,
         addresses: tuple[e.TransportAddress, e.TransportAddress] = (A, B),
         seed: int = 1,
+        nats: tuple[Nat | None, Nat | None] = (None, None),
     ) -> None:
         self.now = 1000.0
         self.wire: list[e.Datagram] = []
@@ -87,6 +145,8 @@ class Pair:
         self.a = self._side(addresses[0], "a", a or {}, seed * 2)
         self.b = self._side(addresses[1], "b", b or {}, seed * 2 + 1)
         self.sides = (self.a, self.b)
+        self.broken = False  # whether the wire loses everything
+        self.a.nat, self.b.nat = nats
         self.keys_of_peer = {id(self.a): (self.b.key,), id(self.b): (self.a.key,)}
 
     def _side(self, address: e.TransportAddress, name: str, settings: dict, seed: int) -> Side:
@@ -104,7 +164,7 @@ class Pair:
         selectors = (ALICE, BOB) if side is self.a else (BOB, ALICE)
         request = e.TunnelRequest(
             side.address.address,
-            peer.address.address,
+            peer.public.address,
             *selectors,
             (peer.key.public_key(),),
         )
@@ -123,8 +183,11 @@ class Pair:
                 if side.answers:
                     self.answer(side, event)
             datagrams = side.endpoint.datagrams_to_send()
-            self.wire += datagrams
             self.sent += datagrams
+            for datagram in [] if self.broken else datagrams:
+                if side.nat is not None:
+                    datagram = replace(datagram, local=side.nat.outward(datagram.local))
+                self.wire.append(datagram)
 
     def answer(self, side: Side, event: e.Event) -> None:
         endpoint = side.endpoint
@@ -140,10 +203,11 @@ class Pair:
 
     def deliver(self, datagram: e.Datagram) -> None:
         for side in self.sides:
-            if side.address == datagram.remote:
-                side.endpoint.receive_datagram(
-                    self.now, datagram.data, datagram.remote, datagram.local
-                )
+            local: e.TransportAddress | None = datagram.remote
+            if side.nat is not None:
+                local = side.nat.inward(datagram.remote)
+            if local is not None and local.address == side.address.address:
+                side.endpoint.receive_datagram(self.now, datagram.data, local, datagram.local)
         self.pump()
 
     def transfer(self) -> e.Datagram:
@@ -165,11 +229,23 @@ class Pair:
         data[bit // 8 % len(data)] ^= 1 << bit % 8
         self.wire[0] = replace(self.wire[0], data=bytes(data))
 
+    def fragment(self, size: int, identifier: int = 1) -> int:
+        """Cut the first datagram into pieces of ``size`` octets; says how many."""
+        datagram = self.wire.pop(0)
+        pieces = fragments(datagram.data, size, identifier)
+        self.wire[:0] = [replace(datagram, data=piece) for piece in pieces]
+        return len(pieces)
+
     def run(self, most: int = 200) -> None:
         """Deliver until the wire is empty."""
         while self.wire:
             most -= 1
             assert most, "the exchange does not come to an end"
+            self.transfer()
+
+    def run_some(self) -> None:
+        """Deliver what is under way now, but not the answers."""
+        for _ in range(len(self.wire)):
             self.transfer()
 
     def wait(self, seconds: float) -> None:

@@ -2,6 +2,10 @@
 
 A message is two octets, version and kind, a 32-bit number that answers
 repeat, and a JSON body.  Keys pass through here, and nothing of it is ever logged.
+
+IKE on the port of ESP in UDP has a second channel, of the same kind of socket: its
+messages are the octets of ``keying_octets`` and no answers.  So a flood of it fills that socket's
+buffer and nothing else, and no answer or event waits behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from typing import Any
 from oegw.datapath.interface import (
     DatapathEvent,
     Direction,
+    IPAddress,
+    KeyingDatagram,
+    PeerAddressChanged,
     SaExpired,
     SaKey,
     SecurityAssociation,
@@ -31,8 +38,11 @@ from oegw.datapath.userspace.settings import UserspaceSettings
 VERSION = 1
 LARGEST = 65536  # octets of one message
 USAGES_PER_MESSAGE = 256
+KEYING_LARGEST = LARGEST + 64  # octets: a UDP payload and what stands before it
 
 _HEADER = Struct("!BBI")
+_KEYING_HEADER = Struct("!BBH")  # version, IP version, remote port
+_ADDRESS_SIZE = {4: 4, 6: 16}
 
 
 class ChannelError(Exception):
@@ -47,6 +57,7 @@ class Kind(IntEnum):
     USAGE = 4
     COUNTERS = 5
     CLOSE = 6
+    MOVE = 7
     # From worker to control.
     ANSWER = 16
     PARTIAL = 17  # more answers with this number follow
@@ -76,6 +87,27 @@ class Message:
             raise ChannelError("a message too short") from None
         except (ValueError, RecursionError):
             raise ChannelError("a message that cannot be read") from None
+
+
+def keying_octets(datagram: KeyingDatagram) -> bytes:
+    """A datagram on its way in either direction."""
+    head = _KEYING_HEADER.pack(VERSION, datagram.local.version, datagram.remote_port)
+    return head + datagram.local.packed + datagram.remote.packed + datagram.data
+
+
+def keying_of(octets: bytes) -> KeyingDatagram:
+    """Raises ChannelError."""
+    try:
+        version, family, port = _KEYING_HEADER.unpack_from(octets)
+    except struct_error:
+        raise ChannelError("a message too short") from None
+    size = _ADDRESS_SIZE.get(family, 0)
+    middle = _KEYING_HEADER.size + size
+    end = middle + size
+    if version != VERSION or not size or len(octets) < end:
+        raise ChannelError("a message that cannot be read")
+    local, remote = octets[_KEYING_HEADER.size : middle], octets[middle:end]
+    return KeyingDatagram(octets[end:], ip_address(local), ip_address(remote), port)
 
 
 def settings_body(settings: UserspaceSettings) -> list[Any]:
@@ -122,8 +154,39 @@ def _selector_of(body: list[Any]) -> Selector:
     return Selector(ip_network(network), protocol, port)
 
 
+def _encapsulation_body(encapsulation: UdpEncapsulation | None) -> list[Any] | None:
+    if encapsulation is None:
+        return None
+    return [encapsulation.source_port, encapsulation.destination_port]
+
+
+def _encapsulation_of(body: list[Any] | None) -> UdpEncapsulation | None:
+    if body is None:
+        return None
+    source, destination = body
+    return UdpEncapsulation(source, destination)
+
+
+def move_body(
+    key: SaKey,
+    source: IPAddress,
+    destination: IPAddress,
+    encapsulation: UdpEncapsulation | None,
+) -> list[Any]:
+    return [key_body(key), str(source), str(destination), _encapsulation_body(encapsulation)]
+
+
+def move_of(body: list[Any]) -> tuple[SaKey, IPAddress, IPAddress, UdpEncapsulation | None]:
+    key, source, destination, encapsulation = body
+    return (
+        key_of(key),
+        ip_address(source),
+        ip_address(destination),
+        _encapsulation_of(encapsulation),
+    )
+
+
 def sa_body(sa: SecurityAssociation) -> dict[str, Any]:
-    encapsulation = sa.encapsulation
     return {
         "direction": sa.direction.value,
         "spi": sa.spi,
@@ -133,14 +196,14 @@ def sa_body(sa: SecurityAssociation) -> dict[str, Any]:
         "integrity": [sa.integrity, sa.integrity_key.hex()],
         "extended": sa.extended_sequence_numbers,
         "window": sa.replay_window,
-        "encapsulation": encapsulation
-        and [encapsulation.source_port, encapsulation.destination_port],
-        "limits": [sa.soft_bytes, sa.hard_bytes],
+        "encapsulation": _encapsulation_body(sa.encapsulation),
+        "limits": [sa.soft_bytes, sa.hard_bytes, sa.soft_seconds, sa.hard_seconds],
+        "configured": sa.configured,
     }
 
 
 def sa_of(body: dict[str, Any]) -> SecurityAssociation:
-    outer, inner, encapsulation = body["outer"], body["inner"], body["encapsulation"]
+    outer, inner, limits = body["outer"], body["inner"], body["limits"]
     return SecurityAssociation(
         direction=Direction(body["direction"]),
         spi=body["spi"],
@@ -154,15 +217,20 @@ def sa_of(body: dict[str, Any]) -> SecurityAssociation:
         integrity_key=bytes.fromhex(body["integrity"][1]),
         extended_sequence_numbers=body["extended"],
         replay_window=body["window"],
-        encapsulation=UdpEncapsulation(*encapsulation) if encapsulation else None,
-        soft_bytes=body["limits"][0],
-        hard_bytes=body["limits"][1],
+        encapsulation=_encapsulation_of(body["encapsulation"]),
+        soft_bytes=limits[0],
+        hard_bytes=limits[1],
+        soft_seconds=limits[2],
+        hard_seconds=limits[3],
+        configured=body["configured"],
     )
 
 
 def event_body(event: DatapathEvent) -> list[Any]:
     if isinstance(event, SaExpired):
         return ["expired", key_body(event.key), event.hard]
+    if isinstance(event, PeerAddressChanged):
+        return ["peer", key_body(event.key), str(event.address), event.port]
     assert isinstance(event, UnknownSpiReceived)
     return ["unknown", str(event.source), str(event.destination), event.spi]
 
@@ -170,4 +238,6 @@ def event_body(event: DatapathEvent) -> list[Any]:
 def event_of(body: list[Any]) -> DatapathEvent:
     if body[0] == "expired":
         return SaExpired(key_of(body[1]), body[2])
+    if body[0] == "peer":
+        return PeerAddressChanged(key_of(body[1]), ip_address(body[2]), body[3])
     return UnknownSpiReceived(ip_address(body[1]), ip_address(body[2]), body[3])

@@ -8,7 +8,7 @@ packet into the tunnel device, and lowers it again on the other side (RFC 4301 s
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 from struct import Struct
@@ -20,12 +20,15 @@ from oegw.datapath.interface import (
     DatapathEvent,
     Direction,
     IPAddress,
+    PeerAddressChanged,
     SaExpired,
     SaKey,
     SecurityAssociation,
+    UdpEncapsulation,
     UnknownSpiReceived,
     Usage,
 )
+from oegw.datapath.userspace.deadlines import Deadlines
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa, ReplayError
 from oegw.datapath.userspace.sad import SaTable
 from oegw.datapath.userspace.transform import ESP_HEADER, AuthenticationError, Random
@@ -111,6 +114,7 @@ class Engine:
         self._sas = SaTable()
         self._path_mtu: dict[IPAddress, int] = {}
         self._peers: dict[IPAddress, set[OutboundSa]] = {}
+        self._deadlines: Deadlines[InboundSa | OutboundSa] = Deadlines()
         self.counters: Counter[str] = Counter()
         self.events: list[DatapathEvent] = []
         self._second = 0
@@ -119,31 +123,76 @@ class Engine:
 
     # The control's side.
 
-    def install(self, sa: SecurityAssociation) -> None:
+    def install(self, sa: SecurityAssociation, now: float) -> None:
         """Raises DatapathError; then nothing is installed."""
         check_sa(sa)
         if self._sas.find(sa.key) is not None:
             raise DatapathError(f"SA {sa.spi:#010x}: one with this SPI and destination exists")
+        added: InboundSa | OutboundSa
         if sa.direction is Direction.INBOUND:
-            self._sas.add(InboundSa(sa, self._random))
-            return
-        outbound = OutboundSa(sa, self._random)
-        outbound.mtu = outbound.inner_mtu(self._path_mtu.get(sa.destination, self._settings.mtu))
-        self._sas.add(outbound)
-        self._peers.setdefault(sa.destination, set()).add(outbound)
+            added = InboundSa(sa, self._random)
+        else:
+            added = OutboundSa(sa, self._random)
+            self._join(added)
+        self._sas.add(added)
+        if sa.hard_seconds is not None:
+            added.hard_at = now + sa.hard_seconds
+        lifetimes = [
+            seconds for seconds in (sa.soft_seconds, sa.hard_seconds) if seconds is not None
+        ]
+        if lifetimes:
+            self._deadlines.set(added, now + min(lifetimes))
 
     def remove(self, key: SaKey) -> Usage | None:
         """The last counters, or None if there was no such SA."""
         sa = self._sas.remove(key)
         if sa is None:
             return None
+        self._deadlines.discard(sa)
         if isinstance(sa, OutboundSa):
-            peer = self._peers[key.destination]
-            peer.discard(sa)
-            if not peer:
-                del self._peers[key.destination]
-                self._path_mtu.pop(key.destination, None)
+            self._leave(sa)
         return sa.usage
+
+    def move(
+        self,
+        key: SaKey,
+        source: IPAddress,
+        destination: IPAddress,
+        encapsulation: UdpEncapsulation | None,
+    ) -> SaKey:
+        """Other outer addresses and ports for an SA; all else goes on.  Its new key.
+
+        Raises DatapathError; then the SA is as before.
+        """
+        sa = self._sas.find(key)
+        if sa is None:
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to move")
+        moved = replace(sa.sa, source=source, destination=destination, encapsulation=encapsulation)
+        check_sa(moved)
+        if moved.key != key and self._sas.find(moved.key) is not None:
+            raise DatapathError(f"SA {key.spi:#010x}: one with this SPI and destination exists")
+        if isinstance(sa, OutboundSa):
+            self._leave(sa)
+        sa.move(moved)
+        self._sas.rename(key, sa)
+        if isinstance(sa, OutboundSa):
+            self._join(sa)
+        return sa.key
+
+    def next_deadline(self) -> float | None:
+        """When ``expire_due`` has something to do."""
+        return self._deadlines.next()
+
+    def expire_due(self, now: float) -> None:
+        """Report the SAs whose time is over, or nearly; then the former carry nothing more."""
+        for sa in self._deadlines.due(now):
+            if sa.hard_at is not None and now >= sa.hard_at:
+                self._expire(sa)
+                continue
+            if not sa.softened:
+                self._soften(sa)
+            if sa.hard_at is not None:
+                self._deadlines.set(sa, sa.hard_at)
 
     def usage(self) -> dict[SaKey, Usage]:
         return {sa.key: sa.usage for sa in self._sas}
@@ -212,11 +261,14 @@ class Engine:
         source: bytes,
         destination: bytes,
         outer_class: int,
-        encapsulated: bool,
+        source_port: int | None,
         now: float,
     ) -> list[Action]:
         """An ESP packet from outside; ``source`` and ``destination`` are its packed outer
-        addresses, ``outer_class`` its traffic class octet."""
+        addresses, ``outer_class`` its traffic class octet; without UDP, ``source_port`` is None.
+
+        Neither ``source`` nor ``source_port`` has a part in finding the SA: a NAT chooses them.
+        """
         counters = self.counters
         if len(esp) < ESP_HEADER:
             counters["drop_in_truncated"] += 1
@@ -226,7 +278,8 @@ class Engine:
         if sa is None:
             self._unknown_spi(spi, source, destination, now)
             return _NOTHING
-        if encapsulated != (sa.sa.encapsulation is not None):
+        if (source_port is None) != (sa.sa.encapsulation is None):
+            # Agreed was one or the other.  Linux drops these too (XfrmInStateMismatch).
             counters["drop_in_encapsulation"] += 1
             return _NOTHING
         if sa.expired:
@@ -247,6 +300,10 @@ class Engine:
         sa.count(len(payload), now)
         if not sa.softened and sa.wants_replacement:
             self._soften(sa)
+        if source_port is not None and sa.newest(sequence):
+            peer = source, source_port
+            if sa.peer_changed(peer, now):
+                self.events.append(PeerAddressChanged(sa.key, ip_address(source), source_port))
         packet = self._decapsulated(sa, next_header, payload, outer_class)
         if packet is None:
             return _NOTHING
@@ -255,6 +312,21 @@ class Engine:
         return [Deliver(packet)]
 
     # Steps.
+
+    def _join(self, sa: OutboundSa) -> None:
+        """Count ``sa`` among those that share the path to its destination."""
+        destination = sa.key.destination
+        sa.mtu = sa.inner_mtu(self._path_mtu.get(destination, self._settings.mtu))
+        sa.mtu_until = 0.0
+        self._peers.setdefault(destination, set()).add(sa)
+
+    def _leave(self, sa: OutboundSa) -> None:
+        destination = sa.key.destination
+        peers = self._peers[destination]
+        peers.discard(sa)
+        if not peers:
+            del self._peers[destination]
+            self._path_mtu.pop(destination, None)
 
     def _decapsulated(
         self, sa: InboundSa, next_header: int, payload: bytes, outer_class: int

@@ -25,8 +25,11 @@ LAST_SEQUENCE = 2**32 - 1
 LAST_EXTENDED_SEQUENCE = 2**64 - 1
 
 # Our choice: the replacement is asked for when 1/16 of the sequence numbers is left.
+# Without extended numbers these are 2^28: over four minutes at a million packets a second.
 _SEQUENCE_MARGIN = 16
+_PEER_INTERVAL = 1.0  # seconds between two reports that a peer is elsewhere
 
+_LOW = 0xFFFFFFFF
 _HEADER = Struct("!II")
 _HIGH = Struct("!I")
 
@@ -36,8 +39,16 @@ _TRAILERS = {
 }
 
 
+Peer = tuple[bytes, int]
+"""Packed address and UDP port."""
+
+
 class ReplayError(Exception):
     """The sequence number was seen before, or is too old."""
+
+
+def _peer_of(sa: SecurityAssociation) -> Peer:
+    return sa.source.packed, sa.encapsulation.source_port if sa.encapsulation else 0
 
 
 class _Sa:
@@ -48,6 +59,7 @@ class _Sa:
         "bytes",
         "expired",
         "extended",
+        "hard_at",
         "hard_bytes",
         "key",
         "last_used",
@@ -72,13 +84,18 @@ class _Sa:
         self.expired = False
         self.soft_bytes = sa.soft_bytes
         self.hard_bytes = sa.hard_bytes
-        outer = IPV4_HEADER if sa.destination.version == 4 else IPV6_HEADER
-        udp = _UDP_HEADER if sa.encapsulation else 0
-        self._fixed = outer + udp + ESP_HEADER + self.transform.iv + self.transform.icv
+        self.hard_at: float | None = None  # a time, as the engine counts from the installation
+        self._fixed = self._overhead()
 
     @property
     def usage(self) -> Usage:
         return Usage(self.packets, self.bytes, self.last_used)
+
+    def move(self, sa: SecurityAssociation) -> None:
+        """Go on as ``sa``, which differs in outer addresses and encapsulation only."""
+        self.sa = sa
+        self.key = sa.key
+        self._fixed = self._overhead()
 
     def inner_mtu(self, path_mtu: int) -> int:
         """The largest inner packet whose outer packet has at most ``path_mtu`` octets."""
@@ -93,6 +110,12 @@ class _Sa:
         self.packets += 1
         self.bytes += size
         self.last_used = now
+
+    def _overhead(self) -> int:
+        """Octets before and behind the encrypted part."""
+        outer = IPV4_HEADER if self.sa.destination.version == 4 else IPV6_HEADER
+        udp = _UDP_HEADER if self.sa.encapsulation else 0
+        return outer + udp + ESP_HEADER + self.transform.iv + self.transform.icv
 
 
 class OutboundSa(_Sa):
@@ -109,6 +132,10 @@ class OutboundSa(_Sa):
         self.mtu = 0
         self.mtu_until = 0.0
         self.way: Any = None  # how the shell sends; not looked at here
+
+    def move(self, sa: SecurityAssociation) -> None:
+        super().move(sa)
+        self.way = None
 
     @property
     def exhausted(self) -> bool:
@@ -134,13 +161,38 @@ class OutboundSa(_Sa):
 
 
 class InboundSa(_Sa):
-    """Opens packets."""
+    """Opens packets.  ``peer`` is the address and UDP port that they are expected from."""
 
-    __slots__ = ("window",)
+    __slots__ = ("_reported", "_reported_at", "peer", "window")
 
     def __init__(self, sa: SecurityAssociation, random: Random) -> None:
         super().__init__(sa, random)
         self.window = ReplayWindow(sa.replay_window, self.extended)
+        self.peer = _peer_of(sa)
+        self._reported: Peer | None = None
+        self._reported_at = -_PEER_INTERVAL
+
+    def move(self, sa: SecurityAssociation) -> None:
+        super().move(sa)
+        self.peer = _peer_of(sa)
+        self._reported = None
+
+    def newest(self, low: int) -> bool:
+        """Whether the packet opened last, which showed the 32 bits ``low``, is the newest of
+        all: one that was delayed says where the peer was, not where it is."""
+        return self.window.top & _LOW == low  # within the window the low bits tell all
+
+    def peer_changed(self, peer: Peer, now: float) -> bool:
+        """Whether to report that the newest packet came from ``peer``: each change once, and
+        at most one in a second."""
+        if peer == self.peer:
+            self._reported = None
+            return False
+        if peer == self._reported or now < self._reported_at + _PEER_INTERVAL:
+            return False
+        self._reported = peer
+        self._reported_at = now
+        return True
 
     @property
     def wants_replacement(self) -> bool:

@@ -44,8 +44,8 @@ _PKTINFO6 = struct.Struct("=16si")
 _INT = struct.Struct("=i")
 
 Ancillary = list[tuple[int, int, bytes]]
-Received = Callable[[memoryview, bytes, bytes, int], None]
-"""Called with payload, packed source, packed destination, traffic class octet."""
+Received = Callable[[memoryview, bytes, int, bytes, int], None]
+"""Called with payload, packed source, its port, packed destination, traffic class octet."""
 
 
 class OuterSocket:
@@ -105,7 +105,7 @@ class OuterSocket:
         view = self._view
         if self.version == 4 and not self.encapsulated:
             start = (self._buffer[0] & 15) * 4
-            deliver(view[start:size], bytes(view[12:16]), bytes(view[16:20]), self._buffer[1])
+            deliver(view[start:size], bytes(view[12:16]), 0, bytes(view[16:20]), self._buffer[1])
             return
         destination = b""
         traffic_class = 0
@@ -122,7 +122,8 @@ class OuterSocket:
                     traffic_class = _INT.unpack_from(value)[0]
         source = address[0].partition("%")[0]
         family = socket.AF_INET if self.version == 4 else socket.AF_INET6
-        deliver(view[:size], socket.inet_pton(family, source), destination, traffic_class)
+        packed = socket.inet_pton(family, source)
+        deliver(view[:size], packed, address[1], destination, traffic_class)
 
     def send(
         self,
@@ -148,6 +149,20 @@ class OuterSocket:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
         self.socket.sendmsg((payload,), from_, 0, to)
+
+    def send_keying(self, data: bytes, from_: Ancillary, to: tuple[str, int]) -> None:
+        """Send IKE or a keepalive, in fragments if need be.  Raises OSError.
+
+        The checksum that ESP does without is computed: RFC 3948 section 2.2 changes nothing
+        for IKE.
+        """
+        if self.version == 4:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 0)
+        try:
+            self.send(data, from_, to, 0, dont_fragment=False)
+        finally:
+            if self.version == 4:
+                self.socket.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
 
 
 def source_of(address: IPAddress) -> Ancillary:

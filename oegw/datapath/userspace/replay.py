@@ -12,13 +12,13 @@ class ReplayWindow:
     packet was authenticated.
     """
 
-    __slots__ = ("_extended", "_mask", "_seen", "_size", "_top")
+    __slots__ = ("_extended", "_mask", "_seen", "_size", "top")
 
     def __init__(self, size: int, extended: bool) -> None:
         self._size = size
         self._extended = extended
         self._mask = (1 << size) - 1
-        self._top = 0  # the highest number accepted
+        self.top = 0  # the highest number accepted
         self._seen = 0  # bit i: top - i was accepted
 
     def candidate(self, low: int) -> int:
@@ -28,7 +28,7 @@ class ReplayWindow:
         """
         if not self._extended:
             return low
-        top_high, top_low = self._top >> 32, self._top & _LOW
+        top_high, top_low = self.top >> 32, self.top & _LOW
         bottom = top_low - self._size + 1
         if bottom >= 0:  # case A: the window lies within one subspace
             high = top_high if low >= bottom else top_high + 1
@@ -38,18 +38,18 @@ class ReplayWindow:
 
     def fresh(self, sequence: int) -> bool:
         """Whether ``sequence`` is neither seen nor too old to tell.  0 is never sent."""
-        if sequence > self._top:
+        if sequence > self.top:
             return sequence <= (0xFFFFFFFFFFFFFFFF if self._extended else _LOW)
-        age = self._top - sequence
+        age = self.top - sequence
         return sequence > 0 and age < self._size and not self._seen >> age & 1
 
     def accept(self, sequence: int) -> None:
         """Remember a fresh ``sequence``."""
-        ahead = sequence - self._top
+        ahead = sequence - self.top
         if ahead > 0:
             # A jump over the whole window forgets it; never shift by what a peer chooses.
             shifted = self._seen << ahead & self._mask if ahead < self._size else 0
             self._seen = shifted | 1
-            self._top = sequence
+            self.top = sequence
         else:
             self._seen |= 1 << -ahead

@@ -20,54 +20,29 @@ def _specificity(entry: tuple[int, OutboundSa]) -> tuple[bool, int, int]:
     return bool(selectors.protocol), ports, serial
 
 
-class SaTable:
-    """All SAs.  Of several outbound SAs that fit a packet, the one with the longest
-    prefixes sends (destination first), then the one that names a protocol and ports, then the
-    newest: a replacement takes over while the old SA is still installed."""
+class _Outbound:
+    """Outbound SAs by their selectors."""
 
     def __init__(self) -> None:
-        self._inbound: dict[tuple[int, bytes], InboundSa] = {}
-        self._outbound: dict[SaKey, OutboundSa] = {}
         self._host_pairs: dict[bytes, list[tuple[int, OutboundSa]]] = {}
         self._prefixes: dict[_Shape, dict[int, list[tuple[int, OutboundSa]]]] = {}
         self._shapes: list[tuple[_Shape, int]] = []  # with their masks, longest first
-        self._serial = 0
 
-    def add(self, sa: InboundSa | OutboundSa) -> None:
-        """Add an SA whose key is not in the table."""
-        if isinstance(sa, InboundSa):
-            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
-            return
-        self._outbound[sa.key] = sa
-        self._serial += 1
+    def add(self, serial: int, sa: OutboundSa) -> None:
         entries = self._entries(sa)
-        entries.append((self._serial, sa))
+        entries.append((serial, sa))
         entries.sort(key=_specificity, reverse=True)
 
-    def remove(self, key: SaKey) -> InboundSa | OutboundSa | None:
-        """The SA that was removed, or None."""
-        if key.direction is Direction.INBOUND:
-            return self._inbound.pop((key.spi, key.destination.packed), None)
-        sa = self._outbound.pop(key, None)
-        if sa is None:
-            return None
+    def remove(self, sa: OutboundSa) -> None:
         entries = self._entries(sa)
         entries[:] = [entry for entry in entries if entry[1] is not sa]
         if not entries:
             self._forget(sa)
-        return sa
 
-    def find(self, key: SaKey) -> InboundSa | OutboundSa | None:
-        if key.direction is Direction.INBOUND:
-            return self._inbound.get((key.spi, key.destination.packed))
-        return self._outbound.get(key)
-
-    def inbound(self, spi: int, destination: bytes) -> InboundSa | None:
-        """The SA of an ESP packet that came to the address ``destination`` (packed)."""
-        return self._inbound.get((spi, destination))
-
-    def outbound(self, packet: bytes, layout: Layout) -> OutboundSa | None:
+    def find(self, packet: bytes, layout: Layout) -> OutboundSa | None:
         """The SA that carries ``packet``."""
+        if not self._host_pairs and not self._shapes:
+            return None
         version = layout[0]
         pair = address_pair(packet, version)
         for _, sa in self._host_pairs.get(pair, ()):
@@ -82,10 +57,6 @@ class SaTable:
                     if sa.selectors.match_upper_layer(layout):
                         return sa
         return None
-
-    def __iter__(self) -> Iterator[InboundSa | OutboundSa]:
-        yield from self._inbound.values()
-        yield from self._outbound.values()
 
     def _entries(self, sa: OutboundSa) -> list[tuple[int, OutboundSa]]:
         """The list in which ``sa`` stands, made if need be."""
@@ -119,3 +90,66 @@ class SaTable:
     @staticmethod
     def _packed_pair(sa: OutboundSa) -> bytes:
         return sa.selectors.pair.to_bytes(8 if sa.selectors.version == 4 else 32, "big")
+
+
+class SaTable:
+    """All SAs.  Of several outbound SAs that fit a packet, those of configured tunnels come first.
+    Of several such, the one with the longest prefixes sends (destination first), then the one
+    that names a protocol and ports, then the newest: a replacement takes over while the old SA is
+    still installed."""
+
+    def __init__(self) -> None:
+        self._inbound: dict[tuple[int, bytes], InboundSa] = {}
+        self._outbound: dict[SaKey, OutboundSa] = {}
+        self._configured = _Outbound()
+        self._opportunistic = _Outbound()
+        self._serial = 0
+
+    def add(self, sa: InboundSa | OutboundSa) -> None:
+        """Add an SA whose key is not in the table."""
+        if isinstance(sa, InboundSa):
+            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
+            return
+        self._outbound[sa.key] = sa
+        self._serial += 1
+        self._kin(sa).add(self._serial, sa)
+
+    def remove(self, key: SaKey) -> InboundSa | OutboundSa | None:
+        """The SA that was removed, or None."""
+        if key.direction is Direction.INBOUND:
+            return self._inbound.pop((key.spi, key.destination.packed), None)
+        sa = self._outbound.pop(key, None)
+        if sa is not None:
+            self._kin(sa).remove(sa)
+        return sa
+
+    def rename(self, key: SaKey, sa: InboundSa | OutboundSa) -> None:
+        """``sa`` stood under ``key``, and has another by now, which is not in the table.
+
+        Its place among those of the same selectors stays."""
+        if isinstance(sa, InboundSa):
+            del self._inbound[key.spi, key.destination.packed]
+            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
+        else:
+            del self._outbound[key]
+            self._outbound[sa.key] = sa
+
+    def find(self, key: SaKey) -> InboundSa | OutboundSa | None:
+        if key.direction is Direction.INBOUND:
+            return self._inbound.get((key.spi, key.destination.packed))
+        return self._outbound.get(key)
+
+    def inbound(self, spi: int, destination: bytes) -> InboundSa | None:
+        """The SA of an ESP packet that came to the address ``destination`` (packed)."""
+        return self._inbound.get((spi, destination))
+
+    def outbound(self, packet: bytes, layout: Layout) -> OutboundSa | None:
+        """The SA that carries ``packet``."""
+        return self._configured.find(packet, layout) or self._opportunistic.find(packet, layout)
+
+    def __iter__(self) -> Iterator[InboundSa | OutboundSa]:
+        yield from self._inbound.values()
+        yield from self._outbound.values()
+
+    def _kin(self, sa: OutboundSa) -> _Outbound:
+        return self._configured if sa.sa.configured else self._opportunistic

@@ -1,8 +1,8 @@
-"""The process that moves packets: ``python -m oegw.datapath.userspace.worker DESCRIPTOR``.
+"""The process that moves packets: ``python -m oegw.datapath.userspace.worker CONTROL KEYING``.
 
-Packets never reach the control process.  The worker lives as long as the channel
-(``DESCRIPTOR``) to it: when the control process dies, however it dies, the channel ends, and
-with the worker goes the tunnel device.
+Packets never reach the control process.  The worker lives as long as the channel (the
+descriptor ``CONTROL``) to it: when the control process dies, however it dies, the channel ends, and
+with the worker goes the tunnel device.  ``KEYING`` is the channel of IKE on our UDP port.
 """
 
 from __future__ import annotations
@@ -16,9 +16,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
-from oegw.datapath.interface import DatapathError, Direction, SecurityAssociation
+from oegw.datapath.interface import (
+    DatapathError,
+    Direction,
+    IPAddress,
+    KeyingDatagram,
+    SaKey,
+    SecurityAssociation,
+    UdpEncapsulation,
+)
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.engine import (
@@ -55,11 +65,14 @@ _Route = tuple[OuterSocket, Ancillary, tuple[str, int]]
 class Worker:
     """Owns device, sockets and engine; ``run`` returns when the channel ends or CLOSE came."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, keying: socket.socket) -> None:
         self._control = control
         control.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._read_control)
+        self._keying = keying
+        keying.setblocking(False)
+        self._selector.register(keying, selectors.EVENT_READ, self._read_keying)
         self._backlog: deque[bytes] = deque()
         self._running = True
         self._engine = Engine(EngineSettings(), os.urandom)
@@ -77,15 +90,20 @@ class Worker:
             Kind.USAGE: self._report_usage,
             Kind.COUNTERS: self._report_counters,
             Kind.CLOSE: self._close,
+            Kind.MOVE: self._move,
         }
 
     def run(self) -> None:
         while self._running:
-            for key, events in self._selector.select():
+            deadline = self._engine.next_deadline()
+            wait = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            for key, events in self._selector.select(wait):
                 if key.fileobj is self._control and events & selectors.EVENT_WRITE:
                     self._flush()
                 if events & selectors.EVENT_READ:
                     key.data()
+            if deadline is not None:
+                self._engine.expire_due(time.monotonic())
             for event in self._engine.events:
                 if len(self._backlog) < _BACKLOG:
                     self._tell(Kind.EVENT, 0, channel.event_body(event))
@@ -121,24 +139,62 @@ class Worker:
         return read
 
     def _esp_received(
-        self, payload: memoryview, source: bytes, destination: bytes, traffic_class: int
+        self, payload: memoryview, source: bytes, port: int, destination: bytes, traffic_class: int
     ) -> None:
         now = time.monotonic()
-        actions = self._engine.inbound(payload, source, destination, traffic_class, False, now)
+        actions = self._engine.inbound(payload, source, destination, traffic_class, None, now)
         self._execute(actions, now)
 
     def _udp_received(
-        self, payload: memoryview, source: bytes, destination: bytes, traffic_class: int
+        self, payload: memoryview, source: bytes, port: int, destination: bytes, traffic_class: int
     ) -> None:
         if payload == KEEPALIVE:
+            # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
             self._engine.counters["keepalives"] += 1
             return
         if payload[:4] == NON_ESP_MARKER:
-            self._engine.counters["drop_in_ike"] += 1
+            self._keying_received(bytes(payload), source, port, destination)
             return
         now = time.monotonic()
-        actions = self._engine.inbound(payload, source, destination, traffic_class, True, now)
+        actions = self._engine.inbound(payload, source, destination, traffic_class, port, now)
         self._execute(actions, now)
+
+    def _keying_received(self, data: bytes, source: bytes, port: int, destination: bytes) -> None:
+        """Pass IKE on.  If the control process is behind, it is lost, as in a full socket."""
+        datagram = KeyingDatagram(data, ip_address(destination), ip_address(source), port)
+        try:
+            self._keying.send(channel.keying_octets(datagram))
+            self._engine.counters["keying_in"] += 1
+        except OSError:
+            self._engine.counters["drop_in_keying"] += 1
+
+    def _read_keying(self) -> None:
+        """Send the IKE that the control process hands over."""
+        for _ in range(_PACKETS_PER_TURN):
+            try:
+                octets = self._keying.recv(channel.KEYING_LARGEST)
+            except BlockingIOError:
+                return
+            except OSError:
+                octets = b""
+            if not octets:
+                self._selector.unregister(self._keying)  # the control channel ends as well
+                return
+            try:
+                self._send_keying(channel.keying_of(octets))
+            except ChannelError:
+                self._engine.counters["drop_keying"] += 1
+
+    def _send_keying(self, datagram: KeyingDatagram) -> None:
+        outer = self._outside.get((datagram.remote.version, True))
+        try:
+            if outer is None:
+                raise OSError(errno.EAFNOSUPPORT, "no socket")
+            to = str(datagram.remote), datagram.remote_port
+            outer.send_keying(datagram.data, source_of(datagram.local), to)
+            self._engine.counters["keying_out"] += 1
+        except OSError:
+            self._engine.counters["drop_keying"] += 1
 
     def _execute(self, actions: list[Action], now: float) -> bool:
         """Do what the engine says; False if a packet did not fit the path, now measured."""
@@ -184,8 +240,11 @@ class Worker:
         return way
 
     def _measure(self, sa: SecurityAssociation) -> None:
-        mtu = path_mtu(sa.source, sa.destination, self._mark)
-        self._engine.set_path_mtu(sa.destination, mtu or self._mtu, time.monotonic())
+        self._measure_between(sa.source, sa.destination)
+
+    def _measure_between(self, source: IPAddress, destination: IPAddress) -> None:
+        mtu = path_mtu(source, destination, self._mark)
+        self._engine.set_path_mtu(destination, mtu or self._mtu, time.monotonic())
 
     # Control.
 
@@ -246,17 +305,31 @@ class Worker:
         self._routes = routes
 
     def _install(self, message: Message) -> None:
-        sa: SecurityAssociation = channel.sa_of(message.body)
-        if (sa.destination.version, sa.encapsulation is not None) not in self._outside:
-            raise DatapathError(f"SA {sa.spi:#010x}: no socket for its outer packets")
-        if sa.direction is Direction.OUTBOUND and sa.encapsulation is not None:
-            port = sa.encapsulation.source_port
-            if port != self._port:
-                raise DatapathError(f"SA {sa.spi:#010x}: source port {port}, not {self._port}")
-        self._engine.install(sa)
+        sa = channel.sa_of(message.body)
+        self._check_way(sa.key, sa.encapsulation)
+        self._engine.install(sa, time.monotonic())
         if sa.direction is Direction.OUTBOUND:
             self._measure(sa)
         self._tell(Kind.ANSWER, message.number, None)
+
+    def _move(self, message: Message) -> None:
+        key, source, destination, encapsulation = channel.move_of(message.body)
+        self._check_way(replace(key, destination=destination), encapsulation)
+        moved = self._engine.move(key, source, destination, encapsulation)
+        if moved.direction is Direction.OUTBOUND:
+            self._measure_between(source, destination)
+        self._tell(Kind.ANSWER, message.number, channel.key_body(moved))
+
+    def _check_way(self, key: SaKey, encapsulation: UdpEncapsulation | None) -> None:
+        """Raises DatapathError if no socket of ours sends or receives so."""
+        if (key.destination.version, encapsulation is not None) not in self._outside:
+            raise DatapathError(f"SA {key.spi:#010x}: no socket for its outer packets")
+        if encapsulation is None:
+            return
+        outbound = key.direction is Direction.OUTBOUND
+        port = encapsulation.source_port if outbound else encapsulation.destination_port
+        if port != self._port:
+            raise DatapathError(f"SA {key.spi:#010x}: our own port {port}, not {self._port}")
 
     def _remove(self, message: Message) -> None:
         key = channel.key_of(message.body)
@@ -331,8 +404,9 @@ def main(arguments: list[str]) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     warm_up(os.urandom)
-    with socket.socket(fileno=int(arguments[0])) as control:
-        Worker(control).run()
+    control, keying = (socket.socket(fileno=int(argument)) for argument in arguments)
+    with control, keying:
+        Worker(control, keying).run()
 
 
 if __name__ == "__main__":

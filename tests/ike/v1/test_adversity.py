@@ -1,6 +1,6 @@
 """Every message of a whole setup lost, doubled, replayed, reordered, corrupted.
 
-A setup is nine messages: MM1 to MM6, QM1 to QM3.
+A setup is nine messages: MM1 to MM6, QM1 to QM3.  What comes after it stands in test_life.py.
 """
 
 from __future__ import annotations

@@ -8,8 +8,14 @@ import pytest
 
 from ike.errors import IllegalTransition, UnexpectedMessage
 from ike.v1.transitions import (
+    LIFE,
+    LIVENESS,
     MAIN_MODE,
     QUICK_MODE,
+    LifeState,
+    LifeStep,
+    LivenessState,
+    LivenessStep,
     MainModeState,
     MainModeStep,
     Progress,
@@ -20,6 +26,8 @@ from ike.v1.transitions import (
 TABLES = [
     (MAIN_MODE, MainModeState, MainModeStep),
     (QUICK_MODE, QuickModeState, QuickModeStep),
+    (LIFE, LifeState, LifeStep),
+    (LIVENESS, LivenessState, LivenessStep),
 ]
 PAIRS = [
     (table, state, step)
@@ -65,6 +73,24 @@ def test_the_exchanges_as_the_specification_draws_them() -> None:
 def test_nothing_leaves_the_end() -> None:
     assert not [pair for pair in MAIN_MODE if pair[0] is MainModeState.CLOSED]
     assert not [pair for pair in QUICK_MODE if pair[0] is QuickModeState.CLOSED]
+    assert not [pair for pair in LIFE if pair[0] is LifeState.CLOSED]
+    assert not [pair for pair in LIVENESS if pair[0] is LivenessState.DEAD]
+
+
+def test_nobody_is_dead_who_was_not_asked() -> None:
+    into = {state for (state, _), dead in LIVENESS.items() if dead is LivenessState.DEAD}
+    assert into == {LivenessState.DOUBTED}
+
+
+def test_what_retires_has_been_keyed_and_comes_back_only_if_its_successor_goes() -> None:
+    into = {step for (_, step), state in LIFE.items() if state is LifeState.RETIRING}
+    assert into == {LifeStep.SUCCEEDED}
+    back = {
+        step
+        for (state, step), following in LIFE.items()
+        if state is LifeState.RETIRING and following is not LifeState.CLOSED
+    }
+    assert back == {LifeStep.SUCCESSOR_LOST}
 
 
 def test_no_way_to_be_established_without_a_signature() -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import shutil
+import socket
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -21,12 +24,16 @@ from oegw.datapath.interface import (
     DatapathEvent,
     DatapathFailed,
     Direction,
+    KeyingDatagram,
+    PeerAddressChanged,
+    SaExpired,
     SaKey,
     UdpEncapsulation,
     Usage,
 )
 from oegw.datapath.memory import MemoryDatapath
 from oegw.datapath.userspace.datapath import UserspaceDatapath
+from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.settings import UserspaceSettings
 from tests.support.datapath_sas import ALGORITHMS, arriving, make_sa
 
@@ -130,6 +137,7 @@ REFUSED = {
     "spi": make_sa(spi=255),
     "outer families": replace(make_sa(), source=ip_address("2001:db8::1")),
     "window": make_sa(replay_window=0),
+    "no port": make_sa(encapsulation=UdpEncapsulation(4500, 0)),
 }
 
 
@@ -161,8 +169,11 @@ def test_nothing_works_after_the_end(on: Callable[[Play], None]) -> None:
     async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
         await datapath.close()
         key = SaKey(Direction.INBOUND, 0x1000, ip_address("192.1.1.5"))
+        here, there = make_sa().source, make_sa().destination
+        datapath.send_keying(bytes(8), here, there, 4500)  # lost, and no error
         for question in (
             datapath.install(make_sa()),
+            datapath.move(key, here, there, None),
             datapath.usage(),
             datapath.counters(),
             datapath.remove(key),
@@ -172,6 +183,217 @@ def test_nothing_works_after_the_end(on: Callable[[Play], None]) -> None:
         assert events == []
 
     on(play)
+
+
+ELSEWHERE = ip_address("203.0.113.9")
+
+
+@each_datapath
+@pytest.mark.parametrize("encapsulation", [None, UdpEncapsulation(4500, 61000)])
+def test_an_sa_moves(on: Callable[[Play], None], encapsulation: UdpEncapsulation | None) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        outbound, inbound = make_sa(), arriving(make_sa(spi=0x2000))
+        await datapath.install(outbound)
+        await datapath.install(inbound)
+        moved = await datapath.move(outbound.key, outbound.source, ELSEWHERE, encapsulation)
+        assert moved == replace(outbound.key, destination=ELSEWHERE)
+        theirs = encapsulation and UdpEncapsulation(61000, 4500)
+        # The peer of an inbound SA is no part of its name.
+        same = await datapath.move(inbound.key, ELSEWHERE, inbound.destination, theirs)
+        assert same == inbound.key
+        assert await datapath.usage() == {moved: UNUSED, inbound.key: UNUSED}
+        assert await datapath.remove(outbound.key) is None
+        await datapath.install(outbound)  # the old name is free
+        assert await datapath.remove(moved) == UNUSED
+        assert await datapath.usage() == {inbound.key: UNUSED, outbound.key: UNUSED}
+
+    on(play)
+
+
+@each_datapath
+def test_a_refused_move_changes_nothing(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        sa, taken = make_sa(), make_sa(destination=str(ELSEWHERE))
+        await datapath.install(sa)
+        await datapath.install(taken)
+        for refused in (
+            datapath.move(sa.key, sa.source, ELSEWHERE, None),
+            datapath.move(sa.key, sa.source, ip_address("2001:db8::9"), None),
+            datapath.move(sa.key, sa.source, sa.destination, UdpEncapsulation(4500, 0)),
+            datapath.move(replace(sa.key, spi=0x9999), sa.source, sa.destination, None),
+        ):
+            with pytest.raises(DatapathError):
+                await refused
+        assert await datapath.usage() == {sa.key: UNUSED, taken.key: UNUSED}
+
+    on(play)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@each_datapath
+def test_time_runs_out(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        both = make_sa(soft_seconds=1, hard_seconds=3)
+        hard_only = arriving(make_sa(spi=0x2000, hard_seconds=2))
+        for sa in (both, hard_only, make_sa(spi=0x3000, soft_seconds=60, hard_seconds=90)):
+            await datapath.install(sa)
+        removed = make_sa(spi=0x4000, soft_seconds=1, hard_seconds=2)
+        await datapath.install(removed)
+        await datapath.remove(removed.key)
+        began = asyncio.get_running_loop().time()
+        await until(lambda: len(events) >= 3)
+        assert 2 < asyncio.get_running_loop().time() - began < 6
+        assert events == [
+            SaExpired(both.key, hard=False),
+            SaExpired(hard_only.key, hard=True),
+            SaExpired(both.key, hard=True),
+        ]
+        for sa in (both, hard_only):
+            await datapath.remove(sa.key)  # whether it is still there or not
+
+    on(play)
+
+
+@each_datapath
+def test_keying_that_cannot_be_sent_is_counted(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        datapath.send_keying(bytes(8), ip_address("::1"), ip_address("127.0.0.1"), 4500)
+        assert (await datapath.counters())["drop_keying"] == 1
+        assert events == []
+
+    on(play)
+
+
+# What only a datapath with a network can show: on the loopback of a namespace.
+
+on_a_network = pytest.mark.parametrize(
+    "on", [pytest.param(on_userspace, id="userspace", marks=pytest.mark.netns)]
+)
+LOOPBACKS = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
+
+
+def peer_socket(family: int) -> socket.socket:
+    """A UDP socket on our loopback, which is up from now on."""
+    subprocess.run([str(shutil.which("ip")), "link", "set", "lo", "up"], check=True)
+    peer = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    peer.bind((str(LOOPBACKS[family]), 0))
+    peer.settimeout(5)
+    return peer
+
+
+@on_a_network
+@pytest.mark.parametrize("family", [4, 6])
+def test_keying_both_ways(on: Callable[[Play], None], family: int) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        address = LOOPBACKS[family]
+        with peer_socket(family) as peer:
+            port = peer.getsockname()[1]
+            largest = bytes(4) + bytes(range(250)) * 200
+            for data in (bytes(4) + b"IKE", b"\xff", largest):
+                datapath.send_keying(data, address, address, port)
+                received, sender = await asyncio.to_thread(peer.recvfrom, 65536)
+                assert (received, sender[:2]) == (data, (str(address), 4500))
+            for data in (b"\xff", bytes(4), bytes(4) + b"answer", largest):
+                peer.sendto(data, (str(address), 4500))
+            await until(lambda: len(events) >= 3)
+            assert events == [
+                KeyingDatagram(data, address, address, port)
+                for data in (bytes(4), bytes(4) + b"answer", largest)
+            ]
+            datapath.send_keying(bytes(8), address, address, 0)
+            datapath.send_keying(bytes(8), address, address, 70000)
+
+            for _ in range(100):
+                counters = await datapath.counters()
+                if counters.get("drop_keying") == 2:
+                    break
+                await asyncio.sleep(0.05)
+            assert counters["drop_keying"] == 2
+
+    on(play)
+
+
+@on_a_network
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_peer_that_moves_is_reported_and_keepalives_say_nothing(
+    on: Callable[[Play], None], family: int
+) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        address = LOOPBACKS[family]
+        outer = {"source": str(address), "destination": str(address)}
+        sa = make_sa(encapsulation=UdpEncapsulation(61000, 4500), **outer)
+        key = arriving(sa).key
+        await datapath.install(arriving(sa))
+        sender = OutboundSa(sa, os.urandom)
+        packet = bytes.fromhex("45000014000000004011") + bytes(2)
+        packet += bytes((192, 1, 0, 65, 192, 2, 0, 66))
+        target = str(address), 4500
+        with peer_socket(family) as peer, peer_socket(family) as other:
+            port = peer.getsockname()[1]
+            peer.sendto(b"\xff", target)
+            forged = bytearray(sender.seal(packet, 4))
+            forged[-1] ^= 1
+            late = sender.seal(packet, 4)
+            peer.sendto(forged, target)
+            for _ in range(3):
+                peer.sendto(sender.seal(packet, 4), target)
+            await until(lambda: len(events) >= 1)
+            assert (await datapath.usage())[key].packets == 3
+            encapsulation = UdpEncapsulation(port, 4500)
+            assert await datapath.move(key, address, address, encapsulation) == key
+            used = (await datapath.usage())[key]
+            assert used.last_used is not None
+            await asyncio.sleep(1.1)
+            other.sendto(b"\xff", target)
+            other.sendto(late, target)  # delayed: it moves nobody back
+            peer.sendto(sender.seal(packet, 4), target)
+            for _ in range(100):
+                if (await datapath.usage())[key].packets == used.packets + 2:
+                    break
+                await asyncio.sleep(0.05)
+            assert (await datapath.usage())[key].packets == used.packets + 2
+            assert events == [PeerAddressChanged(key, address, port)]
+            # A keepalive proves nothing (RFC 3948 section 4).
+            used = (await datapath.usage())[key]
+            peer.sendto(b"\xff", target)
+            await asyncio.sleep(0.2)
+            assert (await datapath.usage())[key] == used
+
+    on(play)
+
+
+def test_memory_plays_what_a_network_would_say() -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        assert isinstance(datapath, MemoryDatapath)
+        sa = make_sa(soft_bytes=100, hard_bytes=150)
+        await datapath.install(make_sa(spi=0x2000))
+        await datapath.install(sa)
+        here, there = sa.source, sa.destination
+        datapath.send_keying(bytes(8), here, there, 4500)
+        assert datapath.keying_sent == [(bytes(8), here, there, 4500)]
+        said = [
+            KeyingDatagram(bytes(8), here, there, 4500),
+            PeerAddressChanged(arriving(sa).key, ELSEWHERE, 61000),
+        ]
+        for event in said:
+            datapath.report(event)
+        assert events == said
+        events.clear()
+        first = make_sa(spi=0x2000).key
+        await datapath.move(first, here, ELSEWHERE, None)
+        assert [key.spi for key in datapath.installed] == [0x2000, 0x1000]  # no younger
+        for now in (1.0, 2.0, 3.0):
+            datapath.carry(sa.key, 60, now)
+        assert events == [SaExpired(sa.key, hard=False), SaExpired(sa.key, hard=True)]
+        assert (await datapath.usage())[sa.key] == Usage(2, 120, 2.0)
+        assert (await datapath.counters())["drop_out_expired"] == 1
+
+    on_memory(play)
 
 
 def test_memory_failure_is_reported() -> None:

@@ -6,11 +6,19 @@ import json
 import random
 import socket
 import threading
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from oegw.datapath.interface import SaExpired, UdpEncapsulation, UnknownSpiReceived, Usage
+from oegw.datapath.interface import (
+    KeyingDatagram,
+    PeerAddressChanged,
+    SaExpired,
+    UdpEncapsulation,
+    UnknownSpiReceived,
+    Usage,
+)
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.engine import DontFragment
@@ -18,13 +26,38 @@ from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.worker import Worker
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
 
+KEYING = KeyingDatagram(
+    bytes(4) + bytes(range(256)), ip_address("192.0.2.1"), ip_address("192.0.2.2"), 61000
+)
+
+
+def test_keying_comes_back_or_is_refused() -> None:
+    six = replace(KEYING, local=ip_address("2001:db8::1"), remote=ip_address("2001:db8::2"))
+    largest = replace(six, data=bytes(65507))
+    for datagram in (KEYING, six, replace(KEYING, data=b""), largest):
+        octets = channel.keying_octets(datagram)
+        assert channel.keying_of(octets) == datagram
+        assert len(octets) <= channel.KEYING_LARGEST
+    whole = channel.keying_octets(replace(KEYING, data=b""))
+    strange = [whole[:size] for size in range(len(whole))]
+    for octets in [*strange, b"\x02" + whole[1:], whole[:1] + b"\x05" + whole[2:]]:
+        with pytest.raises(ChannelError):
+            channel.keying_of(octets)
+
+
+@pytest.mark.parametrize("encapsulation", [None, UdpEncapsulation(4500, 61000)])
+def test_moves_come_back(encapsulation: UdpEncapsulation | None) -> None:
+    move = (make_sa().key, ip_address("192.0.2.1"), ip_address("192.0.2.2"), encapsulation)
+    assert channel.move_of(json.loads(json.dumps(channel.move_body(*move)))) == move
+
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_values_come_back(algorithm: str) -> None:
     for sa in (
         make_sa(algorithm, extended_sequence_numbers=True, soft_bytes=1, hard_bytes=2),
         arriving(make_sa(algorithm, source=GATEWAY_A6, destination=GATEWAY_B6)),
-        make_sa(algorithm, encapsulation=UdpEncapsulation(4500, 61000)),
+        make_sa(algorithm, encapsulation=UdpEncapsulation(4500, 61000), configured=True),
+        make_sa(algorithm, soft_seconds=3, hard_seconds=4),
     ):
         message = Message(Kind.INSTALL, 7, channel.sa_body(sa))
         parsed = Message.parse(message.serialize())
@@ -35,6 +68,7 @@ def test_values_come_back(algorithm: str) -> None:
     for event in (
         SaExpired(make_sa().key, True),
         UnknownSpiReceived(ip_address("192.0.2.1"), ip_address("192.0.2.2"), 4711),
+        PeerAddressChanged(make_sa().key, ip_address("192.0.2.1"), 61000),
     ):
         assert channel.event_of(json.loads(json.dumps(channel.event_body(event)))) == event
     assert channel.usage_of(channel.usage_body(Usage(1, 2, None))) == Usage(1, 2, None)
@@ -73,7 +107,8 @@ def test_any_octets_give_a_message_or_an_error() -> None:
 def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(10)
-    thread = threading.Thread(target=Worker(theirs).run)
+    our_keying, their_keying = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=Worker(theirs, their_keying).run)
     thread.start()
     try:
         body = channel.sa_body(make_sa())
@@ -84,16 +119,24 @@ def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
             Message(Kind.INSTALL, 3, body).serialize(),
             Message(Kind.INSTALL, 4, [1]).serialize(),
             Message(Kind.REMOVE, 5, ["in", 1, "no address"]).serialize(),
+            Message(Kind.MOVE, 5, channel.key_body(make_sa().key)).serialize(),
             Message(Kind.START, 6, {}).serialize(),
         ):
             ours.send(octets)
             answer = Message.parse(ours.recv(channel.LARGEST))
             assert answer.kind is Kind.REFUSAL
             assert body["cipher"][1] not in answer.body
+        # Keying that cannot be read, and some that there is no socket for.
+        our_keying.send(b"?")
+        our_keying.send(channel.keying_octets(KEYING))
         ours.send(Message(Kind.COUNTERS, 9).serialize())
-        assert Message.parse(ours.recv(channel.LARGEST)) == Message(Kind.ANSWER, 9, {})
+        ours.recv(channel.LARGEST)  # the worker may have read this one first
+        ours.send(Message(Kind.COUNTERS, 10).serialize())
+        answer = Message.parse(ours.recv(channel.LARGEST))
+        assert answer == Message(Kind.ANSWER, 10, {"drop_keying": 2})
     finally:
         ours.close()
         thread.join(10)
-        theirs.close()
+        for end in (theirs, our_keying, their_keying):
+            end.close()
     assert not thread.is_alive()

@@ -59,8 +59,8 @@ class Pair:
         self.a = Engine(settings or EngineSettings(), source.randbytes)
         self.b = Engine(settings or EngineSettings(), source.randbytes)
         for sa in sas:
-            self.a.install(sa)
-            self.b.install(arriving(sa))
+            self.a.install(sa, NOW)
+            self.b.install(arriving(sa), NOW)
             self.a.set_path_mtu(sa.destination, path_mtu, NOW)
 
     def send(self, packet: Packet | bytes) -> list[Any]:
@@ -74,7 +74,7 @@ class Pair:
                 SOURCE,
                 send.sa.sa.destination.packed,
                 outer_class,
-                changes.get("encapsulated", encapsulated),
+                changes.get("source_port", 4500 if encapsulated else None),
                 NOW,
             )
         )
@@ -145,7 +145,7 @@ def test_selectors_on_both_sides(
     # A peer that sends it nevertheless (RFC 4301 section 5.2, step 5):
     sa = make_sa(inner=inner)
     payload = OutboundSa(sa, random.randbytes).seal(packet, 4 if packet[0] >> 4 == 4 else 41)
-    arrived = pair.b.inbound(payload, SOURCE, DESTINATION, 0, False, NOW)
+    arrived = pair.b.inbound(payload, SOURCE, DESTINATION, 0, None, NOW)
     assert arrived == []
     assert pair.b.counters == {"drop_in_selectors": 1}
 
@@ -159,7 +159,7 @@ def test_longest_prefix_then_protocol_then_newest_sends() -> None:
         (0x1003, UDP_FROM_1),
         (0x1004, (selector(A4), selector(B4))),
     ):
-        engine.install(make_sa(spi=spi, inner=inner))
+        engine.install(make_sa(spi=spi, inner=inner), NOW)
 
     def spi_of(packet: bytes) -> int:
         send = engine.outbound(packet, NOW)[-1]
@@ -181,7 +181,7 @@ def test_longest_prefix_then_protocol_then_newest_sends() -> None:
         ({"payload": b""}, "drop_in_truncated"),
         ({"payload": bytes(7)}, "drop_in_truncated"),
         ({"payload": bytes(40)}, "drop_in_unknown_spi"),
-        ({"encapsulated": True}, "drop_in_encapsulation"),
+        ({"source_port": 4500}, "drop_in_encapsulation"),
         ({"payload": b"\0\0\x10\0" + bytes(40)}, "drop_in_replay"),
         ({"payload": b"\0\0\x10\0\0\0\0\1" + bytes(40)}, "drop_in_invalid"),
     ],
@@ -214,25 +214,25 @@ def test_inner_packet_must_make_sense(next_header: int, inner: bytes, trigger: s
     count = -(len(inner) + 2) % 4
     plain = inner + bytes(range(1, count + 1)) + bytes((count, next_header))
     payload = sender.transform.seal(bytes.fromhex("0000100000000001"), b"", plain)
-    assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, False, NOW) == []
+    assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, None, NOW) == []
     assert pair.b.counters == {trigger: 1}
 
 
 def test_flow_confidentiality_padding_is_cut_off() -> None:
     pair = Pair(make_sa())
     payload = OutboundSa(make_sa(), random.randbytes).seal(udp() + bytes(100), 4)
-    assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, False, NOW) == [Deliver(udp())]
+    assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, None, NOW) == [Deliver(udp())]
 
 
 def test_unknown_spi_is_reported_once_a_second_per_peer() -> None:
     engine = Engine(EngineSettings(), random.randbytes)
     for now in (10.0, 10.2, 10.9, 11.1):
-        engine.inbound(b"\0\0\x20\0" + bytes(30), SOURCE, DESTINATION, 0, False, now)
+        engine.inbound(b"\0\0\x20\0" + bytes(30), SOURCE, DESTINATION, 0, None, now)
     expected = UnknownSpiReceived(ip_address(GATEWAY_A4), ip_address(GATEWAY_B4), 0x2000)
     assert engine.events == [expected, expected]
     for peer in range(1000):
         engine.inbound(
-            b"\0\0\x20\0" + bytes(30), peer.to_bytes(4, "big"), DESTINATION, 0, False, 12.5
+            b"\0\0\x20\0" + bytes(30), peer.to_bytes(4, "big"), DESTINATION, 0, None, 12.5
         )
     assert len(engine.events) <= 102
     assert engine.counters["drop_in_unknown_spi"] == 1004
@@ -255,7 +255,7 @@ def test_limits_of_octets() -> None:
     sender = OutboundSa(make_sa(), random.randbytes)
     sender.sequence = 10
     for _ in range(2):
-        assert pair.b.inbound(sender.seal(udp(), 4), SOURCE, DESTINATION, 0, False, NOW) == []
+        assert pair.b.inbound(sender.seal(udp(), 4), SOURCE, DESTINATION, 0, None, NOW) == []
     assert pair.b.counters["drop_in_expired"] == 2
     assert [event.hard for event in pair.b.events if isinstance(event, SaExpired)] == [False, True]
 
@@ -263,7 +263,7 @@ def test_limits_of_octets() -> None:
 @pytest.mark.parametrize(("extended", "last"), [(False, 2**32 - 1), (True, 2**64 - 1)])
 def test_sequence_numbers_never_come_again(extended: bool, last: int) -> None:
     engine = Engine(EngineSettings(), random.randbytes)
-    engine.install(make_sa(extended_sequence_numbers=extended))
+    engine.install(make_sa(extended_sequence_numbers=extended), NOW)
     first = engine.outbound(udp(), NOW)[-1]
     assert isinstance(first, SendEsp)
     first.sa.sequence = last - 1
@@ -469,10 +469,10 @@ def test_no_esp_packet_gets_through_changed_nor_raises() -> None:
             del octets[source.randrange(len(octets)) :]
         else:
             octets = octets[:4] + source.randbytes(source.randrange(200))
-        assert pair.b.inbound(octets, SOURCE, DESTINATION, 0, False, NOW) == []
+        assert pair.b.inbound(octets, SOURCE, DESTINATION, 0, None, NOW) == []
     assert "esp_in_packets" not in pair.b.counters
     for payload in sealed:  # and nothing of it moved a window
-        assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, False, NOW)
+        assert pair.b.inbound(payload, SOURCE, DESTINATION, 0, None, NOW)
 
 
 @pytest.mark.fuzz
@@ -480,8 +480,8 @@ def test_a_hostile_peer_with_a_valid_sa_only_reaches_its_own_selectors() -> None
     source = random.Random(5210)
     sa = make_sa(replay_window=64)
     engine = Engine(EngineSettings(), source.randbytes)
-    engine.install(arriving(sa))
-    engine.install(make_sa(spi=0x2000))
+    engine.install(arriving(sa), NOW)
+    engine.install(make_sa(spi=0x2000), NOW)
     sender = OutboundSa(sa, source.randbytes)
     seeds = [
         udp(),
@@ -498,7 +498,7 @@ def test_a_hostile_peer_with_a_valid_sa_only_reaches_its_own_selectors() -> None
         if source.random() < 0.2:
             del octets[source.randrange(len(octets)) :]
         payload = sender.seal(bytes(octets), source.choice((4, 41)))
-        actions = engine.inbound(payload, SOURCE, DESTINATION, source.randrange(256), False, NOW)
+        actions = engine.inbound(payload, SOURCE, DESTINATION, source.randrange(256), None, NOW)
         for action in actions:
             assert isinstance(action, Deliver)
             assert action.packet[12:20] == udp()[12:20]
