@@ -264,6 +264,12 @@ class Endpoint:
         if path.remote != remote:
             peer_moved(self._station, self._directory, known.keyed_on.number, peer, path, remote)
 
+    def close_channels(self, now: float, remote: IPAddress) -> None:
+        """Close the keying channels with ``remote`` that carry no tunnel, with Deletes."""
+        for session in list(self._directory.sessions.values()):
+            if session.remote.address == remote and not session.tunnel_count:
+                session.close(now, "closed")
+
     def close(self, now: float) -> None:
         """Close everything, with Deletes to all peers (RFC 4322 section 9.3)."""
         for tunnel in list(self._directory.tunnels.values()):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from oegw.configfile import ConfigError, Problems, Section, kind_of, shown
+from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.ledger import Lifespans
 from oegw.settings import (
@@ -49,7 +50,6 @@ VERSION = 1
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
 MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 WEEK = 7 * 86400
-channel_suites = tunnel_suites = lambda names: None  # TEMP
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
@@ -239,8 +239,8 @@ def _ike(section: Section) -> IkeSettings:
         section.integer("retransmit_tries", default.retransmit_tries, 1, 20),
         section.integer("half_open_limit", default.half_open_limit, 1, 1_000_000),
         section.integer("half_open_per_source", default.half_open_per_source, 1, 1_000_000),
-        _proposals(section, "channel_proposals", channel_suites),
-        _proposals(section, "tunnel_proposals", tunnel_suites),
+        _proposals(section, "channel_proposals", NAMED_CHANNEL_SUITES),
+        _proposals(section, "tunnel_proposals", NAMED_TUNNEL_SUITES),
         section.choice("pfs", default.pfs, PFS),
         section.integer("channel_bytes", 0, 0, 1 << 50) or None,
         section.integer("tunnel_bytes", 0, 0, 1 << 50) or None,
@@ -256,18 +256,14 @@ def _ike(section: Section) -> IkeSettings:
     return settings
 
 
-def _proposals(
-    section: Section, key: str, read: Callable[[tuple[str, ...]], object]
-) -> tuple[str, ...]:
-    names: list[str] = []
-    for place, name in section.texts(key) or ():
-        try:
-            read((name,))
-        except ValueError as error:
-            section.wrong_place(place, str(error))
-        else:
-            names.append(name)
-    return tuple(names)
+def _proposals(section: Section, key: str, known: Collection[str]) -> tuple[str, ...]:
+    names = section.texts(key) or []
+    for place, name in names:
+        if name not in known:
+            example = next(iter(known))
+            reason = f"{shown(name)} is no proposal, such as {shown(example)}"
+            section.wrong_place(place, reason + suggestion(name, known))
+    return tuple(name for _, name in names)
 
 
 def _datapath(section: Section) -> DatapathSettings:

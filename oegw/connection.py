@@ -164,6 +164,12 @@ class Tunnel:
     traffic: tuple[float | None, float | None] = (None, None)
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
+    receives_only: bool = False  # another one is preferred for sending; it ends soon
+
+    @property
+    def carries(self) -> bool:
+        """Whether it sends, or will."""
+        return self.agreed and not self.receives_only
 
 
 @dataclass(slots=True)
@@ -202,5 +208,5 @@ class Connection:
 
     @property
     def live_tunnel(self) -> Tunnel | None:
-        """The newest tunnel that is up."""
-        return next((t for t in reversed(self.tunnels.values()) if t.up), None)
+        """The newest tunnel that is up and sends."""
+        return next((t for t in reversed(self.tunnels.values()) if t.up and t.carries), None)

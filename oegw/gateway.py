@@ -57,6 +57,7 @@ class Gateway:
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
             keying.OutboundSaEstablished: tunnels.outbound_sa_established,
             keying.TunnelExpiring: tunnels.tunnel_expiring,
+            keying.TunnelPreferred: tunnels.tunnel_preferred,
             keying.TunnelClosed: tunnels.tunnel_closed,
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,

@@ -165,7 +165,7 @@ class Ledger:
             self.lookups.pop(connection.lookup, None)
             self.do(do.CancelLookup(connection.lookup))
         for number, tunnel in list(connection.tunnels.items()):
-            if happening is not Happening.TUNNEL_DOWN or not tunnel.up:
+            if happening is not Happening.TUNNEL_DOWN or not tunnel.up or tunnel.receives_only:
                 self.do(do.CloseTunnel(number))
             self.trace.event("tunnel", "closed", tunnel=number, reason=reason)
             self.take_down(connection, number)

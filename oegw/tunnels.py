@@ -105,7 +105,12 @@ class Tunnels:
             tunnel.inbound = event.key
             ledger.do(do.ConfirmInbound(event.tunnel))
             return
-        tunnel.outbound, tunnel.up = event.key, True
+        tunnel.up = True
+        if tunnel.receives_only:
+            self._ledger.connections.remove_sa(event.key)
+            ledger.do(do.RemoveSa(event.key))
+            return
+        tunnel.outbound = event.key
         self._keyed(connection, tunnel, now)
 
     def _keyed(self, connection: Connection, tunnel: Tunnel, now: float) -> None:  # (5H), (6)
@@ -189,7 +194,7 @@ class Tunnels:
     def _gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
         """A tunnel that was agreed is over; what of the connection depends on the others."""
         ledger = self._ledger
-        others = [t for n, t in connection.tunnels.items() if n != number]
+        others = [t for n, t in connection.tunnels.items() if n != number and not t.receives_only]
         if any(t.agreed for t in others):
             # The other's SAs are in place, or on their way there before these are removed.
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
@@ -205,6 +210,22 @@ class Tunnels:
                     ledger.do(do.RemovePolicy(scope))
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
             ledger.take_down(connection, number)
+
+    def tunnel_preferred(self, event: keying.TunnelPreferred, now: float) -> None:
+        """Two tunnels were begun at once: send on this one, and on the other no more.
+
+        Sending on the other would go wrong as soon as its Delete is late.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        for tunnel in connection.tunnels.values() if connection else ():
+            if tunnel.number == event.tunnel or not tunnel.agreed:
+                continue
+            tunnel.receives_only = True
+            if tunnel.outbound is not None:
+                ledger.connections.remove_sa(tunnel.outbound)
+                ledger.do(do.RemoveSa(tunnel.outbound))
+                tunnel.outbound = None
 
     def unknown_spi_received(self, event: UnknownSpiReceived, now: float) -> None:
         self._ledger.trace.drop(

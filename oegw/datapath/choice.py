@@ -5,9 +5,6 @@ from __future__ import annotations
 from oegw.datapath.interface import Datapath, DatapathError
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
-from oegw.datapath.xfrm.datapath import XfrmDatapath
-from oegw.datapath.xfrm.probe import probe
-from oegw.datapath.xfrm.settings import XfrmSettings
 from oegw.settings import DatapathSettings
 
 
@@ -23,26 +20,10 @@ class DatapathChoice:
         wanted = self._settings.datapath
         if wanted == "userspace":
             return self._userspace("the configuration says so")
-        lacking = await probe()
-        if lacking is None:
-            chosen = wanted == "kernel"
-            return self._kernel(
-                "the configuration says so" if chosen else "the kernel has all that is needed"
-            )
+        lacking = "the kernel datapath is not merged yet"
         if wanted == "kernel":
             raise DatapathError(f'datapath.datapath = "kernel": {lacking}')
         return self._userspace(lacking)
-
-    def _kernel(self, reason: str) -> Datapath:
-        settings = self._settings
-        return XfrmDatapath(
-            XfrmSettings(
-                tunnel_interface=settings.tunnel_interface,
-                mark_mask=self._mark_mask,
-                interface_id=settings.interface_id,
-            ),
-            reason,
-        )
 
     def _userspace(self, reason: str) -> Datapath:
         settings = self._settings

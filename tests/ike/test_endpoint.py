@@ -733,3 +733,21 @@ def test_key_pairs_made_ahead_are_used_once() -> None:
     pair.run()
     assert pair.tunnel_up()
     assert pair.a.endpoint.prepare()
+
+
+def test_channels_without_tunnels_are_closed_when_the_shell_says_so() -> None:
+    pair = Pair()
+    pair.initiate()
+    pair.run()
+    pair.a.endpoint.close_channels(pair.now, pair.b.address.address)
+    pair.pump()
+    assert pair.a.seen(e.KeyingChannelClosed) == [], "it carries a tunnel"
+    pair.a.endpoint.close_tunnel(pair.now, 0)
+    pair.a.endpoint.close_channels(pair.now, pair.a.address.address)
+    pair.a.endpoint.close_channels(pair.now, pair.b.address.address)
+    pair.pump()
+    pair.run()
+    for side in pair.sides:
+        (closed,) = side.seen(e.KeyingChannelClosed)
+        assert closed.reason in ("closed", "deleted by the peer")
+        assert side.endpoint.snapshot().channels == ()

@@ -185,3 +185,45 @@ def test_scope_of_the_pair_is_the_hosts() -> None:
     keyed(book)
     (connection,) = book.gateway.connections()
     assert connection.selectors.local == ip_network(ALICE)
+
+
+class TestCrossing:
+    """Both sides began at once; tunnel 0 is ours, tunnel 1 the peer's."""
+
+    def crossed(self) -> Playbook:
+        book = Playbook()
+        keyed(book)
+        book.send(proposal())
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE))))
+        book.send(happened.SaInstalled(1, inbound_key(0x1002)))
+        return book
+
+    def test_older_one_is_preferred_before_the_younger_is_installed(self) -> None:
+        book = self.crossed()
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        assert book.send(keying.TunnelPreferred(0)) == []
+        assert book.send(happened.SaInstalled(1, outbound_key(0x2002))) == [
+            do.RemoveSa(outbound_key(0x2002))
+        ]
+        assert book.send(keying.TunnelClosed(1, "redundant")) == []
+        assert book.wait(LINGER) == [do.RemoveSa(inbound_key(0x1002))]
+        assert book.state() == "keyed"
+
+    def test_older_one_is_preferred_when_the_younger_is_there(self) -> None:
+        book = self.crossed()
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        book.send(happened.SaInstalled(1, outbound_key(0x2002)))
+        assert book.send(keying.TunnelPreferred(0)) == [do.RemoveSa(outbound_key(0x2002))]
+        (connection,) = book.gateway.connections()
+        assert connection.live_tunnel is connection.tunnels[0]
+
+    def test_one_that_only_receives_is_no_tunnel_to_live_on(self) -> None:
+        book = self.crossed()
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        book.send(happened.SaInstalled(1, outbound_key(0x2002)))
+        book.send(keying.TunnelPreferred(0))
+        commands = book.send(keying.TunnelClosed(0, "deleted by the peer"))
+        assert do.CloseTunnel(1) in commands
+        assert do.RemoveSa(inbound_key(0x1002)) in commands
+        assert book.state() is None
