@@ -98,14 +98,19 @@ def ike_messages(path: Path) -> list[Message]:
 
 
 def setup_of(messages: list[Message]) -> list[float]:
-    """The times of the nine messages.  Raises BenchError if they are not exactly these."""
+    """The times of the nine messages.  Raises BenchError if they are not exactly these.
+
+    The first quick mode counts: on a busy machine the answer to the ping may be there before the
+    responder has seen message 3, and then the responder begins one as well.
+    """
     main = [m for m in messages if m.exchange == _MAIN]
     quick = [m for m in messages if m.exchange == _QUICK]
+    quick = [m for m in quick if m.message_id == quick[0].message_id]
     nine = main + quick
     ends = [m.source for m in nine]
     initiator = ends[0] if ends else b""
     pattern = [n % 2 == 0 for n in range(6)] + [True, False, True]
-    if [end == initiator for end in ends] != pattern or len({m.message_id for m in quick}) != 1:
+    if [end == initiator for end in ends] != pattern:
         raise BenchError(f"not one set-up without retransmission: {len(main)} + {len(quick)}")
     return [m.time for m in nine]
 

@@ -271,7 +271,7 @@ class Ours(Gateway):
         self._alive()
         try:
             return self.ask("status").get("pid") is not None
-        except ControlError:
+        except (ControlError, BenchError):  # it starts
             return False
 
     def ask(self, command: str, **fields: Any) -> dict[str, Any]:

@@ -167,10 +167,21 @@ class _Exchange:
     def take(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
         if header[4] == _INFORMATIONAL:
             if not self.up:
-                self.load.counts["refused"] += 1
+                self._note_refusal(header, data)
             return
         self.step(header, data)
         self.moved = time.monotonic()
+
+    def _note_refusal(
+        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
+    ) -> None:
+        """Count what the responder says in place of an answer."""
+        said = "in clear"
+        if header[3 + 2] & _ENCRYPTED:
+            iv = hashlib.sha256(self._block + header[6].to_bytes(4, "big")).digest()[:16]
+            payloads = list(_cut(header[2], _decrypt(self._key, iv, data[28:])))
+            said = " ".join(f"{kind} {body[:8].hex()}" for kind, body, _ in payloads[1:])
+        self.load.counts[f"informational {said}"] += 1
 
     def _take_2(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
         self._cookies = header[:2]
