@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ike.events import Identity
 from ike.identity import normal_identity
+
+if TYPE_CHECKING:
+    from ike.v1.directory import Directory
+    from ike.v1.session import Session
 
 
 class Contacts:
@@ -57,3 +62,18 @@ class Contacts:
     def channel_established(self, identity: Identity) -> None:
         """It is not the first contact any more, whoever said so."""
         self._owed.pop(identity, None)
+
+
+def forget_former_life(now: float, directory: Directory, session: Session) -> None:
+    """INITIAL-CONTACT on ``session``: what was with its peer before it began is gone there.
+
+    A channel that came up while this one was being negotiated is not from before: the
+    peer had it already when it said so, or was to have it.
+    """
+    assert session.peer is not None
+    for tunnel in directory.leading_to(session.peer):
+        if tunnel.keyed_on.was_up_before(session):
+            tunnel.close(now, "initial contact", tell=False)
+    for older in list(directory.sessions.values()):
+        if older.peer == session.peer and older.was_up_before(session):
+            older.close(now, "initial contact", tell=False)

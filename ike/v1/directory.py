@@ -167,9 +167,14 @@ class Directory:
 
     def successor_under_way(self, tunnel: Tunnel) -> bool:
         """Whether a tunnel is under negotiation that may take the place of this one."""
+
+        def same_peer(other: Tunnel) -> bool:
+            if other.keyed_on.peer is None:  # ours: its channel is not up yet
+                return other.remote.address == tunnel.remote.address
+            return other.keyed_on.peer == tunnel.peer
+
         return any(
-            not other.established
-            and (other.replaces == tunnel.number or other.remote.address == tunnel.remote.address)
+            not other.established and (other.replaces == tunnel.number or same_peer(other))
             for other in self._alike.get(tunnel.selectors, {}).values()
         )
 

@@ -54,7 +54,8 @@ class Liveness:
         self._received = now
         self._sent = now
         self._number = int.from_bytes(station.random_octets(4), "big") & _SEQUENCE_MASK
-        self._unanswered: list[int] = []
+        self._before_first = self._number
+        self._unanswered = 0
         self._peers_last: int | None = None
         self._alarm: Alarm | None = None
 
@@ -70,7 +71,7 @@ class Liveness:
             return
         self._received = when
         self._progress.advance(LivenessStep.HEARD)
-        self._unanswered.clear()
+        self._unanswered = 0
         self._silence_alarm()
 
     def traffic_seen(self, now: float, received: float | None, sent: float | None) -> None:
@@ -92,12 +93,12 @@ class Liveness:
 
     def _doubt(self, now: float) -> None:
         """Nothing came for too long."""
-        if len(self._unanswered) >= self._tries:
+        if self._unanswered >= self._tries:
             self._progress.advance(LivenessStep.GAVE_UP)
             self._owner.peer_died(now)
             return
         self._number += 1
-        self._unanswered.append(self._number)
+        self._unanswered += 1
         self._progress.advance(LivenessStep.ASKED)
         octets = self._number.to_bytes(_SEQUENCE_OCTETS, "big")
         self._owner.send_notification(NotifyType.R_U_THERE, octets)
@@ -114,8 +115,9 @@ class Liveness:
         return self._owner.send_notification(NotifyType.R_U_THERE_ACK, notification.octets)
 
     def check_answer(self, notification: Notification, cookies: bytes) -> None:
-        """R-U-THERE-ACK; raises ``Dropped`` unless it answers one of our questions."""
-        if _sequence(notification, cookies) not in self._unanswered:
+        """R-U-THERE-ACK; raises ``Dropped`` unless it answers one of our last questions."""
+        number = _sequence(notification, cookies)
+        if not max(self._before_first, self._number - self._tries) < number <= self._number:
             raise UnexpectedMessage("R-U-THERE-ACK for no question of ours")
 
     def close(self) -> None:

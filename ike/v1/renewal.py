@@ -8,12 +8,17 @@ the new one deletes the old one.  A channel that nothing has used for long is no
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ike.alarms import Alarm
+from ike.constants import AT_ONCE
 from ike.station import Station
 from ike.v1.rekey import Margin
 from ike.v1.transitions import LIFE, LifeState, LifeStep, Progress
+
+if TYPE_CHECKING:
+    from ike.v1.directory import Directory
+    from ike.v1.session import Session
 
 
 class Owner(Protocol):
@@ -96,3 +101,28 @@ class Renewal:
     def _silence(alarm: Alarm | None) -> None:
         if alarm is not None:
             alarm.cancel()
+
+
+def take_over(now: float, directory: Directory, session: Session) -> None:
+    """``session`` is up: the channels that it replaces hand over what they carry.
+
+    As responder we do not know what the peer meant: each older channel with it hands over,
+    but only the peer closes it.  One that came up just now does not: both sides began one
+    at once, and each is as good as the other.
+    """
+    assert session.peer is not None
+    ends = (session.local.address, session.remote.address)
+    for tunnel in directory.leading_to(session.peer):
+        former = tunnel.keyed_on
+        if tunnel.session is None and ends == (former.local.address, former.remote.address):
+            tunnel.move_to(session)
+    if session.initiator:
+        for older in session.replaces:
+            older.succeeded_by(now, session, closes=True)
+        session.replaces.clear()
+        return
+    for older in directory.between(*ends):
+        if older is session or older.peer != session.peer or older.established_at is None:
+            continue
+        if older.silent or older.expiring or now - older.established_at > AT_ONCE:
+            older.succeeded_by(now, session, closes=False)

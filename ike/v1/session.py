@@ -9,12 +9,11 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.constants import (
-    AT_ONCE,
     CHANNEL_IDLE,
     MESSAGE_IDS_MOST,
     QUEUE_MOST,
     QUICK_MODES_MOST,
-    REKEY_BYTES_FRACTION,
+    SOFT_FRACTION,
 )
 from ike.errors import (
     ClearMessage,
@@ -40,13 +39,13 @@ from ike.events import (
 from ike.header import Header
 from ike.identity import normal_identity
 from ike.registry import (
-    NOTIFY_ERRORS,
     ExchangeType,
     NotifyType,
     Protocol,
 )
 from ike.retransmit import AnsweredMessages
 from ike.station import Station
+from ike.v1.contact import forget_former_life
 from ike.v1.deletes import Deletes
 from ike.v1.directory import Directory
 from ike.v1.informational import (
@@ -58,15 +57,15 @@ from ike.v1.informational import (
 )
 from ike.v1.liveness import Liveness
 from ike.v1.main_mode import Authenticated, Peer
-from ike.v1.message import Chain
 from ike.v1.moves import peer_moved
 from ike.v1.nat import NatFindings, Path
+from ike.v1.notices import heed
 from ike.v1.opening import InitiatorOpening, ResponderOpening
-from ike.v1.payloads import Delete, Notification, Payload
+from ike.v1.payloads import Notification, Payload
 from ike.v1.quick_mode import QuickModeResponder
 from ike.v1.rekey import grace, reuse_margin
-from ike.v1.renewal import Renewal
-from ike.v1.transitions import LifeState, LivenessState, QuickModeState
+from ike.v1.renewal import Renewal, take_over
+from ike.v1.transitions import LifeState, LivenessState
 from ike.v1.tunnel import Tunnel
 from ike.v1.vendor import Vendor
 
@@ -305,10 +304,10 @@ class Session:
             self._first_contact = self.send_notification(NotifyType.INITIAL_CONTACT, b"")
         self._directory.contacts.channel_established(end.identity)
         if end.initial_contact:
-            self._peer_lost_all(now)
+            forget_former_life(now, self._directory, self)
         while self._waiting:
             self._waiting.popleft().begin_on(now, self)
-        self._take_over(now)
+        take_over(now, self._directory, self)
 
     def opening_failed(self, now: float, failure: Failure, detail: str) -> None:
         """Phase 1 came to nothing."""
@@ -325,7 +324,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a quick mode is under way here."""
-        return bool(self._waiting) or any(not t.established for t in self._exchanges.values())
+        return bool(self._waiting) or bool(self.under_way)
 
     def in_use(self, now: float) -> bool:
         """Whether it deserves a successor."""
@@ -347,45 +346,16 @@ class Session:
             encapsulation = self.opening.encapsulation
         session._begin(now, self.end.identity, (self.end.key,), encapsulation)
 
-    def _take_over(self, now: float) -> None:
-        """This channel is up: the ones that it replaces hand over what they carry.
-
-        As responder we do not know what the peer meant: each older channel with it hands
-        over, but only the peer closes it.  One that came up just now does not: both sides
-        began one at once, and each is as good as the other.
-        """
-        assert self.end is not None
-        for tunnel in self._directory.leading_to(self._known_peer):
-            if tunnel.session is None and self._same_ends(tunnel.keyed_on):
-                tunnel.move_to(self)
-        if self.initiator:
-            for older in self.replaces:
-                older.succeeded_by(now, self, closes=True)
-            self.replaces.clear()
-            return
-        for older in self._directory.between(self.local.address, self.remote.address):
-            if older is self or older.peer != self.peer or older.established_at is None:
-                continue
-            if older.silent or older.expiring or now - older.established_at > AT_ONCE:
-                older.succeeded_by(now, self, closes=False)
-
-    @property
-    def _known_peer(self) -> Peer:
-        assert self.peer is not None
-        return self.peer
-
-    def _same_ends(self, other: Session) -> bool:
-        ends = (self.local.address, self.remote.address)
-        return ends == (other.local.address, other.remote.address)
-
     @property
     def expiring(self) -> bool:
         return self._renewal.state is LifeState.EXPIRING
 
     def succeeded_by(self, now: float, session: Session, closes: bool) -> None:
-        """Hand over tunnels and Deletes to ``session``; it ``closes`` this one after a grace."""
+        """Hand over tunnels and Deletes to ``session``; ``closes``: and end after a grace."""
         if self.closed or self.end is None or self.peer != session.peer:
             return
+        if self.liveness is not None:
+            self.liveness.close()
         session.used_at = max(session.used_at, self.used_at)
         for number in list(self._tunnels):
             tunnel = self._directory.tunnels[number]
@@ -420,26 +390,14 @@ class Session:
         """Whether a new tunnel may be negotiated here."""
         return self._renewal.usable and not self.silent and not self._superfluous
 
-    def _peer_lost_all(self, now: float) -> None:
-        """INITIAL-CONTACT: what was with this peer before this channel began is gone there.
-
-        A channel that came up while this one was being negotiated is not from before:
-        the peer had it already when it said so, or was to have it.
-        """
-        for tunnel in self._directory.leading_to(self._known_peer):
-            if tunnel.keyed_on.was_up_before(self):
-                tunnel.close(now, "initial contact", tell=False)
-        for older in list(self._directory.sessions.values()):
-            if older.peer == self.peer and older.was_up_before(self):
-                older.close(now, "initial contact", tell=False)
-
     def was_up_before(self, other: Session) -> bool:
         """Whether this channel was established when ``other`` began."""
         return self.end is not None and self._newest_then < other.number
 
     def peer_died(self, now: float) -> None:
         """No R-U-THERE was answered."""
-        for tunnel in self._directory.leading_to(self._known_peer):
+        assert self.peer is not None
+        for tunnel in self._directory.leading_to(self.peer):
             if tunnel.channel is self:
                 tunnel.close(now, "dead peer", tell=False, known=False)
         for other in self._directory.between(self.local.address, self.remote.address):
@@ -451,7 +409,7 @@ class Session:
     def serves(self, request: TunnelRequest, now: float) -> bool:
         """Whether ``request`` may be negotiated here (see ``TunnelRequest``)."""
         expected = expected_identity(request)
-        if len(self._tunnels) >= self._station.configuration.tunnels_per_channel:
+        if self._full:
             return False
         if self.end is None:
             opening = self.opening
@@ -477,6 +435,12 @@ class Session:
         if wanted is Encapsulation.UDP:
             return self.esp_path is not None
         return wanted is not Encapsulation.ESP or self.esp_path is None
+
+    @property
+    def _full(self) -> bool:
+        """Whether as many tunnels were negotiated here as may be; adopted ones don't count."""
+        most = self._station.configuration.tunnels_per_channel
+        return len(self._exchanges) + len(self._waiting) >= most
 
     def carry(self, now: float, tunnel: Tunnel) -> None:
         """Negotiate this tunnel, now or when phase 1 is over."""
@@ -545,10 +509,12 @@ class Session:
         """A message that only the peer can have sent was taken."""
         if self.liveness is not None:
             self.liveness.heard(now)
-        most = self._station.configuration.channel_bytes
-        if most is not None and self._octets > most:
+        most = self._station.configuration.channel_bytes or 0
+        if 0 < most < self._octets:
             self.close(now, "octets used up")
-        elif most is not None and self._octets > most * REKEY_BYTES_FRACTION and not self.expiring:
+            return
+        used = max(len(self._message_ids) / MESSAGE_IDS_MOST, self._octets / most if most else 0)
+        if used > SOFT_FRACTION and not self.expiring:
             self._renewal.successor_wanted(now)
 
     def _say_first_contact_again(self) -> None:
@@ -572,10 +538,9 @@ class Session:
             tunnel.receive(now, header, message)
             return
         self._refuse_replay(header, message)
-        under_way = sum(not t.established for t in self._exchanges.values())
-        configuration = self._station.configuration
-        if under_way >= QUICK_MODES_MOST or len(self._tunnels) >= configuration.tunnels_per_channel:
-            raise TooManyExchanges(f"{under_way} quick modes, {len(self._tunnels)} tunnels")
+        under_way = len(self.under_way)
+        if under_way >= QUICK_MODES_MOST or self._full:
+            raise TooManyExchanges(f"{under_way} quick modes, {len(self._exchanges)} tunnels")
         addresses = (self.local.address, self.remote.address)
         try:
             exchange = QuickModeResponder(
@@ -593,6 +558,8 @@ class Session:
             self.refused(header.message_id, message, answer)
             raise
         self._remember(now, header.message_id)
+        if self.closed:
+            raise TooManyExchanges("no message ID is left")
         encapsulated = exchange.path is not None
         if encapsulated != end.nat.encapsulated:
             self.end = replace(end, nat=replace(end.nat, agreed=encapsulated))
@@ -652,73 +619,16 @@ class Session:
             return
         self._remember(now, header.message_id)
         self.received("INFO", len(message))
-        self._heed(now, chain, message)
+        heed(now, self._directory, self, chain, message)
 
-    def _heed(self, now: float, chain: Chain, message: bytes) -> None:
-        deletes, notifications = chain.all(Delete), chain.all(Notification)
-        answers: list[bytes] = []
-        for notification in notifications:
-            self._notified(now, notification)
-        for delete in deletes:
-            if delete.protocol == Protocol.ESP:
-                answers += self._tunnels_deleted(now, delete)
-        if answers and not self.closed:
-            own = Delete(Protocol.ESP, tuple(answers))
-            self._answered.remember(message, "INFO", self.send_informational([own]))
-        assert self.end is not None
-        own_cookies = b"".join(self.end.keys.cookies)
-        if any(d.protocol == Protocol.ISAKMP and own_cookies in d.spis for d in deletes):
-            self.close(now, "deleted by the peer", tell=False)
-        for notification in notifications:
-            if not self.closed:
-                self._asked_for_life(now, notification, own_cookies, message)
+    def answer_notice(self, message: bytes, answer: bytes) -> None:
+        """``message`` was answered: if it comes again, so does the same answer."""
+        self._answered.remember(message, "INFO", answer)
 
-    def _asked_for_life(
-        self, now: float, notification: Notification, cookies: bytes, message: bytes
-    ) -> None:
-        """Dead peer detection; raises ``Dropped``."""
-        if self.liveness is None:
-            return
-        if notification.notify == NotifyType.R_U_THERE:
-            self._answered.remember(message, "INFO", self.liveness.asked(notification, cookies))
-        elif notification.notify == NotifyType.R_U_THERE_ACK:
-            self.liveness.check_answer(notification, cookies)
-
-    def _tunnels_deleted(self, now: float, delete: Delete) -> list[bytes]:
-        """Close what the peer no longer receives on; returns our inbound SPIs to delete."""
-        answers: list[bytes] = []
-        channels = self._directory.between(self.local.address, self.remote.address)
-        for spi in delete.spis:
-            for channel in channels:  # it may have moved since, at either end
-                if channel.peer == self.peer:
-                    channel.deletes.answered(now, spi)
-            tunnel = self._directory.tunnel_by_outbound(self, spi)
-            if tunnel is not None:
-                answers.append(tunnel.inbound_spi)
-                tunnel.close(now, "deleted by the peer", tell=False)
-                continue
-            for tunnel in list(self._exchanges.values()):
-                if not tunnel.established and tunnel.outbound_spi == spi:
-                    answers += [tunnel.inbound_spi] if tunnel.inbound_spi else []
-                    tunnel.fail(now, Failure.REFUSED, "deleted by the peer", tell=False)
-        return answers
-
-    def _notified(self, now: float, notification: Notification) -> None:
-        """INITIAL-CONTACT, or an authenticated error, which ends the quick mode it is about."""
-        if notification.notify == NotifyType.INITIAL_CONTACT:
-            assert self.end is not None
-            if notification.spi in (b"".join(self.end.keys.cookies), b""):
-                self._peer_lost_all(now)
-        if notification.notify not in NOTIFY_ERRORS:
-            return
-        asked = [t for t in self._exchanges.values() if t.state in _ANSWER_AWAITED]
-        # Either side's SPI may name the tunnel: the peer's own or the one that it was sent.
-        about = [t for t in asked if notification.spi in (t.inbound_spi, t.outbound_spi)]
-        if not about and len(asked) == 1 and not _names_a_tunnel(notification):
-            about = asked
-        for tunnel in about:
-            detail = f"the peer said {notification.notify.name}"
-            tunnel.fail(now, Failure.REFUSED, detail, tell=False)
+    @property
+    def under_way(self) -> list[Tunnel]:
+        """The tunnels whose quick mode runs here."""
+        return [tunnel for tunnel in self._exchanges.values() if not tunnel.established]
 
     def send_delete(self, now: float, inbound_spi: bytes, outbound_spi: bytes) -> None:
         """Tell the peer that we no longer receive on ``inbound_spi``, until it says the same."""
@@ -765,9 +675,6 @@ class Session:
         self._station.emit(KeyingChannelClosed(self.number, reason))
 
 
-_ANSWER_AWAITED = (QuickModeState.AWAIT_QM2, QuickModeState.AWAIT_QM3)
-
-
 def _opening_path(directory: Directory, request: TunnelRequest) -> Path:
     """Where message 1 goes: port 500, or where an older channel has floated (RFC 3947 section 4).
 
@@ -781,11 +688,6 @@ def _opening_path(directory: Directory, request: TunnelRequest) -> Path:
                 return session.path
             break
     return Path(TransportAddress(request.local), TransportAddress(request.remote))
-
-
-def _names_a_tunnel(notification: Notification) -> bool:
-    """Whether the SPI field can be a tunnel's: four octets that are not all zero."""
-    return len(notification.spi) == 4 and any(notification.spi)
 
 
 def expected_identity(request: TunnelRequest) -> Identity:

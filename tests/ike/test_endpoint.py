@@ -360,6 +360,101 @@ def test_a_peer_that_gives_up_ends_the_wait_for_the_shell() -> None:
     assert pair.a.endpoint.snapshot().tunnels == pair.b.endpoint.snapshot().tunnels == 0
 
 
+def awaiting_message_3() -> tuple[Pair, Stranger, int]:
+    """A stranger who has begun a quick mode and holds message 3 back; with its outbound SPI."""
+    pair = Pair()
+    stranger = Stranger(pair.b)
+    stranger.establish()
+    (reply,) = stranger.send(stranger.quick_1())
+    assert reply[18] == x.QUICK
+    ((_, inbound),) = [(ev.tunnel, ev.sa) for ev in pair.b.seen(e.InboundSaEstablished)]
+    return pair, stranger, inbound.spi
+
+
+@pytest.mark.parametrize("which", ["ours", "the peer's", "none", "another"])
+def test_an_error_in_place_of_message_3_ends_the_quick_mode_at_once(which: str) -> None:
+    pair, stranger, inbound_spi = awaiting_message_3()
+    spis = {
+        "ours": inbound_spi.to_bytes(4, "big"),
+        "the peer's": b"\x11\x22\x33\x44",
+        "none": b"",
+        "another": b"\x99\x99\x99\x99",
+    }
+    spi = spis[which]
+    body = (1).to_bytes(4, "big") + bytes((3, len(spi))) + (14).to_bytes(2, "big") + spi
+    assert stranger.send(stranger.seal(x.INFO, (x.N, body))) == []
+    if which == "another":
+        assert reasons(pair.b) == []
+        return
+    assert reasons(pair.b) == [e.Failure.REFUSED]
+    assert "NO_PROPOSAL_CHOSEN" in pair.b.seen(e.NegotiationFailed)[0].detail
+    assert pair.b.endpoint.snapshot().tunnels == 0
+
+
+@pytest.mark.parametrize("how", ["clear", "wrong hash"])
+def test_an_error_that_nobody_signed_does_not(how: str) -> None:
+    pair, stranger, _ = awaiting_message_3()
+    body = (1).to_bytes(4, "big") + bytes((3, 0)) + (14).to_bytes(2, "big")
+    if how == "clear":
+        stranger.send(x.clear(stranger.cookies, x.INFO, 5, (x.N, body)))
+    else:
+        stranger.send(stranger.seal(x.INFO, (x.N, body), digest=bytes(32)))
+    assert reasons(pair.b) == []
+    assert pair.b.endpoint.snapshot().tunnels == 1
+
+
+def test_a_delete_in_place_of_message_3() -> None:
+    pair, stranger, inbound_spi = awaiting_message_3()
+    body = (1).to_bytes(4, "big") + bytes((3, 4)) + (1).to_bytes(2, "big") + b"\x11\x22\x33\x44"
+    (reply,) = stranger.send(stranger.seal(x.INFO, (x.D, body)))
+    assert reasons(pair.b) == [e.Failure.REFUSED]
+    kind, answer = stranger.open(reply)[1]
+    assert (kind, answer[-4:]) == (x.D, inbound_spi.to_bytes(4, "big"))
+
+
+def test_an_initiator_that_never_gets_message_6_takes_leave() -> None:
+    """Its Delete is encrypted from message 5 on; the responder does not keep the channel."""
+    pair = Pair()
+    pair.initiate()
+    while not pair.b.endpoint.snapshot().channels or "MM6" not in pair.b.names():
+        pair.transfer()
+    end = pair.now + 16
+    while not reasons(pair.a):
+        assert pair.now < end
+        pair.wire = [d for d in pair.wire if d.local == pair.a.address]  # message 6 is lost
+        for datagram in list(pair.wire):
+            pair.wire.remove(datagram)
+            pair.deliver(datagram)
+        pair.now += 0.25
+        for side in pair.sides:
+            side.endpoint.handle_timer(pair.now)
+        pair.pump()
+    assert reasons(pair.a) == [e.Failure.SILENCE]
+    assert pair.b.seen(e.KeyingChannelEstablished)
+    assert len(pair.b.endpoint.snapshot().channels) == 1
+    pair.run()
+    assert pair.b.endpoint.snapshot().channels == ()
+    assert [c.reason for c in pair.b.seen(e.KeyingChannelClosed)] == ["deleted by the peer"]
+
+
+def test_a_leave_taken_by_another_closes_nothing() -> None:
+    """A rival who sent a message 3 of his own has keys, but not those of the channel."""
+    pair = Pair()
+    stranger = Stranger(pair.b)
+    stranger.send_1()
+    rival = Stranger(pair.b)
+    rival.cookies, rival.offer, rival.nonce = stranger.cookies, stranger.offer, b"r" * 16
+    rival.send_3()
+    stranger.send_3()
+    assert stranger.send_5()
+    rival.block = rival.message_5((x.ID, rival.identification()), (x.SIG, bytes(256)))[-16:]
+    cookies = b"".join(rival.cookies)
+    body = (1).to_bytes(4, "big") + bytes((1, 16)) + (1).to_bytes(2, "big") + cookies
+    rival.send(rival.seal(x.INFO, (x.D, body)))
+    assert len(pair.b.endpoint.snapshot().channels) == 1
+    assert "garbled" in pair.b.triggers or "wrong_hash" in pair.b.triggers
+
+
 def test_calls_about_what_has_ended() -> None:
     pair = Pair()
     endpoint = pair.a.endpoint
@@ -465,6 +560,19 @@ def test_the_number_of_tunnels_per_channel_is_limited() -> None:
         pair.run()
     assert pair.a.names().count("MM1") == 2
     assert len(pair.a.pairs()) == 3
+
+
+def test_tunnels_that_a_channel_adopts_do_not_fill_it() -> None:
+    settings = {"tunnels_per_channel": 2}
+    pair = Pair(a=settings, b=settings)
+    for tunnel in range(6):
+        network = ip_network(f"192.2.0.{tunnel}/32")
+        pair.initiate(2 * tunnel, remote_selector=e.TrafficSelector(network))
+        pair.run()
+        pair.wait(5)
+    assert pair.a.names().count("MM1") == 3
+    assert len(pair.a.pairs()) == len(pair.b.pairs()) == 6
+    assert not pair.b.triggers
 
 
 def test_the_responder_limits_tunnels_too() -> None:

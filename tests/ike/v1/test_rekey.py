@@ -7,6 +7,7 @@ import pytest
 from ike import events as e
 from ike.constants import AT_ONCE
 from ike.v1.rekey import Margin, grace
+from ike.v1.succession import settle
 from tests.support.ike_pair import ALICE, BOB, CAROL, Pair, Side, octets_from
 
 TUNNEL = {"tunnel_lifetime": 600}
@@ -313,6 +314,28 @@ def test_other_tunnels_keep_the_channel_of_a_redundant_one() -> None:
     selectors = {p[1].destination_selector for p in pair.a.pairs().values()}
     assert selectors == {BOB, CAROL}
     assert 1 <= len(channels(pair.a)) == len(channels(pair.b)) <= 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_stranger_without_the_rule_loses_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps what it has; we close only what we began, and only if it is redundant."""
+    pair = Pair(seed=seed)
+    strange = pair.b.endpoint._directory
+
+    def settled(now, older, newer):
+        return newer if newer._directory is strange else settle(now, older, newer)
+
+    monkeypatch.setattr("ike.v1.tunnel.settle", settled)
+    pair.initiate(0)
+    pair.initiate(0, side=pair.b)
+    pair.run()
+    pair.wait(60)
+    assert len(pair.a.pairs()) == len(pair.b.pairs()) in (1, 2)
+    for closed in pair.a.seen(e.TunnelClosed):
+        assert (closed.tunnel, closed.reason) == (0, "redundant")
+    assert pair.tunnel_up()
 
 
 def test_begun_one_after_the_other_the_younger_one_stays() -> None:
