@@ -46,7 +46,9 @@ from tests.bench.ike_gateways import (
 RESPONDER = "10.200.0.1"
 RESPONDER_NETWORK = "10.71.0.0/24"
 LOAD_CORE, RESPONDER_CORE = 0, 1
-HELD = 24  # tunnels that stay up while younger ones are set up: none is closed before it is all there
+HELD = (
+    24  # tunnels that stay up while younger ones are set up: none is closed before it is all there
+)
 
 
 @dataclass(frozen=True, slots=True)

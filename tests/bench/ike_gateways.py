@@ -260,10 +260,6 @@ class Ours(Gateway):
         (self.directory / "oegw.toml").write_text(text)
         config = str(self.directory / "oegw.toml")
         program = [sys.executable, "-P", "-m", "oegw", "run", "--config", config]
-        profile = os.environ.get("OEGW_BENCH_PROFILE")
-        if profile:
-            program[2:2] = ["-m", "cProfile", "-o", profile]
-            program.remove("-P")
         self._launch(program, {"PYTHONPATH": str(ROOT)})
         wait_until("oegw answering", self._answers)
 

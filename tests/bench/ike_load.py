@@ -158,7 +158,9 @@ class _Exchange:
         self._nonce = os.urandom(32)
         self._send(_MAIN, 0, _SA, _chain((_SA, _CHANNEL_OFFER), (_VENDOR, _NAT_TRAVERSAL)))
 
-    def _send(self, exchange: int, message_id: int, first: int, octets: bytes, flags: int = 0) -> None:
+    def _send(
+        self, exchange: int, message_id: int, first: int, octets: bytes, flags: int = 0
+    ) -> None:
         header = _HEADER.pack(
             *self._cookies, first, 0x10, exchange, flags, message_id, len(octets) + 28
         )
@@ -183,7 +185,9 @@ class _Exchange:
             said = " ".join(f"{kind} {body[:8].hex()}" for kind, body, _ in payloads[1:])
         self.load.counts[f"informational {said}"] += 1
 
-    def _take_2(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
+    def _take_2(
+        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
+    ) -> None:
         self._cookies = header[:2]
         payloads = list(_cut(header[2], data, 28))
         self.in_udp = (_VENDOR, _NAT_TRAVERSAL) in [(kind, body) for kind, body, _ in payloads]
@@ -196,7 +200,9 @@ class _Exchange:
         self._send(_MAIN, 0, _KE, _chain(*mine))
         self.step = self._take_4
 
-    def _take_4(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
+    def _take_4(
+        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
+    ) -> None:
         theirs = {kind: body for kind, body, _ in _cut(header[2], data, 28)}
         both = header[0] + header[1]
         own, public = self.load.pair.public, theirs[_KE]
@@ -217,7 +223,9 @@ class _Exchange:
         self._send(_MAIN, 0, _ID, sealed, _ENCRYPTED)
         self.step = self._take_6
 
-    def _take_6(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
+    def _take_6(
+        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
+    ) -> None:
         octets = _decrypt(self._key, self._block, data[28:])
         self._block = data[-16:]
         theirs = {kind: body for kind, body, _ in _cut(header[2], octets)}
