@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ _START_TIMEOUT = 30.0  # a Python start on a small router
 _ANSWER_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 5.0
 
+_MESSAGES_PER_TURN = 32  # before the event loop does something else
+
 _WORKER = "oegw.datapath.userspace.worker"
 
 
@@ -65,11 +67,10 @@ class UserspaceDatapath:
         self._control: socket.socket | None = None
         marks = Marks(settings.mark_mask)
         self._keying = KeyingSockets(marks.own, self._keying_received)
-        self._reading: asyncio.Task[None] | None = None
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
         self._failure: str | None = "the datapath does not run"
-        self._sending = asyncio.Lock()
+        self._unsent: deque[bytes] = deque()
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
         if self._process is not None:
@@ -96,7 +97,7 @@ class UserspaceDatapath:
             raise DatapathError(f"the worker cannot be started: {error.strerror}") from None
         self._control = ours
         self._failure = None
-        self._reading = asyncio.create_task(self._read(ours))
+        asyncio.get_running_loop().add_reader(ours, self._read, ours)
         try:
             body = channel.settings_body(self._settings)
             versions = await self._ask(Kind.START, body, _START_TIMEOUT)
@@ -161,30 +162,73 @@ class UserspaceDatapath:
         number = next(self._numbers)
         question = _Question(asyncio.get_running_loop().create_future())
         self._questions[number] = question
+        message = Message(kind, number, body).serialize()
+        loop = asyncio.get_running_loop()
+        clock = loop.call_later(timeout, self._too_late, number, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                async with self._sending:  # two writers waiting for one socket would overtake
-                    message = Message(kind, number, body).serialize()
-                    await asyncio.get_running_loop().sock_sendall(self._control, message)
-                return await question.answer
-        except TimeoutError:
-            raise DatapathError(f"the worker did not answer within {timeout:g} s") from None
+            if self._unsent or not self._sent(message):
+                self._unsent.append(message)
+                loop.add_writer(self._control, self._send_more)
+            return await question.answer
         except OSError:
             raise DatapathError("the worker ended") from None
         finally:
+            clock.cancel()
             self._questions.pop(number, None)
 
-    async def _read(self, control: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    def _too_late(self, number: int, timeout: float) -> None:
+        question = self._questions.get(number)
+        if question is not None and not question.answer.done():
+            reason = f"the worker did not answer within {timeout:g} s"
+            question.answer.set_exception(DatapathError(reason))
+
+    def _sent(self, message: bytes) -> bool:
+        """Whether the channel took it.  Raises OSError."""
+        assert self._control is not None
+        try:
+            self._control.send(message)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send_more(self) -> None:
+        """The channel takes messages again: those that waited, in their order."""
+        assert self._control is not None
+        try:
+            while self._unsent and self._sent(self._unsent[0]):
+                self._unsent.popleft()
+        except OSError:
+            self._unsent.clear()  # the worker is gone, as reading tells
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(self._control)
+
+    def _read(self, control: socket.socket) -> None:
+        """Take what the worker said, without a task: an SA and an IKE message wait for it."""
         reason = "the worker ended"
         try:
-            while octets := await loop.sock_recv(control, channel.LARGEST):
+            for _ in range(_MESSAGES_PER_TURN):
+                octets = control.recv(channel.LARGEST)
+                if not octets:
+                    break
                 self._received(Message.parse(octets))
+                if self._control is None:  # closed by what followed
+                    return
+            else:
+                return
+        except BlockingIOError:
+            return
         except OSError:
             pass
         except (ChannelError, ValueError, TypeError, IndexError) as error:
             reason = f"the worker sent nonsense: {type(error).__name__}"
+        self._stop_reading()
         self._fail(reason)
+
+    def _stop_reading(self) -> None:
+        if self._control is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._control)
+            loop.remove_writer(self._control)
 
     def _keying_received(self, datagram: KeyingDatagram) -> None:
         if self._listener is not None:
@@ -218,10 +262,7 @@ class UserspaceDatapath:
     async def _end(self) -> None:
         """End the worker: by closing the channel, and if that does not help, by force."""
         self._failure = "the datapath does not run"
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-            self._reading = None
+        self._stop_reading()
         self._keying.close()
         if self._control is not None:
             self._control.close()
