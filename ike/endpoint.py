@@ -305,15 +305,16 @@ class Endpoint:
             raise TruncatedMessage(f"{len(data)} octets")
         header = Header.parse(Reader(data))
         if header.next_payload != PayloadType.FRAGMENT:
-            self._receive_message(now, data, local, remote)
+            self._receive_message(now, header, data, local, remote)
             return
         if header.length != len(data):
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
         self._expect_from(self._known(header), header, local, remote, fragment=True)
         for message in self._fragments.take(now, header, data, remote):
-            if Header.parse(Reader(message)).next_payload == PayloadType.FRAGMENT:
+            header = Header.parse(Reader(message))
+            if header.next_payload == PayloadType.FRAGMENT:
                 raise FragmentDropped("a fragment in fragments")
-            self._receive_message(now, message, local, remote)
+            self._receive_message(now, header, message, local, remote)
 
     def _known(self, header: Header) -> Session:
         """The channel of a fragment; nothing is stored for strangers."""
@@ -340,10 +341,14 @@ class Endpoint:
         raise WrongAddress(f"channel {session.number} is not between these")
 
     def _receive_message(
-        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+        self,
+        now: float,
+        header: Header,
+        data: bytes,
+        local: TransportAddress,
+        remote: TransportAddress,
     ) -> None:
         """A whole message, without marker."""
-        header = Header.parse(Reader(data))
         if header.length != len(data):
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
         if header.major_version != 1:
