@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -311,10 +312,17 @@ class Endpoint:
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
         self._expect_from(self._known(header), header, local, remote, fragment=True)
         for message in self._fragments.take(now, header, data, remote):
-            header = Header.parse(Reader(message))
-            if header.next_payload == PayloadType.FRAGMENT:
-                raise FragmentDropped("a fragment in fragments")
-            self._receive_message(now, header, message, local, remote)
+            receive = partial(self._receive_whole, now, message, local, remote)
+            self._count_drops(remote, receive)  # one of them may be forged
+
+    def _receive_whole(
+        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+    ) -> None:
+        """A message that came in fragments."""
+        header = Header.parse(Reader(data))
+        if header.next_payload == PayloadType.FRAGMENT:
+            raise FragmentDropped("a fragment in fragments")
+        self._receive_message(now, header, data, local, remote)
 
     def _known(self, header: Header) -> Session:
         """The channel of a fragment; nothing is stored for strangers."""

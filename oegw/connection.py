@@ -32,6 +32,7 @@ class State(Enum):
 class Happening(Enum):
     LOOKUP_STARTED = "look-up started"
     GATEWAY_KNOWN = "gateway known"
+    PEER_BEGAN = "the peer began"  # its proposal is accepted, and its tunnel will carry our packets
     TUNNEL_UP = "tunnel up"
     TUNNEL_DOWN = "last tunnel down"
     HALF_DOWN = "last tunnel down, another under negotiation"
@@ -45,11 +46,13 @@ S, H = State, Happening
 TRANSITIONS: dict[tuple[State, Happening], State] = {
     (S.NONEXISTENT, H.LOOKUP_STARTED): S.POTENTIAL,  # opportunistic, time point (5B)
     (S.NONEXISTENT, H.GATEWAY_KNOWN): S.PENDING,  # configured: no look-up needed
+    (S.NONEXISTENT, H.PEER_BEGAN): S.PENDING,
     (S.NONEXISTENT, H.TUNNEL_UP): S.KEYED,  # the peer began
     (S.NONEXISTENT, H.FELL_BACK_CLEAR): S.CLEAR,  # no look-up possible: private range
     (S.NONEXISTENT, H.FELL_BACK_DENY): S.DENIED,
     (S.NONEXISTENT, H.FORGOTTEN): S.EXPIRED,  # the peer began, and the policy changed
     (S.POTENTIAL, H.GATEWAY_KNOWN): S.PENDING,  # (5C), (5D)
+    (S.POTENTIAL, H.PEER_BEGAN): S.PENDING,  # and our look-up found nothing to begin with
     (S.POTENTIAL, H.TUNNEL_UP): S.KEYED,  # the peer was faster
     (S.POTENTIAL, H.FELL_BACK_CLEAR): S.CLEAR,
     (S.POTENTIAL, H.FELL_BACK_DENY): S.DENIED,
@@ -70,6 +73,7 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (S.CLEAR, H.TUNNEL_UP): S.KEYED,  # the peer got its gateway meanwhile
     (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRED,
     (S.CLEAR, H.FORGOTTEN): S.EXPIRED,
+    (S.DENIED, H.PEER_BEGAN): S.PENDING,
     (S.DENIED, H.TUNNEL_UP): S.KEYED,
     (S.DENIED, H.LIFESPAN_OVER): S.EXPIRED,
     (S.DENIED, H.FORGOTTEN): S.EXPIRED,

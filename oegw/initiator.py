@@ -239,6 +239,7 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
+        ours = connection.tunnels[event.tunnel].initiator
         ledger.take_down(connection, event.tunnel)
         if connection.state is not State.PENDING or connection.tunnels:
             return
@@ -246,6 +247,9 @@ class Initiator:
             self._try_next_gateway(connection, now)
             return
         reason = f"{event.reason.value}: {event.detail}"
+        if not ours:  # that says nothing about what we could have: the next packet finds out
+            ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
+            return
         ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
 
     def _lifespan_after(self, reason: Failure) -> float:

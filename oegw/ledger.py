@@ -144,7 +144,13 @@ class Ledger:
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False
     ) -> None:
-        """No tunnel: clear or deny, as the rule says; a configured connection is never clear."""
+        """No tunnel: clear or deny, as the rule says; a configured connection is never clear.
+
+        Unless the peer is about to have one with us: then its tunnel is awaited.
+        """
+        if connection.tunnels:
+            self.await_peer(connection, now)
+            return
         rule = connection.rule
         if rule.category is Category.CONFIGURED:
             deny, lifespan = True, self.settings.configured_retry
@@ -155,6 +161,18 @@ class Ledger:
         connection.expires = now + lifespan
         heapq.heappush(self._expiries, (connection.expires, connection.number))
         self.apply_state(connection, now)
+
+    def await_peer(self, connection: Connection, now: float) -> None:
+        """The peer began, and we accepted: hold what its tunnel will carry (RFC 4322 section 3.1).
+
+        The peer sends into the tunnel as soon as it has said so; our answers are as quick, and must
+        not be lost because our side of it is still being installed.
+        """
+        if connection.state is State.DENIED:
+            for scope in connection.scopes:
+                self.do(do.RemovePolicy(scope))
+        self.move(connection, Happening.PEER_BEGAN, Happening.PEER_BEGAN.value, now)
+        connection.expires = None
 
     def end(self, connection: Connection, happening: Happening, reason: str, now: float) -> None:
         """The connection is over: its verdicts go first, so that its packets are held again."""

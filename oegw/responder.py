@@ -11,7 +11,7 @@ from dnsrecords.outcome import GatewayOutcome, GatewaysFound, KeyOutcome, KeysFo
 from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import commands as do
 from oegw import peer as peers
-from oegw.connection import Selectors, Tunnel
+from oegw.connection import Selectors, State, Tunnel
 from oegw.ledger import Ledger
 
 
@@ -113,6 +113,8 @@ class Responder:
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
+        if connection.state is State.DENIED:
+            ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
     def _refuse(self, event: TunnelProposed, reason: str) -> None:

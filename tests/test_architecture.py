@@ -148,6 +148,11 @@ CORES = (
     "oegw/datapath/userspace/selectors.py",
     "oegw/datapath/userspace/transform.py",
     "oegw/datapath/userspace/engine.py",
+    "oegw/datapath/xfrm/layout.py",
+    "oegw/datapath/xfrm/state.py",
+    "oegw/datapath/xfrm/policy.py",
+    "oegw/datapath/xfrm/reports.py",
+    "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = ("dnsrecords/resolver.py",)  # in a room of cores
 

@@ -40,7 +40,11 @@ from ike.wire import Reader
 
 _LAST = 1
 _GENERIC_HEADER = 4
+_SPENT_KEPT = 2
 _LENGTH_OFFSET = 24  # of the length in the ISAKMP header
+
+
+_Key = tuple[bytes, TransportAddress, int]  # cookies, source, fragment ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,18 @@ class _Reading:
 
 
 class _Reassembly:
-    """What came of one fragment ID on one channel from one source."""
+    """What came of one fragment ID on one channel from one source.
 
-    __slots__ = ("alarm", "readings")
+    ``readings`` still lack pieces.  ``spent`` are the latest that lacked none: if one of
+    their pieces was forged, the true one may be on its way.
+    """
+
+    __slots__ = ("alarm", "readings", "spent")
 
     def __init__(self, alarm: Alarm) -> None:
         self.alarm = alarm
         self.readings: list[_Reading] = []
+        self.spent: list[_Reading] = []
 
     def take(self, piece: Fragment) -> list[bytes]:
         """Add a piece; returns what became whole."""
@@ -126,18 +135,23 @@ class _Reassembly:
         growing = [reading for reading in agreeing if not reading.has(piece)]
         grown = [reading.with_piece(piece) for reading in growing]
         if not agreeing:  # a new message under the old ID, or one of both is forged
-            grown = [reading.with_piece(piece) for reading in self.readings]
+            others = [*self.readings, *(old for old in self.spent if not old.agrees(piece))]
+            grown = [reading.with_piece(piece) for reading in others]
             grown.append(_Reading({}).with_piece(piece))
         self.readings = [reading for reading in self.readings if reading not in growing]
         whole: list[bytes] = []
         for reading in grown:
+            if reading.too_long:
+                continue
             message = reading.whole()
             if message is not None:
                 whole.append(message)
-            elif not reading.too_long and reading not in self.readings:
+                self.spent.append(reading)
+            elif reading not in self.readings:
                 self.readings.append(reading)
         del self.readings[:-REASSEMBLY_READINGS]
-        return [message for message in whole if len(message) <= MESSAGE_LONGEST]
+        del self.spent[:-_SPENT_KEPT]
+        return whole
 
 
 class Fragments:
@@ -145,9 +159,7 @@ class Fragments:
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
-        self._under_way: OrderedDict[tuple[bytes, TransportAddress, int], _Reassembly] = (
-            OrderedDict()
-        )
+        self._under_way: OrderedDict[_Key, _Reassembly] = OrderedDict()
         self._per_source: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -163,24 +175,33 @@ class Fragments:
         piece = Fragment.parse(message)
         cookies = header.initiator_cookie + header.responder_cookie
         key = (cookies, remote, piece.identifier)
-        reassembly = self._under_way.get(key) or self._begin(now, key)
+        reassembly = self._under_way.get(key)
+        if reassembly is None:
+            reassembly = self._begin(now, key)
+        elif not reassembly.readings:  # another message under the same ID has its own time
+            reassembly.alarm.cancel()
+            reassembly.alarm = self._set_alarm(now, key)
         whole = reassembly.take(piece)
-        if not reassembly.readings:
-            self._end(key)
         return [message for message in whole if _is_message(message, cookies)]
 
-    def _begin(self, now: float, key: tuple[bytes, TransportAddress, int]) -> _Reassembly:
+    def _begin(self, now: float, key: _Key) -> _Reassembly:
         source = source_of(key[1].address)
         if self._per_source[source] >= REASSEMBLIES_PER_SOURCE:
-            self._end(next(k for k in self._under_way if source_of(k[1].address) == source))
+            self._make_room([k for k in self._under_way if source_of(k[1].address) == source])
         elif len(self._under_way) >= REASSEMBLIES_MOST:
-            self._end(next(iter(self._under_way)))
-        alarm = self._alarms.set(now + FRAGMENT_TIMEOUT, lambda _: self._end(key))
-        reassembly = self._under_way[key] = _Reassembly(alarm)
+            self._make_room(list(self._under_way))
+        reassembly = self._under_way[key] = _Reassembly(self._set_alarm(now, key))
         self._per_source[source] += 1
         return reassembly
 
-    def _end(self, key: tuple[bytes, TransportAddress, int]) -> None:
+    def _set_alarm(self, now: float, key: _Key) -> Alarm:
+        return self._alarms.set(now + FRAGMENT_TIMEOUT, lambda _: self._end(key))
+
+    def _make_room(self, keys: list[_Key]) -> None:
+        """End the oldest of these, one that lacks nothing if there is one."""
+        self._end(next((key for key in keys if not self._under_way[key].readings), keys[0]))
+
+    def _end(self, key: _Key) -> None:
         reassembly = self._under_way.pop(key, None)
         if reassembly is None:
             return

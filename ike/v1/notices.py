@@ -55,20 +55,20 @@ def _tunnels_deleted(
 ) -> list[bytes]:
     """Close what the peer no longer receives on; returns our inbound SPIs to delete."""
     answers: list[bytes] = []
+    # What it answers may have moved to another channel since, at either end.
     channels = directory.between(session.local.address, session.remote.address)
+    waiting = [c.deletes for c in channels if c.peer == session.peer and c.deletes]
+    under_way = {tunnel.outbound_spi: tunnel for tunnel in session.under_way}
     for spi in delete.spis:
-        for channel in channels:  # it may have moved since, at either end
-            if channel.peer == session.peer:
-                channel.deletes.answered(now, spi)
+        for deletes in waiting:
+            deletes.answered(now, spi)
         tunnel = directory.tunnel_by_outbound(session, spi)
         if tunnel is not None and tunnel.belongs_to(session):
             answers.append(tunnel.inbound_spi)
             tunnel.close(now, "deleted by the peer", tell=False)
-            continue
-        for tunnel in session.under_way:
-            if tunnel.outbound_spi == spi:
-                answers += [tunnel.inbound_spi] if tunnel.inbound_spi else []
-                tunnel.fail(now, Failure.REFUSED, "deleted by the peer", tell=False)
+        elif (begun := under_way.pop(spi, None)) is not None and not begun.closed:
+            answers += [begun.inbound_spi] if begun.inbound_spi else []
+            begun.fail(now, Failure.REFUSED, "deleted by the peer", tell=False)
     return answers
 
 

@@ -202,15 +202,13 @@ class Session:
         self._station.emit(
             MessageSent(self.number, name, path.local, path.remote, size, retransmission)
         )
-        if name == "MM6" and retransmission:
-            self._say_first_contact_again()
 
     def received(self, name: str, size: int) -> None:
         """Something of the peer was taken."""
         self.silent = False
         self._octets += size
         self._follow()
-        self._station.emit(MessageReceived(self.number, name, self.remote, size))
+        self._station.emit(MessageReceived(self.number, name, self.arrival.remote, size))
 
     def send_informational(self, payloads: list[Payload]) -> bytes:
         assert self.end is not None
@@ -509,18 +507,13 @@ class Session:
         """A message that only the peer can have sent was taken."""
         if self.liveness is not None:
             self.liveness.heard(now)
-        most = self._station.configuration.channel_bytes or 0
+        most = (self.end.choice.lifetime_bytes if self.end else None) or 0
         if 0 < most < self._octets:
             self.close(now, "octets used up")
             return
         used = max(len(self._message_ids) / MESSAGE_IDS_MOST, self._octets / most if most else 0)
         if used > SOFT_FRACTION and not self.expiring:
             self._renewal.successor_wanted(now)
-
-    def _say_first_contact_again(self) -> None:
-        """The first one may have overtaken message 6, or have been lost with it."""
-        if self._first_contact:
-            self.send("INFO", self._first_contact, retransmission=True)
 
     def _expect_protected(self, header: Header) -> Authenticated:
         if not header.message_id:
@@ -584,7 +577,8 @@ class Session:
         """Note a peer's message ID, which was under a right HASH."""
         if not self._confirmed:
             self._confirmed = True
-            self._say_first_contact_again()
+            if self._first_contact:  # the first one may have overtaken message 6, or be lost
+                self.send("INFO", self._first_contact, retransmission=True)
             self._first_contact = b""
         self._message_ids.add(message_id)
         if len(self._message_ids) > MESSAGE_IDS_MOST:

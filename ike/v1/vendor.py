@@ -28,8 +28,9 @@ def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
     Some append their capabilities as further octets to FRAGMENTATION: what begins with
     a known one is that one.
     """
+    said = tuple(identifiers)
     return frozenset(
-        vendor for vendor in Vendor for octets in identifiers if octets.startswith(vendor.value)
+        vendor for vendor in Vendor if any(octets.startswith(vendor.value) for octets in said)
     )
 
 

@@ -11,7 +11,7 @@ from lablib import network, pcap
 from lablib.errors import LabError
 from lablib.run import Process, Run
 from lablib.topology import Topology
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 # Octets kept of a frame: all of it at an MTU of 1500.  The kernel's ring has slots of this size,
 # so that a larger number would leave room for few frames.  A host's own TCP may put a batch of
@@ -78,6 +78,6 @@ class Capture:
             now = self.path.stat().st_size
             if now != size:
                 size, since = now, time.monotonic()
-            return time.monotonic() - since > QUIET
+            return time.monotonic() - since > patient(QUIET)
 
         wait_until(f"a quiet moment on {self.link}", quiet, 5.0)

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 from lablib import capture, scenario
-from lablib.demo import run_demo
 from lablib.errors import LabError
 from lablib.lab import load_topology, put_up
 from lablib.run import Run
 from lablib.runner import run_scenario, say
 
+DEMO = "demo"  # the scenario of the command of this name
 STANDING = "lab"  # the run that `up` makes, unless --id names another
 TUN = Path("/dev/net/tun")
 
@@ -67,7 +67,7 @@ def _down(arguments: argparse.Namespace) -> int:
 
 def _exec(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.id or STANDING)
-    load_topology().host(arguments.host)
+    load_topology(run.variant).host(arguments.host)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise LabError("exec: no command after --")
@@ -77,7 +77,7 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 def _capture(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.id or STANDING)
-    host, interface = capture.place(load_topology(), arguments.link)
+    host, interface = capture.place(load_topology(run.variant), arguments.link)
     options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-i", interface]
     if arguments.write:
         options += ["-w", str(Path(arguments.write).resolve())]
@@ -85,14 +85,22 @@ def _capture(arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)
 
 
+def _wanted(arguments: argparse.Namespace, name: str, long: bool = False) -> scenario.Scenario:
+    loaded = scenario.load(name, long)
+    if arguments.datapath:
+        return scenario.with_datapaths(loaded, arguments.datapath)
+    return loaded
+
+
 def _run(arguments: argparse.Namespace) -> int:
     prepare()
-    return run_scenario(scenario.load(arguments.scenario), arguments.id, arguments.keep)
+    wanted = _wanted(arguments, arguments.scenario, arguments.long)
+    return run_scenario(wanted, arguments.id, arguments.keep)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     prepare()
-    return run_demo(arguments.id, arguments.keep)
+    return run_scenario(_wanted(arguments, DEMO), arguments.id, arguments.keep)
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -133,9 +141,14 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--write", metavar="FILE", help="write a capture file instead")
     one = add("run", _run, "run a scenario by name, check its facts")
     one.add_argument("scenario")
+    one.add_argument("--long", action="store_true", help="in its longer form, if it has one")
     one.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     demo = add("demo", _demo, "Alice pings bob, from the name to the tunnel")
     demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    for command in (one, demo):
+        command.add_argument(
+            "--datapath", help="of all gateways: auto, kernel, userspace; or sg-a=kernel,sg-b=..."
+        )
     add("list", _list, "list the scenarios")
     return result
 

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from lablib import crossing
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
-from lablib.steps import FILE_LINE, PING_PATTERN, Missed, check_keys, plain
+from lablib.stage import Missed, check_keys
+from lablib.steps import FILE_LINE, PING_PATTERN
+from lablib.traces import matches, meant, plain
 
-Event = dict[str, Any]
-
-# Beside IKE and ESP only these may be on the public link in an encrypted scenario.
+# What may pass between the sites in an encrypted scenario, and what beside it on the public link.
+PROTECTED = ("esp", "udp-esp", "ike", "keepalive")
 HOUSEKEEPING = {"arp", "neighbour discovery", "multicast listener report"}
 
 
@@ -30,23 +32,6 @@ def within(number: int, fact: dict[str, Any]) -> bool:
         raise LabError(f"{fact['kind']}: give count, at_least or at_most")
     least, most = fact.get("at_least", 0), fact.get("at_most", number)
     return number == fact.get("count", number) and bool(least <= number <= most)
-
-
-def _value(lab: Lab, text: str) -> str:
-    """``@alice`` is Alice's address; other words stand for themselves."""
-    return str(lab.address(text[1:])) if text.startswith("@") else text
-
-
-def matches(lab: Lab, event: Event, pattern: str) -> bool:
-    """Whether an event is as ``category.event key=value ...`` says."""
-    name, *conditions = pattern.split()
-    if f"{event.get('category')}.{event.get('event')}" != name:
-        return False
-    for condition in conditions:
-        key, _, wanted = condition.partition("=")
-        if not fnmatch.fnmatchcase(plain(event.get(key)), _value(lab, wanted)):
-            return False
-    return True
 
 
 def events(lab: Lab, fact: dict[str, Any]) -> str:
@@ -88,7 +73,7 @@ def status(lab: Lab, fact: dict[str, Any]) -> str:
     wanted = fact.get("where", {})
     for row in rows:
         row = {**row, "state": str(row["state"]).lower()}
-        if all(fnmatch.fnmatchcase(plain(row.get(k)), _value(lab, v)) for k, v in wanted.items()):
+        if all(fnmatch.fnmatchcase(plain(row.get(k)), meant(lab, v)) for k, v in wanted.items()):
             return ", ".join(f"{key} {row.get(key)}" for key in wanted)
     seen = [{key: row.get(key) for key in wanted} for row in rows]
     raise Missed(f"{seen or 'no such connection'}")
@@ -140,6 +125,7 @@ def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 SITE_A = _networks(
     *("192.1.0.0/24", "192.3.0.0/24", "192.1.1.4/32", "192.1.1.6/32"),
+    *("192.168.0.0/24", "192.1.1.7/32", "192.1.1.8/32"),  # behind a NAT, or elsewhere than before
     *("2001:db8:1:0::/64", "2001:db8:3:0::/64", "2001:db8:1:1::4/128", "2001:db8:1:1::6/128"),
 )
 SITE_B = _networks("192.2.0.0/24", "192.1.1.5/32", "2001:db8:2:0::/64", "2001:db8:1:1::5/128")
@@ -169,16 +155,23 @@ def between_sites(found: Iterable[Packet]) -> list[Packet]:
 
 
 def encrypted(lab: Lab, fact: dict[str, Any]) -> str:
-    """Each packet between the two sites on ``link`` is IKE or ESP, and there is ESP."""
-    check_keys(fact, {"link"})
+    """Each packet between the two sites on ``link`` is IKE or ESP, and there is ESP.
+
+    ``in`` says in what all ESP is: "ip" (protocol 50) or "udp" (RFC 3948).
+    """
+    check_keys(fact, {"link", "in"})
     found = between_sites(lab.captured[fact["link"]])
     kinds = Counter(p.kind for p in found)
-    others = [p for p in found if p.kind not in ("ike", "esp") and p.kind not in NEIGHBOURS]
+    others = [p for p in found if p.kind not in PROTECTED and p.kind not in NEIGHBOURS]
     if others:
         raise Missed(f"{len(others)} others: {'; '.join(map(str, others[:3]))}")
-    if not kinds["esp"]:
-        raise Missed("no ESP at all")
-    return f"{kinds['esp']} ESP, {kinds['ike']} IKE, no other"
+    esp = {"esp", "udp-esp"} if "in" not in fact else {"udp-esp" if fact["in"] == "udp" else "esp"}
+    if not any(kinds[kind] for kind in esp):
+        raise Missed(f"no {' or '.join(sorted(esp))} at all")
+    for kind in {"esp", "udp-esp"} - esp:
+        if kinds[kind]:
+            raise Missed(f"{kinds[kind]} packets are {kind}")
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in PROTECTED if kinds[kind]) + ", no other"
 
 
 # Gateways on one link find each other's hardware address; over IPv6 that is an IP packet.
@@ -189,6 +182,23 @@ def asks_resolver(lab: Lab, packet: Packet) -> bool:
     """Whether it is a question to the lab's resolver or its answer."""
     resolver = {str(lab.topology.address("dns", family)) for family in (4, 6)}
     return packet.kind == "dns" and bool({str(packet.source), str(packet.destination)} & resolver)
+
+
+def same_tunnel(lab: Lab, fact: dict[str, Any]) -> str:
+    """Each pair of ``hosts`` (or of their crowds) has one tunnel, the same on both ``gateways``.
+
+    Instead of host names there may be the two prefixes of a configured tunnel.
+    """
+    check_keys(fact, {"gateways", "hosts", "crowd"})
+    if fact.get("crowd"):
+        pairs = [(str(one), str(other)) for one, other in crossing.pairs_of(lab, fact["hosts"])]
+    else:
+        one, other = (h if "/" in h else str(lab.address(h)) for h in fact["hosts"])
+        pairs = [(one, other)]
+    amiss = crossing.complaints(*crossing.statuses(lab, fact["gateways"]), pairs)
+    if amiss:
+        raise Missed("; ".join(amiss[:4]))
+    return f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}, one tunnel each"
 
 
 def no_addresses(lab: Lab, fact: dict[str, Any]) -> str:
@@ -237,7 +247,7 @@ def housekeeping(lab: Lab, fact: dict[str, Any]) -> str:
     """
     check_keys(fact, {"link", "askers"})
     found = lab.captured[fact["link"]]
-    between = {id(p) for p in between_sites(found) if p.kind in ("ike", "esp")}
+    between = {id(p) for p in between_sites(found) if p.kind in PROTECTED}
     askers = {
         str(lab.topology.address(name, family)): name
         for name in (*lab.gateways, *fact.get("askers", ()))
@@ -267,6 +277,7 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "counter": counter,
     "packets": packets,
     "encrypted": encrypted,
+    "same-tunnel": same_tunnel,
     "no-addresses": no_addresses,
     "no-payload": no_payload,
     "housekeeping": housekeeping,

@@ -14,7 +14,7 @@ from typing import Any
 from lablib.errors import LabError
 from lablib.run import Process, Run
 from lablib.topology import Topology
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = ROOT / ".venv" / "bin" / "oegw"
@@ -22,13 +22,15 @@ ANSWER_SECONDS = 5.0
 START_SECONDS = 15.0
 
 
-def ask(path: Path, command: str, **arguments: Any) -> dict[str, Any]:
+def ask(
+    path: Path, command: str, seconds: float = ANSWER_SECONDS, **arguments: Any
+) -> dict[str, Any]:
     """Put one request to a control socket; returns the fields of all lines of the answer.
 
     Raises LabError if the gateway says that it failed, OSError if it is not there.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(patient(seconds))
         connection.connect(str(path))
         connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
         answer: dict[str, Any] = {}
@@ -75,9 +77,12 @@ class Oegw:
         arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
         return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
 
-    def begin_records(self, gateway: str, address: str, clients: list[str], name: str) -> Process:
+    def begin_records(
+        self, gateway: str, identity: list[str], clients: list[str], name: str
+    ) -> Process:
+        """``identity``: the options that say what the gateway is called."""
         key = self._run.directory / f"{gateway}.pem"
-        arguments = ["dns-records", "--key", str(key), "--gateway", address]
+        arguments = ["dns-records", "--key", str(key), *identity]
         for client in clients:
             arguments += ["--client", client]
         return self._run.start(name, None, [str(COMMAND), *arguments])
@@ -174,17 +179,37 @@ class Gateway:
         self.process = None
 
 
+def choosing_datapath(configuration: str, datapath: str) -> str:
+    """The configuration with this datapath in its ``[datapath]`` section."""
+    lines = configuration.splitlines()
+    if "[datapath]" not in lines:
+        lines += ["", "[datapath]"]
+    section = lines.index("[datapath]") + 1
+    end = next((n for n in range(section, len(lines)) if lines[n].startswith("[")), len(lines))
+    kept = [line for line in lines[section:end] if not re.match(r"datapath\s*=", line)]
+    return "\n".join([*lines[:section], f'datapath = "{datapath}"', *kept, *lines[end:]]) + "\n"
+
+
 def write_configuration(
-    run: Run, topology: Topology, name: str, template: Path, keys: dict[str, Keys]
+    run: Run,
+    topology: Topology,
+    name: str,
+    template: Path,
+    keys: dict[str, Keys],
+    datapath: str | None = None,
 ) -> Gateway:
-    """Fill in ``$RUN`` (the run directory), ``$NAME``, and ``$SG_B_KEY`` etc. (public keys)."""
+    """Fill in ``$RUN`` (the run directory), ``$NAME``, and ``$SG_B_KEY`` etc. (public keys).
+
+    ``datapath``: what ``datapath.datapath`` shall say, if anything.
+    """
     gateway = Gateway(name, run, run.directory / f"{name}.toml")
     values = {"RUN": str(run.directory), "NAME": name}
     for owner, pair in keys.items():
         values[owner.upper().replace("-", "_") + "_KEY"] = pair.public
     topology.host(name)
     try:
-        gateway.configuration.write_text(Template(template.read_text()).substitute(values))
+        text = Template(template.read_text()).substitute(values)
+        gateway.configuration.write_text(choosing_datapath(text, datapath) if datapath else text)
     except (KeyError, ValueError) as error:
         raise LabError(f"{template}: placeholder {error}") from error
     return gateway

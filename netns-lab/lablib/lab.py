@@ -9,11 +9,12 @@ from pathlib import Path
 
 from lablib import dns, gateway, network, topology
 from lablib.capture import Capture
+from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw
 from lablib.pcap import Packet
 from lablib.run import Process, Run
-from lablib.scenario import HOME, Scenario
-from lablib.topology import IPAddress, Topology
+from lablib.scenario import HOME, VARIANTS, Scenario
+from lablib.topology import IPAddress, Topology, twin_address
 
 Say = Callable[[str], None]
 
@@ -33,6 +34,13 @@ class Lab:
         """The address of a host, of the scenario's family."""
         return self.topology.address(name, self.scenario.family)
 
+    def crowd(self, name: str) -> list[IPAddress]:
+        """The further addresses of a host of the scenario's crowds."""
+        if name not in self.scenario.crowd:
+            raise LabError(f"{name} has no crowd")
+        addresses = self.topology.crowd(name, self.scenario.crowd[name])
+        return [twin_address(a) if self.scenario.family == 6 else a for a in addresses]
+
     def start_captures(self) -> None:
         for link in self.scenario.links:
             self.captures[link] = Capture.begin(self.run, self.topology, link)
@@ -46,23 +54,49 @@ class Lab:
                 self.captured[link] = capture.end()
 
 
-def load_topology() -> Topology:
-    return topology.load(HOME / "topology.toml")
+def load_topology(variant: str = "") -> Topology:
+    """The draft's network, or a variant of it.  Raises LabError."""
+    return topology.load(HOME / "topology.toml", VARIANTS / f"{variant}.toml" if variant else None)
+
+
+def topology_of(scenario: Scenario) -> Topology:
+    """The network that a scenario is played in."""
+    result = load_topology(scenario.variant)
+    for name, size in scenario.crowd.items():
+        result = result.with_crowd(name, size)
+    return result
+
+
+def _clients(lab: Lab, gateway: str, family: int) -> list[str]:
+    """The addresses for which a gateway's delegations are published."""
+    result = []
+    for entry in lab.scenario.records:
+        for client in entry.clients if entry.gateway == gateway else ():
+            crowd = lab.scenario.crowd.get(client)
+            many = lab.topology.crowd(client, crowd) if crowd else []
+            result.append(lab.topology.address(client, family))
+            result += [a if family == 4 else twin_address(a) for a in many]
+    return [str(address) for address in result]
 
 
 def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> dict[str, Keys]:
     """Keys and records of all gateways, made side by side."""
     for process in keygens.values():
         oegw.finish(process)
-    clients = {name: list[str]() for name in keygens}
-    for entry in lab.scenario.records:
-        clients[entry.gateway] += entry.clients
+    named = {entry.gateway for entry in lab.scenario.records if entry.fqdn}
     asked = {}
     for name in keygens:
-        for family in (4, 6):
-            who = [str(lab.topology.address(client, family)) for client in clients[name]]
-            outer = str(lab.topology.address(name, family))
-            asked[name, family] = oegw.begin_records(name, outer, who, f"records-{name}-{family}")
+        clients = {family: _clients(lab, name, family) for family in (4, 6)}
+        if name in named:  # one name for both families
+            identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
+            everyone = clients[4] + clients[6]
+            asked[name, 0] = oegw.begin_records(name, identity, everyone, f"records-{name}")
+            continue
+        for family, who in clients.items():
+            identity = ["--gateway", str(lab.topology.address(name, family))]
+            asked[name, family] = oegw.begin_records(
+                name, identity, who, f"records-{name}-{family}"
+            )
     keys = {name: Keys(name, lab.run.directory / f"{name}.pem", []) for name in keygens}
     for (name, _), process in asked.items():
         keys[name].records += dns.joined(oegw.finish(process))
@@ -75,7 +109,8 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     Whatever happens, ``run.close`` undoes it.
     """
     started = time.monotonic()
-    lab = Lab(run, load_topology(), scenario)
+    lab = Lab(run, topology_of(scenario), scenario)
+    run.variant = scenario.variant
     oegw = Oegw(run) if with_gateways else None
     publishers = {entry.gateway for entry in scenario.records} | set(scenario.gateways)
     keygens = {name: oegw.begin_keygen(name, scenario.bits) for name in sorted(publishers) if oegw}
@@ -113,7 +148,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         for name in scenario.gateways:
             template: Path = scenario.directory / f"{name}.toml"
             lab.gateways[name] = gateway.write_configuration(
-                run, lab.topology, name, template, keys
+                run, lab.topology, name, template, keys, scenario.datapaths.get(name)
             )
             lab.gateways[name].begin()
         for one in lab.gateways.values():

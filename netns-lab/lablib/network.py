@@ -12,6 +12,7 @@ from pathlib import Path
 from lablib.errors import LabError
 from lablib.run import Run
 from lablib.topology import Host, Interface, Topology, twin_address, twin_network
+from lablib.waiting import patient
 
 CABLES = "cables"  # the namespace of the bridges that stand for the links
 
@@ -78,6 +79,16 @@ def host_batch(host: Host) -> str:
     return "\n".join(lines) + "\n"
 
 
+def masquerade_rules(interface: str, ports: str) -> str:
+    """nftables rules of a NAT, in place of those that are there."""
+    return (
+        "table ip nat {}; flush table ip nat; "
+        "table ip nat { chain out { type nat hook postrouting priority srcnat; "
+        f'oifname "{interface}" ip protocol udp masquerade to :{ports}; '
+        f'oifname "{interface}" masquerade; }} }}'
+    )
+
+
 def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
     command = ["ip", "-batch", "-"]
     process = subprocess.Popen(
@@ -95,7 +106,7 @@ def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
 
 
 def _finish(what: str, process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=patient(30))
     if process.returncode:
         raise LabError(f"{what}: {output.strip()}")
 
@@ -116,7 +127,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         directory.mkdir(parents=True)
         server = resolvers.get(host, str(topology.address("dns")))
         (directory / "resolv.conf").write_text(
-            f"nameserver {server}\nsearch {topology.domain}\noptions timeout:2 attempts:2\n"
+            f"nameserver {server}\nsearch {topology.domain}\n"
+            f"options timeout:{round(patient(2))} attempts:2\n"
         )
     _finish("namespaces", _batch(run, None, "".join(f"netns add {n}\n" for n in run.namespaces)))
 
@@ -142,3 +154,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
     ]
     for name, batch in batches:
         _finish(f"addresses and routes of {name}", batch)
+    for host in topology.hosts.values():
+        if (nat := host.masquerade) is not None:
+            done = run.call(host.name, ["nft", masquerade_rules(nat.interface, nat.ports)])
+            if done.returncode:
+                raise LabError(f"NAT of {host.name}: {done.stderr.strip()}")

@@ -38,6 +38,7 @@ class Packet:
     first: int = 0  # source port, or ICMP type
     second: int = 0  # destination port, or ICMP code
     fragment: tuple[int, int] | None = None  # identification and offset, if it is a fragment
+    inside: str = ""  # what UDP carries for IPsec: ike, udp-esp or keepalive
 
     @property
     def kind(self) -> str:
@@ -49,8 +50,8 @@ class Packet:
         ports = {self.first, self.second}
         if self.protocol == ESP:
             return "esp"
-        if self.protocol == UDP and ports & {500, 4500}:
-            return "ike"
+        if self.inside:
+            return self.inside
         if self.protocol in (UDP, TCP) and 53 in ports:
             return "dns"
         if self.protocol == ICMPV6 and self.first in NEIGHBOUR_DISCOVERY:
@@ -142,10 +143,30 @@ def _transport(packet: Packet, at: int) -> Packet:
         return packet
     if packet.protocol in (TCP, UDP) and at + 4 <= len(frame):
         first, second = struct.unpack_from("!HH", frame, at)
-        return replace(packet, first=first, second=second)
+        inside = _in_udp({first, second}, packet, at) if packet.protocol == UDP else ""
+        return replace(packet, first=first, second=second, inside=inside)
     if packet.protocol in (ICMP, ICMPV6) and at + 2 <= len(frame):
         return replace(packet, first=frame[at], second=frame[at + 1])
     return packet
+
+
+def _in_udp(ports: set[int], packet: Packet, at: int) -> str:
+    """What UDP carries: IKE, ESP or a keepalive (RFC 3948 section 2); empty if none of these.
+
+    A NAT may have changed one of the ports.
+    """
+    frame = packet.frame
+    if 500 in ports and at + 8 + 28 <= len(frame):  # an ISAKMP header, at least
+        return "ike"
+    if 4500 not in ports or at + 8 > len(frame):
+        return ""
+    (length,) = struct.unpack_from("!H", frame, at + 4)
+    payload = frame[at + 8 : at + length]
+    if payload == b"\xff":
+        return "keepalive"
+    if payload[:4] == bytes(4) and len(payload) >= 4 + 28:
+        return "ike"
+    return "udp-esp" if len(payload) > 8 and payload[:4] != bytes(4) else ""
 
 
 def packets(path: Path) -> list[Packet]:
@@ -177,6 +198,8 @@ def _name_fragments(found: list[Packet]) -> list[Packet]:
             key = (packet.source, packet.destination, packet.protocol, packet.fragment[0])
             head = firsts.get(key)
             if head is not None:
-                packet = replace(packet, first=head.first, second=head.second, fragment=None)
+                packet = replace(
+                    packet, first=head.first, second=head.second, inside=head.inside, fragment=None
+                )
         result.append(packet)
     return result

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lablib import enter
 from lablib.errors import DeadlineMissed, LabError
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 # A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
 LONGEST_DIRECTORY = 107 - 30
@@ -99,6 +99,7 @@ class Run:
         self.directory = base_directory() / identifier
         self.namespaces: list[str] = []
         self.processes: list[Process] = []
+        self.variant = ""  # of the topology
 
     @classmethod
     def create(cls, identifier: str | None = None) -> Run:
@@ -122,6 +123,7 @@ class Run:
         except FileNotFoundError:
             raise LabError(f"no run {identifier}; `lab up` makes one") from None
         run.namespaces = state["namespaces"]
+        run.variant = state["variant"]
         run.processes = [
             Process(entry["name"], entry["pid"], entry["ticks"], Path(entry["log"]))
             for entry in state["processes"]
@@ -135,6 +137,7 @@ class Run:
 
     def save(self) -> None:
         state = {
+            "variant": self.variant,
             "namespaces": self.namespaces,
             "processes": [
                 {"name": p.name, "pid": p.pid, "ticks": p.ticks, "log": str(p.log)}
@@ -177,6 +180,7 @@ class Run:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and return its exit code and output (never raises on code)."""
         command = self.inside(host, argv) if host else list(argv)
+        seconds = patient(seconds)
         try:
             return subprocess.run(
                 command,

@@ -11,6 +11,7 @@ from lablib.errors import LabError
 from lablib.lab import Lab, put_up
 from lablib.run import Run
 from lablib.scenario import Scenario
+from lablib.stage import Missed, Stage
 
 
 def say(line: str) -> None:
@@ -32,14 +33,23 @@ class Report:
         say(f"FAILED  {title}: {seen}")
 
 
+def check_datapaths(lab: Lab, report: Report) -> None:
+    """Each gateway that was told which datapath to take says that it took it, and why."""
+    for name, wanted in lab.scenario.datapaths.items():
+        seen = lab.gateways[name].status().get("datapath") or {}
+        text = f"{seen.get('name')}: {seen.get('reason')}"
+        right = wanted in ("auto", seen.get("name"))
+        (report.ok if right else report.failed)(f"{name} runs the datapath {wanted}", text)
+
+
 def take_steps(lab: Lab, report: Report) -> float:
     """All steps; stops at the first one that fails.  Returns when the first one began."""
-    stage = steps.Stage(lab)
+    stage = Stage(lab)
     began = time.time()
     for step in lab.scenario.steps:
         try:
             report.ok(steps.title(step), steps.take(stage, step))
-        except (steps.Missed, LabError) as error:
+        except (Missed, LabError) as error:
             report.failed(steps.title(step), str(error))
             break
     for process in list(stage.background.values()):
@@ -51,7 +61,7 @@ def check_facts(lab: Lab, report: Report, wanted: tuple[dict[str, Any], ...]) ->
     for fact in wanted:
         try:
             report.ok(facts.title(fact), facts.check(lab, fact))
-        except (steps.Missed, LabError, OSError) as error:
+        except (Missed, LabError, OSError) as error:
             report.failed(facts.title(fact), str(error))
 
 
@@ -100,6 +110,7 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
     say(f"{scenario.name}: {scenario.summary}")
     try:
         lab = put_up(run, scenario, lambda line: say(f"        {line}"))
+        check_datapaths(lab, report)
         began = take_steps(lab, report)
         lab.end_captures()
         if scenario.ladder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,26 @@ from lablib.errors import LabError
 
 HOME = Path(__file__).resolve().parent.parent
 SCENARIOS = HOME / "scenarios"
+VARIANTS = HOME / "variants"
 EXPECTATION = "expect.toml"
+DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder"),
+    *("records", "step", "fact", "ladder", "variant", "crowd"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """For whom a gateway's records are published."""
+    """For whom a gateway's records are published.
+
+    With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
+    delegations to it.
+    """
 
     gateway: str
     clients: tuple[str, ...]
+    fqdn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +50,43 @@ class Scenario:
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
     additions: str
+    variant: str = ""  # of the topology; empty: the draft's
+    crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
+    has_long: bool = False  # whether there is a longer form of it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
+    datapaths: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by gateway; else the gateway's own choice
+
+
+def with_datapaths(scenario: Scenario, text: str) -> Scenario:
+    """The scenario with a datapath for all gateways (``kernel``) or some (``sg-a=kernel,...``).
+
+    Raises LabError for a gateway or a datapath that there is not.
+    """
+    chosen: dict[str, str] = {}
+    for word in text.split(","):
+        gateway, named, datapath = word.rpartition("=")
+        if datapath not in DATAPATHS:
+            raise LabError(f"--datapath: {datapath!r} is none of {', '.join(DATAPATHS)}")
+        if named and gateway not in scenario.gateways:
+            raise LabError(f"--datapath: {scenario.name} has no gateway {gateway!r}")
+        chosen |= dict.fromkeys([gateway] if named else scenario.gateways, datapath)
+    return replace(scenario, datapaths=chosen)
 
 
 def names() -> list[str]:
     return sorted(path.parent.name for path in SCENARIOS.glob(f"*/{EXPECTATION}"))
 
 
-def load(name: str) -> Scenario:
+def _entry(table: dict[str, Any], long: bool) -> dict[str, Any]:
+    """A step or a fact without its ``long``, whose keys hold in the longer form."""
+    rest = {key: value for key, value in table.items() if key != "long"}
+    return rest | table.get("long", {}) if long else rest
+
+
+def load(name: str, long: bool = False) -> Scenario:
     """Raises LabError if there is no such scenario or its file can't be understood."""
     directory = SCENARIOS / name
     path = directory / EXPECTATION
@@ -77,9 +113,13 @@ def load(name: str) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"])) for entry in table.get("records", ())
+            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
-        steps=tuple(table.get("step", ())),
-        facts=tuple(table.get("fact", ())),
+        variant=table.get("variant", ""),
+        crowd=table.get("crowd", {}),
+        has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
+        steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
+        facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )

@@ -12,46 +12,28 @@ import json
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lablib import forge
+from lablib import changes, crossing, forge
 from lablib.errors import LabError
-from lablib.lab import Lab
-from lablib.run import Process
-from lablib.waiting import wait_until
+from lablib.gateway import ask
+from lablib.stage import Missed, Stage, check_keys
+from lablib.traces import matches, plain
+from lablib.waiting import patient, wait_until
 
 PING_PATTERN = b"oegw clear text!"  # 16 octets, the most that ping repeats
 FILE_LINE = b"oegw lab download, line %012d, %020d\n"
 HTTP_PORT = 8000
 
 
-class Missed(Exception):  # noqa: N818  (it names the fact)
-    """A step or a fact is not as expected; the text says what was seen."""
-
-
-@dataclass(slots=True)
-class Stage:
-    """What the steps of a scenario share: the lab and the processes left running."""
-
-    lab: Lab
-    background: dict[str, Process] = field(default_factory=dict)
-
-
-def check_keys(entry: dict[str, Any], allowed: set[str]) -> None:
-    """Raises LabError for a key that no one reads: most likely a typing error."""
-    unknown = set(entry) - allowed - {"do", "kind", "text"}
-    if unknown:
-        raise LabError(f"{entry.get('do') or entry.get('kind')}: unknown {sorted(unknown)}")
-
-
 def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
     count, interval = step.get("count", 1), step.get("interval", 0.1)
     return [
         "ping", f"-{stage.lab.scenario.family}", "-n", "-O", "-p", PING_PATTERN.hex(),
-        "-i", str(interval), "-W", str(step.get("patience", 2)),
+        "-i", str(interval), "-W", str(patient(step.get("patience", 2))),
         *(["-c", str(count)] if count else []),
         *(["-s", str(step["size"])] if "size" in step else []), step["to"],
     ]  # fmt: skip
@@ -192,21 +174,61 @@ def await_state(stage: Stage, step: dict[str, Any]) -> str:
     return str(step["state"])
 
 
-def plain(value: Any) -> str:
-    """A field of a trace or a status as text; a prefix of one address is the address."""
-    text = str(value).lower() if not isinstance(value, str) else value
-    return text.removesuffix("/32").removesuffix("/128")
+def await_event(stage: Stage, step: dict[str, Any]) -> str:
+    """Wait until ``gateway`` traces one more ``event`` than before this step.
+
+    With ``ever``, one that it traced earlier will do, too.
+    """
+    check_keys(step, {"gateway", "event", "ever", "within"})
+    lab, gateway = stage.lab, stage.lab.gateways[step["gateway"]]
+
+    def told() -> int:
+        return sum(matches(lab, event, step["event"]) for event in gateway.events())
+
+    before, began = 0 if step.get("ever") else told(), time.monotonic()
+    try:
+        wait_until(step["event"], lambda: told() > before, step.get("within", 10))
+    except LabError as error:
+        raise Missed(str(error)) from error
+    return f"after {time.monotonic() - began:.1f} s"
 
 
-def set_route(stage: Stage, step: dict[str, Any]) -> str:
-    """Change a route of ``host``: ``to`` (a network or "default") by way of ``via``."""
-    check_keys(step, {"host", "to", "via"})
-    result = stage.lab.run.call(
-        step["host"], ["ip", "route", "replace", step["to"], "via", step["via"]]
-    )
-    if result.returncode:
-        raise LabError(f"route of {step['host']}: {result.stderr.strip()}")
-    return f"{step['to']} by way of {step['via']}"
+def await_packets(stage: Stage, step: dict[str, Any]) -> str:
+    """Wait until ``more`` packets of kind ``type`` than before were captured on ``link``."""
+    check_keys(step, {"link", "type", "more", "within"})
+    capture, more = stage.lab.captures[step["link"]], int(step.get("more", 1))
+
+    def seen() -> int:
+        return sum(packet.kind == step["type"] for packet in capture.packets_so_far())
+
+    before = seen()
+    try:
+        wait_until(step["type"], lambda: seen() >= before + more, step.get("within", 10))
+    except LabError as error:
+        raise Missed(f"{error}: {seen() - before} more {step['type']}") from error
+    return f"{more} more {step['type']}"
+
+
+def probe(stage: Stage, step: dict[str, Any]) -> str:
+    """`oegw probe` on ``gateway`` from ``source`` to ``destination``; it must end in ``result``."""
+    check_keys(step, {"gateway", "source", "destination", "result", "within"})
+    ends = {end: str(stage.lab.address(step[end])) for end in ("source", "destination")}
+    gateway = stage.lab.gateways[step["gateway"]]
+    answer = ask(gateway.socket, "probe", seconds=step.get("within", 30), **ends)
+    seen = f"{answer.get('result')}: {answer.get('reason')}"
+    if answer.get("result") != step["result"]:
+        raise Missed(seen)
+    return seen
+
+
+def close(stage: Stage, step: dict[str, Any]) -> str:
+    """`oegw close` on ``gateway``: ends its tunnels towards host ``destination``."""
+    check_keys(step, {"gateway", "destination", "closed"})
+    gateway, destination = stage.lab.gateways[step["gateway"]], step["destination"]
+    answer = ask(gateway.socket, "close", destination=str(stage.lab.address(destination)))
+    if answer.get("closed") != step.get("closed", 1):
+        raise Missed(f"closed: {answer}")
+    return f"{answer['closed']} closed"
 
 
 def forge_packet(stage: Stage, step: dict[str, Any]) -> str:
@@ -264,7 +286,7 @@ def download(stage: Stage, step: dict[str, Any]) -> str:
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", "--noproxy", "*", "--max-time", str(step.get("within", 30)),
+        ["curl", "-sS", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
          "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
     )  # fmt: skip
@@ -326,7 +348,14 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "stop-gateway": stop_gateway,
     "start-gateway": start_gateway,
     "await-state": await_state,
-    "set-route": set_route,
+    "await-event": await_event,
+    "await-packets": await_packets,
+    "probe": probe,
+    "close": close,
+    "set-route": changes.set_route,
+    "renumber": changes.renumber,
+    "remap": changes.remap,
+    "cross": crossing.cross,
     "forge": forge_packet,
     "download": download,
     "iperf": iperf,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -14,6 +14,7 @@ from ipaddress import (
     ip_interface,
 )
 from pathlib import Path
+from typing import Any
 
 from lablib.errors import LabError
 
@@ -67,6 +68,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Masquerade:
+    """A NAT: what leaves by ``interface`` gets its address and, if UDP, one of ``ports``."""
+
+    interface: str
+    ports: str  # as "20000-20999"
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """One host, which becomes one network namespace."""
 
@@ -76,6 +85,7 @@ class Host:
     routes: tuple[Route, ...]
     forwarding: bool
     bridge: str  # name of the bridge over all its interfaces; empty if it is no bridge
+    masquerade: Masquerade | None = None
 
     def interface_on(self, link: str) -> Interface:
         """The interface on ``link``.  Raises LabError if there is none."""
@@ -119,11 +129,37 @@ class Topology:
             raise LabError(f"host {name} has no address")
         return address if family == 4 else twin_address(address)
 
+    def crowd(self, name: str, size: int) -> list[IPv4Address]:
+        """``size`` further addresses of a host, from .101 on, in the network of its own one."""
+        own = self.host(name).address
+        if own is None or not 0 < size <= 150:
+            raise LabError(f"{name}: no crowd of {size}")
+        network = IPv4Network(f"{own}/24", strict=False)
+        return [network[101 + number] for number in range(size)]
 
-def load(path: Path) -> Topology:
-    """Read the file.  Raises LabError that names the file and the host."""
-    with path.open("rb") as stream:
-        table = tomllib.load(stream)
+    def with_crowd(self, name: str, size: int) -> Topology:
+        """The same, but with a crowd of addresses on the interface of a host."""
+        host, crowd = self.host(name), self.crowd(name, size)
+        interfaces = tuple(
+            replace(i, addresses=(*i.addresses, *(IPv4Interface(f"{c}/24") for c in crowd)))
+            if host.address in {a.ip for a in i.addresses}
+            else i
+            for i in host.interfaces
+        )
+        return replace(self, hosts={**self.hosts, name: replace(host, interfaces=interfaces)})
+
+
+def load(path: Path, variant: Path | None = None) -> Topology:
+    """Read the file; links and hosts of ``variant`` are added, or stand in for their namesakes.
+
+    Raises LabError that names the file and the host.
+    """
+    table = _read(path)
+    if variant is not None:
+        other = _read(variant)
+        table["links"] |= other.get("links", {})
+        entries = {entry["name"]: entry for entry in (*table["host"], *other.get("host", ()))}
+        table["host"], path = list(entries.values()), variant
     hosts: dict[str, Host] = {}
     for entry in table["host"]:
         try:
@@ -144,11 +180,20 @@ def load(path: Path) -> Topology:
                 ),
                 forwarding=entry.get("forwarding", False),
                 bridge=entry.get("bridge", ""),
+                masquerade=Masquerade(**entry["masquerade"]) if "masquerade" in entry else None,
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise LabError(f"{path.name}: host {entry.get('name')}: {error}") from error
         for interface in host.interfaces:
             if interface.link and interface.link not in table["links"]:
                 raise LabError(f"{path.name}: host {host.name}: no link {interface.link!r}")
         hosts[host.name] = host
     return Topology(domain=table["domain"], links=table["links"], hosts=hosts)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise LabError(f"{path}: {error}") from error

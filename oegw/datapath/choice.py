@@ -5,6 +5,9 @@ from __future__ import annotations
 from oegw.datapath.interface import Datapath, DatapathError
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.xfrm.datapath import XfrmDatapath
+from oegw.datapath.xfrm.probe import probe
+from oegw.datapath.xfrm.settings import XfrmSettings
 from oegw.settings import DatapathSettings
 
 
@@ -20,7 +23,16 @@ class DatapathChoice:
         wanted = self._settings.datapath
         if wanted == "userspace":
             return self._userspace("the configuration says so")
-        lacking = "the kernel datapath is not merged yet"
+        kernel = XfrmSettings(
+            tunnel_interface=self._settings.tunnel_interface,
+            mark_mask=self._mark_mask,
+            interface_id=self._settings.interface_id,
+        )
+        lacking = await probe(kernel)
+        if lacking is None:
+            chosen = wanted == "kernel"
+            reason = "the configuration says so" if chosen else "the kernel has all that is needed"
+            return XfrmDatapath(kernel, reason)
         if wanted == "kernel":
             raise DatapathError(f'datapath.datapath = "kernel": {lacking}')
         return self._userspace(lacking)

@@ -112,7 +112,7 @@ def whole_table(settings: InterceptSettings, chains: StaticChains, *, nft_queue:
         + _outbound(settings, nft_queue=nft_queue)
         + _inbound(settings, keyed=True)
         + _hooks(settings)
-        + _guard(settings)
+        + _guard(settings, tunnels=True)
         + "}\n"
     )
 
@@ -161,7 +161,7 @@ def residue(settings: InterceptSettings, chains: StaticChains) -> str:
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
         + _inbound(settings, keyed=False)
         + _chain("prerouting", hook, f"iifname {_outside(settings)} goto inbound")
-        + _guard(settings)
+        + _guard(settings, tunnels=False)
         + "}\n"
     )
 
@@ -311,14 +311,20 @@ def _hooks(settings: InterceptSettings) -> str:
     return prerouting + output
 
 
-def _guard(settings: InterceptSettings) -> str:
-    """The last look at what leaves: it works without a process behind it."""
+def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
+    """The last look at what leaves: it works without a process behind it.
+
+    An XFRM interface shows each packet a second time, still in clear and with the outside
+    interface as its way, before the kernel seals it.  So what goes into the device gets
+    the own mark: out of the device comes ESP or nothing.  Without ``tunnels`` there is no device.
+    """
     marks = Marks(settings.mark_mask)
+    sealed = _marked(settings, marks.own) + " " if tunnels else ""
     dns = f"fib saddr type local {_DNS} dport 53 accept" if settings.local_resolver else ""
     return _chain("leak", "counter name guard_dropped drop") + _chain(
         "guard",
         f"type filter hook postrouting priority {_GUARD}; policy accept;",
-        f'oifname "{settings.tunnel_interface}" accept',
+        f'oifname "{settings.tunnel_interface}" {sealed}accept',
         f"oifname != {_outside(settings)} accept",
         f"{_has(settings, marks.own)} accept",
         f"{_has(settings, marks.trap)} counter name trap_escaped_dropped drop",

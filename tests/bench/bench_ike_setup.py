@@ -2,11 +2,11 @@
 
     python -m tests.bench.bench_ike_setup [--runs 20]
 
-Needs root and strongSwan.  Each pair of gateways has a link of its own in namespaces of its own; the time
-is that of the link: from message 1 of main mode to message 3 of quick mode, as tcpdump stamped them.
-Each set-up is cold: tunnel and keying channel before it were closed by both ends.  The two take turns, since
-the machine is not quiet.  The tables show medians, and which end's work each gap between two
-messages is.
+Needs root and strongSwan.  Each pair of gateways has a link of its own in namespaces of its own;
+the time is that of the link: from message 1 of main mode to message 3 of quick mode, as tcpdump
+stamped them.  Each set-up is cold: tunnel and keying channel before it were closed by both ends.
+The two take turns, since the machine is not quiet.  The tables show medians, and which end's work
+each gap between two messages is.
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ class Capture:
     def __init__(self, namespace: str, path: Path) -> None:
         self._path = path
         self._log = path.with_suffix(".log")
-        options = "-n -U --immediate-mode --time-stamp-precision=nano -Z root -i outside -w".split()
+        options = ["-n", "-U", "--immediate-mode", "--time-stamp-precision=nano", "-Z", "root"]
         with self._log.open("wb") as stream:
             self._process = subprocess.Popen(
-                inside(namespace, "tcpdump", *options, str(path), "udp"),
+                inside(namespace, "tcpdump", *options, "-i", "outside", "-w", str(path), "udp"),
                 stdin=subprocess.DEVNULL,
                 stderr=stream,
                 stdout=stream,

@@ -104,7 +104,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who a gateway has a tunnel with: its outer address, which is its identity, and its network."""
+    """Who a gateway has a tunnel with: outer address, which is its identity, and network."""
 
     address: str
     network: str

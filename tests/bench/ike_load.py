@@ -1,13 +1,14 @@
 """An IKEv1 initiator built for speed: the load of ``bench_ike_responder.py``.
 
 It shares no code with the gateway.  Main mode with RSA signatures, then quick mode without perfect
-forward secrecy; with NAT traversal (RFC 3947) if the responder can do it, so that ESP would go in UDP.
+forward secrecy; with NAT traversal (RFC 3947) if the responder can do it, so that ESP would go in
+UDP.
 Every message is checked: HASH_R and its signature, HASH(2).  What makes it quick: the same
 Diffie-Hellman pair with a short exponent in all exchanges, messages put together by hand, no
 retransmission: an exchange that stands still for ``PATIENCE`` is given up and counted as lost.
 
-A number of exchanges is always under way.  A tunnel is kept until ``held`` younger ones are up; then it
-and its channel are deleted.
+A number of exchanges is always under way.  A tunnel is kept until ``held`` younger ones are up;
+then it and its channel are deleted.
 
     python -m tests.bench.ike_load PLAN.json       prints what came of it as JSON
 """
@@ -59,6 +60,8 @@ _MARKER = bytes(4)  # RFC 3948 section 2.2
 _IP_PKTINFO, _SO_RCVBUFFORCE = 8, 33  # Linux; the socket module has no names for them
 
 _HEADER = struct.Struct("!8s8sBBBBII")
+_Header = tuple[bytes, bytes, int, int, int, int, int, int]
+"""Cookies, next payload, version, exchange, flags, message ID, length."""
 
 
 def _chain(*payloads: tuple[int, bytes]) -> bytes:
@@ -166,7 +169,7 @@ class _Exchange:
         )
         self.load.send(self.peer, self.port, header + octets)
 
-    def take(self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes) -> None:
+    def take(self, header: _Header, data: bytes) -> None:
         if header[4] == _INFORMATIONAL:
             if not self.up:
                 self._note_refusal(header, data)
@@ -174,20 +177,16 @@ class _Exchange:
         self.step(header, data)
         self.moved = time.monotonic()
 
-    def _note_refusal(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _note_refusal(self, header: _Header, data: bytes) -> None:
         """Count what the responder says in place of an answer."""
         said = "in clear"
-        if header[3 + 2] & _ENCRYPTED:
+        if header[5] & _ENCRYPTED:
             iv = hashlib.sha256(self._block + header[6].to_bytes(4, "big")).digest()[:16]
             payloads = list(_cut(header[2], _decrypt(self._key, iv, data[28:])))
             said = " ".join(f"{kind} {body[:8].hex()}" for kind, body, _ in payloads[1:])
         self.load.counts[f"informational {said}"] += 1
 
-    def _take_2(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _take_2(self, header: _Header, data: bytes) -> None:
         self._cookies = header[:2]
         payloads = list(_cut(header[2], data, 28))
         self.in_udp = (_VENDOR, _NAT_TRAVERSAL) in [(kind, body) for kind, body, _ in payloads]
@@ -200,9 +199,7 @@ class _Exchange:
         self._send(_MAIN, 0, _KE, _chain(*mine))
         self.step = self._take_4
 
-    def _take_4(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _take_4(self, header: _Header, data: bytes) -> None:
         theirs = {kind: body for kind, body, _ in _cut(header[2], data, 28)}
         both = header[0] + header[1]
         own, public = self.load.pair.public, theirs[_KE]
@@ -223,17 +220,14 @@ class _Exchange:
         self._send(_MAIN, 0, _ID, sealed, _ENCRYPTED)
         self.step = self._take_6
 
-    def _take_6(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _take_6(self, header: _Header, data: bytes) -> None:
         octets = _decrypt(self._key, self._block, data[28:])
         self._block = data[-16:]
         theirs = {kind: body for kind, body, _ in _cut(header[2], octets)}
         master, before = self._expected
         self.load.verify(theirs[_SIG], _prf(master, before, theirs[_ID]))
         self._message_id = secrets.randbits(32) | 1
-        self._spi = os.urandom(3) + b"\1"
-        self._spi = b"\1" + self._spi[1:]
+        self._spi = b"\1" + os.urandom(3)  # never one of the reserved ones
         self._nonce = os.urandom(32)
         chain = _chain(
             (_SA, _tunnel_offer(self._spi, self.in_udp)),
@@ -253,9 +247,7 @@ class _Exchange:
         iv = hashlib.sha256(self._block + number).digest()[:16]
         return _encrypt(self._key, iv, struct.pack("!BBH", first, 0, 36) + digest + chain)
 
-    def _take_quick_2(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _take_quick_2(self, header: _Header, data: bytes) -> None:
         if header[6] != self._message_id:
             raise ValueError("another message ID")
         octets = _decrypt(self._key, self._last, data[28:])
@@ -273,9 +265,7 @@ class _Exchange:
         self.step = self._take_more
         self.load.completed(self)
 
-    def _take_more(
-        self, header: tuple[bytes, bytes, int, int, int, int, int, int], data: bytes
-    ) -> None:
+    def _take_more(self, header: _Header, data: bytes) -> None:
         self.load.counts["repeated"] += 1
 
     def delete(self) -> None:

@@ -455,6 +455,22 @@ def test_a_leave_taken_by_another_closes_nothing() -> None:
     assert "garbled" in pair.b.triggers or "wrong_hash" in pair.b.triggers
 
 
+def test_leave_can_only_be_taken_until_message_6_was_seen() -> None:
+    pair = Pair()
+    stranger = Stranger(pair.b)
+    stranger.send_1()
+    stranger.send_3()
+    payloads = (x.ID, stranger.identification()), (x.SIG, stranger.sign(stranger.identification()))
+    stranger.send_5(*payloads)
+    stranger.send(stranger.seal(x.INFO, (x.N, bytes((0, 0, 0, 1, 1, 0, 0x60, 1)))))
+    stranger.block = stranger.message_5(*payloads)[-16:]
+    cookies = b"".join(stranger.cookies)
+    body = (1).to_bytes(4, "big") + bytes((1, 16)) + (1).to_bytes(2, "big") + cookies
+    stranger.send(stranger.seal(x.INFO, (x.D, body)))
+    assert len(pair.b.endpoint.snapshot().channels) == 1
+    assert pair.b.triggers in (["garbled"], ["wrong_hash"])
+
+
 def test_calls_about_what_has_ended() -> None:
     pair = Pair()
     endpoint = pair.a.endpoint

@@ -27,6 +27,8 @@ PAYLOADS = (
     p.Signature,
     p.Notification,
     p.Delete,
+    p.VendorId,
+    p.NatDiscovery,
     HashPayload,
 )
 INTERESTING = (b"\x00", b"\xff", b"\x00\x00", b"\xff\xff", b"\x00\x04", b"\x00\x00\x00\x01")
@@ -175,14 +177,27 @@ def test_an_authenticated_peer_that_says_anything() -> None:
         (x.ID, x.subnet("192.1.0.65")),
         (x.ID, x.subnet("192.2.0.66")),
     ]
-    info = [
-        (x.N, bytes.fromhex("00000001 03 04 000e 11223344")),
-        (x.D, bytes.fromhex("00000001 03 04 0002 11223344 55667788")),
-    ]
+
+    def about_channel(notify: str, octets: bytes = b"") -> tuple[int, bytes]:
+        return x.N, bytes.fromhex("00000001 01 10" + notify) + b"".join(stranger.cookies) + octets
+
+    def info() -> list[tuple[int, bytes]]:
+        return [
+            (x.N, bytes.fromhex("00000001 03 04 000e 11223344")),
+            (x.D, bytes.fromhex("00000001 03 04 0002 11223344 55667788")),
+            randomness.choice(
+                (
+                    about_channel("8d28", count.to_bytes(4, "big")),  # R-U-THERE
+                    about_channel("8d29", bytes(4)),  # R-U-THERE-ACK
+                    about_channel("6002"),  # INITIAL-CONTACT
+                )
+            ),
+        ]
+
     endpoint = pair.b.endpoint
     proposed = 0
     for count in range(100_000):
-        exchange, plan = (x.QUICK, list(quick)) if count % 2 else (x.INFO, list(info))
+        exchange, plan = (x.QUICK, list(quick)) if count % 2 else (x.INFO, info())
         if randomness.random() < 0.8:
             where = randomness.randrange(len(plan))
             plan[where] = (plan[where][0], mutated(randomness, plan[where][1]))
@@ -203,10 +218,14 @@ def test_an_authenticated_peer_that_says_anything() -> None:
         view = endpoint.snapshot() if count % 1000 == 0 else None
         if view is not None:
             assert view.tunnels == 0
-            if not view.channels:  # it deleted its channel, or used up its message IDs
+            if all(
+                c.established_at is None for c in view.channels
+            ):  # it deleted its channel, or used up its message IDs
                 stranger = Stranger(pair.b)
                 stranger.establish()
     assert proposed > 1000
     dropped = endpoint.snapshot().dropped
     assert dropped["quick_mode_refused"] > 1000
     assert dropped["malformed_payload"] > 1000
+    assert dropped["unexpected_message"] > 1000  # R-U-THERE-ACK
+    assert dropped["replayed_sequence"] > 100

@@ -14,11 +14,23 @@ from ike.events import Encapsulation, TrafficSelector, TransportAddress, TunnelR
 from oegw import commands as do
 from oegw import events as happened
 from oegw.commands import Verdict
+from oegw.datapath.interface import Direction, SaKey
 from oegw.peer import ConfiguredPeer
-from tests.support.playbook import SG_A, SG_B, Playbook, configured, ping, proposal, rsa_key
+from policy.rule import Scope
+from tests.support.playbook import (
+    SG_A,
+    SG_B,
+    Playbook,
+    configured,
+    esp_sa,
+    ping,
+    proposal,
+    rsa_key,
+)
 
 HERE, THERE = "192.1.0.0/24", "192.2.0.0/24"
 ELSEWHERE = ip_address("198.51.100.7")
+BRANCH = Scope(ip_network(HERE), ip_network(THERE))
 
 
 def book_with(peer: ConfiguredPeer, **more: Any) -> Playbook:
@@ -90,7 +102,35 @@ class TestRoadWarrior:
         remote = TransportAddress(ELSEWHERE, 4500)
         needed = keying.PeerKeyNeeded(7, "road.example", remote)
         assert book.send(needed) == [do.ProvidePeerKeys(7, (rsa_key("road"),))]
+        # Denied until now; from now on our packets are held for the tunnel that comes.
+        assert book.send(self.proposed()) == [do.RemovePolicy(BRANCH), do.AcceptTunnel(1)]
+        assert book.send(ping(2)) == []
+        book.send(keying.InboundSaEstablished(1, esp_sa(ELSEWHERE, SG_A, 0x1001, (THERE, HERE))))
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, ELSEWHERE, 0x2001, (HERE, THERE))))
+        outbound = SaKey(Direction.OUTBOUND, 0x2001, ELSEWHERE)
+        assert book.send(happened.SaInstalled(1, outbound)) == [
+            do.InstallPolicy(BRANCH, Verdict.TUNNEL, None),
+            do.ReleaseHeld((2,), Verdict.TUNNEL),
+        ]
+
+    def test_an_answer_that_is_quicker_than_its_tunnel_is_held(self) -> None:
+        book = book_with(self.PEER)
         assert book.send(self.proposed()) == [do.AcceptTunnel(1)]
+        assert book.send(ping(1)) == []
+        assert book.state(ip_address("192.1.0.65"), ip_address("192.2.0.66")) == "pending"
+
+    def test_what_was_held_for_a_peer_that_fails_is_dropped_and_the_next_packet_denied(
+        self,
+    ) -> None:
+        book = book_with(self.PEER)
+        book.send(ping(1))
+        book.send(self.proposed())
+        book.send(ping(2))
+        failed = keying.NegotiationFailed(1, keying.Failure.SILENCE, "no message 3")
+        assert do.DiscardHeld((2,), "connection_over") in book.send(failed)
+        commands = book.send(ping(3))
+        assert do.InstallPolicy(BRANCH, Verdict.DENY, 10.0) in commands
+        assert commands[-1] == do.DiscardHeld((3,), "denied")
 
     def test_stranger_with_another_key_or_name_gets_nothing(self) -> None:
         book = book_with(self.PEER)
@@ -114,8 +154,6 @@ def test_identity_whose_key_is_in_the_dns_is_asked_for_there() -> None:
 def test_configured_sas_say_so() -> None:
     book = book_with(ConfiguredPeer(SG_B, rsa_key("sg-b")))
     book.send(ping(1))
-    from tests.support.playbook import esp_sa
-
     (command,) = book.send(keying.InboundSaEstablished(0, esp_sa(SG_B, SG_A, 0x1001, (SG_B, SG_A))))
     assert isinstance(command, do.InstallSa)
     assert command.sa.configured

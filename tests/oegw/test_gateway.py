@@ -443,6 +443,17 @@ class TestResponder:
         book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
         assert book.send(ping(1)) == [do.StartLookup(2, BOB)]
 
+    def test_look_up_without_result_does_not_deny_while_the_peer_negotiates(self) -> None:
+        book = Playbook(default=opportunistic("default", on_failure=OnFailure.DROP))
+        book.send(proposal())
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        book.send(ping(1))
+        assert book.send(happened.LookupEnded(2, NothingFound(300.0, "no such name"))) == []
+        assert book.state() == "pending"
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        commands = book.send(happened.SaInstalled(1, outbound_key(0x2001)))
+        assert commands[-1] == do.ReleaseHeld((1,), Verdict.TUNNEL)
+
     def test_proposal_that_comes_to_nothing_leaves_nothing(self) -> None:
         book = Playbook()
         book.send(proposal())

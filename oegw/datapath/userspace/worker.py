@@ -28,6 +28,7 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     UdpEncapsulation,
 )
+from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.engine import (
@@ -48,7 +49,6 @@ from oegw.datapath.userspace.outside import (
     path_mtu,
     source_of,
 )
-from oegw.datapath.userspace.routes import TunnelRoutes
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.transform import warm_up
 from oegw.datapath.userspace.tun import open_tun

@@ -207,6 +207,29 @@ def test_another_key_closes_nothing_of_the_true_one() -> None:
     assert len(pair.a.pairs()) == 1
     assert not reasons(pair.b)
     assert len(pair.b.pairs()) == 2
+    assert len(pair.b.endpoint.snapshot().channels) == 2
+
+
+def test_a_channel_that_came_up_meanwhile_is_not_of_the_former_life() -> None:
+    """B's own main mode overtakes message 5, which says that A's is the first."""
+    pair = up()
+    crash(pair, "a")
+    pair.wait(50)
+    session = next(iter(pair.b.endpoint._directory.sessions.values()))
+    session.silent = True
+    pair.initiate(0, remote_selector=CAROL)
+    while pair.a.names()[-1:] != ["MM5"]:
+        pair.transfer()
+    message_5 = pair.wire.pop()
+    pair.initiate(0, side=pair.b, local_selector=ALICE)
+    pair.run()
+    assert len(pair.b.pairs()) == 2
+    pair.deliver(message_5)
+    pair.run()
+    assert reasons(pair.b) == ["initial contact"]
+    pair.wait(30)
+    assert len(pair.a.pairs()) == len(pair.b.pairs()) == 2
+    assert not reasons(pair.a)
 
 
 def test_message_5_with_a_wrong_signature_closes_nothing() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from ipaddress import ip_address
 
+import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -72,7 +73,8 @@ class Reading:
         data = [datagram.data for datagram in pair.sent]
         self.messages = [ISAKMP(octets) for octets in data]
         self.data = data
-        choice = data[1][28 + 4 + 8 + 4 + 4 + 4 + 4 :]
+        end = 28 + int.from_bytes(data[1][30:32], "big")  # vendor IDs follow
+        choice = data[1][28 + 4 + 8 + 4 + 4 + 4 + 4 : end]
         attributes = {}
         for offset in range(0, len(choice), 4):
             kind = int.from_bytes(choice[offset : offset + 2], "big") & 0x7FFF
@@ -162,7 +164,7 @@ def raw_rsa(key, signature: bytes) -> bytes:
     return value.to_bytes(len(signature), "big")
 
 
-def check_setup(pair: Pair, reading: Reading) -> None:
+def check_setup(pair: Pair, reading: Reading, pfs: str = "required") -> None:
     id_i, sig_i = reading.bodies(4, reading.message_5)
     id_r, sig_r = reading.bodies(5, reading.message_6)
     assert id_i == bytes((1, 0, 0, 0)) + ip_address("192.1.1.4").packed
@@ -174,8 +176,9 @@ def check_setup(pair: Pair, reading: Reading) -> None:
         padding = b"\xff" * (256 - 3 - len(digest))
         assert raw_rsa(key, signature) == b"\x00\x01" + padding + b"\x00" + digest
 
-    hash_1, sa_1, ni, ke_i, id_ci, id_cr = reading.bodies(6, reading.quick_1)
-    hash_2, sa_2, nr, ke_r, *ids = reading.bodies(7, reading.quick_2)
+    hash_1, sa_1, ni, *ke_i, id_ci, id_cr = reading.bodies(6, reading.quick_1)
+    hash_2, sa_2, nr, *ke_r = reading.bodies(7, reading.quick_2)
+    ids = [ke_r.pop(-2), ke_r.pop()]
     (hash_3,) = reading.bodies(8, reading.quick_3)
     assert id_ci == bytes((4, 0, 0, 0)) + bytes((192, 1, 0, 65)) + b"\xff" * 4
     assert id_cr == bytes((4, 0, 0, 0)) + bytes((192, 2, 0, 66)) + b"\xff" * 4
@@ -187,8 +190,11 @@ def check_setup(pair: Pair, reading: Reading) -> None:
     assert hash_3 == reading.prf(reading.skeyid_a, b"\x00" + reading.m_id + ni + nr)
 
     prime = PRIMES[reading.group]
-    secret = pow(int.from_bytes(ke_r, "big"), reading.exponents[ke_i], prime)
-    shared = secret.to_bytes((prime.bit_length() + 7) // 8, "big")
+    assert len(ke_i) == len(ke_r) == (0 if pfs == "off" else 1)
+    shared = b""  # RFC 2409 section 5.5: without KE no g(qm)^xy
+    for public_i, public_r in zip(ke_i, ke_r, strict=True):
+        secret = pow(int.from_bytes(public_r, "big"), reading.exponents[public_i], prime)
+        shared = secret.to_bytes((prime.bit_length() + 7) // 8, "big")
     ((inbound, outbound),) = pair.a.pairs().values()
     assert sa_1[16:20] == inbound.spi.to_bytes(4, "big")
     assert sa_2[16:20] == outbound.spi.to_bytes(4, "big")
@@ -232,6 +238,15 @@ def test_draft_setup_by_the_formulas(monkeypatch) -> None:
     assert (len(inbound.encryption_key), len(inbound.integrity_key)) == (24, 20)
     assert inbound.lifetime_bytes == 1 << 30
     assert not inbound.extended_sequence_numbers
+
+
+@pytest.mark.parametrize("pfs", ["off", "optional"])
+@pytest.mark.parametrize("channel", ["3des-md5-modp1024", "aes128-sha1-modp3072"])
+@pytest.mark.parametrize("tunnel", ["aes256-sha256", "3des-md5", "aes128gcm16"])
+def test_named_setups_by_the_formulas(monkeypatch, channel: str, tunnel: str, pfs: str) -> None:
+    settings = {"channel_proposals": (channel,), "tunnel_proposals": (tunnel,), "pfs": pfs}
+    pair, reading = recorded(monkeypatch, **settings)
+    check_setup(pair, reading, pfs)
 
 
 def test_the_initiator_is_told_the_same(monkeypatch) -> None:

@@ -194,18 +194,31 @@ def test_each_message_after_the_first_main_mode_arrives_corrupted(position: int,
     Life(position, corrupt).live()
 
 
+def flipped(datagram: e.Datagram, randomness: random.Random) -> e.Datagram:
+    data = bytearray(datagram.data)
+    data[randomness.randrange(len(data))] ^= 1 << randomness.randrange(8)
+    return replace(datagram, data=bytes(data))
+
+
 @pytest.mark.parametrize("position", range(1, MESSAGES))
-def test_all_that_was_recorded_is_replayed_in_each_state(position: int) -> None:
+@pytest.mark.parametrize("flips", [0, 6])
+def test_all_that_was_recorded_is_replayed_in_each_state(position: int, flips: int) -> None:
+    """As it was, or in ``flips`` copies with another bit flipped in each."""
+    randomness = random.Random(position)
+
     def replay(life: Life, step: int) -> None:
-        if step == position:
-            under_way = life.wire
-            for datagram in list(life.sent):
-                if datagram in under_way:
-                    continue
+        if step != position:
+            return
+        under_way = life.wire
+        for datagram in list(life.sent):
+            if datagram in under_way:
+                continue
+            copies = [flipped(datagram, randomness) for _ in range(flips)] or [datagram]
+            for copy in copies:
                 life.wire = []
-                life.deliver(datagram)
+                life.deliver(copy)
                 under_way += life.wire
-            life.wire = under_way
+        life.wire = under_way
 
     Life(position, replay).live()
 
@@ -234,9 +247,7 @@ def test_recorded_messages_with_bits_flipped_hit_an_established_tunnel(seed: int
     life.wait(10)
     for datagram in list(life.sent):
         for _ in range(5):
-            data = bytearray(datagram.data)
-            data[randomness.randrange(len(data))] ^= 1 << randomness.randrange(8)
-            life.deliver(replace(datagram, data=bytes(data)))
+            life.deliver(flipped(datagram, randomness))
             life.run()
     life.wait(60)
     life.assert_one_pair()

@@ -166,6 +166,27 @@ def test_it_goes_on_over_the_next_channel(understood: None) -> None:
     assert {c.reason for c in pair.a.seen(e.TunnelClosed)} == {"dead peer"}
 
 
+def test_a_channel_that_was_replaced_asks_no_more(understood: None) -> None:
+    """The peer comes back with nothing: what the old channel asked stays unanswered for ever."""
+    pair = up()
+    (tunnel,) = pair.b.pairs()
+    pair.broken = True
+    while not infos(pair.b):
+        send_packets(pair, pair.b, 1)
+    pair.broken = False
+    pair.a.endpoint = Pair(seed=8).a.endpoint
+    pair.a.events.clear()
+    pair.initiate(0)
+    pair.run()
+    pair.wait(60)
+    assert "dead peer" not in [c.reason for c in pair.b.seen(e.KeyingChannelClosed)]
+    assert [c.reason for c in pair.b.seen(e.TunnelClosed)] == ["replaced"]
+    pair.initiate(0, side=pair.b, local_selector=CAROL)
+    pair.run()
+    assert "MM1" not in pair.b.names()
+    assert tunnel not in pair.b.pairs()
+
+
 # What strangers say.
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ike import events as e
+from ike.configuration import Configuration
 from ike.constants import AT_ONCE
+from ike.groups import KeyPairStock
+from ike.signer import Signer
+from ike.station import Station
 from ike.v1.rekey import Margin, grace
+from ike.v1.renewal import Renewal
 from ike.v1.succession import settle
-from tests.support.ike_pair import ALICE, BOB, CAROL, Pair, Side, octets_from
+from tests.support.ike_pair import ALICE, BOB, CAROL, Pair, Side, octets_from, private_key
 
 TUNNEL = {"tunnel_lifetime": 600}
 CHANNEL = {"channel_lifetime": 600, "tunnel_lifetime": 6000}
@@ -300,6 +305,71 @@ def test_fifty_simultaneous_initiations(seed: int) -> None:
     for side in pair.sides:
         assert len(side.pairs()) == 1
         assert len(side.endpoint.snapshot().channels) == 1
+    # The channel that is left serves both.
+    begun = pair.a.names().count("MM1") + pair.b.names().count("MM1")
+    pair.initiate(10, remote_selector=CAROL)
+    pair.run()
+    pair.initiate(10, side=pair.b, local_selector=ALICE)
+    pair.run()
+    assert pair.a.names().count("MM1") + pair.b.names().count("MM1") == begun
+    assert len(pair.a.pairs()) == 3
+
+
+def test_the_redundant_one_is_renewed_if_the_other_ends_first() -> None:
+    """Its initiator has not closed it; meanwhile its heir is deleted."""
+    seeds = []
+    for seed in range(8):
+        pair = Pair(a=TUNNEL, b=TUNNEL, seed=seed)
+        pair.initiate(0)
+        pair.initiate(0, side=pair.b)
+        pair.run()
+        pair.broken = True
+        pair.wait(1)
+        if len(pair.a.pairs()) == 1:  # it was a's own, and a has closed it
+            continue
+        seeds.append(seed)
+        pair.a.endpoint.close_tunnel(pair.now, 0)
+        pair.pump()
+        (left,) = pair.a.pairs()
+        pair.wait(590)
+        assert {event.tunnel for event in pair.a.seen(e.TunnelExpiring)} == {left}
+    assert seeds
+
+
+class BusyChannel:
+    """What a ``Renewal`` sees of its session."""
+
+    initiator = True
+    busy = True
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[float, str]] = []
+        self.successors = 0
+
+    def in_use(self, now: float) -> bool:
+        return True
+
+    def begin_successor(self, now: float) -> None:
+        self.successors += 1
+
+    def close(self, now: float, reason: str, tell: bool = True) -> None:
+        self.closed.append((now, reason))
+
+
+def test_a_channel_with_a_quick_mode_under_way_retires_later() -> None:
+    key = private_key("a")
+    randomness = octets_from(1)
+    station = Station(Configuration(key), randomness, Signer(key), KeyPairStock(randomness))
+    channel = BusyChannel()
+    renewal = Renewal(station, channel)
+    renewal.established(0.0, 1000.0)
+    renewal.succeeded(10.0, 5.0)
+    station.alarms.ring(15.0)
+    assert channel.closed == []
+    channel.busy = False
+    station.alarms.ring(20.0)
+    assert channel.closed == [(20.0, "replaced")]
+    assert channel.successors == 0
 
 
 def test_other_tunnels_keep_the_channel_of_a_redundant_one() -> None:

@@ -1,6 +1,7 @@
 """What every datapath does, played on each of them.
 
-`UserspaceDatapath` runs in a network namespace of its own: a thread that unshared.
+`UserspaceDatapath` and `XfrmDatapath` run in a network namespace of their own: a thread that
+unshared.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from oegw.datapath.memory import MemoryDatapath
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.xfrm.datapath import XfrmDatapath
+from oegw.datapath.xfrm.settings import XfrmSettings
 from tests.support.datapath_sas import ALGORITHMS, arriving, make_sa
 
 _CLONE_NEWNET = 0x40000000
@@ -70,11 +73,15 @@ def on_userspace(play: Play) -> None:
     in_own_namespace(lambda: asyncio.run(started(UserspaceDatapath(UserspaceSettings()), play)))
 
 
+def on_kernel(play: Play) -> None:
+    in_own_namespace(lambda: asyncio.run(started(XfrmDatapath(XfrmSettings()), play)))
+
+
 async def started(datapath: Datapath, play: Play) -> None:
     events: list[DatapathEvent] = []
     capability = await datapath.start(events.append)
     try:
-        assert capability.name in ("memory", "userspace")
+        assert capability.name in ("memory", "userspace", "kernel")
         assert capability.udp_encapsulation
         assert set(capability.ciphers) == {"aes-gcm-16", "aes-cbc", "3des-cbc"}
         await play(datapath, events)
@@ -87,6 +94,7 @@ each_datapath = pytest.mark.parametrize(
     [
         pytest.param(on_memory, id="memory"),
         pytest.param(on_userspace, id="userspace", marks=pytest.mark.netns),
+        pytest.param(on_kernel, id="kernel", marks=pytest.mark.kernel),
     ],
 )
 
@@ -426,3 +434,57 @@ def test_start_that_fails_leaves_nothing() -> None:
         assert first.worker is None
 
     in_own_namespace(lambda: asyncio.run(both()))
+
+
+@pytest.mark.kernel
+def test_kernel_start_that_fails_leaves_nothing() -> None:
+    """The interface id is taken: by a first datapath, which goes on."""
+
+    async def both() -> None:
+        first = XfrmDatapath(XfrmSettings())
+        second = XfrmDatapath(XfrmSettings())
+        await first.start(lambda event: None)
+        with pytest.raises(DatapathError, match="oegw0"):
+            await second.start(lambda event: None)
+        await second.close()
+        await first.install(make_sa())
+        assert list(await first.usage()) == [make_sa().key]
+        await first.close()
+
+    in_own_namespace(lambda: asyncio.run(both()))
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        pytest.param(on_memory, id="memory"),
+        pytest.param(on_kernel, id="kernel", marks=pytest.mark.kernel),
+    ],
+)
+def test_each_way_to_move(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        outbound = make_sa(encapsulation=UdpEncapsulation())
+        inbound = arriving(make_sa(spi=0x2000, encapsulation=UdpEncapsulation()))
+        for sa in (outbound, inbound):
+            await datapath.install(sa)
+        elsewhere = ip_address("192.1.1.9")
+        behind = UdpEncapsulation(4500, 32000)
+        # Another port; another peer; our own address changed; what came in comes from elsewhere.
+        assert (
+            await datapath.move(outbound.key, outbound.source, outbound.destination, behind)
+            == outbound.key
+        )
+        moved = await datapath.move(outbound.key, outbound.source, elsewhere, behind)
+        assert moved == SaKey(Direction.OUTBOUND, outbound.spi, elsewhere)
+        assert await datapath.move(moved, ip_address("192.1.1.44"), elsewhere, None) == moved
+        assert (
+            await datapath.move(inbound.key, elsewhere, inbound.destination, behind) == inbound.key
+        )
+        assert await datapath.usage() == {moved: UNUSED, inbound.key: UNUSED}
+        with pytest.raises(DatapathError):
+            await datapath.move(outbound.key, outbound.source, elsewhere, None)
+        assert await datapath.remove(moved) == UNUSED
+        assert await datapath.remove(inbound.key) == UNUSED
+        assert events == []
+
+    on(play)

@@ -4,22 +4,21 @@
     ip route add default dev oegw0 metric 1 table 4500
     ip route add unreachable default metric 1000000 table 4500
 
-When the process dies, the kernel removes the device and with it the first route.  Rule
-and second route stay, so that marked packets are refused and never fall through to the main
-table.  A later start finds them again by table, priority and our protocol number, which
+When the user-space datapath's process dies, the kernel removes the device and with it the first
+route.  Rule and second route stay, so that marked packets are refused and never fall through to
+the main table.  A later start finds them again by table, priority and our protocol number, which
 other programs' rules and routes do not carry.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Protocol
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from oegw.datapath.interface import DatapathError
-from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.intercept.interface import Marks
 
 # Our choices.
@@ -35,10 +34,23 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _EXISTS = 17
 
 
+class RoutingSettings(Protocol):
+    """What each datapath's settings say of it."""
+
+    @property
+    def tunnel_interface(self) -> str: ...
+    @property
+    def mark_mask(self) -> int: ...
+    @property
+    def routing_table(self) -> int: ...
+    @property
+    def rule_priority(self) -> int: ...
+
+
 class TunnelRoutes:
     """Our rules and routes.  Methods raise DatapathError."""
 
-    def __init__(self, settings: UserspaceSettings) -> None:
+    def __init__(self, settings: RoutingSettings) -> None:
         self._settings = settings
         self._mark = Marks(settings.mark_mask).tunnel
 

@@ -1,0 +1,65 @@
+"""Steps that change the network under way: routes, addresses, the mappings of a NAT."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+from typing import Any
+
+from lablib import network
+from lablib.errors import LabError
+from lablib.stage import Stage, check_keys
+
+
+def _do(stage: Stage, host: str, argv: list[str]) -> None:
+    result = stage.lab.run.call(host, argv)
+    if result.returncode:
+        raise LabError(f"{host}: {' '.join(argv)}: {(result.stderr or result.stdout).strip()}")
+
+
+def set_route(stage: Stage, step: dict[str, Any]) -> str:
+    """Change a route of ``host``: ``to`` (a network or "default") by way of ``via``."""
+    check_keys(step, {"host", "to", "via"})
+    _do(stage, step["host"], ["ip", "route", "replace", step["to"], "via", step["via"]])
+    return f"{step['to']} by way of {step['via']}"
+
+
+def _change_address(
+    stage: Stage, name: str, interface: str, old: IPv4Interface, new: IPv4Interface
+) -> None:
+    """Take an IPv4 address away, which removes its routes, and put another one there."""
+    host = stage.lab.topology.host(name)
+    _do(stage, name, ["ip", "address", "delete", str(old), "dev", interface])
+    _do(stage, name, ["ip", "address", "add", str(new), "dev", interface])
+    for route in host.routes:
+        _do(stage, name, ["ip", "route", "replace", str(route.to), "via", str(route.via)])
+
+
+def renumber(stage: Stage, step: dict[str, Any]) -> str:
+    """The IPv4 address of ``host`` on link ``on`` becomes ``to``; its routes stay.
+
+    On a NAT host this also ends the mappings of the old address.
+    """
+    check_keys(step, {"host", "on", "to"})
+    interface = stage.lab.topology.host(step["host"]).interface_on(step["on"])
+    old = stage.addresses.get((step["host"], step["on"]), interface.addresses[0])
+    new = IPv4Interface(f"{step['to']}/{old.network.prefixlen}")
+    _change_address(stage, step["host"], interface.name, old, new)
+    stage.addresses[step["host"], step["on"]] = new
+    return f"{old.ip} became {new.ip}"
+
+
+def remap(stage: Stage, step: dict[str, Any]) -> str:
+    """NAT ``host`` gives every flow a new mapping, to UDP ``ports`` (as "30000-30999").
+
+    Its address goes and returns: that is what makes the kernel forget the old mappings.
+    """
+    check_keys(step, {"host", "ports"})
+    host = stage.lab.topology.host(step["host"])
+    nat = host.masquerade
+    if nat is None:
+        raise LabError(f"{host.name} is no NAT")
+    interface = next(i for i in host.interfaces if i.name == nat.interface)
+    _do(stage, host.name, ["nft", network.masquerade_rules(nat.interface, step["ports"])])
+    address = stage.addresses.get((host.name, interface.link), interface.addresses[0])
+    _change_address(stage, host.name, interface.name, address, address)
+    return f"new mappings, to ports {step['ports']}"

@@ -1,0 +1,61 @@
+"""Successors of tunnels and of keying channels, under traffic; not one ping may be lost."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.interop.bed import Bed
+from tests.interop.cells import Cell, Role, parameters
+from tests.interop.processes import wait_until
+from tests.interop.terms import Agreed
+
+pytestmark = [pytest.mark.interop, pytest.mark.netns]
+
+LIFETIME = 10  # seconds, the shortest that a gateway accepts
+PATIENCE = 30.0
+
+
+def succeeded(bed: Bed, cell: Cell, before: Agreed) -> bool:
+    """Whether there is one tunnel, and it or its channel is another than before."""
+    after = bed.far.agreed()
+    if len(after) != 1:
+        return False  # both the old and the new one
+    if cell.what == "tunnel":
+        return after[0].spis != before.spis
+    return after[0].channel != before.channel
+
+
+@pytest.mark.parametrize(("cell", "role"), parameters("rekey"))
+def test_rekey(bed: Bed, cell: Cell, role: Role) -> None:
+    """Two successors, one after the other; in between and after them everything arrives."""
+    if cell.by == "ours":
+        ours = {"tunnel_lifetime" if cell.what == "tunnel" else "channel_lifetime": LIFETIME}
+        bed.begin(cell, role, **ours)
+    else:
+        bed.begin(cell, role)
+    bed.bring_up()
+    bed.check_negotiated()
+    streams = [bed.stream("near"), bed.stream("far")]
+    lost = []
+    try:
+        for stream in streams:
+            stream.await_more(5)
+        for _ in range(2):
+            _, before = bed.agreed()
+            if cell.by == "strongswan":
+                bed.far.rekey(cell.what)
+
+            wait_until(
+                "a successor alone on strongSwan's side",
+                partial(succeeded, bed, cell, before),
+                PATIENCE,
+            )
+            for stream in streams:
+                stream.await_more(10)
+    finally:
+        lost = [stream.end() for stream in streams]
+    assert lost == [[], []]
+    bed.agreed()
+    bed.check_capture(at_least=100)
