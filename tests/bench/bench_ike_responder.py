@@ -35,9 +35,9 @@ from tests.bench.ike_gateways import (
     Theirs,
     call,
     equip,
+    favoured,
     inside,
     namespaces,
-    pinned,
     require_programs,
     wait_until,
     wire,
@@ -73,9 +73,11 @@ def peers(number: int, key: Key) -> list[Peer]:
 
 def generate(namespace: str, plan: Path) -> dict[str, Any]:
     argv = inside(
-        namespace, *pinned(LOAD_CORE, [sys.executable, "-m", "tests.bench.ike_load", str(plan)])
+        namespace, *favoured(LOAD_CORE, [sys.executable, "-m", "tests.bench.ike_load", str(plan)])
     )
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        argv, cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True
+    )
     if done.returncode:
         raise BenchError(f"the load generator failed:\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout)
