@@ -48,6 +48,16 @@ def renumber(stage: Stage, step: dict[str, Any]) -> str:
     return f"{old.ip} became {new.ip}"
 
 
+def plug(stage: Stage, step: dict[str, Any]) -> str:
+    """The cable of ``host`` to link ``on`` is ``plugged`` in or out; out, the host is gone."""
+    check_keys(step, {"host", "on", "plugged"})
+    host = stage.lab.topology.host(step["host"])
+    port = network.port_name(host, host.interface_on(step["on"]))
+    state = "up" if step["plugged"] else "down"
+    _do(stage, network.CABLES, ["ip", "link", "set", port, state])
+    return f"plugged {'in' if step['plugged'] else 'out'}"
+
+
 def remap(stage: Stage, step: dict[str, Any]) -> str:
     """NAT ``host`` gives every flow a new mapping, to UDP ``ports`` (as "30000-30999").
 

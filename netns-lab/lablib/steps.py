@@ -381,6 +381,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "set-route": changes.set_route,
     "renumber": changes.renumber,
     "remap": changes.remap,
+    "plug": changes.plug,
     "cross": crossing.cross,
     "forge": forge_packet,
     "download": download,
