@@ -239,6 +239,8 @@ class Bed:
                 Role.OURS if view is terms else Role.STRONGSWAN
             )
             assert agreed.initiator == begun_here
+        assert len(self.near.channels()) == 1
+        assert len(self.far.channels()) == 1
         assert self.far.agreed()[0].pfs == cell.pfs, "strongSwan says what group PFS has"
 
     @property

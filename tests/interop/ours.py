@@ -172,18 +172,20 @@ class Oegw:
         return answer
 
     def channels(self) -> list[str]:
-        return [_channel_name(channel) for channel in self.status()["channels"]]
+        """The established keying channels, without those that a stranger may have begun."""
+        return [_channel_name(channel) for channel in _established(self.status())]
 
     def agreed(self) -> list[Agreed]:
-        """The keyed tunnels; none while there is not exactly one keying channel with the peer.
+        """The keyed tunnels, with the youngest keying channel as theirs.
 
-        The status does not say which of several channels made a tunnel.
+        The status does not say which of several channels made a tunnel; there are several only
+        after a new one was made in place of an old one.
         """
         status = self.status()
         keyed = [row for row in status["connections"] if row["state"] == "keyed"]
-        channels = status["channels"]
-        if len(channels) != 1:
-            return []
+        channels = sorted(_established(status), key=lambda channel: float(channel["age"]))
+        if keyed and not channels:
+            raise InteropError("a tunnel without a keying channel")
         return [_agreed(channels[0], row) for row in keyed]
 
     def position(self) -> int:
@@ -215,6 +217,10 @@ _ESP = {
 }
 _HASHES = {"hmac-sha2-256": "sha256", "hmac-md5": "md5", "hmac-sha1": "sha1"}
 _INTEGRITY = {"hmac-sha2-256-128": "sha256", "hmac-md5-96": "md5", "hmac-sha1-96": "sha1"}
+
+
+def _established(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [channel for channel in status["channels"] if channel["proposal"]]
 
 
 def _channel_name(channel: dict[str, Any]) -> str:

@@ -218,6 +218,12 @@ class StrongSwan:
         """Begin a successor of the ``tunnel`` or of the ``channel``."""
         self._swanctl("--rekey", *_NAMES[what])
 
+    def retire(self) -> None:
+        """End the channels that have a successor, which charon keeps until their life is over."""
+        for _, sa in self._listed():
+            if sa["state"] == "REKEYING":
+                self._swanctl("--terminate", "--ike-id", sa["uniqueid"], "--timeout", "10")
+
     def forget(self) -> None:
         """Drop all that is left of a cell, without a word to the peer if it does not answer."""
         if self.process is None or not self.process.running:

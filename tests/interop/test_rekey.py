@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.netns]
 
 LIFETIME = 10  # seconds, the shortest that a gateway accepts
 PATIENCE = 30.0
+AT_ONCE = 3.0
 
 
 def succeeded(bed: Bed, cell: Cell, before: Agreed) -> bool:
@@ -54,8 +55,17 @@ def test_rekey(bed: Bed, cell: Cell, role: Role) -> None:
             )
             for stream in streams:
                 stream.await_more(10)
+            if cell.what == "channel":
+                # The end of the old channel is not the end of the tunnel that it made.
+                bed.far.retire()
+                wait_until("one channel on our side", lambda: len(bed.near.channels()) == 1)
+                for stream in streams:
+                    stream.await_more(10)
     finally:
         lost = [stream.end() for stream in streams]
     assert lost == [[], []]
     bed.agreed()
     bed.check_capture(at_least=100)
+    # Both sides know which tunnel it is that a new channel speaks of.
+    bed.far.terminate("tunnel")
+    wait_until("that ours closes the tunnel", lambda: not bed.near.agreed(), AT_ONCE)

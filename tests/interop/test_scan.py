@@ -38,8 +38,14 @@ _COUNTING = """
 table inet counting {
     counter came { }
     counter went { }
-    chain input { type filter hook input priority -500; iifname outside counter name came }
-    chain output { type filter hook output priority 500; oifname outside counter name went }
+    chain input {
+        type filter hook input priority -500
+        iifname outside counter name came
+    }
+    chain output {
+        type filter hook output priority 500
+        oifname outside counter name went
+    }
 }
 """
 

@@ -93,7 +93,12 @@ def _capture(frames: list[bytes], order: str, nanoseconds: bool) -> bytes:
 
 def _scapy_frames() -> list[tuple[str, bytes]]:
     from scapy.all import ARP, DNS, ESP, ICMP, IP, TCP, UDP, Ether, IPv6, Raw
-    from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
+    from scapy.layers.inet6 import (
+        ICMPv6DestUnreach,
+        ICMPv6EchoRequest,
+        ICMPv6ND_NS,
+        IPv6ExtHdrFragment,
+    )
 
     # Both addresses are given: scapy would ask the network of the machine for them.
     start = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
@@ -105,8 +110,18 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
         ("echo reply", v4 / ICMP(type=0)),
         ("icmp", v4 / ICMP(type=3, code=4)),
         ("esp", v4 / ESP(spi=1, seq=1, data=b"x" * 40)),
-        ("ike", v4 / UDP(sport=500, dport=500) / Raw(b"x")),
-        ("ike", v4 / UDP(sport=40000, dport=4500) / Raw(b"x")),
+        ("ike", v4 / UDP(sport=500, dport=500) / Raw(bytes(28))),
+        ("udp", v4 / UDP(sport=500, dport=500) / Raw(b"no header of ISAKMP")),
+        ("ike", v4 / UDP(sport=40000, dport=4500) / Raw(bytes(4 + 28))),
+        ("udp", v4 / UDP(sport=40000, dport=4500) / Raw(bytes(4 + 27))),
+        ("udp-esp", v4 / UDP(sport=4500, dport=40000) / Raw(b"\0\0\1\0" + bytes(40))),
+        ("keepalive", v4 / UDP(sport=4500, dport=40000) / Raw(b"\xff")),
+        ("udp", v4 / UDP(sport=4500, dport=40000) / Raw(b"\xfe")),
+        ("udp", v4 / UDP(sport=4500, dport=40000)),
+        ("returned", v4 / ICMP(type=3, code=2) / IP() / ESP(spi=1, seq=1)),
+        ("returned", v4 / ICMP(type=3, code=3) / IP() / UDP(sport=4500, dport=30000)),
+        ("icmp", v4 / ICMP(type=3, code=3) / IP() / UDP(sport=40000, dport=40001)),
+        ("echo request", v4 / ICMP(type=8) / IP() / ESP(spi=1, seq=1)),
         ("dns", v4 / UDP(sport=40000, dport=53) / DNS()),
         ("tcp", v4 / TCP(sport=80, dport=40000)),
         ("udp", v4 / UDP(sport=40000, dport=40001)),
@@ -118,7 +133,9 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
         ),
         ("echo request", v6 / ICMPv6EchoRequest()),
         ("neighbour discovery", v6 / ICMPv6ND_NS()),
-        ("ike", v6 / UDP(sport=500, dport=500) / Raw(b"x")),
+        ("ike", v6 / UDP(sport=500, dport=500) / Raw(bytes(28))),
+        ("returned", v6 / ICMPv6DestUnreach() / IPv6() / ESP(spi=1, seq=1)),
+        ("icmpv6", v6 / ICMPv6DestUnreach() / IPv6() / UDP(sport=40000, dport=40001)),
         ("esp", v6 / ESP(spi=1, seq=1, data=b"x" * 40)),
         ("fragment", v6 / IPv6ExtHdrFragment(offset=10, nh=17, id=9) / Raw(b"x" * 8)),
     ]
