@@ -64,14 +64,15 @@ def pairs_of(lab: Lab, hosts: list[str]) -> list[tuple[IPAddress, IPAddress]]:
 def cross(stage: Stage, step: dict[str, Any]) -> str:
     """Each address of both crowds sends a packet to its partner, all at the same moment.
 
-    ``hosts`` are the two, ``gateways`` theirs.  ``within`` seconds later each pair must have
-    exactly one live tunnel, the same on both gateways; and every packet must arrive.
+    ``hosts`` are the two, ``gateways`` theirs.  ``within`` seconds later (more on a machine that
+    needs patience) each pair must have exactly one live tunnel, the same on both gateways; and
+    every packet must arrive.
     """
     check_keys(step, {"hosts", "gateways", "within"})
-    lab, hosts, within = stage.lab, step["hosts"], float(step.get("within", 2))
+    lab, hosts, within = stage.lab, step["hosts"], patient(float(step.get("within", 2)))
     pairs = [(str(one), str(other)) for one, other in pairs_of(lab, hosts)]
-    start, patience = time.time() + patient(AHEAD), patient(2 * within)
-    order = {"port": PORT, "start": start, "end": start + patience, "payload": PAYLOAD}
+    start = time.time() + patient(AHEAD)
+    order = {"port": PORT, "start": start, "end": start + 2 * within, "payload": PAYLOAD}
     senders = []
     for host, mine in zip(hosts, (pairs, [pair[::-1] for pair in pairs]), strict=True):
         command = [sys.executable, str(Path(firstpackets.__file__))]

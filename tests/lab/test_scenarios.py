@@ -26,4 +26,4 @@ def test_longer_form_of_a_scenario(name: str) -> None:
 def passes(code: int, output: str) -> None:
     assert code == 0, output
     assert "ok " in output
-    assert "FAILED" not in output
+    assert not [line for line in output.splitlines() if line.startswith("FAILED")], output
