@@ -206,3 +206,33 @@ def test_a_run_that_is_interrupted_takes_everything_down() -> None:
         assert not alive
     finally:
         shutil.rmtree(left[1])
+
+
+KERNEL_STATES = """\
+src 192.1.1.4 dst 192.1.1.5
+\tproto esp spi 0x0000abcd(43981) reqid 1(0x00000001) mode tunnel
+\tlifetime current:
+\t  1680(bytes), 20(packets)
+\t  add 2026-11-21 08:00:00 use 2026-11-21 08:00:01
+src 192.1.1.5 dst 192.1.1.4
+\tproto esp spi 0xc0ffee00(3237998080) reqid 1(0x00000001) mode tunnel
+\tlifetime current:
+\t  84(bytes), 1(packets)
+\t  add 2026-11-21 08:00:00 use -
+"""
+
+
+def test_kernel_counters_and_status_are_read_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "netns-lab"))
+    from lablib import kernelcounters
+
+    of_kernel = kernelcounters.of_kernel(KERNEL_STATES)
+    assert of_kernel == {"0000abcd": (20, 1680), "c0ffee00": (1, 84)}
+    row = {
+        "tunnels": 1, "spi_out": "0000abcd", "packets_out": 20, "bytes_out": 1680,
+        "spi_in": "c0ffee00", "packets_in": 1, "bytes_in": 84,
+    }  # fmt: skip
+    assert kernelcounters.of_status([row]) == of_kernel
+    assert kernelcounters.of_status([{**row, "tunnels": 2}, {"tunnels": 0}]) == {}

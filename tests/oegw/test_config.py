@@ -416,7 +416,7 @@ def test_mutated_files_raise_nothing_but_config_error() -> None:
     tokens = re.findall(r'"[^"\n]*"|\[+|\]+|\w+|[^\w\s]|\s+', FULL)
     path = Path("/nowhere/oegw.toml")
     good = bad = 0
-    deadline = time.monotonic() + 60
+    deadline = time.process_time() + 60  # of our own work: other work of the machine doesn't count
     for _ in range(10_000):
         mutated = list(tokens)
         for _ in range(generator.randint(1, 4)):
@@ -445,7 +445,7 @@ def test_mutated_files_raise_nothing_but_config_error() -> None:
             good, bad = good + (not found), bad + bool(found)
     assert good > 100
     assert bad > 10_000
-    assert time.monotonic() < deadline
+    assert time.process_time() < deadline
 
 
 KEYS = sorted(

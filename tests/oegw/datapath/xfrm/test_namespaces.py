@@ -474,11 +474,11 @@ def test_kill_leaves_no_clear_path(lab: XfrmLab) -> None:
 
 
 def test_taken_port_and_taken_name(lab: XfrmLab) -> None:
-    lab.inside(lab.gwa, "ip", "link", "add", "oegw0", "type", "dummy")
+    lab.inside(lab.gwa, "ip", "link", "add", "oegw0", "type", "bridge")
     control = failing_start(lab)
     assert "oegw0" in control
     assert "EEXIST" in control
-    assert "dummy" in lab.inside(lab.gwa, "ip", "-d", "link", "show", "oegw0")
+    assert "bridge" in lab.inside(lab.gwa, "ip", "-d", "link", "show", "oegw0")
     assert lab.xfrm(lab.gwa, "policy").strip() == ""
     assert "4500" not in lab.inside(lab.gwa, "ip", "rule")
 
