@@ -306,14 +306,23 @@ class Endpoint:
             raise TruncatedMessage(f"{len(data)} octets")
         header = Header.parse(Reader(data))
         if header.next_payload != PayloadType.FRAGMENT:
-            self._receive_message(now, data, local, remote)
+            self._receive_message(now, header, data, local, remote)
             return
         if header.length != len(data):
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
         self._expect_from(self._known(header), header, local, remote, fragment=True)
         for message in self._fragments.take(now, header, data, remote):
-            receive = partial(self._receive_message, now, message, local, remote)
+            receive = partial(self._receive_whole, now, message, local, remote)
             self._count_drops(remote, receive)  # one of them may be forged
+
+    def _receive_whole(
+        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+    ) -> None:
+        """A message that came in fragments."""
+        header = Header.parse(Reader(data))
+        if header.next_payload == PayloadType.FRAGMENT:
+            raise FragmentDropped("a fragment in fragments")
+        self._receive_message(now, header, data, local, remote)
 
     def _known(self, header: Header) -> Session:
         """The channel of a fragment; nothing is stored for strangers."""
@@ -340,12 +349,14 @@ class Endpoint:
         raise WrongAddress(f"channel {session.number} is not between these")
 
     def _receive_message(
-        self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
+        self,
+        now: float,
+        header: Header,
+        data: bytes,
+        local: TransportAddress,
+        remote: TransportAddress,
     ) -> None:
         """A whole message, without marker."""
-        header = Header.parse(Reader(data))
-        if header.next_payload == PayloadType.FRAGMENT:
-            raise FragmentDropped("a fragment in fragments")
         if header.length != len(data):
             raise LengthMismatch(f"{len(data)} octets, {header.length} announced")
         if header.major_version != 1:

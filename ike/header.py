@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import Self
 
 from ike.constants import COOKIE_LENGTH, HEADER_LENGTH
@@ -14,6 +15,8 @@ FLAG_COMMIT = 2
 FLAG_AUTHENTICATION_ONLY = 4
 VERSION = 0x10  # major 1, minor 0
 NO_COOKIE = bytes(COOKIE_LENGTH)
+
+_NUMBERS = Struct("!BBBBII")  # what follows the cookies
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +43,31 @@ class Header:
     @classmethod
     def parse(cls, reader: Reader) -> Self:
         """Read 28 octets; raises ``TruncatedMessage``.  Nothing is judged here."""
+        cookies = reader.octets(2 * COOKIE_LENGTH)
+        following, version, exchange, flags, message_id, length = reader.numbers(_NUMBERS)
         return cls(
-            initiator_cookie=reader.octets(COOKIE_LENGTH),
-            responder_cookie=reader.octets(COOKIE_LENGTH),
-            next_payload=PayloadType(reader.number(1)),
-            version=reader.number(1),
-            exchange=ExchangeType(reader.number(1)),
-            flags=reader.number(1),
-            message_id=reader.number(4),
-            length=reader.number(4),
+            initiator_cookie=cookies[:COOKIE_LENGTH],
+            responder_cookie=cookies[COOKIE_LENGTH:],
+            next_payload=PayloadType(following),
+            version=version,
+            exchange=ExchangeType(exchange),
+            flags=flags,
+            message_id=message_id,
+            length=length,
         )
 
     def serialize(self, writer: Writer) -> None:
         writer.octets(self.initiator_cookie)
         writer.octets(self.responder_cookie)
-        writer.number(self.next_payload, 1)
-        writer.number(self.version, 1)
-        writer.number(self.exchange, 1)
-        writer.number(self.flags, 1)
-        writer.number(self.message_id, 4)
-        writer.number(self.length, 4)
+        writer.numbers(
+            _NUMBERS,
+            self.next_payload,
+            self.version,
+            self.exchange,
+            self.flags,
+            self.message_id,
+            self.length,
+        )
 
     @classmethod
     def before(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 from ike.errors import TrailingOctets, TruncatedMessage
 
 
@@ -37,7 +39,21 @@ class Reader:
 
     def number(self, length: int) -> int:
         """Take an unsigned number of ``length`` octets."""
-        return int.from_bytes(self.octets(length), "big")
+        start = self._position
+        end = start + length
+        if end > self._end:
+            raise TruncatedMessage(f"{length} octets wanted, {self.remaining} left")
+        self._position = end
+        return int.from_bytes(self._octets[start:end], "big")
+
+    def numbers(self, form: Struct) -> tuple[int, ...]:
+        """Take several unsigned numbers at once."""
+        start = self._position
+        end = start + form.size
+        if end > self._end:
+            raise TruncatedMessage(f"{form.size} octets wanted, {self.remaining} left")
+        self._position = end
+        return form.unpack_from(self._octets, start)
 
     def finish(self) -> None:
         """Raise ``TrailingOctets`` unless everything was taken."""
@@ -59,6 +75,10 @@ class Writer:
     def number(self, value: int, length: int) -> None:
         """Append an unsigned number; ``OverflowError`` when it does not fit."""
         self._parts += value.to_bytes(length, "big")
+
+    def numbers(self, form: Struct, *values: int) -> None:
+        """Append several unsigned numbers at once; ``struct.error`` when one does not fit."""
+        self._parts += form.pack(*values)
 
     def bytes(self) -> bytes:
         """All that was written."""

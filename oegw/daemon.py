@@ -308,6 +308,7 @@ class Daemon:
         self._pump()
 
     def _timer_fired(self) -> None:
+        self._timer = None
         now = time.monotonic()
         self.endpoint.handle_timer(now)
         self._execute(self.gateway.handle_timer(now))
@@ -321,12 +322,14 @@ class Daemon:
             self._keep_contacts(event)
             self._execute(self.gateway.receive(event, time.monotonic()))
         self._send()
-        if self._timer is not None:
-            self._timer.cancel()
         moments = [self.endpoint.next_timer(), self.gateway.next_timer()]
-        due = [m for m in moments if m is not None]
+        due = min((m for m in moments if m is not None), default=None)
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # it looks again then: moments mostly move away, with each message
+            self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(min(due), self._timer_fired) if due else None
+        self._timer = None if due is None else loop.call_at(due, self._timer_fired)
 
     def _prepare(self) -> None:
         """In idle moments, make the Diffie-Hellman pairs that the next exchanges need."""

@@ -75,8 +75,13 @@ class Initiator:
                 ledger.discard((event.packet,), "source_limit")
                 return
             connection = ledger.connections.create(selectors, rule, now)
-        if connection.state is State.NONEXISTENT:  # new, or the peer's proposal is under way
-            self._begin(connection, flow, now)
+        if connection.state is State.NONEXISTENT:
+            if any(tunnel.inbound for tunnel in connection.tunnels.values()):
+                # The peer's tunnel is nearly up, and it sends already: none of our own is needed.
+                ledger.connections.set_under_way(connection, flow.source)
+                ledger.await_peer(connection, now)
+            else:
+                self._begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, flow)
         self._settle(connection, event, scope, decision.cacheable, now)

@@ -78,8 +78,8 @@ def configured_rule(
             continue
         peer = peers[rule.name]
         if (
-            configured_selectors(rule) == selectors
-            and peer.expected_identity == event.identity
+            peer.expected_identity == event.identity
+            and configured_selectors(rule) == selectors
             and (peer.key is None or same_key(peer.key, event.key))
         ):
             return rule

@@ -56,6 +56,8 @@ class JsonTrace:
             self._write(category, "dropped", {"trigger": trigger, **fields})
 
     def _write(self, category: str, event: str, fields: Mapping[str, Any]) -> None:
+        if self._stream is None and not self.listeners:
+            return
         line = {"time": round(self._clock(), 6), "category": category, "event": event, **fields}
         for listener in self.listeners:
             listener(line)

@@ -14,7 +14,7 @@ settings.register_profile("oegw", deadline=None, derandomize=True)
 settings.load_profile("oegw")
 
 
-ELSEWHERE = ("kernel", "guest", "interop")
+ELSEWHERE = ("kernel", "guest", "interop", "long")
 """Tests with these markers run only where ``-m`` names the marker, as tests/run does."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from struct import Struct
 from typing import Self
 
 from ike.constants import ATTRIBUTES_MOST
@@ -12,6 +13,7 @@ from ike.wire import Reader, Writer
 
 _BASIC = 0x8000
 _BASIC_MOST = 0xFFFF
+_PAIR = Struct("!HH")  # type; value or length
 _NUMBER_LONGEST = 8  # octets; longer values are no numbers that we know
 
 
@@ -29,10 +31,10 @@ class Attribute:
 
     @classmethod
     def parse(cls, reader: Reader) -> Self:
-        kind = reader.number(2)
+        kind, value_or_length = reader.numbers(_PAIR)
         if kind & _BASIC:
-            return cls(kind & ~_BASIC, reader.number(2))
-        value = reader.octets(reader.number(2))
+            return cls(kind & ~_BASIC, value_or_length)
+        value = reader.octets(value_or_length)
         if len(value.lstrip(b"\0")) > _NUMBER_LONGEST:
             return cls(kind, None)
         return cls(kind, int.from_bytes(value, "big"))
@@ -42,8 +44,7 @@ class Attribute:
         if self.value is None:
             raise ValueError("a value that was not understood cannot be written")
         if self.value <= _BASIC_MOST:
-            writer.number(_BASIC | self.kind, 2)
-            writer.number(self.value, 2)
+            writer.numbers(_PAIR, _BASIC | self.kind, self.value)
         else:
             writer.number(self.kind, 2)
             writer.number(4, 2)

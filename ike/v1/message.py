@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import Protocol, Self, TypeVar
 
 from ike.constants import PAYLOADS_MOST
@@ -25,6 +26,7 @@ from ike.v1.payloads import Payload
 from ike.wire import Reader, Writer
 
 GENERIC_HEADER = 4  # octets; RFC 2408 section 3.2
+_GENERIC = Struct("!BBH")  # next payload, reserved, length
 _KNOWN = frozenset(PayloadType) - {PayloadType.NONE, PayloadType.PROPOSAL, PayloadType.TRANSFORM}
 
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
@@ -65,13 +67,11 @@ class Chain:
                 raise TooManyPayloads(f"more than {PAYLOADS_MOST}")
             if kind not in _KNOWN and kind not in PRIVATE_PAYLOADS:
                 raise UnknownPayload(f"type {int(kind)}")
-            following = PayloadType(reader.number(1))
-            reader.number(1)
-            length = reader.number(2)
+            following, _, length = reader.numbers(_GENERIC)
             if length < GENERIC_HEADER:
                 raise MalformedPayload(f"payload of {length} octets")
             pieces.append((kind, reader.octets(length - GENERIC_HEADER)))
-            kind = following
+            kind = PayloadType(following)
         if not padded and reader.remaining:
             raise TrailingOctets(f"{reader.remaining} octets after the last payload")
         if not pieces:
@@ -122,9 +122,7 @@ def join(payloads: Sequence[Payload]) -> bytes:
     followers: Iterable[PayloadType] = [*(p.kind for p in payloads[1:]), PayloadType.NONE]
     for payload, following in zip(payloads, followers, strict=True):
         body = body_of(payload)
-        writer.number(following, 1)
-        writer.number(0, 1)
-        writer.number(GENERIC_HEADER + len(body), 2)
+        writer.numbers(_GENERIC, following, 0, GENERIC_HEADER + len(body))
         writer.octets(body)
     return writer.bytes()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import ClassVar, Protocol, Self
 
 from ike.constants import (
@@ -26,6 +27,7 @@ from ike.v1.attributes import Attribute, parse_attributes, serialize_attributes
 from ike.wire import Reader, Writer
 
 _SUB_HEADER = 4  # generic header of proposals and transforms
+_SUB = Struct("!BBH")  # next, reserved, length
 
 
 class Payload(Protocol):
@@ -102,9 +104,7 @@ def _parse_chain(reader: Reader, kind: PayloadType) -> list[bytes]:
     while more:
         if len(bodies) == TRANSFORMS_MOST:
             raise MalformedPayload(f"more than {TRANSFORMS_MOST} in one chain")
-        following = reader.number(1)
-        reader.number(1)
-        length = reader.number(2)
+        following, _, length = reader.numbers(_SUB)
         bodies.append(reader.octets(length - _SUB_HEADER))
         if following not in (kind, PayloadType.NONE):
             raise MalformedPayload(f"payload {following} among those of type {kind}")
@@ -120,9 +120,8 @@ def _serialize_chain(
         body = Writer()
         item.serialize(body)
         octets = body.bytes()
-        writer.number(kind if index < len(items) else PayloadType.NONE, 1)
-        writer.number(0, 1)
-        writer.number(_SUB_HEADER + len(octets), 2)
+        following = kind if index < len(items) else PayloadType.NONE
+        writer.numbers(_SUB, following, 0, _SUB_HEADER + len(octets))
         writer.octets(octets)
 
 

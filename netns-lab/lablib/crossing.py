@@ -15,7 +15,7 @@ from lablib.lab import Lab
 from lablib.stage import Missed, Stage, check_keys
 from lablib.topology import IPAddress
 from lablib.traces import plain
-from lablib.waiting import wait_until
+from lablib.waiting import patient, wait_until
 
 PORT = 7000
 AHEAD = 1.0  # seconds until the agreed moment, once both are ready
@@ -70,8 +70,8 @@ def cross(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"hosts", "gateways", "within"})
     lab, hosts, within = stage.lab, step["hosts"], float(step.get("within", 2))
     pairs = [(str(one), str(other)) for one, other in pairs_of(lab, hosts)]
-    start = time.time() + AHEAD
-    order = {"port": PORT, "start": start, "end": start + 2 * within, "payload": PAYLOAD}
+    start, patience = time.time() + patient(AHEAD), patient(2 * within)
+    order = {"port": PORT, "start": start, "end": start + patience, "payload": PAYLOAD}
     senders = []
     for host, mine in zip(hosts, (pairs, [pair[::-1] for pair in pairs]), strict=True):
         command = [sys.executable, str(Path(firstpackets.__file__))]

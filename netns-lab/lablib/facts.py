@@ -157,12 +157,14 @@ def between_sites(found: Iterable[Packet]) -> list[Packet]:
 def encrypted(lab: Lab, fact: dict[str, Any]) -> str:
     """Each packet between the two sites on ``link`` is IKE or ESP, and there is ESP.
 
-    ``in`` says in what all ESP is: "ip" (protocol 50) or "udp" (RFC 3948).
+    ``in`` says in what all ESP is: "ip" (protocol 50) or "udp" (RFC 3948).  With ``returned``
+    there may be ICMP errors about IKE and ESP, because somebody was not there for a while.
     """
-    check_keys(fact, {"link", "in"})
+    check_keys(fact, {"link", "in", "returned"})
+    allowed = {*PROTECTED, *NEIGHBOURS, *({"returned"} if fact.get("returned") else ())}
     found = between_sites(lab.captured[fact["link"]])
     kinds = Counter(p.kind for p in found)
-    others = [p for p in found if p.kind not in PROTECTED and p.kind not in NEIGHBOURS]
+    others = [p for p in found if p.kind not in allowed]
     if others:
         raise Missed(f"{len(others)} others: {'; '.join(map(str, others[:3]))}")
     esp = {"esp", "udp-esp"} if "in" not in fact else {"udp-esp" if fact["in"] == "udp" else "esp"}
@@ -171,7 +173,7 @@ def encrypted(lab: Lab, fact: dict[str, Any]) -> str:
     for kind in {"esp", "udp-esp"} - esp:
         if kinds[kind]:
             raise Missed(f"{kinds[kind]} packets are {kind}")
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in PROTECTED if kinds[kind]) + ", no other"
+    return ", ".join(f"{kinds[k]} {k}" for k in (*PROTECTED, "returned") if kinds[k]) + ", no other"
 
 
 # Gateways on one link find each other's hardware address; over IPv6 that is an IP packet.

@@ -81,12 +81,15 @@ def host_batch(host: Host) -> str:
 
 def masquerade_rules(interface: str, ports: str) -> str:
     """nftables rules of a NAT, in place of those that are there."""
-    return (
-        "table ip nat {}; flush table ip nat; "
-        "table ip nat { chain out { type nat hook postrouting priority srcnat; "
-        f'oifname "{interface}" ip protocol udp masquerade to :{ports}; '
-        f'oifname "{interface}" masquerade; }} }}'
-    )
+    return f"""table ip nat {{}}
+flush table ip nat
+table ip nat {{
+    chain out {{
+        type nat hook postrouting priority srcnat
+        oifname "{interface}" ip protocol udp masquerade to :{ports}
+        oifname "{interface}" masquerade
+    }}
+}}"""
 
 
 def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:

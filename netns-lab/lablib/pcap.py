@@ -20,6 +20,7 @@ MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}  # microsecond and nanosecond files
 LINKTYPE_ETHERNET = 1
 ETHERTYPES = {0x0800: "ipv4", 0x86DD: "ipv6", 0x0806: "arp"}
 ICMP, TCP, UDP, ESP, ICMPV6 = 1, 6, 17, 50, 58
+ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # those that quote the packet they are about
 NEIGHBOUR_DISCOVERY = frozenset({133, 134, 135, 136, 137})
 LISTENER_REPORTS = frozenset({130, 131, 132, 143})  # multicast, sent when an address is set
 
@@ -38,7 +39,7 @@ class Packet:
     first: int = 0  # source port, or ICMP type
     second: int = 0  # destination port, or ICMP code
     fragment: tuple[int, int] | None = None  # identification and offset, if it is a fragment
-    inside: str = ""  # what UDP carries for IPsec: ike, udp-esp or keepalive
+    inside: str = ""  # what UDP or ICMP carries for IPsec: ike, udp-esp, keepalive, returned
 
     @property
     def kind(self) -> str:
@@ -146,7 +147,8 @@ def _transport(packet: Packet, at: int) -> Packet:
         inside = _in_udp({first, second}, packet, at) if packet.protocol == UDP else ""
         return replace(packet, first=first, second=second, inside=inside)
     if packet.protocol in (ICMP, ICMPV6) and at + 2 <= len(frame):
-        return replace(packet, first=frame[at], second=frame[at + 1])
+        inside = "returned" if _quotes_ipsec(packet, at) else ""
+        return replace(packet, first=frame[at], second=frame[at + 1], inside=inside)
     return packet
 
 
@@ -167,6 +169,20 @@ def _in_udp(ports: set[int], packet: Packet, at: int) -> str:
     if payload[:4] == bytes(4) and len(payload) >= 4 + 28:
         return "ike"
     return "udp-esp" if len(payload) > 8 and payload[:4] != bytes(4) else ""
+
+
+def _quotes_ipsec(packet: Packet, at: int) -> bool:
+    """Whether it is an ICMP error that returns the beginning of an IKE or ESP packet."""
+    frame, quoted = packet.frame, at + 8
+    if packet.protocol == ICMP and frame[at] in ICMP_ERRORS and len(frame) >= quoted + 28:
+        protocol, ports = frame[quoted + 9], quoted + (frame[quoted] & 15) * 4
+    elif packet.protocol == ICMPV6 and frame[at] < 128 and len(frame) >= quoted + 48:
+        protocol, ports = frame[quoted + 6], quoted + 40
+    else:
+        return False
+    if protocol == UDP and ports + 4 <= len(frame):
+        return bool({500, 4500} & set(struct.unpack_from("!HH", frame, ports)))
+    return protocol == ESP
 
 
 def packets(path: Path) -> list[Packet]:

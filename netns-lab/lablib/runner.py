@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-from lablib import facts, ladder, steps
+from lablib import facts, kernelcounters, ladder, steps
 from lablib.errors import LabError
 from lablib.lab import Lab, put_up
 from lablib.run import Run
@@ -40,6 +40,17 @@ def check_datapaths(lab: Lab, report: Report) -> None:
         text = f"{seen.get('name')}: {seen.get('reason')}"
         right = wanted in ("auto", seen.get("name"))
         (report.ok if right else report.failed)(f"{name} runs the datapath {wanted}", text)
+
+
+def check_kernel_counters(lab: Lab, report: Report) -> None:
+    """Where the kernel's datapath was asked for, its counters and the status must agree."""
+    for name, wanted in lab.scenario.datapaths.items():
+        if wanted == "kernel":
+            title = f"{name}: the kernel's counters agree with oegw status"
+            try:
+                report.ok(title, kernelcounters.compared(lab, name))
+            except (Missed, LabError, OSError) as error:
+                report.failed(title, str(error))
 
 
 def take_steps(lab: Lab, report: Report) -> float:
@@ -113,6 +124,7 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
         check_datapaths(lab, report)
         began = take_steps(lab, report)
         lab.end_captures()
+        check_kernel_counters(lab, report)
         if scenario.ladder:
             show_ladder(lab, report, began)
         check_facts(lab, report, scenario.facts)

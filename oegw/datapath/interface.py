@@ -1,6 +1,6 @@
 """The door of every datapath: what it is given, what it says, what it can do.
 
-The gateway owns these types; `memory`, `userspace` and (later) `xfrm` stand
+The gateway owns these types; `memory`, `userspace` and `xfrm` stand
 behind them and pass the same contract tests.
 """
 

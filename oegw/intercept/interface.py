@@ -21,7 +21,7 @@ class InterceptError(Exception):
 class InterceptSettings:
     """``outside``: interfaces towards the Internet; packets that would leave by them are subject
     to the policy.  ``mark_mask`` has exactly two neighbouring bits, ours on every packet.
-    ``tunnel_interface`` is the TUN device of the user-space datapath.  ``resolvers`` are the
+    ``tunnel_interface`` is the device of the datapath.  ``resolvers`` are the
     addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
     these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
     to and from port 53 is exempt."""

@@ -14,6 +14,12 @@ from tests.kernel.building import HERE, built
 pytestmark = pytest.mark.guest
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _there() -> None:
+    """The kernel and all that it needs: what `boot` would say about that belongs to no test."""
+    built()
+
+
 def boot(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([str(HERE / "boot"), *arguments], capture_output=True, timeout=100)
 
@@ -101,7 +107,6 @@ def test_virtual_time_lets_hours_pass_in_seconds() -> None:
 
 
 def test_two_guests_run_at_once() -> None:
-    built()
     command = [str(HERE / "boot"), "--", "sh", "-c", "sleep 3; echo here"]
     started = time.monotonic()
     guests = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]

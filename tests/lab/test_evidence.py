@@ -93,7 +93,12 @@ def _capture(frames: list[bytes], order: str, nanoseconds: bool) -> bytes:
 
 def _scapy_frames() -> list[tuple[str, bytes]]:
     from scapy.all import ARP, DNS, ESP, ICMP, IP, TCP, UDP, Ether, IPv6, Raw
-    from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6ExtHdrFragment
+    from scapy.layers.inet6 import (
+        ICMPv6DestUnreach,
+        ICMPv6EchoRequest,
+        ICMPv6ND_NS,
+        IPv6ExtHdrFragment,
+    )
 
     # Both addresses are given: scapy would ask the network of the machine for them.
     start = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
@@ -105,8 +110,18 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
         ("echo reply", v4 / ICMP(type=0)),
         ("icmp", v4 / ICMP(type=3, code=4)),
         ("esp", v4 / ESP(spi=1, seq=1, data=b"x" * 40)),
-        ("ike", v4 / UDP(sport=500, dport=500) / Raw(b"x")),
-        ("ike", v4 / UDP(sport=40000, dport=4500) / Raw(b"x")),
+        ("ike", v4 / UDP(sport=500, dport=500) / Raw(bytes(28))),
+        ("udp", v4 / UDP(sport=500, dport=500) / Raw(b"no header of ISAKMP")),
+        ("ike", v4 / UDP(sport=40000, dport=4500) / Raw(bytes(4 + 28))),
+        ("udp", v4 / UDP(sport=40000, dport=4500) / Raw(bytes(4 + 27))),
+        ("udp-esp", v4 / UDP(sport=4500, dport=40000) / Raw(b"\0\0\1\0" + bytes(40))),
+        ("keepalive", v4 / UDP(sport=4500, dport=40000) / Raw(b"\xff")),
+        ("udp", v4 / UDP(sport=4500, dport=40000) / Raw(b"\xfe")),
+        ("udp", v4 / UDP(sport=4500, dport=40000)),
+        ("returned", v4 / ICMP(type=3, code=2) / IP() / ESP(spi=1, seq=1)),
+        ("returned", v4 / ICMP(type=3, code=3) / IP() / UDP(sport=4500, dport=30000)),
+        ("icmp", v4 / ICMP(type=3, code=3) / IP() / UDP(sport=40000, dport=40001)),
+        ("echo request", v4 / ICMP(type=8) / IP() / ESP(spi=1, seq=1)),
         ("dns", v4 / UDP(sport=40000, dport=53) / DNS()),
         ("tcp", v4 / TCP(sport=80, dport=40000)),
         ("udp", v4 / UDP(sport=40000, dport=40001)),
@@ -118,7 +133,9 @@ def _scapy_frames() -> list[tuple[str, bytes]]:
         ),
         ("echo request", v6 / ICMPv6EchoRequest()),
         ("neighbour discovery", v6 / ICMPv6ND_NS()),
-        ("ike", v6 / UDP(sport=500, dport=500) / Raw(b"x")),
+        ("ike", v6 / UDP(sport=500, dport=500) / Raw(bytes(28))),
+        ("returned", v6 / ICMPv6DestUnreach() / IPv6() / ESP(spi=1, seq=1)),
+        ("icmpv6", v6 / ICMPv6DestUnreach() / IPv6() / UDP(sport=40000, dport=40001)),
         ("esp", v6 / ESP(spi=1, seq=1, data=b"x" * 40)),
         ("fragment", v6 / IPv6ExtHdrFragment(offset=10, nh=17, id=9) / Raw(b"x" * 8)),
     ]
@@ -189,3 +206,33 @@ def test_a_run_that_is_interrupted_takes_everything_down() -> None:
         assert not alive
     finally:
         shutil.rmtree(left[1])
+
+
+KERNEL_STATES = """\
+src 192.1.1.4 dst 192.1.1.5
+\tproto esp spi 0x0000abcd(43981) reqid 1(0x00000001) mode tunnel
+\tlifetime current:
+\t  1680(bytes), 20(packets)
+\t  add 2026-11-21 08:00:00 use 2026-11-21 08:00:01
+src 192.1.1.5 dst 192.1.1.4
+\tproto esp spi 0xc0ffee00(3237998080) reqid 1(0x00000001) mode tunnel
+\tlifetime current:
+\t  84(bytes), 1(packets)
+\t  add 2026-11-21 08:00:00 use -
+"""
+
+
+def test_kernel_counters_and_status_are_read_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "netns-lab"))
+    from lablib import kernelcounters
+
+    of_kernel = kernelcounters.of_kernel(KERNEL_STATES)
+    assert of_kernel == {"0000abcd": (20, 1680), "c0ffee00": (1, 84)}
+    row = {
+        "tunnels": 1, "spi_out": "0000abcd", "packets_out": 20, "bytes_out": 1680,
+        "spi_in": "c0ffee00", "packets_in": 1, "bytes_in": 84,
+    }  # fmt: skip
+    assert kernelcounters.of_status([row]) == of_kernel
+    assert kernelcounters.of_status([{**row, "tunnels": 2}, {"tunnels": 0}]) == {}

@@ -16,6 +16,7 @@ def lablib() -> Iterator[ModuleType]:
     sys.path.insert(0, str(LAB.parent))
     try:
         import lablib
+        import lablib.crossing
         import lablib.facts
         import lablib.lab
         import lablib.ladder
@@ -30,7 +31,7 @@ def lablib() -> Iterator[ModuleType]:
 @pytest.mark.parametrize("name", scenario_names())
 def test_scenario_is_written_in_known_words(lablib: ModuleType, name: str) -> None:
     scenario = lablib.scenario.load(name)
-    topology = lablib.lab.load_topology()
+    topology = lablib.lab.topology_of(scenario)
     assert scenario.gateways, "no gateway configuration"
     assert (scenario.directory / "README.md").read_text().startswith(f"# {name}\n")
     for step in scenario.steps:
@@ -38,6 +39,8 @@ def test_scenario_is_written_in_known_words(lablib: ModuleType, name: str) -> No
         for key in ("host", "to", "from", "source", "destination"):
             if key in step and step["do"] != "set-route":
                 topology.address(step[key])
+        if "gateway" in step and step["do"] != "forge":
+            assert step["gateway"] in scenario.gateways
     for fact in scenario.facts:
         assert fact["kind"] in lablib.facts.FACTS
         assert "text" in fact, "each fact has a line that says what it claims"
@@ -98,6 +101,112 @@ def test_a_misspelt_fact_is_an_error(lablib: ModuleType, fact: dict[str, object]
     fact = {"gateway": "sg-a", **fact} if fact["kind"] == "count" else fact
     with pytest.raises(lablib.errors.LabError):
         lablib.facts.check(_lab(lablib, TRACE), fact)
+
+
+def test_the_long_form_of_a_scenario_differs_in_what_it_says(lablib: ModuleType) -> None:
+    short, long = (lablib.scenario.load("rekey", long=choice) for choice in (False, True))
+    assert short.has_long
+    assert long.has_long
+    differing = [(a, b) for a, b in zip(short.steps, long.steps, strict=True) if a != b]
+    assert [(a["seconds"], b["seconds"]) for a, b in differing] == [(25, 120)]
+    assert not any("long" in entry for s in (short, long) for entry in (*s.steps, *s.facts))
+    assert not lablib.scenario.load("alice-bob").has_long
+
+
+def test_a_variant_adds_hosts_and_stands_in_for_namesakes(lablib: ModuleType) -> None:
+    plain, nat = lablib.lab.load_topology(), lablib.lab.load_topology("nat")
+    assert set(nat.hosts) - set(plain.hosts) == {"nat"}
+    assert set(nat.links) - set(plain.links) == {"inner"}
+    assert str(nat.address("sg-a")) == "192.168.0.4"
+    assert nat.host("sg-b") == plain.host("sg-b")
+    assert nat.host("nat").masquerade.ports == "20000-20999"
+    with pytest.raises(lablib.errors.LabError):
+        lablib.lab.load_topology("no-such-variant")
+
+
+def test_a_crowd_has_addresses_names_and_records_of_its_own(lablib: ModuleType) -> None:
+    from lablib import dns
+
+    topology = lablib.lab.load_topology().with_crowd("bob", 50)
+    crowd = topology.crowd("bob", 50)
+    assert [str(crowd[0]), str(crowd[-1]), len(crowd)] == ["192.2.0.101", "192.2.0.150", 50]
+    (interface,) = topology.host("bob").interfaces
+    assert [str(a) for a in interface.addresses[:2]] == ["192.2.0.66/24", "192.2.0.101/24"]
+    assert len(interface.addresses) == 51
+    reverse = next(z for z in dns.zones(topology, []) if z.name == "0.2.192.in-addr.arpa")
+    assert "150.0.2.192.in-addr.arpa. PTR bob.lab.example." in reverse.records
+    for size in (0, 151):
+        with pytest.raises(lablib.errors.LabError):
+            topology.crowd("bob", size)
+
+
+def _row(
+    source: str, destination: str, spi_in: str, spi_out: str, tunnels: int = 1
+) -> dict[str, object]:
+    return {
+        "source": source, "destination": destination, "tunnels": tunnels,
+        "spi_in": spi_in, "spi_out": spi_out,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "complaint"),
+    [
+        ([_row("a/32", "b/32", "1", "2")], [_row("b/32", "a/32", "2", "1")], None),
+        ([_row("a/32", "b/32", "1", "2")], [_row("b/32", "a/32", "2", "3")], "SPIs"),
+        ([_row("a/32", "b/32", "1", "2", 2)], [_row("b/32", "a/32", "2", "1")], "2 and 1 tunnels"),
+        ([_row("a/32", "b/32", "1", "2")], [_row("b/32", "c/32", "2", "1")], "1 and 0 tunnels"),
+        ([_row("a/32", "b/32", "1", "2", 0)], [], "0 and 0 tunnels"),
+        (
+            [_row("a/32", "b/32", "1", "2"), _row("a/32", "b/32", "3", "4")],
+            [_row("b/32", "a/32", "2", "1")],
+            "2 and 1 tunnels",
+        ),
+    ],
+)
+def test_a_pair_has_one_tunnel_the_same_on_both_gateways(
+    lablib: ModuleType,
+    near: list[dict[str, object]],
+    far: list[dict[str, object]],
+    complaint: str | None,
+) -> None:
+    found = lablib.crossing.complaints(near, far, [("a", "b")])
+    if complaint is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "fact", "true"),
+    [
+        (["esp", "ike"], {}, True),
+        (["udp-esp", "ike", "keepalive"], {}, True),
+        (["udp-esp", "ike"], {"in": "udp"}, True),
+        (["udp-esp", "esp"], {"in": "udp"}, False),
+        (["udp-esp"], {"in": "ip"}, False),
+        (["ike"], {}, False),
+        (["esp", "echo request"], {}, False),
+        (["esp", "udp"], {}, False),
+        (["esp", "returned"], {}, False),
+        (["esp", "returned"], {"returned": True}, True),
+    ],
+)
+def test_what_counts_as_encrypted(
+    lablib: ModuleType, kinds: list[str], fact: dict[str, object], true: bool
+) -> None:
+    from ipaddress import ip_address
+
+    lab = _lab(lablib, [])
+    ends = {"source": ip_address("192.1.1.4"), "destination": ip_address("192.1.1.5")}
+    lab.captured["west"] = [SimpleNamespace(kind=kind, **ends) for kind in kinds]
+    fact = {"kind": "encrypted", "link": "west", **fact}
+    if true:
+        lablib.facts.check(lab, fact)
+    else:
+        with pytest.raises(lablib.stage.Missed):
+            lablib.facts.check(lab, fact)
 
 
 def test_each_record_goes_into_the_zone_with_the_longest_name(lablib: ModuleType) -> None:

@@ -227,3 +227,30 @@ class TestCrossing:
         assert do.CloseTunnel(1) in commands
         assert do.RemoveSa(inbound_key(0x1002)) in commands
         assert book.state() is None
+
+
+class TestAnswerThatIsFaster:
+    """The peer's first packet came through its tunnel, and our host answers before message 3."""
+
+    def waiting(self) -> Playbook:
+        book = Playbook()
+        book.send(proposal())
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE))))
+        book.send(happened.SaInstalled(1, inbound_key(0x1001)))
+        assert book.send(ping(5)) == [], "held, and nothing of our own is begun"
+        assert book.state() == "pending"
+        return book
+
+    def test_answer_takes_the_tunnel_of_the_peer(self) -> None:
+        book = self.waiting()
+        book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        commands = book.send(happened.SaInstalled(1, outbound_key(0x2001)))
+        assert commands[-1] == do.ReleaseHeld((5,), do.Verdict.TUNNEL)
+        assert not any(isinstance(command, do.StartLookup) for command in commands)
+
+    def test_if_nothing_comes_of_it_the_next_packet_begins(self) -> None:
+        book = self.waiting()
+        failed = keying.NegotiationFailed(1, keying.Failure.REFUSED, "no message 3")
+        assert book.send(failed)[0] == do.RemoveSa(inbound_key(0x1001))
+        assert book.send(ping(6)) == [do.StartLookup(2, BOB)]

@@ -16,16 +16,22 @@ def scenario_names() -> list[str]:
     return sorted(p.parent.name for p in (ROOT / "netns-lab/scenarios").glob("*/expect.toml"))
 
 
-def lab(*arguments: str) -> tuple[int, str]:
+def long_scenario_names() -> list[str]:
+    """Those that have a longer form."""
+    folder = ROOT / "netns-lab/scenarios"
+    return [n for n in scenario_names() if "long = " in (folder / n / "expect.toml").read_text()]
+
+
+def lab(*arguments: str, patience: float = PATIENCE) -> tuple[int, str]:
     """Exit code and output of one command.  A command that hangs is ended so that it cleans up."""
     process = subprocess.Popen(
         [str(LAB), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=15)
-        output += f"\nended after {PATIENCE} s"
+        output += f"\nended after {patience} s"
         return 124, output
     return process.returncode, output

@@ -2,10 +2,6 @@
 
 A message is two octets, version and kind, a 32-bit number that answers
 repeat, and a JSON body.  Keys pass through here, and nothing of it is ever logged.
-
-IKE on the port of ESP in UDP has a second channel, of the same kind of socket: its
-messages are the octets of ``keying_octets`` and no answers.  So a flood of it fills that socket's
-buffer and nothing else, and no answer or event waits behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +18,6 @@ from oegw.datapath.interface import (
     DatapathEvent,
     Direction,
     IPAddress,
-    KeyingDatagram,
     PeerAddressChanged,
     SaExpired,
     SaKey,
@@ -38,11 +33,8 @@ from oegw.datapath.userspace.settings import UserspaceSettings
 VERSION = 1
 LARGEST = 65536  # octets of one message
 USAGES_PER_MESSAGE = 256
-KEYING_LARGEST = LARGEST + 64  # octets: a UDP payload and what stands before it
 
 _HEADER = Struct("!BBI")
-_KEYING_HEADER = Struct("!BBH")  # version, IP version, remote port
-_ADDRESS_SIZE = {4: 4, 6: 16}
 
 
 class ChannelError(Exception):
@@ -87,27 +79,6 @@ class Message:
             raise ChannelError("a message too short") from None
         except (ValueError, RecursionError):
             raise ChannelError("a message that cannot be read") from None
-
-
-def keying_octets(datagram: KeyingDatagram) -> bytes:
-    """A datagram on its way in either direction."""
-    head = _KEYING_HEADER.pack(VERSION, datagram.local.version, datagram.remote_port)
-    return head + datagram.local.packed + datagram.remote.packed + datagram.data
-
-
-def keying_of(octets: bytes) -> KeyingDatagram:
-    """Raises ChannelError."""
-    try:
-        version, family, port = _KEYING_HEADER.unpack_from(octets)
-    except struct_error:
-        raise ChannelError("a message too short") from None
-    size = _ADDRESS_SIZE.get(family, 0)
-    middle = _KEYING_HEADER.size + size
-    end = middle + size
-    if version != VERSION or not size or len(octets) < end:
-        raise ChannelError("a message that cannot be read")
-    local, remote = octets[_KEYING_HEADER.size : middle], octets[middle:end]
-    return KeyingDatagram(octets[end:], ip_address(local), ip_address(remote), port)
 
 
 def settings_body(settings: UserspaceSettings) -> list[Any]:

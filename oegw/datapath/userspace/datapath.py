@@ -6,10 +6,9 @@ import asyncio
 import itertools
 import os
 import socket
-import struct
 import sys
 from asyncio.subprocess import Process
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,15 +30,17 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.keyingsocket import KeyingSockets
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.transform import CIPHERS
+from oegw.intercept.interface import Marks
 
 # Our choices, seconds.
 _START_TIMEOUT = 30.0  # a Python start on a small router
 _ANSWER_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 5.0
 
-_KEYING_PER_TURN = 32  # datagrams, before the event loop does something else
+_MESSAGES_PER_TURN = 32  # before the event loop does something else
 
 _WORKER = "oegw.datapath.userspace.worker"
 
@@ -64,49 +65,44 @@ class UserspaceDatapath:
         self._listener: Callable[[DatapathEvent], None] | None = None
         self._process: Process | None = None
         self._control: socket.socket | None = None
-        self._keying: socket.socket | None = None
-        self._drops: Counter[str] = Counter()
-        self._reading: asyncio.Task[None] | None = None
+        marks = Marks(settings.mark_mask)
+        self._keying = KeyingSockets(marks.own, self._keying_received)
         self._questions: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
         self._failure: str | None = "the datapath does not run"
-        self._sending = asyncio.Lock()
+        self._unsent: deque[bytes] = deque()
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
         if self._process is not None:
             raise DatapathError("the datapath was started already")
         self._listener = listener
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        keying, their_keying = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        keying.setblocking(False)
         root = str(Path(oegw.__file__).resolve().parent.parent)
         try:
-            with theirs, their_keying:
+            with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-P",  # nothing is imported from the working directory
                     "-m",
                     _WORKER,
                     str(theirs.fileno()),
-                    str(their_keying.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), their_keying.fileno()),
+                    pass_fds=(theirs.fileno(),),
                     env={**os.environ, "PYTHONPATH": root},
                 )
         except OSError as error:
             ours.close()
-            keying.close()
             raise DatapathError(f"the worker cannot be started: {error.strerror}") from None
         self._control = ours
         self._failure = None
-        self._reading = asyncio.create_task(self._read(ours))
-        self._keying = keying
-        asyncio.get_running_loop().add_reader(keying, self._read_keying, keying)
+        asyncio.get_running_loop().add_reader(ours, self._read, ours)
         try:
             body = channel.settings_body(self._settings)
-            await self._ask(Kind.START, body, _START_TIMEOUT)
+            versions = await self._ask(Kind.START, body, _START_TIMEOUT)
+            if self._settings.encapsulation_port is not None:
+                self._keying.open(self._settings.encapsulation_port, tuple(versions))
         except BaseException:
             self._listener = None  # the caller hears of the failure by the exception alone
             await self._end()
@@ -145,20 +141,14 @@ class UserspaceDatapath:
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
     ) -> None:
-        datagram = KeyingDatagram(data, source, destination, port)
-        try:
-            if self._keying is None or source.version != destination.version:
-                raise OSError
-            self._keying.send(channel.keying_octets(datagram))
-        except (OSError, struct.error):  # full, too large, or gone; a port that is none
-            self._drops["drop_keying"] += 1
+        self._keying.send(data, source, destination, port)
 
     async def usage(self) -> dict[SaKey, Usage]:
         body = await self._ask(Kind.USAGE, None)
         return {channel.key_of(key): channel.usage_of(usage) for key, usage in body}
 
     async def counters(self) -> dict[str, int]:
-        return dict(self._drops + Counter(await self._ask(Kind.COUNTERS, None)))
+        return dict(self._keying.counters() + Counter(await self._ask(Kind.COUNTERS, None)))
 
     @property
     def worker(self) -> int | None:
@@ -172,51 +162,77 @@ class UserspaceDatapath:
         number = next(self._numbers)
         question = _Question(asyncio.get_running_loop().create_future())
         self._questions[number] = question
+        message = Message(kind, number, body).serialize()
+        loop = asyncio.get_running_loop()
+        clock = loop.call_later(timeout, self._too_late, number, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                async with self._sending:  # two writers waiting for one socket would overtake
-                    message = Message(kind, number, body).serialize()
-                    await asyncio.get_running_loop().sock_sendall(self._control, message)
-                return await question.answer
-        except TimeoutError:
-            raise DatapathError(f"the worker did not answer within {timeout:g} s") from None
+            if self._unsent or not self._sent(message):
+                self._unsent.append(message)
+                loop.add_writer(self._control, self._send_more)
+            return await question.answer
         except OSError:
             raise DatapathError("the worker ended") from None
         finally:
+            clock.cancel()
             self._questions.pop(number, None)
 
-    async def _read(self, control: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    def _too_late(self, number: int, timeout: float) -> None:
+        question = self._questions.get(number)
+        if question is not None and not question.answer.done():
+            reason = f"the worker did not answer within {timeout:g} s"
+            question.answer.set_exception(DatapathError(reason))
+
+    def _sent(self, message: bytes) -> bool:
+        """Whether the channel took it.  Raises OSError."""
+        assert self._control is not None
+        try:
+            self._control.send(message)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send_more(self) -> None:
+        """The channel takes messages again: those that waited, in their order."""
+        assert self._control is not None
+        try:
+            while self._unsent and self._sent(self._unsent[0]):
+                self._unsent.popleft()
+        except OSError:
+            self._unsent.clear()  # the worker is gone, as reading tells
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(self._control)
+
+    def _read(self, control: socket.socket) -> None:
+        """Take what the worker said, without a task: an SA and an IKE message wait for it."""
         reason = "the worker ended"
         try:
-            while octets := await loop.sock_recv(control, channel.LARGEST):
+            for _ in range(_MESSAGES_PER_TURN):
+                octets = control.recv(channel.LARGEST)
+                if not octets:
+                    break
                 self._received(Message.parse(octets))
+                if self._control is None:  # closed by what followed
+                    return
+            else:
+                return
+        except BlockingIOError:
+            return
         except OSError:
             pass
         except (ChannelError, ValueError, TypeError, IndexError) as error:
             reason = f"the worker sent nonsense: {type(error).__name__}"
+        self._stop_reading()
         self._fail(reason)
 
-    def _read_keying(self, keying: socket.socket) -> None:
-        for _ in range(_KEYING_PER_TURN):
-            try:
-                octets = keying.recv(channel.KEYING_LARGEST)
-                datagram = channel.keying_of(octets) if octets else None
-            except BlockingIOError:
-                return
-            except (OSError, ChannelError):
-                datagram = None
-            if datagram is None:  # the worker ended, as the control channel says too
-                self._end_keying()
-                return
-            if self._listener is not None:
-                self._listener(datagram)
+    def _stop_reading(self) -> None:
+        if self._control is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._control)
+            loop.remove_writer(self._control)
 
-    def _end_keying(self) -> None:
-        if self._keying is not None:
-            asyncio.get_running_loop().remove_reader(self._keying)
-            self._keying.close()
-            self._keying = None
+    def _keying_received(self, datagram: KeyingDatagram) -> None:
+        if self._listener is not None:
+            self._listener(datagram)
 
     def _received(self, message: Message) -> None:
         if message.kind is Kind.EVENT:
@@ -246,11 +262,8 @@ class UserspaceDatapath:
     async def _end(self) -> None:
         """End the worker: by closing the channel, and if that does not help, by force."""
         self._failure = "the datapath does not run"
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-            self._reading = None
-        self._end_keying()
+        self._stop_reading()
+        self._keying.close()
         if self._control is not None:
             self._control.close()
             self._control = None

@@ -7,6 +7,7 @@ send is not trapped.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
 from collections.abc import Callable
@@ -15,15 +16,16 @@ from ipaddress import IPv4Address, IPv6Address
 from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.packet.ip import ESP, ICMP, ICMPV6
 
-# Linux, <linux/in.h>, <linux/in6.h>, <asm/socket.h>; Python does not name them.
-_IP_PKTINFO = 8
-_IP_MTU_DISCOVER = 10
+# Linux, <linux/in.h>, <linux/in6.h>, <asm/socket.h>, <linux/filter.h>; Python does not name them.
+IP_PKTINFO = 8
+IP_MTU_DISCOVER = 10
 _IP_MTU = 14
-_IPV6_MTU_DISCOVER = 23
+IPV6_MTU_DISCOVER = 23
 _IPV6_MTU = 24
-_PMTUDISC_DONT = 0
+PMTUDISC_DONT = 0
 _PMTUDISC_DO = 2
 _SO_NO_CHECK = 11
+_SO_ATTACH_REUSEPORT_CBPF = 51
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SOL_RAW = 255
@@ -42,6 +44,9 @@ _DISCARD_PORT = 9
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _INT = struct.Struct("=i")
+_INSTRUCTION = struct.Struct("=HBBI")
+_LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_WORKER, _CONTROL = 0, 1  # in the order in which the sockets are bound
 
 Ancillary = list[tuple[int, int, bytes]]
 Received = Callable[[memoryview, bytes, int, bytes, int], None]
@@ -87,7 +92,7 @@ class OuterSocket:
             except PermissionError:  # in a user namespace: as much as is allowed
                 outside.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
         if self.version == 4:
-            outside.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            outside.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             outside.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
             if port is not None:
                 outside.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # RFC 3948 section 2.1
@@ -97,6 +102,8 @@ class OuterSocket:
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         if port is not None:
+            _require_free(outside.family, port)
+            sort_by_marker(outside)
             outside.bind(("", port))
 
     def receive(self, deliver: Received) -> None:
@@ -111,7 +118,7 @@ class OuterSocket:
         traffic_class = 0
         for level, kind, value in ancillary:
             if level == socket.IPPROTO_IP:
-                if kind == _IP_PKTINFO:
+                if kind == IP_PKTINFO:
                     destination = value[8:12]
                 elif kind == socket.IP_TOS:
                     traffic_class = value[0]
@@ -142,35 +149,60 @@ class OuterSocket:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
             self._class = traffic_class
         if dont_fragment != self._dont_fragment:
-            discover = _PMTUDISC_DO if dont_fragment else _PMTUDISC_DONT
+            discover = _PMTUDISC_DO if dont_fragment else PMTUDISC_DONT
             if self.version == 4:
-                self.socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discover)
+                self.socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
             else:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, discover)
+                self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
         self.socket.sendmsg((payload,), from_, 0, to)
 
-    def send_keying(self, data: bytes, from_: Ancillary, to: tuple[str, int]) -> None:
-        """Send IKE or a keepalive, in fragments if need be.  Raises OSError.
 
-        The checksum that ESP does without is computed: RFC 3948 section 2.2 changes nothing
-        for IKE.
-        """
-        if self.version == 4:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 0)
-        try:
-            self.send(data, from_, to, 0, dont_fragment=False)
-        finally:
-            if self.version == 4:
-                self.socket.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
+def sort_by_marker(first: socket.socket) -> None:
+    """Have the kernel sort datagrams between ``first``, not bound yet, and one bound later.
+
+    What is too short for a marker goes to ``first``: a filter that reads behind the end says 0.
+    Raises OSError.
+    """
+    program = b"".join(
+        _INSTRUCTION.pack(*instruction)
+        for instruction in (
+            (_LOAD_WORD, 0, 0, 0),
+            (_JUMP_IF_EQUAL, 0, 1, int.from_bytes(NON_ESP_MARKER, "big")),
+            (_RETURN, 0, 0, _CONTROL),
+            (_RETURN, 0, 0, _WORKER),
+        )
+    )
+    octets = ctypes.create_string_buffer(program)
+    pointer = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(octets))
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    first.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, pointer)
+
+
+def _require_free(family: int, port: int) -> None:
+    """Raises OSError if another process has the port: shared ports would let us bind beside it."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(("", port))
 
 
 def source_of(address: IPAddress) -> Ancillary:
     """The ancillary item that makes ``address`` the source."""
     if isinstance(address, IPv4Address):
         info = _PKTINFO.pack(0, address.packed, bytes(4))
-        return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+        return [(socket.IPPROTO_IP, IP_PKTINFO, info)]
     return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(address.packed, 0))]
+
+
+def destination_of(ancillary: Ancillary) -> bytes:
+    """Where a datagram was sent to, packed; empty if the kernel did not say."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return value[8:12]
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return value[:16]
+    return b""
 
 
 class IcmpSocket:

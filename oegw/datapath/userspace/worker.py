@@ -1,8 +1,9 @@
-"""The process that moves packets: ``python -m oegw.datapath.userspace.worker CONTROL KEYING``.
+"""The process that moves packets: ``python -m oegw.datapath.userspace.worker CONTROL``.
 
 Packets never reach the control process.  The worker lives as long as the channel (the
 descriptor ``CONTROL``) to it: when the control process dies, however it dies, the channel ends, and
-with the worker goes the tunnel device.  ``KEYING`` is the channel of IKE on our UDP port.
+with the worker goes the tunnel device.  IKE on our UDP port does not come here:
+see ``keyingsocket.py``.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 from oegw.datapath.interface import (
     DatapathError,
     Direction,
     IPAddress,
-    KeyingDatagram,
     SaKey,
     SecurityAssociation,
     UdpEncapsulation,
@@ -65,14 +64,11 @@ _Route = tuple[OuterSocket, Ancillary, tuple[str, int]]
 class Worker:
     """Owns device, sockets and engine; ``run`` returns when the channel ends or CLOSE came."""
 
-    def __init__(self, control: socket.socket, keying: socket.socket) -> None:
+    def __init__(self, control: socket.socket) -> None:
         self._control = control
         control.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._read_control)
-        self._keying = keying
-        keying.setblocking(False)
-        self._selector.register(keying, selectors.EVENT_READ, self._read_keying)
         self._backlog: deque[bytes] = deque()
         self._running = True
         self._engine = Engine(EngineSettings(), os.urandom)
@@ -152,49 +148,12 @@ class Worker:
             # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
             self._engine.counters["keepalives"] += 1
             return
-        if payload[:4] == NON_ESP_MARKER:
-            self._keying_received(bytes(payload), source, port, destination)
+        if payload[:4] == NON_ESP_MARKER:  # before the control process had its socket
+            self._engine.counters["drop_in_keying"] += 1
             return
         now = time.monotonic()
         actions = self._engine.inbound(payload, source, destination, traffic_class, port, now)
         self._execute(actions, now)
-
-    def _keying_received(self, data: bytes, source: bytes, port: int, destination: bytes) -> None:
-        """Pass IKE on.  If the control process is behind, it is lost, as in a full socket."""
-        datagram = KeyingDatagram(data, ip_address(destination), ip_address(source), port)
-        try:
-            self._keying.send(channel.keying_octets(datagram))
-            self._engine.counters["keying_in"] += 1
-        except OSError:
-            self._engine.counters["drop_in_keying"] += 1
-
-    def _read_keying(self) -> None:
-        """Send the IKE that the control process hands over."""
-        for _ in range(_PACKETS_PER_TURN):
-            try:
-                octets = self._keying.recv(channel.KEYING_LARGEST)
-            except BlockingIOError:
-                return
-            except OSError:
-                octets = b""
-            if not octets:
-                self._selector.unregister(self._keying)  # the control channel ends as well
-                return
-            try:
-                self._send_keying(channel.keying_of(octets))
-            except ChannelError:
-                self._engine.counters["drop_keying"] += 1
-
-    def _send_keying(self, datagram: KeyingDatagram) -> None:
-        outer = self._outside.get((datagram.remote.version, True))
-        try:
-            if outer is None:
-                raise OSError(errno.EAFNOSUPPORT, "no socket")
-            to = str(datagram.remote), datagram.remote_port
-            outer.send_keying(datagram.data, source_of(datagram.local), to)
-            self._engine.counters["keying_out"] += 1
-        except OSError:
-            self._engine.counters["drop_keying"] += 1
 
     def _execute(self, actions: list[Action], now: float) -> bool:
         """Do what the engine says; False if a packet did not fit the path, now measured."""
@@ -283,7 +242,7 @@ class Worker:
         except DatapathError:
             self._shut()
             raise
-        self._tell(Kind.ANSWER, message.number, None)
+        self._tell(Kind.ANSWER, message.number, sorted(self._icmp))
 
     def _open(self, settings: UserspaceSettings) -> None:
         marks = Marks(settings.mark_mask)
@@ -404,9 +363,8 @@ def main(arguments: list[str]) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     warm_up(os.urandom)
-    control, keying = (socket.socket(fileno=int(argument)) for argument in arguments)
-    with control, keying:
-        Worker(control, keying).run()
+    with socket.socket(fileno=int(arguments[0])) as control:
+        Worker(control).run()
 
 
 if __name__ == "__main__":

@@ -104,8 +104,7 @@ class XfrmDatapath:
             undo.callback(self._reports.close)
             undo.push_async_callback(self._sweep, kernel)
             await self._sweep(kernel)
-            for policy in standing_policies(self._settings):
-                kernel.ask(MessageType.UPDPOLICY, policy)
+            self._stand(kernel)
             await asyncio.to_thread(make_link, self._settings)
             undo.push_async_callback(asyncio.to_thread, remove_link, self._settings)
             await asyncio.to_thread(self._routes.install)
@@ -121,7 +120,9 @@ class XfrmDatapath:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return
+        # If the kernel refuses a step, the refusing route stays; and it is nobody's to cope with.
         async with contextlib.AsyncExitStack() as each:
+            each.enter_context(contextlib.suppress(DatapathError))
             if self._lock is not None:
                 each.callback(self._lock.close)
             each.callback(kernel.close)
@@ -130,10 +131,11 @@ class XfrmDatapath:
             if self._reports is not None:
                 each.callback(self._reports.close)
             each.callback(self._port.close)
-            with contextlib.suppress(DatapathError):  # the refusing route stays
+            try:
                 await asyncio.to_thread(remove_link, self._settings)
+            finally:
                 await self._sweep(kernel)
-                await asyncio.to_thread(self._routes.remove)
+            await asyncio.to_thread(self._routes.remove)
         self._installed.clear()
 
     async def install(self, sa: SecurityAssociation) -> None:
@@ -324,6 +326,15 @@ class XfrmDatapath:
         installed.looked = now
 
     # What the kernel is told.
+
+    def _stand(self, kernel: Xfrm) -> None:
+        """Put the policies in place that need no SA.  Raises XfrmError."""
+        for policy in standing_policies(self._settings):
+            try:
+                kernel.ask(MessageType.UPDPOLICY, policy)
+            except XfrmError as error:
+                if error.number != errno.EAFNOSUPPORT:  # a kernel without IPv6
+                    raise
 
     def _route(self, kernel: Xfrm, sa: SecurityAssociation) -> None:
         """Bring the policy of the selectors of ``sa`` up to date.  Raises XfrmError."""

@@ -30,7 +30,7 @@ _SO_RCVBUFFORCE = 33
 # Our choices.
 _TIMEOUT = 5.0  # seconds for an answer that is always there at once
 _PART = 65536  # octets of a dump between two turns of the event loop
-_EVENT_BUFFER = 4 * 2**20  # octets: some thousand SAs that expire at once
+_EVENT_BUFFER = 2**20  # octets: a thousand SAs that expire at once; of more, we ask
 
 
 class XfrmError(DatapathError):

@@ -6,13 +6,11 @@ import json
 import random
 import socket
 import threading
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from oegw.datapath.interface import (
-    KeyingDatagram,
     PeerAddressChanged,
     SaExpired,
     UdpEncapsulation,
@@ -25,24 +23,6 @@ from oegw.datapath.userspace.engine import DontFragment
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.worker import Worker
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
-
-KEYING = KeyingDatagram(
-    bytes(4) + bytes(range(256)), ip_address("192.0.2.1"), ip_address("192.0.2.2"), 61000
-)
-
-
-def test_keying_comes_back_or_is_refused() -> None:
-    six = replace(KEYING, local=ip_address("2001:db8::1"), remote=ip_address("2001:db8::2"))
-    largest = replace(six, data=bytes(65507))
-    for datagram in (KEYING, six, replace(KEYING, data=b""), largest):
-        octets = channel.keying_octets(datagram)
-        assert channel.keying_of(octets) == datagram
-        assert len(octets) <= channel.KEYING_LARGEST
-    whole = channel.keying_octets(replace(KEYING, data=b""))
-    strange = [whole[:size] for size in range(len(whole))]
-    for octets in [*strange, b"\x02" + whole[1:], whole[:1] + b"\x05" + whole[2:]]:
-        with pytest.raises(ChannelError):
-            channel.keying_of(octets)
 
 
 @pytest.mark.parametrize("encapsulation", [None, UdpEncapsulation(4500, 61000)])
@@ -107,8 +87,7 @@ def test_any_octets_give_a_message_or_an_error() -> None:
 def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(10)
-    our_keying, their_keying = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    thread = threading.Thread(target=Worker(theirs, their_keying).run)
+    thread = threading.Thread(target=Worker(theirs).run)
     thread.start()
     try:
         body = channel.sa_body(make_sa())
@@ -126,17 +105,8 @@ def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
             answer = Message.parse(ours.recv(channel.LARGEST))
             assert answer.kind is Kind.REFUSAL
             assert body["cipher"][1] not in answer.body
-        # Keying that cannot be read, and some that there is no socket for.
-        our_keying.send(b"?")
-        our_keying.send(channel.keying_octets(KEYING))
-        ours.send(Message(Kind.COUNTERS, 9).serialize())
-        ours.recv(channel.LARGEST)  # the worker may have read this one first
-        ours.send(Message(Kind.COUNTERS, 10).serialize())
-        answer = Message.parse(ours.recv(channel.LARGEST))
-        assert answer == Message(Kind.ANSWER, 10, {"drop_keying": 2})
     finally:
         ours.close()
         thread.join(10)
-        for end in (theirs, our_keying, their_keying):
-            end.close()
+        theirs.close()
     assert not thread.is_alive()

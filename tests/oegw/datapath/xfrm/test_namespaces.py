@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -522,7 +523,7 @@ def test_the_guard_of_interception_lets_sealed_packets_pass(lab: XfrmLab) -> Non
         assert re.search(counter + r" {\s*packets 0 ", table), table
 
 
-def many(control: Control, count: int) -> None:
+def many(control: Control, count: int, **fields: Any) -> None:
     sas: list[dict[str, Any]] = [
         {
             "spi": 0x100000 + number, "source": GATEWAY_A4, "destination": GATEWAY_B4,
@@ -530,7 +531,7 @@ def many(control: Control, count: int) -> None:
         }
         for number in range(count)
     ]  # fmt: skip
-    control.install(*sas)
+    control.install(*(sa | fields for sa in sas))
 
 
 def test_ten_thousand(lab: XfrmLab) -> None:
@@ -548,3 +549,16 @@ def test_ten_thousand(lab: XfrmLab) -> None:
     )
     assert lab.xfrm(lab.gwa).strip() == ""
     assert closed - start < 120
+
+
+def test_more_reports_than_the_socket_holds(lab: XfrmLab) -> None:
+    """The process hangs while thousands of SAs end: it hears of each all the same, once."""
+    gwa = lab.begin_one(lab.gwa)
+    many(gwa, 4000, hard_seconds=10)
+    gwa.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: not lab.xfrm(lab.gwa).strip(), 60, "the end of the SAs")
+    gwa.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: len(gwa.named("SaExpired", hard=True)) >= 4000, 60, "the reports")
+    assert gwa.ask("counters")["events_lost"] >= 1
+    assert len({event["spi"] for event in gwa.named("SaExpired", hard=True)}) == 4000
+    assert len(gwa.events) == 4000

@@ -1,0 +1,118 @@
+"""IKE on the UDP port of ESP: sockets of the control process beside those of the worker.
+
+Both bind the port, and the kernel sorts (``outside.sort_by_marker``): what begins with the
+non-ESP marker (RFC 3948 section 2.2) comes here, all else goes to the worker.  So IKE wakes nobody
+but the process that it is for, and a flood of it fills this socket's buffer and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from oegw.datapath.interface import DatapathError, IPAddress, KeyingDatagram
+from oegw.datapath.userspace.outside import (
+    IP_MTU_DISCOVER,
+    IP_PKTINFO,
+    IPV6_MTU_DISCOVER,
+    NON_ESP_MARKER,
+    PMTUDISC_DONT,
+    destination_of,
+    source_of,
+)
+
+# Linux, <asm/socket.h>, <linux/sock_diag.h>; Python does not name them.
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=9I")
+_MEMINFO_DROPS = 8
+
+# Our choices.
+_LARGEST = 65536
+_DATAGRAMS_PER_TURN = 32  # before the event loop does something else
+
+
+class KeyingSockets:
+    """Those of both families.  ``open`` comes after the worker has bound its own."""
+
+    def __init__(self, mark: int, listener: Callable[[KeyingDatagram], None]) -> None:
+        self._mark = mark
+        self._listener = listener
+        self._sockets: dict[int, socket.socket] = {}
+        self._dropped = 0  # by the kernel, of sockets that are closed
+        self._counters: Counter[str] = Counter()
+
+    def open(self, port: int, versions: tuple[int, ...]) -> None:
+        """Raises DatapathError; then none is open."""
+        for version in versions:
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            keying = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._sockets[version] = keying
+            try:
+                self._bind(keying, version, port)
+            except OSError as error:
+                self.close()
+                where = f"UDP port {port} over IPv{version}"
+                raise DatapathError(f"{where}: {error.strerror}") from None
+            asyncio.get_running_loop().add_reader(keying, self._read, keying)
+
+    def _bind(self, keying: socket.socket, version: int, port: int) -> None:
+        keying.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", self._mark))
+        keying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if version == 4:
+            keying.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            keying.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
+        else:
+            keying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            keying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            keying.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+        keying.bind(("", port))
+
+    def close(self) -> None:
+        for keying in self._sockets.values():
+            self._dropped += _drops(keying)
+            asyncio.get_running_loop().remove_reader(keying)
+            keying.close()
+        self._sockets.clear()
+
+    def send(self, data: bytes, source: IPAddress, destination: IPAddress, port: int) -> None:
+        """Send IKE or a keepalive, in fragments if need be.  What can't be sent is counted."""
+        keying = self._sockets.get(destination.version)
+        try:
+            if keying is None or source.version != destination.version:
+                raise OSError
+            keying.sendmsg((data,), source_of(source), 0, (str(destination), port))
+            self._counters["keying_out"] += 1
+        except (OSError, OverflowError):  # refused by the network; a port that is none
+            self._counters["drop_keying"] += 1
+
+    def counters(self) -> Counter[str]:
+        """``drop_in_keying`` is what the kernel dropped since we did not read quickly enough."""
+        dropped = self._dropped + sum(_drops(keying) for keying in self._sockets.values())
+        return self._counters + Counter(drop_in_keying=dropped)
+
+    def _read(self, keying: socket.socket) -> None:
+        for _ in range(_DATAGRAMS_PER_TURN):
+            try:
+                data, ancillary, _, sender = keying.recvmsg(_LARGEST, 128)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP error of something that we sent
+                continue
+            local = destination_of(ancillary)
+            if data[:4] != NON_ESP_MARKER or not local:
+                self._counters["drop_in_truncated"] += 1
+                continue
+            self._counters["keying_in"] += 1
+            remote = ip_address(sender[0].partition("%")[0])
+            self._listener(KeyingDatagram(data, ip_address(local), remote, sender[1]))
+            if keying.fileno() < 0:  # the listener closed us
+                return
+
+
+def _drops(keying: socket.socket) -> int:
+    octets = keying.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    return int(_MEMINFO.unpack(octets)[_MEMINFO_DROPS])
