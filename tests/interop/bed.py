@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.interop.capture import Capture, Packet, in_clear, kinds
-from tests.interop.cells import Cell, Role
+from tests.interop.cells import PLACES, Cell, Role
 from tests.interop.ours import Oegw
 from tests.interop.processes import InteropError, wait_until
 from tests.interop.site import FAR_NETWORK, NEAR_NETWORK, End, Middle, Site
@@ -20,13 +20,6 @@ from tests.interop.traffic import MARK, Stream, first_packets, ping
 NAMES = {"near": "@ours.example", "far": "@strongswan.example"}
 SETTLE_SECONDS = 15.0  # until both sides say the same
 LONGEST_STORY = 12_000  # characters of each log in a failure's report
-
-# Where a cell runs: our datapath, strongSwan's plugin.
-PLACES = {
-    "host": ("userspace", "kernel-libipsec"),
-    "kernel": ("kernel", "kernel-netlink"),
-    "mixed": ("userspace", "kernel-netlink"),
-}
 
 
 class Gateway(Protocol):

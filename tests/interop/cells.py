@@ -17,6 +17,14 @@ from tests.interop.site import Middle
 FILE = Path(__file__).with_name("cells.toml")
 
 
+# Where a cell runs: our datapath, strongSwan's plugin.
+PLACES = {
+    "host": ("userspace", "kernel-libipsec"),
+    "kernel": ("kernel", "kernel-netlink"),
+    "mixed": ("userspace", "kernel-netlink"),
+}
+
+
 class Role(Enum):
     """Who begins."""
 
@@ -38,6 +46,7 @@ class Cell:
     middle: Middle
     encapsulation: str
     fragment: bool
+    places: tuple[str, ...]
     what: str = ""
     by: str = ""
 
@@ -55,12 +64,14 @@ _WORDS = {
 def _cell(usual: dict[str, Any], **own: Any) -> Cell:
     values = {**usual, **own}
     unknown = set(values) - {field.name for field in fields(Cell)}
+    if set(values["places"]) - PLACES.keys():
+        raise ValueError(f"{FILE.name}: {own['name']}: places = {values['places']}")
     if unknown:
         raise ValueError(f"{FILE.name}: {own['name']}: unknown keys {sorted(unknown)}")
     for key, words in _WORDS.items():
         if values.get(key, "") not in words:
             raise ValueError(f"{FILE.name}: {own['name']}: {key} = {values.get(key)!r}")
-    return Cell(**{**values, "middle": Middle(values["middle"])})
+    return Cell(**{**values, "middle": Middle(values["middle"]), "places": tuple(values["places"])})
 
 
 @cache
@@ -73,6 +84,7 @@ def cells() -> tuple[Cell, ...]:
             usual,
             name=f"phase1-{proposal}-{group}",
             proves="traffic",
+            places=first["places"],
             phase1=f"{proposal}-{group}",
             pfs=group,
         )

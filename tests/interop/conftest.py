@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.bed import PLACES, Bed
-from tests.interop.cells import Cell, Role
+from tests.interop.bed import Bed
+from tests.interop.cells import PLACES, Cell, Role
 from tests.interop.site import Middle
 from tests.interop.terms import KeyPair
 
@@ -37,11 +37,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What strangers get out of ours is not asked of strongSwan that stands in for it."""
-    if config.getoption("--interop-stand-in"):
-        ours = [item for item in items if item.path.name == "test_scan.py"]
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
+    """Leave out the cells of other places.
+
+    And what strangers get out of ours is not asked of a strongSwan that stands in for it.
+    """
+    stand_in = config.getoption("--interop-stand-in", default=False)
+
+    def elsewhere(item: pytest.Item) -> bool:
+        if not isinstance(item, pytest.Function) or "where" not in item.fixturenames:
+            return False
+        values = item.callspec.params
+        scan = item.path.name == "test_scan.py"
+        return values["where"] not in values["cell"].places or (stand_in and scan)
+
+    left_out = [item for item in items if elsewhere(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_teststatus(

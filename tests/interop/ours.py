@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.interop.processes import InteropError, Process, wait_until
+from tests.interop.processes import FACTOR, InteropError, Process, wait_until
 from tests.interop.terms import Agreed, Terms
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,7 +158,7 @@ class Oegw:
 
     def _ask(self, **request: str) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_SECONDS)
+            connection.settimeout(ANSWER_SECONDS * FACTOR)
             connection.connect(str(self.directory / "control"))
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer: dict[str, Any] = {}

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds; in User-Mode Linux the start of a program takes many times longer
+FACTOR = float(os.environ.get("OEGW_LAB_PATIENCE") or 1)  # what all deadlines are multiplied by
+PATIENCE = 20.0  # seconds
 COMMAND_SECONDS = 60.0
 
 
@@ -23,7 +24,12 @@ class InteropError(Exception):
 
 
 def wait_until(what: str, condition: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Ask ``condition`` until its answer is true, and return it; InteropError after ``seconds``."""
+    """Ask ``condition`` until its answer is true, and return it.
+
+    Raises InteropError after ``seconds``, or in User-Mode Linux, where programs start slowly, after
+    as many times that as ``FACTOR`` says.
+    """
+    seconds *= FACTOR
     deadline = time.monotonic() + seconds
     while True:
         answer = condition()
@@ -54,6 +60,7 @@ def call(
     seconds: float = COMMAND_SECONDS,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end.  Raises InteropError for an exit code if ``check``."""
+    seconds *= FACTOR
     try:
         done = subprocess.run(
             inside(namespace, argv),
@@ -114,7 +121,7 @@ class Process:
             raise InteropError(f"{self.name} ended too early; it said:\n{self.text()[-4000:]}")
 
     def require_success(self) -> None:
-        if self.popen.wait(COMMAND_SECONDS):
+        if self.popen.wait(COMMAND_SECONDS * FACTOR):
             raise InteropError(f"{self.name} failed; it said:\n{self.text()[-4000:]}")
 
     def send(self, number: signal.Signals) -> None:
@@ -125,7 +132,7 @@ class Process:
         """Ask it to end; whether it did so without being killed."""
         self.send(number)
         try:
-            self.popen.wait(patience)
+            self.popen.wait(patience * FACTOR)
         except subprocess.TimeoutExpired:
             self.kill()
             return False

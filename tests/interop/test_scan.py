@@ -12,7 +12,7 @@ import pytest
 from tests.interop.bed import Bed
 from tests.interop.cells import Cell, Role, usual
 from tests.interop.ours import ROOT
-from tests.interop.processes import Process, call
+from tests.interop.processes import FACTOR, Process, call
 from tests.interop.site import NEAR_OUTSIDE
 
 pytestmark = [
@@ -67,7 +67,7 @@ def octets(bed: Bed) -> dict[str, int]:
     }
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(200 * FACTOR)
 def test_answers(bed: Bed, cell: Cell, role: Role) -> None:
     """The acceptable proposal gets an SA, others a refusal at most, aggressive mode nothing."""
     bed.begin(cell, role)
@@ -90,7 +90,7 @@ def test_answers(bed: Bed, cell: Cell, role: Role) -> None:
         assert "Handshake returned" not in answer, (mode, answer)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(200 * FACTOR)
 def test_backoff(bed: Bed, cell: Cell, role: Role) -> None:
     """Message 2 is sent once for each message 1: a forged sender's victim gets no second one."""
     bed.begin(cell, role)
@@ -99,7 +99,7 @@ def test_backoff(bed: Bed, cell: Cell, role: Role) -> None:
     assert rows == ["1"], answer
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * FACTOR)
 def test_no_amplification(bed: Bed, cell: Cell, role: Role) -> None:
     """A minute of scans and forgeries: fewer octets go out than came in, and it still works."""
     bed.begin(cell, role)
