@@ -51,6 +51,7 @@ class Gateway:
             happened.PeerLookupEnded: self._lookup_ended,
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
+            happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
