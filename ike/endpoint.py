@@ -262,6 +262,8 @@ class Endpoint:
         path, peer = known.path, known.peer
         if path is None or peer is None or not known.follows or not known.shown:
             return
+        if not remote.port:  # nothing can be sent there
+            return
         if path.remote != remote:
             peer_moved(self._station, self._directory, known.keyed_on.number, peer, path, remote)
 
@@ -296,6 +298,8 @@ class Endpoint:
     def _receive(
         self, now: float, data: bytes, local: TransportAddress, remote: TransportAddress
     ) -> None:
+        if not remote.port:
+            raise WrongAddress("from port 0, which nothing can be sent to")
         if local.port == NAT_PORT:
             if data == KEEPALIVE:  # it proves nothing (RFC 3948 section 4)
                 return

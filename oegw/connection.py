@@ -169,6 +169,7 @@ class Tunnel:
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon
+    late: bool = False  # the peer moved while an SA was being installed, where it was before
 
     @property
     def carries(self) -> bool:

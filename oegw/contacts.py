@@ -6,12 +6,14 @@ A clean stop deletes all tunnels and leaves the file empty.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
 from ike.events import Identity
+from ike.identity import normal_identity
 
 _VERSION = 1  # of the tables, in SQLite's user_version
 
@@ -32,6 +34,9 @@ class Contacts:
         self._path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Whom we talk to is nobody's business; SQLite's other files get the same mode.
+            with suppress(OSError):  # SQLite says what is wrong
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             try:
                 self._database = self._open()
             except sqlite3.DatabaseError as error:
@@ -60,6 +65,9 @@ class Contacts:
                 raise sqlite3.OperationalError(f"written by a newer oegw (version {version})")
             database.execute("CREATE TABLE IF NOT EXISTS contact (identity TEXT PRIMARY KEY)")
             database.execute(f"PRAGMA user_version = {_VERSION}")
+            [(sound,)] = database.execute("PRAGMA quick_check(1)").fetchall()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound.splitlines()[0])
         except sqlite3.Error:
             database.close()
             raise
@@ -69,7 +77,8 @@ class Contacts:
         """Those remembered.  Raises StateError."""
         with self._trouble():
             rows = self._database.execute("SELECT identity FROM contact").fetchall()
-        return frozenset(_identity(text) for (text,) in rows)
+        found = (_identity(text) for (text,) in rows)
+        return frozenset(identity for identity in found if identity is not None)
 
     def remember(self, identity: Identity) -> None:
         """Add one, durably.  Raises StateError."""
@@ -107,5 +116,9 @@ def _text(identity: Identity) -> str:
     return "@" + identity if isinstance(identity, str) else str(identity)
 
 
-def _identity(text: str) -> Identity:
-    return text[1:] if text.startswith("@") else ip_address(text)
+def _identity(text: str) -> Identity | None:
+    """None for what was not written by us."""
+    try:
+        return normal_identity(text[1:]) if text.startswith("@") else ip_address(text)
+    except ValueError:
+        return None

@@ -61,6 +61,7 @@ from policy.table import PolicyTable
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
+REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
@@ -456,7 +457,7 @@ class Daemon:
                 command.key, command.source, command.destination, command.encapsulation
             )
         except DatapathError as error:
-            self.feed(happened.SaInstallFailed(command.tunnel, command.key, str(error)))
+            self.feed(happened.SaMoveFailed(command.tunnel, command.key, str(error)))
             return
         self.trace.event(
             "sa", "moved", direction=key.direction.value, spi=f"{key.spi:08x}",
@@ -465,11 +466,15 @@ class Daemon:
 
     async def _remove_sa(self, command: do.RemoveSa) -> None:
         key = command.key
-        try:
-            usage = await self.datapath.remove(key)
-        except DatapathError as error:
-            self.trace.drop("sa", "remove_failed", spi=f"{key.spi:08x}", detail=str(error))
-            return
+        for pause in (*REMOVAL_PAUSES, None):
+            try:
+                usage = await self.datapath.remove(key)
+                break
+            except DatapathError as error:
+                self.trace.drop("sa", "remove_failed", spi=f"{key.spi:08x}", detail=str(error))
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
         self.trace.event(
             "sa", "removed", direction=key.direction.value, spi=f"{key.spi:08x}",
             packets=usage.packets if usage else 0, bytes=usage.bytes if usage else 0,

@@ -69,7 +69,19 @@ class SaInstalled(Event):
 
 @dataclass(frozen=True, slots=True)
 class SaInstallFailed(Event):
-    """The other answer to ``InstallSa``; also to ``MoveSa``, which has no answer if all is well."""
+    """The other answer to ``InstallSa``."""
+
+    tunnel: int
+    key: SaKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaMoveFailed(Event):
+    """``MoveSa`` was refused, and the SA is as before; it has no answer if all is well.
+
+    ``key`` is the name before.
+    """
 
     tunnel: int
     key: SaKey

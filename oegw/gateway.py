@@ -26,7 +26,7 @@ from oegw.datapath.interface import (
 from oegw.initiator import Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.peer import ConfiguredPeer
-from oegw.responder import Authority, Responder
+from oegw.responder import Authority, KeyQuestion, Responder
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
 from policy.flow import Flow, IPAddress, IPNetwork
@@ -51,6 +51,7 @@ class Gateway:
             happened.PeerLookupEnded: self._lookup_ended,
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
+            happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
@@ -124,6 +125,8 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
+                self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Connection(state=State.POTENTIAL):
                 asker.lookup = None
                 self._initiator.gateways_known(asker, outcome, now)
@@ -181,6 +184,7 @@ class Gateway:
         ledger = self._ledger
         old_peers = ledger.peers
         ledger.table, ledger.peers = table, configured
+        self._responder.forget_proofs()
         for connection in ledger.connections:
             selectors = connection.selectors
             flow = Flow(

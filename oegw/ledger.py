@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from oegw import commands as do
@@ -26,7 +26,9 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
-    from oegw.responder import Authority
+    from oegw.responder import Authority, KeyQuestion
+
+    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
 LINGER = 2.0
@@ -76,7 +78,7 @@ class Ledger:
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
-        self.lookups: dict[int, Connection | Authority | keying.PeerKeyNeeded] = {}
+        self.lookups: dict[int, Asker] = {}
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
@@ -92,7 +94,7 @@ class Ledger:
         taken, self._commands = self._commands, []
         return taken
 
-    def start_lookup(self, asker: Connection | Authority | keying.PeerKeyNeeded) -> int:
+    def start_lookup(self, asker: Asker) -> int:
         """A number for a look-up whose answer is for ``asker``."""
         number = self._next_lookup
         self._next_lookup += 1

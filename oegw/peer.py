@@ -71,7 +71,7 @@ def configured_rule(
 ) -> Rule | None:
     """The configured rule that the proposal fits word for word, if its own peer asks.
 
-    Where the peer's key is that of the DNS, phase 1 has found it there, under this identity.
+    Where the peer's key is that of the DNS, whoever asks has to see to it that it is.
     """
     for rule in table.rules:
         if rule.category is not Category.CONFIGURED:
@@ -141,19 +141,20 @@ def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
     )
 
 
-def delegated(gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey) -> bool:
+def delegated(
+    gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey, *, proven: bool
+) -> bool:
     """Whether one of the client's delegations names the gateway, and the key, of phase 1 (4.12.3).
 
-    A delegation without key binds the gateway only; its key was proven by the
-    KEY record of phase 1.
+    A delegation without key binds the gateway only; its key was ``proven`` by the KEY record of
+    phase 1, or else is among the keys that were looked up with the delegation.
     """
     for gateway in gateways:
         if isinstance(identity, str):
             named = gateway.fqdn is not None and gateway.fqdn.lower() == identity.lower()
         else:
             named = gateway.address == identity
-        if named and (
-            gateway.keyless or not gateway.keys or any(same_key(key, k) for k in gateway.keys)
-        ):
+        keyless = gateway.keyless or not gateway.keys
+        if named and ((proven and keyless) or any(same_key(key, k) for k in gateway.keys)):
             return True
     return False

@@ -103,6 +103,9 @@ class Tunnels:
         ledger.connections.add_sa(event.key, event.tunnel)
         if event.key.direction is Direction.INBOUND:
             tunnel.inbound = event.key
+            if tunnel.late:
+                tunnel.late = False
+                self._move_inbound(tunnel)
             ledger.do(do.ConfirmInbound(event.tunnel))
             return
         tunnel.up = True
@@ -111,6 +114,9 @@ class Tunnels:
             ledger.do(do.RemoveSa(event.key))
             return
         tunnel.outbound = event.key
+        if tunnel.late:
+            tunnel.late = False
+            self._move_outbound(tunnel)
         self._keyed(connection, tunnel, now)
 
     def _keyed(self, connection: Connection, tunnel: Tunnel, now: float) -> None:  # (5H), (6)
@@ -151,14 +157,29 @@ class Tunnels:
         ledger.do(do.CloseTunnel(event.tunnel))
         if connection is None:
             return
-        tunnel = connection.tunnels[event.tunnel]
-        if tunnel.up:  # it was being moved, and neither old nor new place can be trusted
-            self._gone(connection, event.tunnel, f"not moved: {event.reason}", now)
-            return
+        reason = f"not installed: {event.reason}"
         ledger.take_down(connection, event.tunnel)
-        if connection.state is State.PENDING and not connection.tunnels:
-            reason = f"not installed: {event.reason}"
+        if connection.state is State.KEYED:
+            if not any(t.carries for t in connection.tunnels.values()):
+                # The one before ended meanwhile, or must not send any more.
+                self._gone(connection, event.tunnel, reason, now)
+        elif connection.state is State.PENDING and all(
+            t.receives_only for t in connection.tunnels.values()
+        ):
+            for number in list(connection.tunnels):
+                ledger.do(do.CloseTunnel(number))
+                ledger.take_down(connection, number)
             ledger.fall_back(connection, ledger.settings.lifespans.silence, reason, now)
+
+    def sa_move_failed(self, event: happened.SaMoveFailed, now: float) -> None:
+        """Neither the old place nor the new one can be trusted: the tunnel ends."""
+        ledger = self._ledger
+        ledger.trace.drop("gateway", "sa_move_failed", tunnel=event.tunnel, reason=event.reason)
+        ledger.do(do.RemoveSa(event.key))  # it is still there, under its name before
+        connection = ledger.connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            ledger.do(do.CloseTunnel(event.tunnel))
+            self._gone(connection, event.tunnel, f"not moved: {event.reason}", now)
 
     # Towards the end.
 
@@ -248,30 +269,51 @@ class Tunnels:
             connection = ledger.connections.of_tunnel(number)
             tunnel = connection.tunnels.get(number) if connection else None
             if tunnel is not None and tunnel.udp is not None and tunnel.request is not None:
-                self._lead(tunnel, tunnel.request, event.remote)
+                self._lead(tunnel, tunnel.udp, tunnel.request, event.remote)
         ledger.trace.event(
             "tunnel", "peer_moved", remote=event.remote.address, port=event.remote.port,
             tunnels=event.tunnels,
         )  # fmt: skip
 
     def _lead(
-        self, tunnel: Tunnel, request: keying.TunnelRequest, remote: keying.TransportAddress
+        self,
+        tunnel: Tunnel,
+        udp: tuple[int, int],
+        request: keying.TunnelRequest,
+        remote: keying.TransportAddress,
     ) -> None:
-        assert tunnel.udp is not None
-        ledger, local, there = self._ledger, request.local, remote.address
-        own = tunnel.udp[0]
-        tunnel.udp = (own, remote.port)
-        tunnel.gateway = there
-        tunnel.request = replace(request, remote=there)
+        tunnel.udp = (udp[0], remote.port)
+        tunnel.gateway = remote.address
+        # It still calls itself what it has called itself.
+        identity = request.remote if request.peer_identity is None else request.peer_identity
+        tunnel.request = replace(request, remote=remote.address, peer_identity=identity)
         if tunnel.outbound is not None:
-            old, tunnel.outbound = tunnel.outbound, replace(tunnel.outbound, destination=there)
-            ledger.connections.remove_sa(old)
-            ledger.connections.add_sa(tunnel.outbound, tunnel.number)
-            ports = UdpEncapsulation(own, remote.port)
-            ledger.do(do.MoveSa(tunnel.number, old, local, there, ports))
+            self._move_outbound(tunnel)
+        elif tunnel.agreed:
+            tunnel.late = True
         if tunnel.inbound is not None:
-            ports = UdpEncapsulation(remote.port, own)
-            ledger.do(do.MoveSa(tunnel.number, tunnel.inbound, there, local, ports))
+            self._move_inbound(tunnel)
+        else:
+            tunnel.late = True
+
+    def _move_outbound(self, tunnel: Tunnel) -> None:
+        assert tunnel.udp is not None
+        assert tunnel.request is not None
+        assert tunnel.outbound is not None
+        ledger, there = self._ledger, tunnel.gateway
+        old, tunnel.outbound = tunnel.outbound, replace(tunnel.outbound, destination=there)
+        ledger.connections.remove_sa(old)
+        ledger.connections.add_sa(tunnel.outbound, tunnel.number)
+        ports = UdpEncapsulation(*tunnel.udp)
+        ledger.do(do.MoveSa(tunnel.number, old, tunnel.request.local, there, ports))
+
+    def _move_inbound(self, tunnel: Tunnel) -> None:
+        assert tunnel.udp is not None
+        assert tunnel.request is not None
+        assert tunnel.inbound is not None
+        here, there = tunnel.request.local, tunnel.gateway
+        ports = UdpEncapsulation(*tunnel.udp[::-1])
+        self._ledger.do(do.MoveSa(tunnel.number, tunnel.inbound, there, here, ports))
 
     # Counters.
 

@@ -24,6 +24,9 @@ _SYSCTLS = (
         True,
     ),  # loose; the kernel takes the larger of this and "all"
     ("net/ipv4/conf/{}/send_redirects", "0", False),
+    # An XFRM interface whose packets no policy is asked about takes any out of each SA.
+    ("net/ipv4/conf/{}/disable_policy", "0", False),
+    ("net/ipv6/conf/{}/disable_policy", "0", False),
     # No IPv6 address, no router to ask.
     ("net/ipv6/conf/{}/addr_gen_mode", "1", False),
     ("net/ipv6/conf/{}/accept_ra", "0", False),

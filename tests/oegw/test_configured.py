@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 import ike.events as keying
-from dnsrecords.outcome import KeysFound, NothingFound, PeerFound, Unanswered
+from dnsrecords.outcome import (
+    Gateway,
+    GatewaysFound,
+    KeysFound,
+    NothingFound,
+    PeerFound,
+    Unanswered,
+)
 from dnsrecords.trust import Trust
 from ike.events import Encapsulation, TrafficSelector, TransportAddress, TunnelRequest
 from oegw import commands as do
@@ -18,11 +26,13 @@ from oegw.datapath.interface import Direction, SaKey
 from oegw.peer import ConfiguredPeer
 from policy.rule import Scope
 from tests.support.playbook import (
+    BOB,
     SG_A,
     SG_B,
     Playbook,
     configured,
     esp_sa,
+    found,
     ping,
     proposal,
     rsa_key,
@@ -157,3 +167,57 @@ def test_configured_sas_say_so() -> None:
     (command,) = book.send(keying.InboundSaEstablished(0, esp_sa(SG_B, SG_A, 0x1001, (SG_B, SG_A))))
     assert isinstance(command, do.InstallSa)
     assert command.sa.configured
+
+
+class TestChannelThatWeBegan:
+    """Whoever owns a reverse zone can name SG-B there as the gateway, with a key of its own.
+
+    On the way to SG-B it can then answer us with that key, under the name of SG-B.
+    """
+
+    CHANNEL = 8  # for which no key was looked up under the identity
+    MALLORY = ip_address("203.0.114.9")
+
+    def proposed(self, key: str, remote: Any, local: Any = None) -> keying.TunnelProposed:
+        return replace(proposal(local=local, remote=remote, key=key), channel=self.CHANNEL)
+
+    def begun(self, *rules: Any, **more: Any) -> Playbook:
+        book = Playbook(*rules, **more)
+        book.send(ping(1, destination=self.MALLORY))
+        (order,) = book.send(happened.LookupEnded(1, found((SG_B, "mallory"))))
+        assert isinstance(order, do.StartNegotiation)
+        return book
+
+    @pytest.mark.parametrize("key", ["mallory", "sg-b"])
+    def test_configured_peer_with_its_key_in_the_dns(self, key: str) -> None:
+        book = self.begun(
+            configured("office", HERE, THERE), peers={"office": ConfiguredPeer(SG_B, None)}
+        )
+        asked = book.send(self.proposed(key, THERE, HERE))
+        assert asked == [do.StartKeyLookup(2, SG_B)]
+        outcome = KeysFound((rsa_key("sg-b"),), 60.0, Trust.INSECURE)
+        (answer,) = book.send(happened.KeyLookupEnded(2, outcome))
+        assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)
+
+    @pytest.mark.parametrize("key", ["mallory", "sg-b"])
+    @pytest.mark.parametrize("record", ["KEY", "TXT"])
+    def test_gateway_that_speaks_for_itself(self, key: str, record: str) -> None:
+        book = self.begun()
+        assert book.send(self.proposed(key, SG_B)) == [do.StartKeyLookup(2, SG_B)]
+        keys = KeysFound((rsa_key("sg-b"),), 60.0, Trust.INSECURE)
+        nothing = NothingFound(60.0, "no such record")
+        known = book.send(happened.KeyLookupEnded(2, keys if record == "KEY" else nothing))
+        if known != [do.AcceptTunnel(1)]:
+            assert known == [do.StartLookup(3, SG_B, purpose="authority")]
+            known = book.send(happened.LookupEnded(3, found((SG_B, "sg-b"))))
+        (answer,) = known
+        assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)
+
+    @pytest.mark.parametrize("key", ["mallory", "sg-b"])
+    def test_delegation_without_key_is_for_the_key_of_the_gateway(self, key: str) -> None:
+        book = self.begun()
+        assert book.send(self.proposed(key, BOB)) == [do.StartLookup(2, BOB, purpose="authority")]
+        gateway = Gateway(10, SG_B, None, (rsa_key("sg-b"),), keyless=True)
+        outcome = GatewaysFound((gateway,), 60.0, Trust.INSECURE)
+        (answer,) = book.send(happened.LookupEnded(2, outcome))
+        assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)

@@ -54,3 +54,29 @@ def test_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> No
     with pytest.raises(StateError, match="newer oegw"):
         Contacts(path)
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (7,)
+
+
+def test_damaged_page_is_set_aside_too(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    contacts = Contacts(path)
+    contacts.remember(SG_B)
+    contacts.close()
+    octets = bytearray(path.read_bytes())
+    octets[4096:8192] = b"\xff" * 4096
+    path.write_bytes(octets)
+    again = Contacts(path)
+    assert "set aside as oegw.db.corrupt" in again.note
+    assert again.all() == frozenset()
+
+
+def test_row_that_is_no_identity_is_passed_over(tmp_path: Path) -> None:
+    contacts = Contacts(tmp_path / "oegw.db")
+    contacts.remember(SG_B)
+    contacts._database.execute("INSERT INTO contact VALUES ('x y z'), ('@'), ('@a b')")
+    assert contacts.all() == {SG_B}
+
+
+def test_nobody_else_reads_whom_we_talk_to(tmp_path: Path) -> None:
+    contacts = Contacts(tmp_path / "oegw.db")
+    contacts.remember(SG_B)
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}

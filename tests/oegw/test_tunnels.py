@@ -127,6 +127,44 @@ class TestRekey:
         assert not command.sa.configured
 
 
+class TestRefusedInstallation:
+    """Of a tunnel that others gave way to: nothing stays keyed, or waits, without a sender."""
+
+    def test_successor_whose_predecessor_ended_meanwhile(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.send(keying.TunnelExpiring(0))
+        book.send(keying.InboundSaEstablished(2, esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE))))
+        book.send(happened.SaInstalled(2, inbound_key(0x1002)))
+        book.send(keying.OutboundSaEstablished(2, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
+        book.send(keying.TunnelClosed(0, "deleted by the peer"))
+        book.send(happened.SaInstallFailed(2, outbound_key(0x2002), "ENOBUFS"))
+        assert book.state() is None
+        assert isinstance(book.send(ping(9))[0], do.StartLookup)
+
+    def test_preferred_one(self) -> None:
+        book = Playbook()
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        book.send(proposal())
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        for tunnel, inbound in ((0, 0x1001), (1, 0x1002)):
+            sa = esp_sa(SG_B, SG_A, inbound, (BOB, ALICE))
+            book.send(keying.InboundSaEstablished(tunnel, sa))
+            book.send(happened.SaInstalled(tunnel, inbound_key(inbound)))
+        for tunnel, outbound in ((1, 0x2002), (0, 0x2001)):
+            sa = esp_sa(SG_A, SG_B, outbound, (ALICE, BOB))
+            book.send(keying.OutboundSaEstablished(tunnel, sa))
+        book.send(keying.TunnelPreferred(1))
+        commands = book.send(happened.SaInstallFailed(1, outbound_key(0x2002), "ENOBUFS"))
+        assert do.CloseTunnel(0) in commands
+        assert do.RemoveSa(inbound_key(0x1001)) in commands
+        assert book.state() == "clear"  # as after every other failure
+        assert book.send(happened.SaInstalled(0, outbound_key(0x2001))) == [
+            do.RemoveSa(outbound_key(0x2001))
+        ]
+
+
 class TestMove:
     PORTS = UdpPorts(4500, 1024)
 
@@ -151,7 +189,8 @@ class TestMove:
         # From now on the outbound SA has its new name.
         moved = SaKey(Direction.OUTBOUND, 0x2001, MOVED)
         assert book.send(SaExpired(moved, hard=False)) == [do.ReportExpiring(0)]
-        wanted = replace(successor(0), remote=MOVED)
+        # It still calls itself what it has called itself.
+        wanted = replace(successor(0), remote=MOVED, peer_identity=SG_B)
         assert book.send(keying.TunnelExpiring(0)) == [do.StartNegotiation(2, wanted)]
         assert do.RemoveSa(moved) in book.send(keying.TunnelClosed(0, "x")) + book.wait(0)
 
@@ -159,9 +198,35 @@ class TestMove:
         book = Playbook()
         keyed(book, ports=self.PORTS)
         book.send(keying.PeerMoved(1, TransportAddress(MOVED, 2048), (0,)))
-        commands = book.send(happened.SaInstallFailed(0, outbound_key(0x2001), "no"))
-        assert commands[0] == do.CloseTunnel(0)
+        commands = book.send(happened.SaMoveFailed(0, outbound_key(0x2001), "no"))
+        # It is still there, under the name that it had.
+        assert commands[:2] == [do.RemoveSa(outbound_key(0x2001)), do.CloseTunnel(0)]
         assert book.state() is None
+
+    def test_sa_that_cannot_be_moved_and_whose_tunnel_is_closed_does_not_stay(self) -> None:
+        book = Playbook()
+        keyed(book, ports=self.PORTS)
+        book.send(keying.PeerMoved(1, TransportAddress(MOVED, 2048), (0,)))
+        book.send(keying.TunnelClosed(0, "deleted by the peer"))
+        failed = happened.SaMoveFailed(0, outbound_key(0x2001), "no")
+        assert book.send(failed) == [do.RemoveSa(outbound_key(0x2001))]
+
+    def test_peer_that_moves_while_an_sa_is_being_installed(self) -> None:
+        book = Playbook()
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        inbound = esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE))
+        outbound = esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))
+        book.send(keying.InboundSaEstablished(0, replace(inbound, ports=UdpPorts(1024, 4500))))
+        assert book.send(keying.PeerMoved(1, TransportAddress(MOVED, 2048), (0,))) == []
+        assert book.send(happened.SaInstalled(0, inbound_key(0x1001)))[0] == do.MoveSa(
+            0, inbound_key(0x1001), MOVED, SG_A, UdpEncapsulation(2048, 4500)
+        )
+        book.send(keying.OutboundSaEstablished(0, replace(outbound, ports=UdpPorts(4500, 2048))))
+        book.send(keying.PeerMoved(1, TransportAddress(MOVED, 3072), (0,)))
+        assert book.send(happened.SaInstalled(0, outbound_key(0x2001)))[0] == do.MoveSa(
+            0, outbound_key(0x2001), SG_A, MOVED, UdpEncapsulation(4500, 3072)
+        )
 
     def test_tunnels_of_plain_esp_do_not_move(self) -> None:
         book = Playbook()

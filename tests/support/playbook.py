@@ -65,6 +65,8 @@ class Playbook:
             CoordinatorSettings(addresses=(SG_A,), **settings),
             self.trace,
         )
+        # Channel 7 of `proposal` is one that the peer began: its key was found under its identity.
+        self.gateway._responder._prove(7)
 
     def send(self, event: Event | keying.Event | DatapathEvent) -> list[Command]:
         return self.gateway.receive(event, self.now)

@@ -162,14 +162,24 @@ class XfrmDatapath:
         installed = self._installed.get(name)
         if installed is None or installed.sa.key != key:
             return None
+        refused: XfrmError | None = None
         if key.direction is Direction.OUTBOUND:
             self._senders.remove(installed.sa)
-            self._route(kernel, installed.sa)
-        with contextlib.suppress(XfrmError):  # it is gone already: the last that we know
+            try:
+                self._route(kernel, installed.sa)
+            except XfrmError as error:  # it leads to a state that is gone: nothing passes
+                refused = error
+        with contextlib.suppress(XfrmError):  # then the last that we know
             answer = kernel.ask(MessageType.GETSA, name)
             if answer is not None:
                 self._note(installed, StateUsage.parse(*answer.raw()))
+        try:
             kernel.ask(MessageType.DELSA, name)
+        except XfrmError as error:
+            if error.number != errno.ESRCH:  # it is gone already
+                refused = error
+        if refused is not None:
+            raise refused  # what is left is known still: it can be asked for again
         del self._installed[name]
         total = self._gone[key.direction]
         total[0] += installed.usage.packets
@@ -192,7 +202,8 @@ class XfrmDatapath:
             installed.sa, source=source, destination=destination, encapsulation=encapsulation
         )
         self._check(moved)
-        if moved.key != key and StateName(destination, key.spi) in self._installed:
+        moved_name = StateName(destination, key.spi)
+        if moved.key != key and moved_name in self._installed:
             raise DatapathError(f"SA {key.spi:#010x}: one with this SPI and destination exists")
         if installed.expired:
             raise DatapathError(f"SA {key.spi:#010x}: it has expired")
@@ -200,9 +211,8 @@ class XfrmDatapath:
         packets, octets = mover.move(installed.sa, moved)
         installed.lost = installed.lost[0] + packets, installed.lost[1] + octets
         del self._installed[name]
-        installed.sa = moved
-        installed.mapping = None
-        self._installed[StateName(destination, key.spi)] = installed
+        # Another one than before: a dump under way may miss the state that was made anew.
+        self._installed[moved_name] = replace(installed, sa=moved, mapping=None)
         return moved.key
 
     def send_keying(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -64,6 +65,7 @@ def shortcoming(
             or _ask_for_policy(kernel, settings)
             or _ask_for_encapsulation(settings)
             or (try_device or _ask_for_device)(settings)
+            or _ask_for_checks()
         )
     finally:
         kernel.close()
@@ -165,6 +167,17 @@ def _ask_for_device(settings: XfrmSettings) -> str | None:
     except NetlinkError as error:
         name = errno.errorcode.get(error.code, error.code)
         return f"the kernel has no XFRM interfaces: {os.strerror(error.code)} ({name})"
+    return None
+
+
+def _ask_for_checks() -> str | None:
+    """Where no policy is asked about what came in, each SA carries packets of any addresses."""
+    for version in (4, 6):
+        path = Path(f"/proc/sys/net/ipv{version}/conf/all/disable_policy")
+        with suppress(OSError):  # a kernel without IPv6
+            if path.read_text(encoding="ascii").strip() != "0":
+                name = f"net.ipv{version}.conf.all.disable_policy"
+                return f"{name} is set: the kernel would not check what comes out of a tunnel"
     return None
 
 

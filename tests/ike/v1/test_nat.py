@@ -646,3 +646,18 @@ def test_identities_have_port_0() -> None:
     assert not stranger.send_5((x.ID, identification), (x.SIG, stranger.sign(identification)))
     assert stranger.send_5()
     assert private_key("a") is pair.a.key
+
+
+def test_port_0_is_nobodys() -> None:
+    """It is not authenticated, and nothing can be sent there."""
+    pair = behind("a")
+    connect(pair)
+    pair.a.nat.remap(lambda port: 0)
+    connect(pair, 2, remote_selector=CAROL)
+    pair.b.endpoint.peer_moved(pair.now, 1, replace(A, port=0))
+    pair.pump()
+    assert not pair.b.seen(e.PeerMoved)
+    assert "wrong_address" in pair.b.triggers
+    pair.a.nat.remap(shifted(30000))
+    pair.wait(10)
+    assert len(pair.a.pairs()) == len(pair.b.pairs()) == 2

@@ -323,3 +323,66 @@ def test_encapsulation_that_this_datapath_has_no_port_for() -> None:
         assert kernel.asked == []
 
     on_kernel(play)
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+@pytest.mark.parametrize(
+    "kind",
+    [MessageType.GETSA, MessageType.DELSA, MessageType.UPDPOLICY, MessageType.DELPOLICY],
+    ids=lambda k: k.name,
+)
+def test_refused_removal_is_said_and_can_be_asked_for_again(
+    kind: MessageType, direction: str
+) -> None:
+    async def play(datapath: XfrmDatapath, kernel: Kernel, events: list[DatapathEvent]) -> None:
+        sa = make_sa() if direction == "out" else arriving(make_sa())
+        name = StateName(sa.destination, sa.spi)
+        await datapath.install(sa)
+        if kind is MessageType.UPDPOLICY:
+            await datapath.install(make_sa(spi=0x2000))
+        kernel.asked.clear()
+        kernel.refusals[kind] = [errno.ENOBUFS]
+        if kind is MessageType.GETSA or (
+            direction == "in" and kind in (MessageType.UPDPOLICY, MessageType.DELPOLICY)
+        ):
+            await datapath.remove(sa.key)
+        else:
+            with pytest.raises(DatapathError, match=f"{kind.name}.*ENOBUFS"):
+                await datapath.remove(sa.key)
+            assert (name in kernel.states) == (kind is MessageType.DELSA)
+            await datapath.remove(sa.key)
+        assert name not in kernel.states
+        assert name not in datapath._installed
+        assert all(p.template and p.template.spi == 0x2000 for p in kernel.policies.values())
+
+    on_kernel(play)
+
+
+def test_sa_that_moves_while_all_are_read_has_not_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel makes it anew, at the head of a list that the dump walks to its end."""
+
+    class Silent:
+        def __enter__(self) -> Silent:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def recv(self, size: int) -> bytes:
+            raise BlockingIOError
+
+    monkeypatch.setattr(mover, "open_netlink", lambda *groups: Silent())
+
+    async def play(datapath: XfrmDatapath, kernel: Kernel, events: list[DatapathEvent]) -> None:
+        sa = arriving(make_sa())
+        await datapath.install(sa)
+
+        async def dump(kind: MessageType) -> AsyncIterator[Frame]:
+            await datapath.move(sa.key, ip_address("192.1.1.9"), sa.destination, None)
+            for frame in ():
+                yield frame
+
+        monkeypatch.setattr(kernel, "dump", dump)
+        assert list(await datapath.usage()) == [sa.key]
+        assert not events
+
+    on_kernel(play)
