@@ -51,6 +51,7 @@ REDUNDANT_GRACE = 0.5  # seconds until the redundant one of two tunnels begun at
 AT_ONCE = 2.0  # seconds; what both sides began within them counts as begun at the same time
 REUSE_TRIES = 2  # message 1 unanswered so often on an old channel: the peer may have lost it
 MOVES_MOST = 3  # times that one tunnel begins anew on another channel
+CONTACTS_MOST = 10000  # peers that INITIAL-CONTACT is owed to
 DPD_RETRY = 2.0  # seconds between R-U-THERE messages that are not answered
 TRIPLE_DES_BYTES = 1 << 30  # octets under one key: 2**27 blocks, far under 2**32 (Sweet32)
 KEY_PAIRS_KEPT = 2  # per group, made in idle moments

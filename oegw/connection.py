@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnsrecords.outcome import Gateway
 from dnsrecords.trust import Trust
-from ike.events import TunnelRequest
+from ike.events import Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from policy.flow import Flow, IPNetwork
 from policy.rule import Category, Rule, Scope
@@ -188,6 +188,7 @@ class Connection:
     since: float = 0.0
     reason: str = ""
     expires: float | None = None
+    beginner: Identity | None = None  # the peer that began it, if it was not us
     trust: Trust | None = None
     lookup: int | None = None
     candidates: list[Gateway] = field(default_factory=list)

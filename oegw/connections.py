@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from ike.events import Identity
 from oegw.connection import Connection, Selectors, State, Tunnel, host_network
 from oegw.datapath.interface import SaKey
 from policy.flow import Flow, IPAddress, IPNetwork
 from policy.rule import Category, Rule
+
+# Our choice: connections that one peer may begin; a gateway with so many pairs is a large site.
+BEGUN_BY_ONE = 8192
 
 
 class ConnectionTable:
@@ -20,6 +24,8 @@ class ConnectionTable:
         self._by_number: dict[int, Connection] = {}
         self._by_pair: dict[tuple[IPNetwork, IPNetwork], list[Connection]] = {}
         self._by_tunnel: dict[int, Connection] = {}
+        self._begun: Counter[Identity] = Counter()
+        self._begun_by_peers = 0
         self._by_sa: dict[SaKey, int] = {}
         self._under_way: Counter[IPAddress] = Counter()
         self._asking: dict[int, IPAddress] = {}
@@ -34,9 +40,21 @@ class ConnectionTable:
     def full(self) -> bool:
         return len(self._by_number) >= self._limit
 
-    def create(self, selectors: Selectors, rule: Rule, now: float) -> Connection:
-        """A new connection, in state NONEXISTENT."""
-        connection = Connection(self._next_number, selectors, rule, since=now)
+    def admits(self, beginner: Identity) -> bool:
+        """Whether this peer may begin one more: peers must not fill the table."""
+        return (
+            self._begun[beginner] < min(BEGUN_BY_ONE, self._limit // 4)
+            and self._begun_by_peers < self._limit // 2
+        )
+
+    def create(
+        self, selectors: Selectors, rule: Rule, now: float, beginner: Identity | None = None
+    ) -> Connection:
+        """A new connection, in state NONEXISTENT.  ``beginner``: the peer, if it was not us."""
+        connection = Connection(self._next_number, selectors, rule, since=now, beginner=beginner)
+        if beginner is not None:
+            self._begun[beginner] += 1
+            self._begun_by_peers += 1
         self._next_number += 1
         self._by_number[connection.number] = connection
         self._by_pair.setdefault((selectors.local, selectors.remote), []).append(connection)
@@ -52,6 +70,11 @@ class ConnectionTable:
         for tunnel in list(connection.tunnels):
             self.remove_tunnel(connection, tunnel)
         self.no_longer_under_way(connection)
+        if connection.beginner is not None:
+            self._begun[connection.beginner] -= 1
+            self._begun_by_peers -= 1
+            if not self._begun[connection.beginner]:
+                del self._begun[connection.beginner]
 
     def get(self, number: int) -> Connection | None:
         return self._by_number.get(number)

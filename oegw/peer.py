@@ -5,6 +5,7 @@ Pure decisions over values; `gateway.Gateway` asks and acts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -14,7 +15,7 @@ from dnsrecords.outcome import Gateway
 from ike.events import Encapsulation, Identity, TrafficSelector, TunnelProposed
 from oegw.connection import Selectors, configured_selectors
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Rule
+from policy.rule import Category, PortRange, Rule
 from policy.table import PolicyTable
 
 PublicKey = rsa.RSAPublicKey
@@ -117,21 +118,37 @@ def opportunistic_rule(selectors: Selectors, table: PolicyTable) -> Rule:
 
 def configured_claim(selectors: Selectors, table: PolicyTable) -> Rule | None:
     """The configured rule that claims a protocol or port within a tunnel for a pair of hosts."""
+    local, remote = selectors.local.network_address, selectors.remote.network_address
     for rule in table.rules:
         if rule.category is not Category.CONFIGURED or rule.protocol is None:
             continue  # one for every protocol is what a look-up of the pair finds
-        source = selectors.local_port or rule.source_ports.first
-        destination = selectors.remote_port or rule.destination_ports.first
-        if (
-            selectors.protocol in (0, rule.protocol)
-            and rule.source_ports.first <= source <= rule.source_ports.last
-            and rule.destination_ports.first <= destination <= rule.destination_ports.last
-        ):
-            local, remote = selectors.local.network_address, selectors.remote.network_address
-            found = table.lookup(Flow(local, remote, rule.protocol, source, destination)).rule
-            if found.category is Category.CONFIGURED:
-                return found
+        if selectors.protocol not in (0, rule.protocol):
+            continue
+        others = [r for r in table.rules if r.protocol == rule.protocol and not r.builtin]
+        sources = _turns(rule.source_ports, (r.source_ports for r in others))
+        destinations = _turns(rule.destination_ports, (r.destination_ports for r in others))
+        for source in _wanted(selectors.local_port, sources, rule.source_ports):
+            for destination in _wanted(selectors.remote_port, destinations, rule.destination_ports):
+                flow = Flow(local, remote, rule.protocol, source, destination)
+                found = table.lookup(flow).rule
+                if found.category is Category.CONFIGURED:
+                    return found
     return None
+
+
+def _turns(ports: PortRange, others: Iterable[PortRange]) -> list[int]:
+    """The ports of a range at which the answer of the policy can change."""
+    turns = {ports.first}
+    for other in others:
+        turns |= {other.first, other.last + 1}
+    return sorted(port for port in turns if ports.first <= port <= ports.last)
+
+
+def _wanted(port: int, turns: list[int], ports: PortRange) -> list[int]:
+    """What to ask the policy about: all turns, or the one port that the tunnel is for."""
+    if not port:
+        return turns
+    return [port] if ports.first <= port <= ports.last else []
 
 
 def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:

@@ -13,6 +13,7 @@ from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
 from oegw.ledger import Ledger
+from policy.rule import Category
 
 # Our choice.
 PROOFS_KEPT = 16384
@@ -156,10 +157,15 @@ class Responder:
                 return
         connection = ledger.connections.exact(selectors, rule)
         if connection is None:
+            stranger = rule.category is Category.OPPORTUNISTIC
+            if stranger and not ledger.connections.admits(event.identity):
+                self._refuse(event, "too many connections of this peer, or of all")
+                return
             if not ledger.room(now):
                 self._refuse(event, "too many connections")
                 return
-            connection = ledger.connections.create(selectors, rule, now)
+            beginner = event.identity if stranger else None
+            connection = ledger.connections.create(selectors, rule, now, beginner)
         request = TunnelRequest(  # what we shall ask for when this tunnel expires
             event.local.address,
             event.remote.address,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ike.constants import CONTACTS_MOST
 from ike.events import Identity
 from ike.identity import normal_identity
 
@@ -43,6 +44,8 @@ class Contacts:
     def lost(self, identity: Identity) -> None:
         """The last tunnel went without a word to the peer."""
         self._owed.setdefault(identity, None)
+        if len(self._owed) > CONTACTS_MOST:  # the oldest debt: that peer notices by itself
+            del self._owed[next(iter(self._owed))]
 
     def claim(self, identity: Identity, channel: int) -> bool:
         """Whether this channel shall carry INITIAL-CONTACT; no other one will, until it fails."""

@@ -21,13 +21,14 @@ class DatapathChoice:
     async def make(self) -> Datapath:
         """The datapath, not started yet.  Raises DatapathError if the one asked for can't work."""
         wanted = self._settings.datapath
-        if wanted == "userspace":
-            return self._userspace("the configuration says so")
         kernel = XfrmSettings(
             tunnel_interface=self._settings.tunnel_interface,
             mark_mask=self._mark_mask,
             interface_id=self._settings.interface_id,
         )
+        if wanted == "userspace":
+            await XfrmDatapath(kernel).remove_leftovers()
+            return self._userspace("the configuration says so")
         lacking = await probe(kernel)
         if lacking is None:
             chosen = wanted == "kernel"
@@ -35,6 +36,7 @@ class DatapathChoice:
             return XfrmDatapath(kernel, reason)
         if wanted == "kernel":
             raise DatapathError(f'datapath.datapath = "kernel": {lacking}')
+        await XfrmDatapath(kernel).remove_leftovers()
         return self._userspace(lacking)
 
     def _userspace(self, reason: str) -> Datapath:

@@ -24,11 +24,12 @@ from oegw import events as happened
 from oegw.commands import Verdict
 from oegw.datapath.interface import Direction, SaKey
 from oegw.peer import ConfiguredPeer
-from policy.rule import Scope
+from policy.rule import Category, PortRange, Rule, Scope
 from tests.support.playbook import (
     BOB,
     SG_A,
     SG_B,
+    SG_D,
     Playbook,
     configured,
     esp_sa,
@@ -221,3 +222,33 @@ class TestChannelThatWeBegan:
         outcome = GatewaysFound((gateway,), 60.0, Trust.INSECURE)
         (answer,) = book.send(happened.LookupEnded(2, outcome))
         assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)
+
+
+def test_stranger_cannot_fill_the_table_for_the_others() -> None:
+    book = Playbook(
+        configured("office", HERE, THERE),
+        peers={"office": ConfiguredPeer(SG_B, rsa_key("sg-b"))},
+        connections=40,
+    )
+    accepted = 0
+    for number in range(60):
+        event = proposal(
+            2 * number + 1, local=ip_address("8.0.0.0") + number, remote=SG_D, identity=SG_D,
+            key="mallory", address=SG_D,
+        )  # fmt: skip
+        accepted += do.AcceptTunnel(event.tunnel) in book.send(event)
+    assert accepted == 10
+    assert isinstance(book.send(ping(7))[0], do.StartNegotiation)
+
+
+@pytest.mark.parametrize("hole", [PortRange(0, 1023), PortRange(1024, 65535), PortRange(80, 90)])
+def test_configured_ports_beside_a_hole_for_strangers_stay_configured(hole: PortRange) -> None:
+    networks = ((ip_network(HERE),), (ip_network(THERE),))
+    book = Playbook(
+        Rule("office", Category.CONFIGURED, *networks, 6),
+        Rule("hole", Category.OPPORTUNISTIC, *networks, 6, destination_ports=hole, override=True),
+        peers={"office": ConfiguredPeer(SG_D, rsa_key("sg-d"))},
+    )
+    (command,) = book.send(proposal(remote=BOB))
+    assert isinstance(command, do.RefuseTunnel)
+    assert "office" in command.reason

@@ -114,6 +114,21 @@ class XfrmDatapath:
         udp = self._settings.encapsulation_port is not None
         return Capability("kernel", self._reason, tuple(CIPHERS), udp_encapsulation=udp)
 
+    async def remove_leftovers(self) -> None:
+        """What a run with these settings has left, for one who takes another datapath now.
+
+        Raises DatapathError.  Where the kernel has no XFRM, there is nothing.
+        """
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(_only_one(self._settings).close)
+            try:
+                kernel = Netlink()
+            except DatapathError:
+                return
+            undo.callback(kernel.close)
+            await asyncio.to_thread(remove_link, self._settings)
+            await self._sweep(kernel)
+
     async def close(self) -> None:
         """The device goes first: what is marked meets the refusing route until all is gone."""
         self._listener = None

@@ -7,6 +7,8 @@ import struct
 import pytest
 
 from ike import events as e
+from ike.constants import CONTACTS_MOST
+from ike.v1.contact import Contacts
 from tests.support import ike_stranger as x
 from tests.support.ike_pair import ALICE, CAROL, A, B, Pair, private_key
 from tests.support.ike_stranger import Stranger
@@ -292,3 +294,12 @@ def test_names_of_lost_contacts_are_made_normal() -> None:
     assert not directory.contacts.claim("sg-b.example", 2)
     directory.contacts.channel_failed(1)
     assert directory.contacts.claim("sg-b.example", 2)
+
+
+def test_debts_are_bounded_and_the_oldest_is_let_go() -> None:
+    contacts = Contacts([])
+    for number in range(CONTACTS_MOST + 5):
+        contacts.lost(f"host-{number}.example")
+    assert not contacts.claim("host-4.example", 1)
+    assert contacts.claim("host-5.example", 1)
+    assert contacts.claim(f"host-{CONTACTS_MOST + 4}.example", 2)
