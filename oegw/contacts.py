@@ -69,7 +69,11 @@ class Contacts:
         """Those remembered.  Raises StateError."""
         with self._trouble():
             rows = self._database.execute("SELECT identity FROM contact").fetchall()
-        return frozenset(_identity(text) for (text,) in rows)
+        try:
+            return frozenset(_identity(text) for (text,) in rows)
+        except (AttributeError, ValueError) as error:
+            reason = f"not written by oegw: {error}"
+            raise StateError(f"gateway.state: {self._path}: {reason}") from error
 
     def remember(self, identity: Identity) -> None:
         """Add one, durably.  Raises StateError."""
