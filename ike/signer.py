@@ -30,6 +30,10 @@ class Signer:
         return self._private_key.sign(digest, padding.PKCS1v15(), utils.NoDigestInfo())
 
 
+def _counted(number: int) -> str:
+    return "the one key" if number == 1 else f"any of the {number} keys"
+
+
 def verifying_key(
     keys: tuple[rsa.RSAPublicKey, ...], signature: bytes, digest: bytes
 ) -> rsa.RSAPublicKey:
@@ -48,4 +52,4 @@ def verifying_key(
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             continue
         return key
-    raise WrongSignature(f"none of {len(keys)} keys verifies")
+    raise WrongSignature(f"not signed with {_counted(len(keys))} that we know of this peer")

@@ -186,6 +186,9 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
     state = section.path_relative_to(directory, "state", default.state) or default.state
+    for name, path in (("private_key", key), ("control_socket", control), ("trace", trace)):
+        if state == path:
+            section.wrong("state", f"is the file of {name}, too; it needs one of its own")
     return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
 
 

@@ -226,7 +226,7 @@ class RuleReader:
         try:
             return rsakey.parse_text(text)
         except MalformedRsaKey as error:
-            section.wrong("peer_key", str(error))
+            section.wrong("peer_key", f'{error}; give a key, or "dns"')
             return None
 
     def _peer_address(self, section: Section) -> IPAddress | str | None:
@@ -236,14 +236,17 @@ class RuleReader:
             return None
         if any(c not in "0123456789.:" for c in word) and ":" not in word:
             try:
-                return normal_fqdn(word)
+                name = normal_fqdn(word)
+                if "." not in name:  # most likely a word that means something else
+                    raise MalformedName(f"{shown(word)} is no full domain name")
+                return name
             except MalformedName as error:
-                section.wrong("peer", f"{error}; give an address, a domain name, or any")
+                section.wrong("peer", f'{error}; give an address, a domain name, or "any"')
                 return None
         try:
             address = address_of(word)
         except BadValue as error:
-            section.wrong("peer", f"{error}; give an address, a domain name, or any")
+            section.wrong("peer", f'{error}; give an address, a domain name, or "any"')
             return None
         if (reason := unusable_gateway(address)) is not None:
             section.wrong("peer", reason)

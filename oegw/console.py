@@ -88,7 +88,7 @@ class Console:
                     "local": str(c.local.address),
                     "remote": str(c.remote.address),
                     "port": c.remote.port,
-                    "identity": str(c.identity),
+                    "identity": None if c.identity is None else str(c.identity),
                     "initiator": c.initiator,
                     "proposal": c.proposal,
                     "age": round(now - (c.established_at or now), 3),
@@ -165,6 +165,8 @@ class Console:
 _STEPS = {
     ("dns", "query", "gateway"): "(5B) TXT look-up",
     ("dns", "answer", "gateway"): "(5C) TXT answer",
+    ("dns", "query", "peer"): "look-up of the configured peer",
+    ("dns", "answer", "peer"): "answer about it",
     ("ike", "sent", "MM1"): "(5D) main mode, message 1",
     ("ike", "received", "MM2"): "(5E1) message 2",
     ("ike", "sent", "MM3"): "(5E2) message 3",

@@ -200,7 +200,7 @@ class Daemon:
             try:
                 await self._start(undo)
             except (ControlError, OSError, DatapathError, InterceptError, StateError) as error:
-                print(f"oegw: cannot start: {error}", file=sys.stderr)
+                print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
             if self._contacts.note:
@@ -563,15 +563,7 @@ class Daemon:
         table = await asyncio.to_thread(policy_table, settings, environment)
         notes = [
             f"[{name}] changed: takes effect at the next restart"
-            for name in (
-                "gateway",
-                "interfaces",
-                "dns",
-                "ike",
-                "datapath",
-                "intercept",
-                "lifespans",
-            )
+            for name in _AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
         await self.interception.replace_policy(table)
@@ -643,6 +635,13 @@ def run(settings: config.Settings, config_path: Path) -> int:
         with suppress(KeyboardInterrupt):
             return asyncio.run(serve())
     except (UnsuitableBox, PolicyError, KeyFileError, StateError, OSError) as error:
-        print(f"oegw: cannot start: {error}", file=sys.stderr)
+        print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    """The error without the number that Python writes before that of a system call."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -7,6 +7,7 @@ from itertools import groupby, islice
 
 from dnsrecords.reverse import reverse_name
 from oegw.configrules import PROTOCOLS
+from oegw.peer import ConfiguredPeer
 from oegw.settings import Settings
 from oegw.status import columns
 from policy.builtin import never_public
@@ -80,8 +81,13 @@ def category(rule: Rule, settings: Settings) -> str:
     if rule.category is Category.OPPORTUNISTIC:
         text += f", else {rule.on_failure.value}"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
-        text += f" with {settings.peers[rule.name].address}"
+        text += f" with {peer_text(settings.peers[rule.name])}"
     return text + (", override" if rule.override else "")
+
+
+def peer_text(peer: ConfiguredPeer) -> str:
+    """Where the peer is; one of variable address is known by its name only."""
+    return str(peer.address or peer.expected_identity)
 
 
 def explanation(flow: Flow, decision: Decision, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -118,7 +124,9 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
             yield "It passes in clear."
         case Category.CONFIGURED:
             peer = settings.peers[rule.name]
-            yield f"It goes through a tunnel with {peer.address} and never in clear."
+            yield f"It goes through a tunnel with {peer_text(peer)} and never in clear."
+            if peer.address is None:
+                yield "The peer has to begin: until then it is dropped."
         case Category.OPPORTUNISTIC:
             clear = rule.on_failure is OnFailure.CLEAR
             other = "passes in clear" if clear else "is dropped"

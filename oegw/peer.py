@@ -87,6 +87,25 @@ def configured_rule(
     return None
 
 
+def near_miss(
+    event: TunnelProposed,
+    selectors: Selectors,
+    table: PolicyTable,
+    peers: dict[str, ConfiguredPeer],
+) -> str:
+    """For the operator: what keeps the proposal from a configured rule that it almost fits."""
+    missed = ""
+    for rule in table.rules:
+        if rule.category is not Category.CONFIGURED:
+            continue
+        expected, wanted = peers[rule.name].expected_identity, configured_selectors(rule)
+        if wanted == selectors:
+            return f"rule {rule.name!r} has this traffic for {expected}, with its key"
+        if expected == event.identity:
+            missed = f"rule {rule.name!r} of this peer is for {wanted.local} and {wanted.remote}"
+    return missed
+
+
 def opportunistic_rule(selectors: Selectors, table: PolicyTable) -> Rule:
     """The opportunistic rule that lets a stranger propose this tunnel.  Raises Refusal.
 

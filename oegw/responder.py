@@ -80,8 +80,10 @@ class Responder:
 
     def tunnel_proposed(self, event: TunnelProposed, now: float) -> None:  # (5G1)
         ledger = self._ledger
+        missed = ""
         try:
             selectors = peers.proposed_selectors(event)
+            missed = peers.near_miss(event, selectors, ledger.table, ledger.peers)
             rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
             if rule is None:
                 peers.opportunistic_rule(selectors, ledger.table)
@@ -97,7 +99,7 @@ class Responder:
                 ledger.do(do.StartKeyLookup(lookup, event.identity))
                 return
         except peers.Refusal as refusal:
-            self._refuse(event, str(refusal))
+            self._refuse(event, f"{missed}; {refusal}" if missed else str(refusal))
             return
         self._accept(event, selectors, now)
 

@@ -108,7 +108,7 @@ def _detail(row: Row) -> list[str]:
         parts.append(
             f"SPI in {plain(row.get('spi_in') or '-')} out {plain(row.get('spi_out') or '-')}"
         )
-    if row.get("reason"):
+    if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
     indent = " " * 4
     return fill(
@@ -125,7 +125,7 @@ def _channels(channels: Sequence[Row]) -> list[str]:
             [
                 _remote(channel),
                 plain(channel.get("local", "?")),
-                plain(channel.get("identity", "?")),
+                plain(channel.get("identity") or "-"),
                 "initiator" if channel.get("initiator") else "responder",
                 span(channel.get("age")),
             ]
@@ -133,7 +133,7 @@ def _channels(channels: Sequence[Row]) -> list[str]:
     table = columns(rows, right=(4,))
     lines = [f"Keying channels: {len(channels)}", table[0]]
     for line, channel in zip(table[1:], channels, strict=True):
-        lines += [line, f"    {plain(channel.get('proposal', '?'))}"]
+        lines += [line, f"    {plain(channel.get('proposal') or 'being negotiated')}"]
     return lines
 
 

@@ -1,6 +1,7 @@
 """Main mode in time: retransmission, duplicates, deadlines, and hints that nobody signed.
 
-A hint is a notify in the clear, or one under keys that no signature has confirmed.
+A hint is a notify in the clear, one under keys that no signature has confirmed, or an answer that
+we can't agree to.
 It does not end the exchange (RFC 4322 section 9.2), since anybody may have sent it;
 it only makes the interval that runs the last one.
 """
@@ -18,6 +19,7 @@ from ike.errors import (
     Dropped,
     DuplicateMessage,
     InvalidIdentity,
+    NoProposalChosen,
     UnauthenticatedNotify,
     UnexpectedMessage,
     WrongHash,
@@ -132,7 +134,8 @@ class InitiatorOpening:
     def _silence(self, now: float) -> None:
         """Nothing came in the interval."""
         if self._retransmission.exhausted:
-            failure, detail = self._hint or (Failure.SILENCE, f"no answer: {self.state.value}")
+            silence = (Failure.SILENCE, f"no answer while we {self.state.value}")
+            failure, detail = self._hint or silence
             self._owner.opening_failed(now, failure, detail)
             return
         for own in self._main.outstanding():
@@ -149,7 +152,11 @@ class InitiatorOpening:
             self._receive_6(now, header, message)
             return
         owner = self._owner
-        received, reply = self._main.take_clear(header, message, owner.path, owner.arrival)
+        try:
+            received, reply = self._main.take_clear(header, message, owner.path, owner.arrival)
+        except NoProposalChosen as error:
+            self._hinted(Failure.NO_PROPOSAL, str(error))
+            raise
         self._owner.received(received, len(message))
         self._retransmission = self._new_schedule()
         self._hint = None

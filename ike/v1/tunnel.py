@@ -137,7 +137,7 @@ class Tunnel:
         elif self._elsewhere is None:
             if self.initiator:
                 self.keyed_on.silent = True
-            self.fail(now, Failure.REFUSED, f"no answer: {self.state.value}")
+            self.fail(now, Failure.REFUSED, f"no answer while we {self.state.value}")
 
     def _channel_in_doubt(self) -> bool:
         return self.may_move and self._reused and self._sent >= REUSE_TRIES

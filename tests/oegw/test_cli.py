@@ -19,7 +19,8 @@ import pytest
 
 from dnsrecords import rsakey
 from dnsrecords.delegation import Delegation
-from oegw import cli, environment
+from oegw import __main__, cli, environment
+from oegw import daemon as daemon_module
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
 from oegw.keys import generate, read_private, write_private
@@ -363,6 +364,15 @@ def test_check_prints_the_table_most_specific_first(oegw: Any, config: Path) -> 
     assert "branch" not in v6
 
 
+def test_peer_of_variable_address_is_called_by_its_name(oegw: Any, config: Path) -> None:
+    config.write_text(
+        SMALL.replace('peer = "192.1.1.5"', 'peer = "any"\npeer_identity = "@road.example"')
+    )
+    assert "configured with road.example" in oegw("check", "--config", config).out
+    said = oegw("explain", "--config", config, "192.1.0.65", "192.2.0.66").out
+    assert "a tunnel with road.example and never in clear. The peer has to begin" in said
+
+
 def test_check_reports_everything_at_once(oegw: Any, config: Path) -> None:
     config.write_text(
         SMALL.replace('name = "never"', 'name = "never"\ncolour = 3')
@@ -586,3 +596,35 @@ def test_a_wrong_configuration_is_3_for_run(oegw: Any, config: Path) -> None:
     result = oegw("run", "--config", config)
     assert result.code == 3
     assert len(result.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(98, "UDP 192.1.1.4 port 500: Address already in use"), "UDP 192.1.1.4 port 500"),
+        (FileNotFoundError(2, "No such file or directory", "/nowhere"), "/nowhere: No such file"),
+        (UnsuitableBox("no default route"), "no default route"),
+    ],
+)
+def test_failed_start_is_told_in_words(
+    oegw: Any, config: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*_: object) -> Environment:
+        raise error
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(daemon_module, "survey", fail)
+    result = oegw("run", "--config", config)
+    assert result.code == 1
+    assert result.err.startswith(f"oegw: cannot start: {words}")
+
+
+def test_interrupt_while_the_modules_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "oegw.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "oegw.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert __main__.main() == 130

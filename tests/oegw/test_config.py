@@ -213,7 +213,12 @@ def test_every_key_arrives() -> None:
         (re.sub("peer_key.*", "", CONFIGURED),
          "rule[1].peer_key: is missing: a configured rule needs it"),
         (CONFIGURED.replace(PEER_KEY, PEER_KEY[2:]),
-         "rule[1].peer_key: key begins neither with 0s (base64) nor with 0x (hexadecimal)"),
+         "rule[1].peer_key: key begins neither with 0s (base64) nor with 0x (hexadecimal); "
+         'give a key, or "dns"'),
+        (CONFIGURED.replace("192.1.1.5", "Any"),
+         "rule[1].peer: 'Any' is no full domain name; give an address, a domain name, or \"any\""),
+        ('version = 1\n[gateway]\nprivate_key = "a"\nstate = "a"',
+         "gateway.state: is the file of private_key, too; it needs one of its own"),
         (CONFIGURED.replace("192.1.1.5", "127.0.0.1"), "rule[1].peer: 127.0.0.1 is a loopback"),
         (CONFIGURED + '[gateway]\naddresses = "192.1.1.5"',
          "rule[1].peer: 192.1.1.5 is this gateway's own address"),

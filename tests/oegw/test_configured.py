@@ -96,6 +96,24 @@ def test_peer_that_cannot_be_found_is_never_a_reason_for_clear(outcome: Any) -> 
     assert book.send(ping(2)) == [do.StartPeerLookup(2, "sg-b.example", None)]
 
 
+@pytest.mark.parametrize(
+    ("remote", "identity", "key", "wanted"),
+    [
+        (THERE, SG_B, "sg-d", "rule 'office' has this traffic for 192.1.1.5, with its key; "),
+        (THERE, SG_D, "sg-b", "rule 'office' has this traffic for 192.1.1.5, with its key; "),
+        ("192.2.0.0/25", SG_B, "sg-b", f"rule 'office' of this peer is for {HERE} and {THERE}; "),
+        ("192.2.0.0/25", "x.example", "sg-b", ""),
+    ],
+)
+def test_operator_is_told_what_a_peer_almost_fits(
+    remote: str, identity: Any, key: str, wanted: str
+) -> None:
+    book = book_with(ConfiguredPeer(SG_B, rsa_key("sg-b")))
+    [refuse] = book.send(proposal(local=HERE, remote=remote, identity=identity, key=key))
+    assert isinstance(refuse, do.RefuseTunnel)
+    assert refuse.reason == wanted + f"an opportunistic tunnel is for single hosts, not {HERE}"
+
+
 class TestRoadWarrior:
     PEER = ConfiguredPeer(None, rsa_key("road"), "road.example")
 

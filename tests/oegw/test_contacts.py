@@ -38,6 +38,15 @@ def test_corrupt_file_is_set_aside_and_said(tmp_path: Path) -> None:
     assert (tmp_path / "oegw.db.corrupt").read_bytes().startswith(b"this is no")
 
 
+def test_row_of_a_stranger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    Contacts(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO contact VALUES ('hello')")
+    with pytest.raises(StateError, match=r"oegw\.db: not written by oegw: 'hello'"):
+        Contacts(path).all()
+
+
 def test_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"gateway\.state: .*/file/oegw\.db: "):

@@ -129,6 +129,19 @@ def test_a_gateway_that_has_only_just_started() -> None:
     assert "Counters" not in text
 
 
+def test_channel_that_is_not_up_yet() -> None:
+    channel = STATUS["channels"][0] | {"identity": None, "proposal": ""}
+    lines = render(STATUS | {"channels": [channel]}).splitlines()
+    assert "    being negotiated" in lines
+    assert not any("None" in line for line in lines)
+
+
+def test_the_gateway_of_a_tunnel_is_told_once() -> None:
+    row = KEYED | {"reason": KEYED["gateway"]}
+    text = render(STATUS | {"connections": [row], "channels": []})
+    assert text.count(KEYED["gateway"]) == 1
+
+
 def test_strangers_can_not_steer_the_terminal() -> None:
     evil = "\x1b[2J\x07\u202e\n"
     row = KEYED | {"reason": evil, "rule": evil, "gateway": evil}

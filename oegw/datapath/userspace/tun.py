@@ -18,6 +18,11 @@ _IFF_NO_PI = 0x1000
 _NAME_LIMIT = 15
 _DEVICE = "/dev/net/tun"
 
+_REFUSALS = {
+    errno.EBUSY: "is in use, by another gateway?",
+    errno.EINVAL: "is a device of another kind already; give another name as tunnel_interface",
+}
+
 
 def open_tun(name: str, mtu: int) -> int:
     """Make the device, set it up, and return its non-blocking descriptor.
@@ -36,6 +41,6 @@ def open_tun(name: str, mtu: int) -> int:
         configure_device(name, mtu)
     except OSError as error:
         os.close(descriptor)
-        what = "is in use, by another gateway?" if error.errno == errno.EBUSY else error.strerror
+        what = _REFUSALS.get(error.errno or 0, error.strerror)
         raise DatapathError(f"tunnel interface {name}: {what}") from None
     return descriptor

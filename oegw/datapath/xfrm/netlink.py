@@ -34,13 +34,14 @@ _EVENT_BUFFER = 2**20  # octets: a thousand SAs that expire at once; of more, we
 
 
 class XfrmError(DatapathError):
-    """The kernel refused a request; ``number`` is the errno."""
+    """The kernel refused a request; ``number`` is the errno, ``answer`` what it said."""
 
     def __init__(self, request: str, number: int, words: str = "") -> None:
         name = errno.errorcode.get(number, str(number))
         detail = f": {words}" if words else ""
         super().__init__(f"{request}: {os.strerror(number)} ({name}){detail}")
         self.number = number
+        self.answer = f"{words or os.strerror(number)} ({name})"
 
 
 class Xfrm(Protocol):

@@ -82,7 +82,7 @@ def _ask_for_states(kernel: Xfrm, settings: XfrmSettings) -> str | None:
             udp = " in UDP" if sa.encapsulation else ""
             integrity = f" and {sa.integrity}" if sa.integrity else ""
             what = f"ESP{udp} over IPv{sa.source.version} with {sa.cipher}{integrity}"
-            return f"the kernel has no {what}: {error}"
+            return f"the kernel has no {what}: {error.answer}"
         with suppress(XfrmError):
             kernel.ask(MessageType.DELSA, state.name)
     return None
@@ -137,7 +137,7 @@ def _ask_for_policy(kernel: Xfrm, settings: XfrmSettings) -> str | None:
         kernel.ask(MessageType.UPDPOLICY, policy)
         kernel.ask(MessageType.DELPOLICY, policy.name)
     except XfrmError as error:
-        return f"the kernel has no XFRM policies: {error}"
+        return f"the kernel has no XFRM policies: {error.answer}"
     return None
 
 
