@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.processes import FACTOR, InteropError, Process, wait_until
+from tests.interop.strongswan import flush_kernel
 from tests.interop.terms import Agreed, Terms
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +148,16 @@ class Oegw:
             if not process.end():
                 raise InteropError("our gateway did not end within 15 s of SIGTERM")
 
+    def lose_power(self) -> None:
+        """What ``kill`` does, and nothing is left in the kernel either.
+
+        After a mere crash the kernel's ESP goes on, and the peer has no reason to think us dead.
+        """
+        self.kill()
+        flush_kernel(self.namespace)
+
     def kill(self) -> None:
+        """Crash: what the daemon has set up in the kernel stays as it is."""
         assert self.process is not None
         self.process.kill()
         self.process = None

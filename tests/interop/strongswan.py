@@ -242,14 +242,16 @@ class StrongSwan:
             self.process.end()
             self.process = None
 
+    def lose_power(self) -> None:
+        """End charon, and what it left in the kernel, without a word."""
+        self.kill()
+        flush_kernel(self.namespace)
+
     def kill(self) -> None:
-        """End charon, and with kernel ESP the kernel's SAs: a machine that lost its power."""
+        """Crash: what charon has set up in the kernel stays as it is."""
         assert self.process is not None
         self.process.kill()
         self.process = None
-        if self.plugin == "kernel-netlink":
-            call(self.namespace, "ip", "xfrm", "state", "flush")
-            call(self.namespace, "ip", "xfrm", "policy", "flush")
 
     def channels(self) -> list[str]:
         """The established IKE SAs, by charon's number."""
@@ -282,6 +284,12 @@ class StrongSwan:
     def _swanctl(self, *arguments: str, check: bool = True) -> Any:
         command = ["swanctl", *arguments, "--uri", f"unix://{self.directory}/vici"]
         return call(None, *command, check=check, environment=self._environment)
+
+
+def flush_kernel(namespace: str) -> None:
+    """Forget all SAs and policies of the kernel, if it can have any."""
+    if call(namespace, "ip", "xfrm", "state", "flush", check=False).returncode == 0:
+        call(namespace, "ip", "xfrm", "policy", "flush")
 
 
 def parse_raw(text: str, start: int = 0) -> tuple[dict[str, Any], int]:

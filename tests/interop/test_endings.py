@@ -32,7 +32,7 @@ def test_dead_peer(bed: Bed, cell: Cell, role: Role) -> None:
     stream = bed.stream("far" if cell.by == "ours" else "near")
     try:
         stream.await_more(3)
-        dead.kill()
+        dead.lose_power()
         wait_until("that the other side notices", lambda: not alive.agreed(), NOTICE_SECONDS)
         wait_until("that it forgets the channel", lambda: not alive.channels(), NOTICE_SECONDS)
     finally:
