@@ -42,6 +42,8 @@ class Contacts:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):  # no access, no space, locked
                     raise
+                if not _may_be_ours(path):
+                    raise
                 aside = path.with_name(path.name + ".corrupt")
                 for suffix in ("-wal", "-shm"):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -96,6 +98,13 @@ class Contacts:
 
     def _trouble(self) -> _Trouble:
         return _Trouble(self._path)
+
+
+def _may_be_ours(path: Path) -> bool:
+    """Whether it was a database once: what never was is somebody else's file, and stays."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head == b"SQLite format 3\0" or not any(head)
 
 
 class _Trouble:

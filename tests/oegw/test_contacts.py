@@ -29,13 +29,24 @@ def test_what_was_remembered_is_there_after_a_crash(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_corrupt_file_is_set_aside_and_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [b"SQLite format 3\0", bytes(16)])
+def test_corrupt_file_is_set_aside_and_said(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "oegw.db"
-    path.write_bytes(b"this is no database" * 100)
+    path.write_bytes(head + b"and then nonsense" * 100)
     contacts = Contacts(path)
-    assert contacts.note.startswith(f"{path}: file is not a database; set aside as")
+    assert contacts.note.startswith(f"{path}: ")
+    assert contacts.note.endswith("set aside as oegw.db.corrupt")
     assert contacts.all() == frozenset()
-    assert (tmp_path / "oegw.db.corrupt").read_bytes().startswith(b"this is no")
+    assert (tmp_path / "oegw.db.corrupt").read_bytes().startswith(head)
+
+
+def test_file_of_somebody_else_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.pem"
+    path.write_bytes(b"-----BEGIN PRIVATE KEY-----" * 100)
+    with pytest.raises(StateError, match="file is not a database"):
+        Contacts(path)
+    assert path.read_bytes().startswith(b"-----BEGIN")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_row_of_a_stranger_is_refused(tmp_path: Path) -> None:
