@@ -49,15 +49,6 @@ def test_file_of_somebody_else_stays_where_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_row_of_a_stranger_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "oegw.db"
-    Contacts(path).close()
-    with sqlite3.connect(path) as database:
-        database.execute("INSERT INTO contact VALUES ('hello')")
-    with pytest.raises(StateError, match=r"oegw\.db: not written by oegw: 'hello'"):
-        Contacts(path).all()
-
-
 def test_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"gateway\.state: .*/file/oegw\.db: "):
