@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -46,9 +46,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def elsewhere(item: pytest.Item) -> bool:
         if not isinstance(item, pytest.Function) or "where" not in item.fixturenames:
             return False
-        values = item.callspec.params
-        scan = item.path.name == "test_scan.py"
-        return values["where"] not in values["cell"].places or (stand_in and scan)
+        cell, where = item.callspec.params["cell"], item.callspec.params["where"]
+        assert isinstance(cell, Cell)
+        return where not in cell.places or (stand_in and item.path.name == "test_scan.py")
 
     left_out = [item for item in items if elsewhere(item)]
     if left_out:
@@ -69,7 +69,9 @@ def pytest_report_teststatus(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure's report has the ends of both gateways' logs."""
     report = yield
     bed = item.stash.get(BED, None)
