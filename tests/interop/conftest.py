@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.interop.cells import PLACES, Cell, Role
 from tests.interop.site import Middle
 from tests.interop.terms import KeyPair
 
+HERE = Path(__file__).parent
 BED = pytest.StashKey[Bed]()
 FAILED = pytest.StashKey[bool]()
 
@@ -44,7 +46,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     stand_in = config.getoption("--interop-stand-in", default=False)
 
     def elsewhere(item: pytest.Item) -> bool:
-        if not isinstance(item, pytest.Function) or "where" not in item.fixturenames:
+        # This hook sees the items of all folders.
+        if item.path.parent != HERE or not isinstance(item, pytest.Function):
+            return False
+        if "where" not in item.fixturenames:
             return False
         cell, where = item.callspec.params["cell"], item.callspec.params["where"]
         assert isinstance(cell, Cell)
