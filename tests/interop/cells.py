@@ -84,7 +84,6 @@ def cells() -> tuple[Cell, ...]:
             usual,
             name=f"phase1-{proposal}-{group}",
             proves="traffic",
-            places=first["places"],
             phase1=f"{proposal}-{group}",
             pfs=group,
         )
@@ -95,6 +94,7 @@ def cells() -> tuple[Cell, ...]:
             usual,
             name=f"phase2-{proposal}-{'no-pfs' if group == 'none' else f'pfs-{group}'}",
             proves="traffic",
+            places=second["places"],
             phase2=proposal,
             pfs=group,
         )
