@@ -143,8 +143,11 @@ class ReportPeerMoved(Command):
 
 @dataclass(frozen=True, slots=True)
 class InstallSa(Command):
+    """``after``: seconds to wait before."""
+
     tunnel: int
     sa: SecurityAssociation
+    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -440,6 +440,8 @@ class Daemon:
 
     async def _install_sa(self, command: do.InstallSa) -> None:
         sa = command.sa
+        if command.after:
+            await asyncio.sleep(command.after)
         try:
             await self.datapath.install(sa)
         except DatapathError as error:

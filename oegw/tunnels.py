@@ -32,6 +32,11 @@ from policy.rule import Category, Scope
 # Our choices.
 SOFT_BYTES = 0.9  # of the hard limit: time to negotiate a successor in
 SLACK = 60  # seconds that an SA outlives its lifetime in the datapath, should we not end it
+# A responder has its SAs before it answers (RFC 4322 section 11.2, step 5O), but some install them
+# upon quick mode's message 3, and what we send right behind that is lost (strongSwan 5.9.8: every
+# second time).  Strangers do as RFC 4322 says; a configured peer may be any.
+FIRST_WAIT = 0.02  # seconds until a configured peer is sent its first packet
+SUCCESSOR_WAIT = 0.25  # the same for a successor: the tunnel before it carries on meanwhile
 
 
 class Tunnels:
@@ -48,11 +53,16 @@ class Tunnels:
 
     def outbound_sa_established(self, event: keying.OutboundSaEstablished, now: float) -> None:
         connection = self._ledger.connections.of_tunnel(event.tunnel)
+        after = 0.0
         if connection is not None:
-            connection.tunnels[event.tunnel].agreed = True
-        self._install(event.tunnel, event.sa, Direction.OUTBOUND)
+            tunnel = connection.tunnels[event.tunnel]
+            tunnel.agreed = True
+            after = _until_peer_receives(connection, tunnel)
+        self._install(event.tunnel, event.sa, Direction.OUTBOUND, after)
 
-    def _install(self, number: int, sa: keying.EspSa, direction: Direction) -> None:
+    def _install(
+        self, number: int, sa: keying.EspSa, direction: Direction, after: float = 0.0
+    ) -> None:
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(number)
         if connection is None:
@@ -64,7 +74,7 @@ class Tunnels:
             ports = (sa.ports.source, sa.ports.destination)
             tunnel.udp = ports if direction is Direction.OUTBOUND else ports[::-1]
         configured = connection.rule.category is Category.CONFIGURED
-        ledger.do(do.InstallSa(number, self._association(sa, direction, configured)))
+        ledger.do(do.InstallSa(number, self._association(sa, direction, configured), after))
 
     def _association(
         self, sa: keying.EspSa, direction: Direction, configured: bool
@@ -331,6 +341,16 @@ class Tunnels:
                 if (heard, spoke) != tunnel.traffic:
                     tunnel.traffic = (heard, spoke)
                     self._ledger.do(do.ReportTraffic(tunnel.number, heard, spoke))
+
+
+def _until_peer_receives(connection: Connection, tunnel: Tunnel) -> float:
+    """Seconds from message 3 until our outbound SA is put to use."""
+    if not tunnel.initiator:
+        return 0.0  # message 3 was the peer's, who had its SAs before it
+    others = connection.tunnels.values()
+    if any(other.outbound is not None for other in others if other is not tunnel):
+        return SUCCESSOR_WAIT
+    return FIRST_WAIT if connection.rule.category is Category.CONFIGURED else 0.0
 
 
 def _encapsulation(ports: keying.UdpPorts | None) -> UdpEncapsulation | None:

@@ -20,12 +20,15 @@ from oegw.datapath.interface import (
     Usage,
 )
 from oegw.ledger import LINGER
+from oegw.peer import ConfiguredPeer
+from oegw.tunnels import FIRST_WAIT, SUCCESSOR_WAIT
 from tests.support.playbook import (
     ALICE,
     BOB,
     SG_A,
     SG_B,
     Playbook,
+    configured,
     esp_sa,
     found,
     host,
@@ -70,6 +73,48 @@ def successor(replaces: int) -> keying.TunnelRequest:
     return keying.TunnelRequest(
         SG_A, SG_B, host(ALICE), host(BOB), (rsa_key("sg-b"),), replaces=replaces
     )
+
+
+class TestPeerThatReceivesOnlyAfterMessage3:
+    """We send on a tunnel of ours a little later; no packet waits longer than it must."""
+
+    def wait(self, book: Playbook, tunnel: int, outbound: int) -> float:
+        (command,) = book.send(
+            keying.OutboundSaEstablished(tunnel, esp_sa(SG_A, SG_B, outbound, (ALICE, BOB)))
+        )
+        assert isinstance(command, do.InstallSa)
+        return command.after
+
+    def test_stranger_has_its_sas_before_it_answers(self) -> None:
+        book = Playbook()
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        (command,) = book.send(
+            keying.InboundSaEstablished(0, esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE)))
+        )
+        assert isinstance(command, do.InstallSa)
+        assert command.after == 0, "the peer may send as soon as it has our message 3"
+        book.send(happened.SaInstalled(0, inbound_key(0x1001)))
+        assert self.wait(book, 0, 0x2001) == 0
+
+    def test_configured_peer_may_be_any(self) -> None:
+        rule = configured("office", "192.1.0.0/24", "192.2.0.0/24")
+        book = Playbook(rule, peers={"office": ConfiguredPeer(SG_B, rsa_key("sg-b"))})
+        book.send(ping(1))
+        assert self.wait(book, 0, 0x2001) == FIRST_WAIT
+
+    def test_tunnel_before_it_carries_on_while_the_successor_waits(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.send(keying.TunnelExpiring(0))
+        assert self.wait(book, 2, 0x2002) == SUCCESSOR_WAIT
+
+    def test_peer_that_began_has_sent_message_3_itself(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.send(proposal())
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        assert self.wait(book, 1, 0x2002) == 0
 
 
 class TestRekey:
