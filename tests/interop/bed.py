@@ -169,8 +169,8 @@ class Bed:
         """The initiator begins; once the tunnel is up, all pings from both sides arrive.
 
         Only the packets that begin a tunnel of ours may be lost: strongSwan as responder installs
-        its SAs when it has read quick mode message 3, and what we send behind that message can
-        come before that.
+        its SAs when it has read quick mode message 3, and on a machine under load what we send a
+        little later can come before that.
         """
         self.initiator.initiate()
         if self.initiator is self.near and isinstance(self.near, Oegw):
