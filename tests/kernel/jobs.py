@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.building import HERE, ROOT, BuildFailed, Kernel, built, say
+from tests.kernel.building import HERE, ROOT, BuildFailed, Kernel, built, interrupted, say
 
 RESULTS = ROOT / "build" / "kernel"
 PATIENCE = (
@@ -214,7 +214,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if not jobs:
         parser.error(f"no job is called {' or '.join(options.names)}; --list shows them")
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     try:
         if not _prepared():
             say("netns-lab/setup could not install what the jobs need")
