@@ -11,6 +11,7 @@ import pytest
 from ike import events as e
 from ike.v1 import session as sessions
 from ike.v1.contact import Contacts
+from ike.v1.moves import peer_moved
 from tests.ike.v1.test_nat import MARKER, behind, connect
 from tests.support import ike_stranger as x
 from tests.support.ike_pair import A, B, Pair
@@ -140,3 +141,31 @@ def test_the_old_channel_is_deleted_over_the_new_one() -> None:
     new.send(new.seal(x.INFO, (x.D, body)))
     (left,) = pair.b.endpoint.snapshot().channels
     assert left.channel == 2
+
+
+def test_another_peer_on_the_same_path_moves_nobody_but_itself() -> None:
+    """Message 5 with a forged source puts a peer's channel on the path of another one."""
+    pair = behind("a")
+    connect(pair)
+    endpoint = pair.b.endpoint
+    (session,) = endpoint._directory.sessions.values()
+    (tunnel,) = endpoint._directory.tunnels.values()
+    other = ("c.example", 7, 3)
+    peer_moved(endpoint._station, endpoint._directory, 99, other, session.path, THIRD)
+    assert session.remote.address == tunnel.remote.address == A.address
+    assert tunnel.path is not None
+    assert tunnel.path.remote.address == A.address
+
+
+@pytest.mark.parametrize(("cookies", "closed"), [(b"", 1), (b"x" * 16, 0)])
+def test_initial_contact_in_message_5_is_about_its_own_channel(cookies: bytes, closed: int) -> None:
+    pair = Pair()
+    former, again = Stranger(pair.b), Stranger(pair.b)
+    again.cookies = (b"stranges", bytes(8))
+    former.establish()
+    again.send_1()
+    again.send_3()
+    identification = again.identification()
+    notification = struct.pack("!IBBH", 1, 1, len(cookies), 24578) + cookies
+    again.send_5((x.ID, identification), (x.SIG, again.sign(identification)), (x.N, notification))
+    assert len(pair.b.seen(e.KeyingChannelClosed)) == closed
