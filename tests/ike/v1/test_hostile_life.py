@@ -12,10 +12,13 @@ from ike import events as e
 from ike.v1 import session as sessions
 from ike.v1.contact import Contacts
 from ike.v1.moves import peer_moved
+from ike.v1.nat import NatFindings, Path
+from ike.v1.vendor import Vendor
 from tests.ike.v1.test_nat import MARKER, behind, connect
 from tests.support import ike_stranger as x
 from tests.support.ike_pair import A, B, Pair
 from tests.support.ike_stranger import Stranger
+from tests.support.ike_vendors import set_vendors
 
 THIRD = e.TransportAddress(ip_address("203.0.113.66"), 6666)
 
@@ -169,3 +172,35 @@ def test_initial_contact_in_message_5_is_about_its_own_channel(cookies: bytes, c
     notification = struct.pack("!IBBH", 1, 1, len(cookies), 24578) + cookies
     again.send_5((x.ID, identification), (x.SIG, again.sign(identification)), (x.N, notification))
     assert len(pair.b.seen(e.KeyingChannelClosed)) == closed
+
+
+def test_the_same_old_packet_told_again_and_again_is_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a shell tells it that polls: when the last packet came, however long ago."""
+    set_vendors(monkeypatch, Vendor.DEAD_PEER_DETECTION)
+    pair = Pair()
+    pair.initiate()
+    pair.run()
+    pair.broken = True
+    last = pair.now + 0.5
+    for _ in range(40):
+        pair.wait(1)
+        if pair.a.pairs():
+            pair.a.endpoint.traffic_seen(pair.now, 0, last, pair.now)
+            pair.pump()
+    assert [closed.reason for closed in pair.a.seen(e.TunnelClosed)] == ["dead peer"]
+
+
+def test_udp_that_is_ordered_is_not_given_up() -> None:
+    """Not when the peer says the vendor ID and then sends no NAT-D, nor in quick mode."""
+    pair = Pair(b={"encapsulation": e.Encapsulation.UDP})
+    stranger = Stranger(pair.b)
+    stranger.offer = x.offer()
+    vendor = (13, Vendor.NAT_TRAVERSAL.value)
+    (reply,) = stranger.send(x.clear(stranger.cookies, x.MAIN, 0, (x.SA, stranger.offer), vendor))
+    stranger.cookies = (reply[:8], reply[8:16])
+    assert not stranger.send_3()
+    assert "no_nat_traversal" in pair.b.triggers
+    path = Path(replace(B, port=4500), replace(A, port=4500))
+    assert NatFindings(known=True, forced=True).acceptable(path) == (True,)
