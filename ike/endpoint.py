@@ -415,7 +415,7 @@ class Endpoint:
             raise InvalidMessageId("not 0 in main mode")
         known = self._directory.begun_with(data, remote.address)
         if known is not None and isinstance(known.opening, ResponderOpening):
-            known.opening.repeated(data)
+            known.opening.repeated(data, Path(local, remote))
         if not self._directory.half_open.admits(remote.address):
             raise HalfOpenSourceLimit(str(remote.address))
 

@@ -27,6 +27,7 @@ class Contacts:
     def __init__(self, lost: Iterable[Identity]) -> None:
         self._tunnels: Counter[Identity] = Counter()
         self._owed: dict[Identity, int | None] = {normal_identity(one): None for one in lost}
+        self._claims: dict[int, Identity] = {}  # by channel: strangers make many of them fail
 
     def tunnel_begun(self, identity: Identity) -> bool:
         """Whether it is the first with this identity."""
@@ -54,17 +55,20 @@ class Contacts:
         if identity not in self._owed:
             return False
         self._owed[identity] = channel
+        self._claims[channel] = identity
         return True
 
     def channel_failed(self, channel: int) -> None:
         """What it claimed may be claimed by another."""
-        for identity, claimant in self._owed.items():
-            if claimant == channel:
-                self._owed[identity] = None
+        identity = self._claims.pop(channel, None)
+        if identity is not None and self._owed.get(identity) == channel:
+            self._owed[identity] = None
 
     def channel_established(self, identity: Identity) -> None:
         """It is not the first contact any more, whoever said so."""
-        self._owed.pop(identity, None)
+        claimant = self._owed.pop(identity, None)
+        if claimant is not None:
+            self._claims.pop(claimant, None)
 
 
 def forget_former_life(now: float, directory: Directory, session: Session) -> None:

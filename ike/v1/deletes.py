@@ -49,6 +49,9 @@ class Deletes:
 
     def begin(self, now: float, inbound_spi: bytes, outbound_spi: bytes) -> None:
         """Tell the peer that we no longer receive on ``inbound_spi``, until it says the same."""
+        former = self._pending.get(outbound_spi)
+        if former is not None:  # the peer chose one SPI for two tunnels
+            former.cancel()
         pending = _Pending(inbound_spi)
         self._pending[outbound_spi] = pending
         self._send(now, outbound_spi, pending)

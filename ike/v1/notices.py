@@ -28,6 +28,7 @@ def heed(now: float, directory: Directory, session: Session, chain: Chain, messa
     """Do what ``message`` of the peer of ``session`` asks for; raises ``Dropped``."""
     assert session.end is not None
     cookies = b"".join(session.end.keys.cookies)
+    ends = (session.local.address, session.remote.address)
     deletes, notifications = chain.all(Delete), chain.all(Notification)
     for notification in notifications:
         if notification.notify == NotifyType.INITIAL_CONTACT:
@@ -44,8 +45,10 @@ def heed(now: float, directory: Directory, session: Session, chain: Chain, messa
     if answers and not session.closed:
         own = Delete(Protocol.ESP, tuple(answers))
         session.answer_notice(message, session.send_informational([own]))
-    if any(d.protocol == Protocol.ISAKMP and cookies in d.spis for d in deletes):
-        session.close(now, "deleted by the peer", tell=False)
+    ended = {spi for d in deletes if d.protocol == Protocol.ISAKMP for spi in d.spis}
+    for channel in directory.between(*ends) if ended else []:
+        if channel.peer == session.peer and b"".join(channel.cookies) in ended:
+            channel.close(now, "deleted by the peer", tell=False)
     for notification in notifications:
         _judge_life(session, notification, cookies, message)
 

@@ -75,6 +75,7 @@ class Owner(Protocol):
     def send(
         self, name: str, message: bytes, retransmission: bool = False, floats: bool = False
     ) -> None: ...
+    def send_again(self, name: str, message: bytes, path: Path) -> None: ...
     def follow_opening(self, nat: NatFindings, arrival: Path) -> None: ...
     def received(self, name: str, size: int) -> None: ...
     def proved_reachable(self) -> None: ...
@@ -300,18 +301,18 @@ class ResponderOpening:
         self._answered.remember(request, name, reply)
         self._owner.send(name, reply)
 
-    def repeated(self, message: bytes) -> NoReturn:
+    def repeated(self, message: bytes, arrival: Path) -> NoReturn:
         """Answer a duplicate of the request that was answered last; always raises ``Dropped``."""
         if self._answered.knows(message):
             again = self._answered.again(message)
             if again is not None:
-                self._owner.send(*again, retransmission=True)
+                self._owner.send_again(*again, arrival)
         raise DuplicateMessage("answered before")
 
     def receive(self, now: float, header: Header, message: bytes) -> None:
         """A main mode message with both cookies; raises ``Dropped``."""
         if self._answered.knows(message):
-            self.repeated(message)
+            self.repeated(message, self._owner.arrival)
         if header.encrypted:
             self._receive_5(now, header, message)
         elif self.state is MainModeState.ESTABLISHED:

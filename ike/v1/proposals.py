@@ -175,9 +175,12 @@ def shorter_bytes(own: int | None, theirs: int | None) -> int | None:
 
 
 def life_in_octets(attributes: AttributeSet) -> int | None:
-    """What the lifetime in kilobytes means; None if there is none."""
+    """What the lifetime in kilobytes means; None if there is none.
+
+    A peer may write more digits than a kernel can count: what is beyond ours is as good as ours.
+    """
     kilobytes = attributes.lifetimes.get(LifeType.KILOBYTES)
-    return kilobytes * KILOBYTE if kilobytes else None
+    return min(kilobytes, _KILOBYTES_MOST) * KILOBYTE if kilobytes else None
 
 
 def _channel_choice(

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ike.constants import (
     CHANNEL_IDLE,
     MESSAGE_IDS_MOST,
+    NAT_PORT,
     QUEUE_MOST,
     QUICK_MODES_MOST,
     SOFT_FRACTION,
@@ -194,9 +195,19 @@ class Session:
     ) -> None:
         if not message:
             return
+        self._send_on(self.path.floated() if floats else self.path, name, message, retransmission)
+
+    def send_again(self, name: str, message: bytes, path: Path) -> None:
+        """Answer a duplicate that came on ``path``: what was answered first may be a copy.
+
+        It gets its answer only at an address of the peer: where it is, or began.
+        """
+        known = path.remote.address in (self.remote.address, self.first_remote.address)
+        self._send_on(path if known else self.path, name, message, retransmission=True)
+
+    def _send_on(self, path: Path, name: str, message: bytes, retransmission: bool) -> None:
         if self.end is not None:
             self._octets += len(message)
-        path = self.path.floated() if floats else self.path
         self._station.transmit(message, path.local, path.remote)
         size = len(message)
         self._station.emit(
@@ -248,9 +259,14 @@ class Session:
         return isinstance(self.opening, ResponderOpening) and self.opening.may_move
 
     def follow_opening(self, nat: NatFindings, arrival: Path) -> None:
-        """Message 5 was right and came on ``arrival``: with it the initiator chooses the ports."""
+        """Message 5 was right and came on ``arrival``: with it the initiator chooses the ports.
+
+        Without a translator before it, it has no others than that of message 1 and 4500: what
+        came from any other is a copy that overtook the true one.
+        """
         same = arrival.remote.address == self.remote.address
-        if nat.known and (same or nat.follows):
+        untranslated = arrival.remote.port in (self.remote.port, NAT_PORT)
+        if nat.known and (nat.follows or (same and (nat.there or untranslated))):
             self.local, self.remote = arrival.local, arrival.remote
 
     def _follow(self) -> None:
@@ -280,7 +296,8 @@ class Session:
         elif end.nat.encapsulated:
             floated = self.path.floated()
             self.local, self.remote = floated.local, floated.remote
-        self._follow()
+        if self.initiator:  # message 6 came just now; message 5 has waited for its keys
+            self._follow()
         if end.nat.encapsulated and end.nat.here:
             self._directory.keepalives.keep_open(now, self.path, self)
         self._renewal.established(now, end.choice.lifetime)
@@ -549,6 +566,7 @@ class Session:
         except ExchangeRefused as error:
             answer = self.notify_refusal(error.notify, b"")
             self.refused(header.message_id, message, answer)
+            self._remember(now, header.message_id)
             raise
         self._remember(now, header.message_id)
         if self.closed:
