@@ -11,6 +11,7 @@ SMALLEST_REPLAY_WINDOW = 32
 
 # Our choice: a window is one number of so many bits.
 LARGEST_REPLAY_WINDOW = 65536
+LARGEST_LIMIT = 2**63 - 1  # octets or seconds; what every datapath can count
 
 
 def check_sa(sa: SecurityAssociation) -> None:
@@ -36,6 +37,9 @@ def _problem(sa: SecurityAssociation) -> str | None:
         return "the selectors name two protocols"
     if not SMALLEST_REPLAY_WINDOW <= sa.replay_window <= LARGEST_REPLAY_WINDOW:
         return f"a replay window of {sa.replay_window} packets"
+    limits = (sa.soft_bytes, sa.hard_bytes, sa.soft_seconds, sa.hard_seconds)
+    if any(limit is not None and not 0 < limit <= LARGEST_LIMIT for limit in limits):
+        return "a limit that can't be counted"
     try:
         check_algorithms(sa)
     except AlgorithmError as error:

@@ -145,6 +145,8 @@ REFUSED = {
     "spi": make_sa(spi=255),
     "outer families": replace(make_sa(), source=ip_address("2001:db8::1")),
     "window": make_sa(replay_window=0),
+    "octets": replace(make_sa(), hard_bytes=2**64),
+    "no octets": replace(make_sa(), soft_bytes=0, hard_bytes=1),
     "no port": make_sa(encapsulation=UdpEncapsulation(4500, 0)),
 }
 
