@@ -36,7 +36,7 @@ SLACK = 60  # seconds that an SA outlives its lifetime in the datapath, should w
 # upon quick mode's message 3, and what we send right behind that is lost (strongSwan 5.9.8: every
 # second time).  Strangers do as RFC 4322 says; a configured peer may be any.
 FIRST_WAIT = 0.02  # seconds until a configured peer is sent its first packet
-SUCCESSOR_WAIT = 0.25  # the same for a successor: the tunnel before it carries on meanwhile
+SUCCESSOR_WAIT = 0.15  # the same for a successor: the tunnel before it carries on meanwhile
 
 
 class Tunnels:
