@@ -19,7 +19,7 @@ class Status(Enum):
 class Question:
     """``name`` is absolute with trailing dot, lower case.
 
-    ``rdtype`` is "TXT", "KEY", "A" or "AAAA".
+    ``rdtype`` is "TXT", "KEY", "IPSECKEY", "A" or "AAAA".
     """
 
     name: str

@@ -8,4 +8,5 @@ from enum import Enum
 class Trust(Enum):
     SECURE = "secure"  # validated by DNSSEC on a trusted path
     INSECURE = "insecure"  # not signed, or not validated
+    INDETERMINATE = "indeterminate"  # the resolver can't tell whether it should be signed
     BOGUS = "bogus"  # signed, and the signature does not hold

@@ -56,7 +56,9 @@ class Encapsulation(Enum):
 class TunnelRequest:
     """Order to negotiate one tunnel, over a keying channel that exists or is made for it.
 
-    ``peer_keys``: the RSA keys any of which may authenticate the peer; not empty.
+    ``peer_keys``: the RSA keys any of which may authenticate the peer; empty if they are still
+    being looked up: ``PeerKeyNeeded`` asks for them once the peer has signed.
+    ``identity``: what we call ourselves; None means what ``Configuration`` says.
     ``peer_identity``: what the peer must call itself; None means its address.
     ``encapsulation``: as in ``Configuration``; None means what stands there.
     ``replaces``: the tunnel that this one is the successor of (rekey); both carry traffic until
@@ -73,6 +75,7 @@ class TunnelRequest:
     peer_identity: Identity | None = None
     encapsulation: Encapsulation | None = None
     replaces: int | None = None
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from policy.errors import PrefixFileError
 from policy.flow import IPAddress, IPNetwork
 from policy.order import PORTED_PROTOCOLS
 from policy.prefixes import PrefixList, read_prefixes
-from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Rule
+from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
 
 Prefixes = tuple[IPNetwork, ...] | PrefixList | None
 
 CATEGORIES = {category.value: category for category in Category}
 ON_FAILURE = {each.value: each for each in OnFailure}
+REQUIRE = {each.value: each for each in Require}
 
 # IANA "Assigned Internet Protocol Numbers".
 PROTOCOLS = {
@@ -82,6 +83,7 @@ class RuleReader:
         rule = default_rule(
             category, self._on_failure(section, category), f"{self.problems.file}: default"
         )
+        rule = self._with_options(section, rule)
         section.end()
         return rule
 
@@ -118,6 +120,7 @@ class RuleReader:
             section.truth("override", False),
             f"{self.problems.file}: rule[{number}]",
         )
+        rule = self._with_options(section, rule)
         if category is Category.CONFIGURED:
             self._configured(section, rule)
         else:
@@ -147,12 +150,27 @@ class RuleReader:
             section.wrong("category", f"is missing: it is one of {', '.join(CATEGORIES)}")
         return section.choice("category", Category.DENY, CATEGORIES)
 
+    def _with_options(self, section: Section, rule: Rule) -> Rule:
+        """The rule with what only one category can say."""
+        self._only_for(section, rule.category, Category.OPPORTUNISTIC, "initiate", "require")
+        self._only_for(section, rule.category, Category.DENY, "icmp")
+        return replace(
+            rule,
+            initiate=section.truth("initiate", True),
+            icmp=section.truth("icmp", False),
+            require=section.choice("require", Require.ANY, REQUIRE),
+        )
+
+    def _only_for(self, section: Section, category: Category, meant: Category, *keys: str) -> None:
+        # A category that could not be read says nothing about what belongs beside it.
+        readable = section.raw("category", Category.OPPORTUNISTIC.value) == category.value
+        for key in keys:
+            if key in section and readable and category is not meant:
+                section.wrong(key, f"is for category {meant.value} only")
+
     def _on_failure(self, section: Section, category: Category) -> OnFailure:
         on_failure = section.choice("on_failure", OnFailure.CLEAR, ON_FAILURE)
-        # A category that could not be read says nothing about what belongs beside it.
-        readable = section.raw("category", "opportunistic") == category.value
-        if "on_failure" in section and readable and category is not Category.OPPORTUNISTIC:
-            section.wrong("on_failure", "is for category opportunistic only")
+        self._only_for(section, category, Category.OPPORTUNISTIC, "on_failure")
         return on_failure
 
     def _prefixes(self, section: Section, key: str) -> Prefixes:

@@ -15,6 +15,7 @@ from dnsrecords.outcome import Gateway
 from dnsrecords.trust import Trust
 from ike.events import Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
+from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
 from policy.rule import Category, Rule, Scope
 
@@ -190,7 +191,7 @@ class Connection:
     expires: float | None = None
     beginner: Identity | None = None  # the peer that began it, if it was not us
     trust: Trust | None = None
-    lookup: int | None = None
+    inquiry: Inquiry | None = None  # under way
     candidates: list[Gateway] = field(default_factory=list)
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)

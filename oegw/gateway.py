@@ -127,12 +127,8 @@ class Gateway:
                 self._responder.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
-            case happened.LookupEnded(outcome=outcome), Connection(state=State.POTENTIAL):
-                asker.lookup = None
-                self._initiator.gateways_known(asker, outcome, now)
-            case happened.PeerLookupEnded(outcome=outcome), Connection(state=State.POTENTIAL):
-                asker.lookup = None
-                self._initiator.peer_known(asker, outcome, now)
+            case _, Connection():
+                self._initiator.answered(asker, event, now)
 
     # The operator's orders.
 

@@ -30,6 +30,7 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
@@ -116,7 +117,7 @@ class Initiator:
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
-            self._begin_configured(connection, ledger.peers[rule.name], now)
+            self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
         destination = flow.destination
         if not ledger.may_look_up(destination):
@@ -124,10 +125,50 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        connection.lookup = ledger.start_lookup(connection)
-        ledger.do(do.StartLookup(connection.lookup, destination, purpose="gateway"))  # (5B)
+        self._inquire(connection, flow)
 
-    def _begin_configured(self, connection: Connection, peer: ConfiguredPeer, now: float) -> None:
+    def _inquire(self, connection: Connection, flow: Flow) -> None:
+        """Ask all that a decision on an opportunistic connection rests on, at the same time."""
+        ledger = self._ledger
+        connection.inquiry = Inquiry(flow)
+        number = self._open(connection, connection.inquiry, Part.GATEWAYS)
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+
+    def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
+        number = self._ledger.start_lookup(connection)
+        inquiry.open[number] = part
+        return number
+
+    def answered(
+        self,
+        connection: Connection,
+        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        now: float,
+    ) -> None:
+        """One answer more; with the last of them the connection is decided on (draft 5.4)."""
+        inquiry = connection.inquiry
+        if inquiry is None or (part := inquiry.open.pop(event.lookup, None)) is None:
+            return
+        match part, event:
+            case Part.GATEWAYS, happened.LookupEnded(outcome=outcome):
+                inquiry.gateways = outcome
+            case Part.PEER, happened.PeerLookupEnded(outcome=peer):
+                inquiry.peer = peer
+        if not inquiry.complete:
+            return
+        connection.inquiry = None
+        if connection.state is State.POTENTIAL:
+            self._conclude(connection, inquiry, now)
+
+    def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
+        if inquiry.peer is not None:
+            self._peer_known(connection, inquiry.peer, now)
+        elif inquiry.gateways is not None:
+            self._gateways_known(connection, inquiry.gateways, now)
+
+    def _begin_configured(
+        self, connection: Connection, peer: ConfiguredPeer, flow: Flow, now: float
+    ) -> None:
         ledger = self._ledger
         if peer.address is None:
             # Section 2.2 of the howto that RFC 4322 grew from: the variable side initiates.
@@ -136,15 +177,16 @@ class Initiator:
         elif isinstance(peer.address, str) or peer.key is None:
             what = str(peer.address)
             ledger.move(connection, Happening.LOOKUP_STARTED, what, now)
-            connection.lookup = ledger.start_lookup(connection)
+            connection.inquiry = Inquiry(flow)
+            number = self._open(connection, connection.inquiry, Part.PEER)
             name = peer.address if isinstance(peer.address, str) else None
             identity = peer.expected_identity if peer.key is None else None
-            ledger.do(do.StartPeerLookup(connection.lookup, name, identity))
+            ledger.do(do.StartPeerLookup(number, name, identity))
         else:
             ledger.move(connection, Happening.GATEWAY_KNOWN, f"rule {connection.rule.name!r}", now)
             self._negotiate(connection, peer.address, (peer.key,), peer)
 
-    def gateways_known(self, connection: Connection, outcome: GatewayOutcome, now: float) -> None:
+    def _gateways_known(self, connection: Connection, outcome: GatewayOutcome, now: float) -> None:
         """The answer about an opportunistic destination (5C)."""
         ledger = self._ledger
         lifespans = ledger.settings.lifespans
@@ -173,7 +215,7 @@ class Initiator:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
-    def peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
+    def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
         ledger = self._ledger
         if not isinstance(outcome, PeerFound):

@@ -101,6 +101,13 @@ class Ledger:
         self.lookups[number] = asker
         return number
 
+    def stop_asking(self, connection: Connection) -> None:
+        """Give up the questions about a connection that are under way."""
+        inquiry, connection.inquiry = connection.inquiry, None
+        for number in inquiry.open if inquiry else ():
+            self.lookups.pop(number, None)
+            self.do(do.CancelLookup(number))
+
     def may_look_up(self, address: IPAddress) -> bool:
         """Whether the reverse name of an address may be asked for: not of private ranges."""
         return not never_public(address) or any(
@@ -181,9 +188,7 @@ class Ledger:
         self.move(connection, happening, reason, now)
         for scope in connection.scopes:
             self.do(do.RemovePolicy(scope))
-        if connection.lookup is not None:
-            self.lookups.pop(connection.lookup, None)
-            self.do(do.CancelLookup(connection.lookup))
+        self.stop_asking(connection)
         for number, tunnel in list(connection.tunnels.items()):
             if happening is not Happening.TUNNEL_DOWN or not tunnel.up or tunnel.receives_only:
                 self.do(do.CloseTunnel(number))

@@ -25,6 +25,13 @@ class OnFailure(Enum):
     DROP = "drop"
 
 
+class Require(Enum):
+    """What the DNS records of an opportunistic tunnel must be (RFC 4033 section 5)."""
+
+    ANY = "any"
+    SECURE = "secure"  # validated by DNSSEC
+
+
 @dataclass(frozen=True, slots=True)
 class PortRange:
     """Ports ``first`` to ``last``, both included, 0 to 65535."""
@@ -53,6 +60,9 @@ class Rule:
     ``origin`` says where the rule was written, for error messages
     (``"oegw.toml: rule[3]"``).  ``builtin`` marks the exemptions that every
     gateway has; a rule of the user's with the same selectors replaces one.
+    ``initiate`` of False: an opportunistic rule that only accepts what peers begin (RFC 4322
+    section 3.3.2); until then its traffic is clear or dropped, as ``on_failure`` says.  ``icmp``:
+    what this deny rule drops is answered with ICMP 3/13 (RFC 4322 section 3.1.4).
     """
 
     name: str
@@ -66,6 +76,9 @@ class Rule:
     override: bool = False
     origin: str = ""
     builtin: bool = False
+    initiate: bool = True
+    icmp: bool = False
+    require: Require = Require.ANY
 
     @property
     def protected(self) -> bool:

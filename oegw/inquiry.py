@@ -1,0 +1,38 @@
+"""What is asked before a connection is decided on, and what came back.
+
+Sources of policy are asked at the same time, and nothing is decided before each of them has
+answered or has given up (draft section 5.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from dnsrecords.outcome import GatewayOutcome, PeerOutcome
+from policy.flow import Flow
+
+
+class Part(Enum):
+    """Which question an answer belongs to."""
+
+    GATEWAYS = "gateways"  # who speaks for the destination (5B)
+    PEER = "peer"  # where a configured peer is, and its key
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """The questions about one connection.
+
+    ``flow`` is that of the packet which gave rise to them; ``open`` are the numbers of the look-ups
+    under way.
+    """
+
+    flow: Flow
+    open: dict[int, Part] = field(default_factory=dict)
+    gateways: GatewayOutcome | None = None
+    peer: PeerOutcome | None = None
+
+    @property
+    def complete(self) -> bool:
+        return not self.open
