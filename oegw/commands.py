@@ -118,6 +118,11 @@ class CloseChannels(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Read the SAs' counters; answered by ``UsageReported``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportExpiring(Command):
     """Tell the keying core that a soft limit of the tunnel was reached."""
 

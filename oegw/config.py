@@ -298,6 +298,8 @@ def _intercept(section: Section) -> InterceptOptions:
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
         section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
         section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+        section.integer("setups", default.setups, 1, 65536),
+        section.integer("setups_per_second", default.setups_per_second, 1, 65536),
     )
 
 

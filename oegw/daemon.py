@@ -163,6 +163,8 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                setups=hold.setups,
+                setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
             ),
             self.trace,
@@ -377,6 +379,8 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.QueryUsage():
+                    self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
                     self.endpoint.tunnel_expiring(now, number)
                 case do.ReportTraffic(tunnel=number, received=received, sent=sent):

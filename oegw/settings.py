@@ -100,6 +100,8 @@ class InterceptOptions:
     hold_packets: int = 1024
     hold_bytes: int = 4 * 1024 * 1024
     setups_per_source: int = 32
+    setups: int = 1000
+    setups_per_second: int = 250
 
 
 def default_rule(

@@ -132,6 +132,8 @@ CORES = (
     "oegw/responder.py",
     "oegw/tunnels.py",
     "oegw/ledger.py",
+    "oegw/ageing.py",
+    "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
@@ -289,7 +291,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
     ),
 ]
 
