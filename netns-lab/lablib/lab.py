@@ -128,7 +128,9 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         if any(entry.gateway == name for entry in scenario.records)
     ]
     additions = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, dns.write_zones(run, lab.topology, HOME / "zones", additions))
+    negative = dns.DYNAMIC_NEGATIVE_SECONDS if scenario.dynamic else dns.NEGATIVE_SECONDS
+    written = dns.write_zones(run, lab.topology, HOME / "zones", additions, negative)
+    dns.start(run, lab.topology, written, updatable=scenario.dynamic)
     if scenario.resolver:
         own = dns.start_resolver(
             run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE

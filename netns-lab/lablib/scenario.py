@@ -17,7 +17,7 @@ EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder", "variant", "crowd"),
+    *("dynamic", "records", "step", "fact", "ladder", "variant", "crowd"),
 }
 
 
@@ -50,6 +50,7 @@ class Scenario:
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
     additions: str
+    dynamic: bool = False  # whether the zones take updates
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
     has_long: bool = False  # whether there is a longer form of it
@@ -117,6 +118,7 @@ def load(name: str, long: bool = False) -> Scenario:
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),
         has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
