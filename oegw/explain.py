@@ -82,6 +82,8 @@ def category(rule: Rule, settings: Settings) -> str:
         text += f", else {rule.on_failure.value}"
         if not rule.initiate:
             text += ", accepts only"
+    elif rule.icmp:
+        text += " with ICMP"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
         text += f" with {peer_text(settings.peers[rule.name])}"
     return text + (", override" if rule.override else "")
@@ -121,7 +123,7 @@ def scope_text(scope: Scope) -> str:
 def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
-            yield "It is dropped."
+            yield "It is dropped, and its sender told so by ICMP." if rule.icmp else "It is dropped."
         case Category.PERMIT:
             yield "It passes in clear."
         case Category.CONFIGURED:

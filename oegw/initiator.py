@@ -61,6 +61,8 @@ class Initiator:
         rule, scope = decision.rule, decision.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
+            if rule.icmp and decision.cacheable:  # the kernel has to know of it to answer
+                verdict = Verdict.REFUSE
             if decision.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
