@@ -13,7 +13,14 @@ from lablib.topology import Topology, twin_address, twin_network
 
 AUTHORITATIVE = "192.1.1.54"
 FAR_AUTHORITATIVE = "192.9.1.54"  # the same server by way of R, for a resolver on a gateway
-NEGATIVE_SECONDS = 30  # SOA minimum: how long "no such record" may be kept
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long an answer may be kept: a record, and that there is none (the SOA minimum)."""
+
+    ttl: int = 60
+    negative: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,14 @@ def zones(topology: Topology, additions: list[str]) -> list[Zone]:
     ]
 
 
-def write_zones(run: Run, topology: Topology, templates: Path, additions: list[str]) -> list[Zone]:
+def write_zones(
+    run: Run,
+    topology: Topology,
+    templates: Path,
+    additions: list[str],
+    times: Times,
+    serial: int,
+) -> list[Zone]:
     """Fill the templates in; returns what was written to ``RUN/zones``."""
     directory = run.directory / "zones"
     directory.mkdir(exist_ok=True)
@@ -105,7 +119,9 @@ def write_zones(run: Run, topology: Topology, templates: Path, additions: list[s
         text = template.substitute(
             zone=zone.name,
             domain=topology.domain,
-            negative=NEGATIVE_SECONDS,
+            ttl=times.ttl,
+            negative=times.negative,
+            serial=serial,
             records="\n".join(zone.records),
         )
         (directory / zone.file).write_text(text)

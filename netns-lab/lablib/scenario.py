@@ -17,7 +17,7 @@ EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder", "variant", "crowd"),
+    *("records", "step", "fact", "ladder", "variant", "crowd", "late", "ttl", "negative"),
 }
 
 
@@ -52,6 +52,9 @@ class Scenario:
     additions: str
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
+    late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
+    ttl: int = 60  # seconds that a record may be kept
+    negative: int = 30  # seconds that "no such record" may be kept: the SOA minimum
     has_long: bool = False  # whether there is a longer form of it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
@@ -119,6 +122,9 @@ def load(name: str, long: bool = False) -> Scenario:
         additions=additions.read_text() if additions.exists() else "",
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),
+        late=tuple(table.get("late", ())),
+        ttl=table.get("ttl", 60),
+        negative=table.get("negative", 30),
         has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
