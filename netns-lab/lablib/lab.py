@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lablib import dns, gateway, network, topology
 from lablib.capture import Capture
+from lablib.cells import Played
 from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw, placeholder
 from lablib.pcap import Packet
@@ -32,6 +33,7 @@ class Lab:
     keys: dict[str, Keys] = field(default_factory=dict)  # by gateway
     records: list[str] = field(default_factory=list)  # that the DNS has beside the hosts' own
     serial: int = 1  # of the zones
+    matrix: Played | None = None  # what became of the scenario's matrix
 
     def public_keys(self) -> dict[str, str]:
         """``SG_B_KEY`` and so on, as configurations and scenarios name the public keys."""

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-from lablib import facts, kernelcounters, ladder, steps
+from lablib import cells, facts, kernelcounters, ladder, steps
 from lablib.errors import LabError
 from lablib.lab import Lab, put_up
 from lablib.run import Run
@@ -134,6 +134,9 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
         if scenario.ladder:
             show_ladder(lab, report, began)
         check_facts(lab, report, scenario.facts)
+        if lab.matrix is not None:
+            for line in cells.draw(lab.matrix, scenario.name):
+                say(line)
         check_gateways_alive(lab, report)
         code = 1 if report.failures else 0
     except LabError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lablib.cells import Plan, plan
 from lablib.errors import LabError
 
 HOME = Path(__file__).resolve().parent.parent
@@ -17,7 +18,8 @@ EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder", "variant", "crowd", "late", "ttl", "negative"),
+    *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
+    *("ttl", "negative", "matrix"),
 }
 
 
@@ -56,6 +58,7 @@ class Scenario:
     ttl: int = 60  # seconds that a record may be kept
     negative: int = 30  # seconds that "no such record" may be kept: the SOA minimum
     has_long: bool = False  # whether there is a longer form of it
+    matrix: Plan | None = None  # of policies
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
     datapaths: Mapping[str, str] = field(
@@ -126,6 +129,7 @@ def load(name: str, long: bool = False) -> Scenario:
         ttl=table.get("ttl", 60),
         negative=table.get("negative", 30),
         has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
+        matrix=plan(table["matrix"]) if "matrix" in table else None,
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )
