@@ -119,6 +119,10 @@ class Initiator:
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
+        if not rule.initiate:  # RFC 4322 section 3.3.2: the peer's tunnel is used once it begins
+            reason = f"rule {rule.name!r} accepts tunnels and begins none"
+            ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
+            return
         destination = flow.destination
         if not ledger.may_look_up(destination):
             reason = f"{destination} is in a private or reserved range: not looked up"
