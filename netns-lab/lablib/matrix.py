@@ -21,6 +21,7 @@ from lablib.traces import plain
 from lablib.waiting import patient, wait_until
 
 PAYLOAD = "oegw clear text!" * 3  # the pattern of the pings, so that the same search finds it
+QUICK = 1.0  # seconds; to wait for a gateway that is silent would take longer
 UNDECIDED = {"potential", "pending"}
 
 
@@ -81,11 +82,13 @@ def _decided(lab: Lab, wanted: Plan) -> list[list[dict[str, Any]]]:
     return found
 
 
-def _amiss(cell: Cell, seen: Seen, pair: tuple[str, str], found: list[Packet]) -> list[str]:
+def amiss(cell: Cell, seen: Seen, pair: tuple[str, str], found: list[Packet]) -> list[str]:
     """What is not as the cell says."""
     result = []
     if cell.answered != (seen.seconds is not None):
         result.append("no answer" if cell.answered else "an answer")
+    elif seen.seconds is not None and seen.seconds > patient(QUICK):
+        result.append(f"an answer after {seen.seconds:.1f} s")
     states = (seen.near, seen.far)
     if states != (cell.near, cell.far):
         result.append(f"states {states[0]} and {states[1]}, not {cell.near} and {cell.far}")
@@ -107,9 +110,9 @@ def outcomes(lab: Lab, fact: dict[str, Any]) -> str:
     found = lab.captured[played.plan.link]
     wrong = []
     for cell, seen, pair in zip(played.plan.cells, played.seen, played.pairs, strict=True):
-        amiss = _amiss(cell, seen, pair, found)
-        if amiss:
-            wrong.append(f"{cell.row} x {cell.column}: {', '.join(amiss)}")
+        deviations = amiss(cell, seen, pair, found)
+        if deviations:
+            wrong.append(f"{cell.row} x {cell.column}: {', '.join(deviations)}")
     if wrong:
         raise Missed("; ".join(wrong))
     return f"{len(played.seen)} cells"

@@ -87,7 +87,7 @@ def names() -> list[str]:
 
 
 def _entry(table: dict[str, Any], long: bool) -> dict[str, Any]:
-    """A step or a fact without its ``long``, whose keys hold in the longer form."""
+    """A step, a fact or all of a file without its ``long``, whose keys hold in the longer form."""
     rest = {key: value for key, value in table.items() if key != "long"}
     return rest | table.get("long", {}) if long else rest
 
@@ -103,6 +103,10 @@ def load(name: str, long: bool = False) -> Scenario:
         raise LabError(f"no scenario {name!r}; there are {', '.join(names())}") from None
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{path}: {error}") from error
+    has_long = "long" in table or any(
+        "long" in entry for key in ("step", "fact") for entry in table.get(key, ())
+    )
+    table = _entry(table, long)
     unknown = set(table) - KNOWN
     if unknown:
         raise LabError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
@@ -128,7 +132,7 @@ def load(name: str, long: bool = False) -> Scenario:
         late=tuple(table.get("late", ())),
         ttl=table.get("ttl", 60),
         negative=table.get("negative", 30),
-        has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
+        has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
