@@ -14,8 +14,14 @@ from lablib.topology import Topology, twin_address, twin_network
 
 AUTHORITATIVE = "192.1.1.54"
 FAR_AUTHORITATIVE = "192.9.1.54"  # the same server by way of R, for a resolver on a gateway
-NEGATIVE_SECONDS = 30  # SOA minimum: how long "no such record" may be kept
-DYNAMIC_NEGATIVE_SECONDS = 1  # where records come and go
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long an answer may be kept: a record, and that there is none (the SOA minimum)."""
+
+    ttl: int = 60
+    negative: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,8 @@ def write_zones(
     topology: Topology,
     templates: Path,
     additions: list[str],
-    negative: int = NEGATIVE_SECONDS,
+    times: Times,
+    serial: int,
 ) -> list[Zone]:
     """Fill the templates in; returns what was written to ``RUN/zones``."""
     directory = run.directory / "zones"
@@ -113,7 +120,9 @@ def write_zones(
         text = template.substitute(
             zone=zone.name,
             domain=topology.domain,
-            negative=negative,
+            ttl=times.ttl,
+            negative=times.negative,
+            serial=serial,
             records="\n".join(zone.records),
         )
         (directory / zone.file).write_text(text)
