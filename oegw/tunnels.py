@@ -144,6 +144,12 @@ class Tunnels:
         )  # fmt: skip
         if not connection.scopes:
             self._foresee_scope(connection)
+        for other in ledger.connections.within(connection):
+            if other.standing in (
+                State.CLEAR,
+                State.DENIED,
+            ):  # it is narrower: it would precede ours
+                ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
     def _foresee_scope(self, connection: Connection) -> None:
