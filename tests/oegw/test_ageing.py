@@ -569,8 +569,8 @@ class TestBudget:
     def test_and_so_are_those_that_begin_in_a_second(self) -> None:
         book = Playbook(setups_per_second=250)
         begun, dropped = 0, Counter[str]()
-        for _ in range(10):
-            asked, refused = flood(book, 5_000)
+        for second in range(10):
+            asked, refused = flood(book, 5_000, 5_000 * second)
             begun += len(asked)
             dropped += refused
             for number in asked:
@@ -593,11 +593,11 @@ class TestBudget:
         assert book.state() is None, "nothing is remembered of it"
 
 
-def flood(book: Playbook, packets: int) -> tuple[list[int], Counter[str]]:
+def flood(book: Playbook, packets: int, first: int = 0) -> tuple[list[int], Counter[str]]:
     """Each packet from another inside host; returns the look-ups, and why packets were dropped."""
     lookups, dropped = [], Counter[str]()
     for number in range(packets):
-        source = type(ALICE)(int(ALICE) + 0x10000 + number)
+        source = type(ALICE)(int(ALICE) + 0x10000 + first + number)
         for command in book.send(ping(100 + number, source=source)):
             if isinstance(command, do.StartLookup):
                 lookups.append(command.lookup)
