@@ -15,6 +15,7 @@ from typing import Any
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
     DEFAULT_CONFIG,
@@ -54,7 +55,9 @@ SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
-_SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_SECTIONS = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 
@@ -120,6 +123,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         datapath=_datapath(sections["datapath"]),
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
+        multihoming=_multihoming(sections["multihoming"]),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
@@ -308,4 +312,13 @@ def _lifespans(section: Section) -> Lifespans:
             each.name: section.seconds(each.name, getattr(default, each.name), 0.1, WEEK)
             for each in fields(Lifespans)
         }
+    )
+
+
+def _multihoming(section: Section) -> MultihomingSettings:
+    default = MultihomingSettings()
+    return MultihomingSettings(
+        section.choice("choice", default.choice, {choice.value: choice for choice in Choice}),
+        section.seconds("turn", default.turn, 0.1, 60),
+        section.seconds("patience", default.patience, 0.5, 600),
     )
