@@ -179,6 +179,7 @@ class Tunnel:
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon
+    key_lookup: int | None = None  # under way while main mode runs: the gateway's KEY records
     late: bool = False  # the peer moved while an SA was being installed, where it was before
 
     @property
@@ -202,6 +203,7 @@ class Connection:
     trust: Trust | None = None
     inquiry: Inquiry | None = None  # under way
     candidates: list[Gateway] = field(default_factory=list)
+    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)
 

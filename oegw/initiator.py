@@ -5,11 +5,16 @@ The time points in brackets are those of draft section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
+from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
+    KeyOutcome,
+    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
@@ -33,8 +38,17 @@ from oegw.connection import (
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
 from oegw.peer import ConfiguredPeer
+from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
+
+    tunnel: int
+    gateway: IPAddress
 
 
 class Initiator:
@@ -131,14 +145,18 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow)
+        self._inquire(connection, flow, now)
 
-    def _inquire(self, connection: Connection, flow: Flow) -> None:
+    def _inquire(self, connection: Connection, flow: Flow, now: float) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
-        connection.inquiry = Inquiry(flow)
-        number = self._open(connection, connection.inquiry, Part.GATEWAYS)
+        connection.inquiry = inquiry = Inquiry(flow)
+        number = self._open(connection, inquiry, Part.GATEWAYS)
         ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        for question in ledger.own.questions(connection.selectors.local.network_address, now):
+            number = self._open(connection, inquiry, Part.OWN)
+            inquiry.own[number] = question
+            ledger.ask_own(number, question)
 
     def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
         number = self._ledger.start_lookup(connection)
@@ -160,11 +178,21 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
+                self._ledger.own.learned(inquiry.own[event.lookup], own, now)
+                self._drop_needless(connection, inquiry)
         if not inquiry.complete:
             return
         connection.inquiry = None
         if connection.state is State.POTENTIAL:
             self._conclude(connection, inquiry, now)
+
+    def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
+        """Our first choice of an identity will do: don't wait for what is known of the second."""
+        if self._ledger.own.settled(connection.selectors.local.network_address):
+            for number in [n for n, part in inquiry.open.items() if part is Part.OWN]:
+                del inquiry.open[number]
+                self._ledger.cancel(number)
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
         if inquiry.peer is not None:
@@ -210,16 +238,58 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
                 connection.trust = trust
-                connection.candidates = [
-                    g
-                    for g in gateways
-                    if g.address is not None and g.keys and self._reachable(g.address)
-                ]
+                connection.suspect = False
+                usable = [each for gateway in gateways for each in self._usable(gateway)]
+                try:
+                    connection.candidates = self._presentable(connection, usable)
+                except NotOurs as why:
+                    self._not_ours(connection, why, now)
+                    return
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def _usable(self, gateway: Gateway) -> list[Gateway]:
+        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+
+        One that rolls its key over may have both, a record with a key and one without.
+        """
+        address = gateway.address
+        if address is None or not self._reachable(address):
+            return []
+        tries = [replace(gateway, keyless=False)] if gateway.keys else []
+        if gateway.keyless and self._ledger.may_look_up(address):
+            tries.append(replace(gateway, keys=()))
+        return tries
+
+    def _presentable(self, connection: Connection, usable: list[Gateway]) -> list[Gateway]:
+        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+        client = connection.selectors.local.network_address
+        presentable, refused = list[Gateway](), None
+        for gateway in usable:
+            assert gateway.address is not None
+            try:
+                self._ledger.own.identity_for(client, self._local(gateway.address))
+            except NotOurs as why:
+                refused = why
+            else:
+                presentable.append(gateway)
+        if refused is not None and not presentable:
+            raise refused
+        return presentable
+
+    def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
+        """Fail before we negotiate: every gateway would refuse us."""
+        ledger, lifespans = self._ledger, self._ledger.settings.lifespans
+        ledger.trace.drop(
+            "gateway", "own_records", source=connection.selectors.local,
+            destination=connection.selectors.remote, reason=str(why),
+        )  # fmt: skip
+        lifespan = lifespans.malformed if why.bad else lifespans.no_record
+        lifespan = min(max(why.ttl, 1.0), lifespan)
+        ledger.fall_back(connection, lifespan, str(why), now, deny=why.bad)
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -252,6 +322,50 @@ class Initiator:
         assert gateway.address is not None
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self._negotiate(connection, gateway.address, gateway.keys, None)
+        if not gateway.keys:
+            # They are wanted at message 6: the look-up costs no time beside the exchange.
+            tunnel = connection.tunnels[next(reversed(connection.tunnels))]
+            question = GatewayKey(tunnel.number, gateway.address)
+            tunnel.key_lookup = self._ledger.start_lookup(question)
+            self._ledger.do(
+                do.StartKeyLookup(tunnel.key_lookup, gateway.address, purpose="gateway-key")
+            )
+
+    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
+        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
+
+        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
+        come of the negotiation; only when all look-ups succeed is it one.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(asker.tunnel)
+        if connection is None:
+            return
+        tunnel = connection.tunnels[asker.tunnel]
+        tunnel.key_lookup = None
+        if isinstance(outcome, KeysFound):
+            if connection.trust is not None:
+                connection.trust = weaker(connection.trust, outcome.trust)
+            return
+        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
+            return
+        detail = f"key of {asker.gateway}: {outcome.detail}"
+        failure = Failure.NO_KEY
+        match outcome:
+            case Malformed():
+                connection.suspect = True
+                ledger.trace.event(
+                    "gateway", "malformed_record", destination=connection.selectors.remote,
+                    detail=detail,
+                )  # fmt: skip
+            case Unanswered():
+                failure = Failure.SILENCE
+        ledger.do(do.CloseTunnel(asker.tunnel))
+        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+
+    def _local(self, gateway: IPAddress) -> IPAddress:
+        """Our outer address towards a gateway."""
+        return next(a for a in self._ledger.settings.addresses if a.version == gateway.version)
 
     def _negotiate(
         self,
@@ -260,16 +374,20 @@ class Initiator:
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
     ) -> None:
-        selectors = connection.selectors
-        own = self._ledger.settings.addresses
+        selectors, local = connection.selectors, self._local(gateway)
+        identity = None
+        if peer is None:
+            with suppress(NotOurs):  # its time is over since this was decided: as it was, then
+                identity = self._ledger.own.identity_for(selectors.local.network_address, local)
         request = TunnelRequest(
-            next(a for a in own if a.version == gateway.version),
+            local,
             gateway,
             TrafficSelector(selectors.local, selectors.protocol, selectors.local_port),
             TrafficSelector(selectors.remote, selectors.protocol, selectors.remote_port),
             keys,
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
+            identity=identity,
         )
         self.order(connection, request)
 
@@ -292,10 +410,16 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        ours = connection.tunnels[event.tunnel].initiator
+        failed = connection.tunnels[event.tunnel]
+        ours = failed.initiator
         ledger.take_down(connection, event.tunnel)
         if connection.state is not State.PENDING or connection.tunnels:
             return
+        if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
+            gateway = failed.gateway
+            connection.candidates = [
+                c for c in connection.candidates if c.keys or c.address != gateway
+            ]
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
@@ -303,7 +427,10 @@ class Initiator:
         if not ours:  # that says nothing about what we could have: the next packet finds out
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
+        lifespan = self._lifespan_after(event.reason)
+        if connection.suspect:
+            lifespan = ledger.settings.lifespans.malformed
+        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
 
     def _lifespan_after(self, reason: Failure) -> float:
         lifespans = self._ledger.settings.lifespans
@@ -312,6 +439,8 @@ class Initiator:
                 return lifespans.bad_signature
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
+            case Failure.NO_KEY:
+                return lifespans.no_record
             case _:
                 return lifespans.silence
 

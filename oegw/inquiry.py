@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dnsrecords.outcome import GatewayOutcome, PeerOutcome
+from oegw.selfknowledge import OwnQuestion
 from policy.flow import Flow
 
 
@@ -18,6 +19,7 @@ class Part(Enum):
 
     GATEWAYS = "gateways"  # who speaks for the destination (5B)
     PEER = "peer"  # where a configured peer is, and its key
+    OWN = "own"  # whether our client delegates to us, and under which identity we are known
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Inquiry:
     open: dict[int, Part] = field(default_factory=dict)
     gateways: GatewayOutcome | None = None
     peer: PeerOutcome | None = None
+    own: dict[int, OwnQuestion] = field(default_factory=dict)  # by the number of the look-up
 
     @property
     def complete(self) -> bool:

@@ -19,6 +19,8 @@ from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
 from oegw.hold import Hold, HoldSettings
 from oegw.peer import ConfiguredPeer
+from oegw.refusals import Refusals
+from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
 from oegw.trace import Trace
 from policy.builtin import never_public
 from policy.flow import IPAddress, IPNetwork
@@ -26,9 +28,20 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
-    from oegw.responder import Authority, KeyQuestion
+    from oegw.ahead import LookAhead
+    from oegw.initiator import GatewayKey
+    from oegw.responder import Authority, KeyQuestion, OwnClient
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded
+    Asker: TypeAlias = (
+        Connection
+        | Authority
+        | KeyQuestion
+        | OwnClient
+        | OwnQuestion
+        | GatewayKey
+        | LookAhead
+        | keying.PeerKeyNeeded
+    )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
 LINGER = 2.0
@@ -55,7 +68,8 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve."""
+    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
+    None: that is not looked at."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -66,6 +80,7 @@ class CoordinatorSettings:
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    own: OwnSettings | None = None
 
 
 class Ledger:
@@ -78,6 +93,8 @@ class Ledger:
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
+        self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
+        self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
         self._commands: list[Command] = []
         self._next_lookup = 1
@@ -105,8 +122,19 @@ class Ledger:
         """Give up the questions about a connection that are under way."""
         inquiry, connection.inquiry = connection.inquiry, None
         for number in inquiry.open if inquiry else ():
-            self.lookups.pop(number, None)
-            self.do(do.CancelLookup(number))
+            self.cancel(number)
+
+    def cancel(self, lookup: int) -> None:
+        """Nobody wants the answer any more."""
+        if self.lookups.pop(lookup, None) is not None:
+            self.do(do.CancelLookup(lookup))
+
+    def ask_own(self, lookup: int, question: OwnQuestion) -> None:
+        """Ask the DNS about ourselves."""
+        if question.record is Record.KEY:
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own"))
+        elif not isinstance(question.about, str):
+            self.do(do.StartLookup(lookup, question.about, purpose="own"))
 
     def may_look_up(self, address: IPAddress) -> bool:
         """Whether the reverse name of an address may be asked for: not of private ranges."""
@@ -233,6 +261,8 @@ class Ledger:
         """Forget a tunnel and remove its SAs; with ``now``, the inbound one a little later."""
         tunnel = self.connections.remove_tunnel(connection, number)
         if tunnel is not None:
+            if tunnel.key_lookup is not None:
+                self.cancel(tunnel.key_lookup)
             self._remove(tunnel, now)
         if connection.state is State.NONEXISTENT and not connection.tunnels:
             self.connections.discard(connection)
