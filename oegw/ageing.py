@@ -161,7 +161,7 @@ class Ageing:
         selectors = connection.selectors
         flow = Flow(selectors.local.network_address, remote, selectors.protocol)
         connection.renewing = tunnel.number
-        self._initiator.inquire(connection, flow)
+        self._initiator.inquire(connection, flow, now)
         inquiry = connection.inquiry
         identity = _identity(request)
         if inquiry is not None and peers.speaks_for_itself(identity, request.remote_selector):
@@ -233,7 +233,9 @@ class Ageing:
                 self._try_other(connection, request.replaces, request)
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        self._initiator.order(connection, request)
+        number = self._initiator.order(connection, request)
+        if not request.peer_keys:
+            self._initiator.look_up_key(connection, number, request.remote)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(

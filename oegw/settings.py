@@ -26,8 +26,9 @@ class GatewaySettings:
 
     ``addresses``: outer addresses, at most one per family; empty means that
     the daemon finds them out.  ``identity``: a domain name, or None for the
-    address in use.  The private key is known by its path only.  ``state``: the
-    file of what must survive a crash.
+    address in use.  ``fqdn``: the name to use where the address has no KEY
+    record.  The private key is known by its path only.  ``state``: the file of
+    what must survive a crash.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -36,6 +37,7 @@ class GatewaySettings:
     control_socket: Path = Path("/run/oegw/control.sock")
     trace: Path | None = None
     state: Path = Path("/var/lib/oegw/state.db")
+    fqdn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,15 @@ class InterfacesSettings:
 class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
-    ``local_reverse``: private ranges whose reverse zones these resolvers serve.
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
+    look at our own records before we begin, and before we accept.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
     timeout: float = 1.0
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
+    check_own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
