@@ -154,7 +154,11 @@ CORES = (
     "oegw/datapath/xfrm/reports.py",
     "oegw/datapath/xfrm/plan.py",
 )
-SHELLS = ("dnsrecords/resolver.py", "dnsrecords/exchange.py")  # in a room of cores
+SHELLS = (  # in a room of cores
+    "dnsrecords/resolver.py",
+    "dnsrecords/exchange.py",
+    "dnsrecords/updater.py",
+)
 
 
 def is_core(path: str) -> bool:
@@ -227,7 +231,12 @@ ONLY = [
     ),
     (
         ("dns",),
-        ("dnsrecords/resolver.py", "dnsrecords/exchange.py", "dnsrecords/response.py"),
+        (
+            "dnsrecords/resolver.py",
+            "dnsrecords/exchange.py",
+            "dnsrecords/response.py",
+            "dnsrecords/updater.py",
+        ),
         "dnspython is for messages on their way; records are read by our own parsers.",
     ),
     (
