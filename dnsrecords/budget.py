@@ -9,7 +9,7 @@ from __future__ import annotations
 
 # Our choices.
 MAX_UNDER_WAY = 256  # questions; each may hold a few sockets
-PER_SECOND = 500.0  # questions; a burst may have those of two seconds
+PER_SECOND = 500  # questions; a burst may have those of two seconds
 BURST_SECONDS = 2.0
 KEPT = 0.25  # the share that strangers don't get
 

@@ -34,21 +34,27 @@ class StartLookup(Command):
     """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
 
     ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
-    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).
+    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).  ``ours``: it may use
+    what the resolver's budget keeps from strangers: for tunnels that are up, and our own affairs.
     """
 
     lookup: int
     address: IPAddress
     with_keys: bool = True
     purpose: str = "gateway"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StartKeyLookup(Command):
-    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``."""
+    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
+
+    ``ours``: see ``StartLookup``.
+    """
 
     lookup: int
     identity: Identity
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

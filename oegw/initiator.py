@@ -17,6 +17,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -208,8 +209,23 @@ class Initiator:
             case NothingFound(ttl=ttl, detail=detail):
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
-            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
+            case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust = trust
+                try:
+                    gateways = assurance.admitted(
+                        outcome,
+                        connection.selectors.remote.network_address,
+                        connection.rule,
+                        ledger.settings.unsigned_delegation,
+                    )
+                except assurance.Unassured as why:
+                    lifespan = min(max(ttl, 1.0), lifespans.no_record)
+                    ledger.trace.drop(
+                        "gateway", "not_assured", destination=connection.selectors.remote,
+                        trust=trust.value, reason=str(why),
+                    )  # fmt: skip
+                    ledger.fall_back(connection, lifespan, str(why), now)
+                    return
                 connection.candidates = [
                     g
                     for g in gateways
@@ -250,6 +266,12 @@ class Initiator:
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
         assert gateway.address is not None
+        connection.trust = gateway.trust
+        self._ledger.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway.address,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=gateway.trust.value,
+        )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self._negotiate(connection, gateway.address, gateway.keys, None)
 

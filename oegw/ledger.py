@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from oegw import commands as do
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
@@ -60,6 +61,7 @@ class CoordinatorSettings:
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     local_reverse: tuple[IPNetwork, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32

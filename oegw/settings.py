@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
+from oegw.assurance import UnsignedDelegation
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
@@ -48,13 +50,19 @@ class InterfacesSettings:
 class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
-    ``local_reverse``: private ranges whose reverse zones these resolvers serve.
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``trusted``: those
+    of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
+    ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
     timeout: float = 1.0
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
+    trusted: tuple[IPAddress, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
+    records: tuple[str, ...] = ("txt",)
+    questions_per_second: int = PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)

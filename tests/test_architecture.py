@@ -135,6 +135,7 @@ CORES = (
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
+    "oegw/assurance.py",
     "oegw/hold.py",
     "oegw/commands.py",
     "oegw/events.py",
