@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum
 
-from dnsrecords.outcome import Gateway, GatewaysFound
+from dnsrecords.outcome import Gateway, GatewaysFound, NothingFound
 from dnsrecords.trust import Trust, weakest
 from policy.flow import IPAddress
 from policy.rule import Category, Require, Rule
@@ -75,6 +75,17 @@ def admitted(
     if refused is not None and not found:
         raise refused
     return found
+
+
+def filtered(
+    outcome: GatewaysFound, client: IPAddress, rule: Rule, unsigned: UnsignedDelegation
+) -> GatewaysFound | NothingFound:
+    """The gateways that are admitted; without any it is as if there were no record."""
+    try:
+        gateways = tuple(admitted(outcome, client, rule, unsigned))
+    except Unassured as why:
+        return NothingFound(outcome.ttl, str(why))
+    return GatewaysFound(gateways, outcome.ttl, weakest(*(each.trust for each in gateways)))
 
 
 def _check_delegation(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
     Malformed,
@@ -21,6 +22,7 @@ from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ageing import Ageing
 from oegw.commands import Verdict
 from oegw.connection import (
     Connection,
@@ -33,6 +35,7 @@ from oegw.connection import (
 )
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
+from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
@@ -44,6 +47,8 @@ class Initiator:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._next_tunnel = 0
+        self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -74,9 +79,9 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(flow.source)
-            if under_way >= ledger.settings.setups_per_source:
-                ledger.discard((event.packet,), "source_limit")
+            refusal = ledger.refuses_setup(flow.source, now)
+            if refusal is not None:
+                ledger.discard((event.packet,), refusal)
                 return
             connection = ledger.connections.create(selectors, rule, now)
         if connection.state is State.NONEXISTENT:
@@ -85,9 +90,12 @@ class Initiator:
                 ledger.connections.set_under_way(connection, flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self._begin(connection, flow, now)
+                self.begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, flow)
+        if connection.state is State.EXPIRING:
+            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            return
         self._settle(connection, event, scope, decision.cacheable, now)
 
     def _settle(
@@ -116,7 +124,8 @@ class Initiator:
 
     # Finding the far gateway.
 
-    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so."""
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
@@ -132,14 +141,15 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow)
+        self.inquire(connection, flow)
 
-    def _inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = Inquiry(flow)
         number = self._open(connection, connection.inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
 
     def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
         number = self._ledger.start_lookup(connection)
@@ -158,14 +168,31 @@ class Initiator:
             return
         match part, event:
             case Part.GATEWAYS, happened.LookupEnded(outcome=outcome):
-                inquiry.gateways = outcome
+                inquiry.gateways = self._assured(connection, outcome)
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
         if not inquiry.complete:
             return
         connection.inquiry = None
-        if connection.state is State.POTENTIAL:
+        if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
+
+    def _assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
         if inquiry.peer is not None:
@@ -210,32 +237,21 @@ class Initiator:
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
-                connection.trust = trust
-                try:
-                    gateways = assurance.admitted(
-                        outcome,
-                        connection.selectors.remote.network_address,
-                        connection.rule,
-                        ledger.settings.unsigned_delegation,
-                    )
-                except assurance.Unassured as why:
-                    lifespan = min(max(ttl, 1.0), lifespans.no_record)
-                    ledger.trace.drop(
-                        "gateway", "not_assured", destination=connection.selectors.remote,
-                        trust=trust.value, reason=str(why),
-                    )  # fmt: skip
-                    ledger.fall_back(connection, lifespan, str(why), now)
-                    return
-                connection.candidates = [
-                    g
-                    for g in gateways
-                    if g.address is not None and g.keys and self._reachable(g.address)
-                ]
+                connection.trust, connection.records_until = trust, now + ttl
+                self.homes.set_out(connection, self.usable(connection, outcome), now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that we can negotiate with, in the order of the DNS."""
+        return [
+            gateway
+            for gateway in outcome.gateways
+            if gateway.address is not None and gateway.keys and self._reachable(gateway.address)
+        ]
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -265,7 +281,6 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        assert gateway.address is not None
         connection.trust = gateway.trust
         self._ledger.trace.event(
             "connection", "trust", connection=connection.number, gateway=gateway.address,
@@ -273,7 +288,12 @@ class Initiator:
             trust=gateway.trust.value,
         )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
-        self._negotiate(connection, gateway.address, gateway.keys, None)
+        self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
+
+    def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
+        assert gateway.address is not None
+        return self._negotiate(connection, gateway.address, gateway.keys, None)
 
     def _negotiate(
         self,
@@ -281,7 +301,7 @@ class Initiator:
         gateway: IPAddress,
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
-    ) -> None:
+    ) -> int:
         selectors = connection.selectors
         own = self._ledger.settings.addresses
         request = TunnelRequest(
@@ -293,15 +313,23 @@ class Initiator:
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
         )
-        self.order(connection, request)
+        return self.order(connection, request)
 
-    def order(self, connection: Connection, request: TunnelRequest) -> None:
-        """Have a tunnel of ``connection`` negotiated."""
+    def order(self, connection: Connection, request: TunnelRequest) -> int:
+        """Have a tunnel of ``connection`` negotiated; returns its number."""
         number = self._next_tunnel
         self._next_tunnel += 2  # odd numbers are the responder's
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         self._ledger.connections.add_tunnel(connection, tunnel)
         self._ledger.do(do.StartNegotiation(number, request))
+        return number
+
+    def give_up_slow_ones(self, now: float) -> None:
+        """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
+        for number in self.homes.take_cuts(now):
+            self._ledger.do(do.CloseTunnel(number))
+            detail = "no tunnel within its share of multihoming.patience"
+            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
     def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
         """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
@@ -314,24 +342,34 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        ours = connection.tunnels[event.tunnel].initiator
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
+            self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
-        if connection.state is not State.PENDING or connection.tunnels:
+        self.ageing.successor_failed(connection, tunnel)
+        behind = connection.state is State.EXPIRING and connection.expires is None
+        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
-        reason = f"{event.reason.value}: {event.detail}"
-        if not ours:  # that says nothing about what we could have: the next packet finds out
+        failure, detail = self.homes.outcome(connection, event)
+        reason = f"{failure.value}: {detail}"
+        if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
+            if self.ageing.left_alone(connection, reason, now):
+                return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
+        lifespan = self._lifespan_after(failure, connection.records_until, now)
+        ledger.fall_back(connection, lifespan, reason, now)
 
-    def _lifespan_after(self, reason: Failure) -> float:
+    def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
         match reason:
             case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
-                return lifespans.bad_signature
+                # The key may have been changed, and the DNS may not have caught up (3.2.5).
+                left = lifespans.bad_signature if records_until is None else records_until - now
+                return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
             case _:
