@@ -17,6 +17,7 @@ from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
 from oegw.refusals import Refusal
+from oegw.resolvers import status_row
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -85,6 +86,9 @@ class Console:
             "fqdn": daemon.settings.gateway.fqdn,
             "addresses": [str(a) for a in daemon.environment.addresses],
             "outside": list(daemon.environment.outside),
+            "resolvers": [
+                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
+            ],
             "datapath": capability and {"name": capability.name, "reason": capability.reason},
             "interception": {"queue": daemon.interception.queue_kind},
             "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],

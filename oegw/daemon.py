@@ -25,10 +25,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
 from dnsrecords.peer import PeerLookup
-from dnsrecords.resolver import Resolver, system_resolvers
+from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
@@ -57,6 +58,7 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
@@ -123,6 +125,7 @@ class Daemon:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
+        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
@@ -137,12 +140,14 @@ class Daemon:
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
-        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        resolvers = in_use(settings.dns)
         self.resolver = Resolver(
             resolvers,
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
+            trusted=trusted(resolvers, settings.dns),
+            budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
         self._state = StateFile(settings.gateway.state)
@@ -182,6 +187,7 @@ class Daemon:
                 addresses=environment.addresses,
                 peers=settings.peers,
                 local_reverse=settings.dns.local_reverse,
+                unsigned_delegation=settings.dns.unsigned_delegation,
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
@@ -316,6 +322,8 @@ class Daemon:
             self.trace.drop("dns", **fields)
         else:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+        if event == "server":
+            self._say("dns", in_words(fields))
 
     def _datapath_event(self, event: DatapathEvent) -> None:
         match event:
@@ -452,22 +460,24 @@ class Daemon:
             random.SystemRandom().shuffle,
             with_keys=command.with_keys,
             may_ask=self.gateway.may_look_up,
+            records=self._records,
         )
         _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup)
+        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
         _PURPOSE.set(command.purpose)
-        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
+        lookup = KeyLookup(command.identity, self._records)
+        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
     async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
         _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity)
-        outcome: PeerOutcome = await self.resolver.run(lookup)
+        lookup = PeerLookup(command.name, command.identity, self._records)
+        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
 

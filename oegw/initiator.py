@@ -23,6 +23,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -161,7 +162,8 @@ class Initiator:
         ledger = self._ledger
         connection.inquiry = inquiry = Inquiry(flow)
         number = self._open(connection, inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -184,7 +186,7 @@ class Initiator:
             return
         match part, event:
             case Part.GATEWAYS, happened.LookupEnded(outcome=outcome):
-                inquiry.gateways = outcome
+                inquiry.gateways = self._assured(connection, outcome)
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
             case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
@@ -204,6 +206,21 @@ class Initiator:
             for number in [n for n, part in inquiry.open.items() if part is Part.OWN]:
                 del inquiry.open[number]
                 self._ledger.cancel(number)
+
+    def _assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
         if inquiry.peer is not None:
@@ -337,6 +354,12 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
+        connection.trust = gateway.trust
+        self._ledger.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway.address,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=gateway.trust.value,
+        )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from oegw import commands as do
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
@@ -84,6 +85,7 @@ class CoordinatorSettings:
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     local_reverse: tuple[IPNetwork, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
@@ -153,9 +155,9 @@ class Ledger:
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
         """Ask the DNS about ourselves."""
         if question.record is Record.KEY:
-            self.do(do.StartKeyLookup(lookup, question.about, purpose="own"))
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
         elif not isinstance(question.about, str):
-            self.do(do.StartLookup(lookup, question.about, purpose="own"))
+            self.do(do.StartLookup(lookup, question.about, purpose="own", ours=True))
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
+from oegw.assurance import UnsignedDelegation
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
@@ -52,7 +54,9 @@ class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
     ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
-    look at our own records before we begin, and before we accept.
+    look at our own records before we begin, and before we accept.  ``trusted``: those
+    of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
+    ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
@@ -60,6 +64,10 @@ class DnsSettings:
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
     check_own: bool = True
+    trusted: tuple[IPAddress, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
+    records: tuple[str, ...] = ("txt",)
+    questions_per_second: int = PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
