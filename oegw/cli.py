@@ -177,11 +177,11 @@ def _table(settings: Settings) -> PolicyTable:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        attached: tuple[IPNetwork, ...] = box.attached
+        builtin = builtin_rules(box.attached, box.own)
     except (UnsuitableBox, OSError) as error:
-        attached = ()
+        builtin = builtin_rules()
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    return PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -72,7 +72,8 @@ _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
-    return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+    builtin = builtin_rules(environment.attached, environment.own)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def check_peers(settings: config.Settings, environment: Environment) -> None:
