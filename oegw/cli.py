@@ -29,7 +29,7 @@ from oegw.settings import DEFAULT_CONFIG, GatewaySettings, Settings
 from oegw.status import plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow, IPAddress, IPNetwork
+from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 

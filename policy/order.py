@@ -15,8 +15,9 @@ Before all that come two exemptions.  What is for this box itself is permitted,
 whatever any rule says: a list of networks that all members of a mesh share
 contains each of them, and nobody encrypts to oneself.  DHCP is told by its
 ports, whatever the destination, so that by the order above any rule with a
-destination would trap it.  Therefore to DHCP traffic only those rules apply, in the order above, that
-*name* it: that give protocol UDP, and ports that overlap its own.
+destination would trap it.  Therefore to DHCP traffic only those rules apply, in
+the order above, that *name* it: that give protocol UDP, and ports that overlap
+its own.
 """
 
 from __future__ import annotations
