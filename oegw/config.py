@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.ledger import Lifespans
@@ -123,6 +124,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
+        decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,

@@ -201,6 +201,7 @@ class Connection:
     beginner: Identity | None = None  # the peer that began it, if it was not us
     trust: Trust | None = None
     inquiry: Inquiry | None = None  # under way
+    ruled_until: float | None = None  # when what a decision point said of it is over
     candidates: list[Gateway] = field(default_factory=list)
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)

@@ -8,14 +8,11 @@ Pure: the shell is `decisionpoint`.  The question and the reply are JSON and doc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from oegw.connection import Selectors
-from policy.flow import IPAddress
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
 
 VERSION = 1
@@ -28,6 +25,10 @@ AFTER_FAILURE = 10.0  # seconds for which a failure that denies is good
 CACHED = 8192  # opinions of all points
 
 WordT = TypeVar("WordT")
+
+
+class PointError(OSError):
+    """A point can't be asked at all; the message names it and says why."""
 
 
 class Role(Enum):
@@ -91,32 +92,6 @@ class Question:
         }
 
 
-def question_about(
-    selectors: Selectors,
-    rule: Rule,
-    role: Role,
-    identity: object = None,
-    gateway: IPAddress | None = None,
-) -> Question:
-    """The question about a connection of ``rule`` with these selectors."""
-    ours = role is Role.INITIATOR
-    return Question(
-        role,
-        rule.name,
-        str(selectors.local.network_address),
-        str(selectors.remote.network_address),
-        selectors.protocol or None,
-        rule.source_ports if ours else _single(selectors.local_port),
-        rule.destination_ports if ours else _single(selectors.remote_port),
-        None if identity is None else str(identity),
-        None if gateway is None else str(gateway),
-    )
-
-
-def _single(port: int) -> PortRange:
-    return PortRange(port, port) if port else ANY_PORT
-
-
 def _ports(ports: PortRange) -> list[int] | None:
     return None if ports == ANY_PORT else [ports.first, ports.last]
 
@@ -149,6 +124,8 @@ class NoAnswer:
 
 
 Reply = Opinion | NoAnswer
+Replies = tuple[tuple[DecisionPoint, Reply], ...]
+"""Of all points, in the order of the file."""
 
 
 class MalformedReply(Exception):  # noqa: N818  (it names the fact)
@@ -183,7 +160,8 @@ def parse_opinion(octets: bytes, longest_ttl: float) -> Opinion:
         raise MalformedReply(f"no JSON: {type(error).__name__}") from None
     if not isinstance(document, dict):
         raise MalformedReply("no JSON object")
-    if document.get("version") is not VERSION:
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
         raise MalformedReply(f"version is not {VERSION}")
     word = document.get("decision")
     if not isinstance(word, str) or word not in _CATEGORIES:
@@ -249,14 +227,14 @@ class Ruling:
     overruled: str = ""
 
 
-def ruling(rule: Rule, points: Sequence[DecisionPoint], replies: Sequence[Reply]) -> Ruling:
+def ruling(rule: Rule, replies: Replies) -> Ruling:
     """What the replies make of an opportunistic rule: the first opinion, else the rule itself.
 
     No opinion lets out in clear what the rule protects (``on_failure`` "drop"), or has a tunnel
     begun without the DNSSEC that it requires, unless the rule says ``relax``.  No point is asked
     about other than opportunistic rules.
     """
-    for point, reply in zip(points, replies, strict=False):
+    for point, reply in replies:
         opinion = reply
         if isinstance(reply, NoAnswer):
             if point.on_timeout is OnTimeout.LOCAL:
@@ -276,7 +254,8 @@ def _followed(rule: Rule, point: str, opinion: Opinion) -> Ruling:
         case Category.PERMIT if protected:
             return Ruling(rule, overruled=f"{point}: permit, but rule {rule.name!r} does not relax")
         case Category.PERMIT:
-            return Ruling(rule, Category.PERMIT, point, opinion.reason, opinion.ttl)
+            changed = replace(rule, on_failure=OnFailure.CLEAR)
+            return Ruling(changed, Category.PERMIT, point, opinion.reason, opinion.ttl)
         case Category.DENY:
             changed = replace(rule, icmp=opinion.icmp)
             return Ruling(changed, Category.DENY, point, opinion.reason, opinion.ttl)

@@ -21,10 +21,11 @@ from oegw.decision import (
     DecisionPoint,
     MalformedReply,
     NoAnswer,
-    OnTimeout,
     Opinion,
     OpinionCache,
+    PointError,
     Question,
+    Replies,
     Reply,
     parse_opinion,
 )
@@ -34,12 +35,10 @@ from policy.flow import IPAddress
 # Our choices.
 UNDER_WAY = 256  # questions to one point; more are not asked
 CONNECTIONS = 32  # to one point
+PATIENCE = 3  # failures in a row until a point is left alone ...
+REST = 5.0  # ... for so many seconds: a dead one must not make every connection wait
 
 Addresses = Callable[[str], Awaitable[Sequence[IPAddress]]]
-
-
-class PointError(Exception):
-    """A point can't be asked at all; the message names it and says why."""
 
 
 class DecisionPoints:
@@ -62,14 +61,22 @@ class DecisionPoints:
         self._clock = clock
         self._cache = OpinionCache()
         self._under_way = dict.fromkeys((p.name for p in points), 0)
+        self._failures = dict.fromkeys(self._under_way, 0)  # in a row
+        self._rests_until = dict.fromkeys(self._under_way, 0.0)
         self._tls = {point.name: _tls(point) for point in self.points}
         self._mark = mark
         self._addresses = addresses
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, question: Question) -> tuple[Reply, ...]:
+    async def ask(self, question: Question) -> Replies:
         """The replies of all points, in their order."""
-        return tuple(await asyncio.gather(*(self._reply(p, question) for p in self.points)))
+        replies = await asyncio.gather(*(self._reply(point, question) for point in self.points))
+        return tuple(zip(self.points, replies, strict=True))
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which nobody waits for an answer any more."""
+        return max(point.timeout for point in self.points)
 
     def forget(self) -> None:
         """Ask anew about everything."""
@@ -88,6 +95,8 @@ class DecisionPoints:
         try:
             opinion = await self._asked(point, question)
         except _Failed as failure:
+            if failure.trigger not in ("resting", "busy"):  # which are our own doing
+                self._note_failure(point)
             reply = NoAnswer(failure.trigger, failure.detail)
             self._trace.drop(
                 "decision", reply.trigger, point=point.name, detail=reply.detail,
@@ -95,9 +104,15 @@ class DecisionPoints:
                 counts=point.on_timeout.value,
             )  # fmt: skip
             return reply
+        self._failures[point.name] = 0
         self._cache.keep(point.name, question, opinion, self._clock())
         self._tell("answered", point, question, opinion, cached=False)
         return opinion
+
+    def _note_failure(self, point: DecisionPoint) -> None:
+        self._failures[point.name] += 1
+        if self._failures[point.name] % PATIENCE == 0:
+            self._rests_until[point.name] = self._clock() + REST
 
     def _tell(
         self, event: str, point: DecisionPoint, question: Question, said: Opinion, *, cached: bool
@@ -111,6 +126,8 @@ class DecisionPoints:
     async def _asked(self, point: DecisionPoint, question: Question) -> Opinion:
         if self._under_way[point.name] >= UNDER_WAY:
             raise _Failed("busy", f"{UNDER_WAY} questions are under way")
+        if self._clock() < self._rests_until[point.name]:
+            raise _Failed("resting", "it failed several times")
         self._trace.event(
             "decision", "asked", point=point.name, role=question.role.value,
             source=question.local, destination=question.remote,
@@ -224,6 +241,3 @@ def _tls(point: DecisionPoint) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=point.ca)
     except (OSError, ssl.SSLError) as error:
         raise PointError(f"decision_point {point.name!r}: ca: {point.ca}: {error}") from None
-
-
-__all__ = ["DecisionPoint", "DecisionPoints", "OnTimeout", "PointError"]

@@ -11,9 +11,10 @@ from ike.events import TunnelProposed
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Connection, Selectors
-from oegw.decision import Reply, Role, Ruling, question_about, ruling
+from oegw.decision import Question, Replies, Role, Ruling, ruling
 from oegw.ledger import Ledger
-from policy.rule import Category, OnFailure, Rule
+from policy.flow import IPAddress
+from policy.rule import ANY_PORT, Category, PortRange, Rule
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Approval:
     """
 
     proposal: TunnelProposed
-    replies: tuple[Reply, ...] | None = None
+    replies: Replies | None = None
     waiting: Selectors | None = field(default=None)
 
 
@@ -33,7 +34,6 @@ class Decisions:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
 
     # Packets of ours.
 
@@ -42,7 +42,7 @@ class Decisions:
         question = question_about(connection.selectors, connection.rule, Role.INITIATOR)
         self._ledger.do(do.StartDecision(lookup, question))
 
-    def settles(self, connection: Connection, replies: tuple[Reply, ...], now: float) -> bool:
+    def settles(self, connection: Connection, replies: Replies, now: float) -> bool:
         """Apply the replies; whether that was all that is to be done for the connection."""
         ledger = self._ledger
         found = self._ruling(connection.rule, replies, connection.selectors)
@@ -61,8 +61,7 @@ class Decisions:
         elif found.category is Category.DENY:
             ledger.fall_back(connection, found.ttl, reason, now, deny=True)
         else:
-            assert found.rule.relax or found.rule.on_failure is OnFailure.CLEAR
-            ledger.pass_clear(connection, found.ttl, reason, now)
+            ledger.fall_back(connection, found.ttl, reason, now)
         return True
 
     # What a peer proposes.
@@ -79,7 +78,7 @@ class Decisions:
             rule = peers.opportunistic_rule(selectors, ledger.table)
         except peers.Refusal:
             return  # the responder's desk says so to the peer
-        approval = self._approvals[event.tunnel] = Approval(event)
+        approval = ledger.approvals[event.tunnel] = Approval(event)
         question = question_about(
             selectors, rule, Role.RESPONDER, event.identity, event.remote.address
         )
@@ -90,39 +89,60 @@ class Decisions:
 
         Raises Refusal.
         """
-        approval = self._approvals.get(event.tunnel)
+        approval = self._ledger.approvals.get(event.tunnel)
         if approval is None or rule.category is not Category.OPPORTUNISTIC:
             return rule
         if approval.replies is None:
             approval.waiting = selectors
             return None
-        del self._approvals[event.tunnel]
+        del self._ledger.approvals[event.tunnel]
         found = self._ruling(rule, approval.replies, selectors)
         if found.category is not Category.OPPORTUNISTIC:
             said = f": {found.reason}" if found.reason else ""
-            raise peers.Refusal(
-                f"decision point {found.point!r} says {found.category.value}{said}"
-            )
+            raise peers.Refusal(f"decision point {found.point!r} says {found.category.value}{said}")
         return found.rule
 
-    def answered(self, approval: Approval, replies: tuple[Reply, ...]) -> Selectors | None:
+    def answered(self, approval: Approval, replies: Replies) -> Selectors | None:
         """The answer about a proposal; returns what waits to be accepted."""
         approval.replies = replies
         return approval.waiting
 
     def over(self, tunnel: int) -> None:
-        """A proposal was refused, or given up."""
-        approval = self._approvals.pop(tunnel, None)
-        for number, asker in list(self._ledger.lookups.items()) if approval else ():
-            if asker is approval:
-                del self._ledger.lookups[number]
-                self._ledger.do(do.CancelLookup(number))
+        """A proposal was refused: don't ask about it any more."""
+        if tunnel in self._ledger.approvals:
+            self._ledger.proposal_over(tunnel)
 
-    def _ruling(self, rule: Rule, replies: tuple[Reply, ...], selectors: Selectors) -> Ruling:
-        found = ruling(rule, self._ledger.decision_points, replies)
+    def _ruling(self, rule: Rule, replies: Replies, selectors: Selectors) -> Ruling:
+        found = ruling(rule, replies)
         if found.overruled:
             self._ledger.trace.drop(
                 "decision", "not_relaxed", detail=found.overruled,
                 source=selectors.local, destination=selectors.remote,
             )  # fmt: skip
         return found
+
+
+def question_about(
+    selectors: Selectors,
+    rule: Rule,
+    role: Role,
+    identity: object = None,
+    gateway: IPAddress | None = None,
+) -> Question:
+    """The question about a connection of ``rule`` with these selectors."""
+    ours = role is Role.INITIATOR
+    return Question(
+        role,
+        rule.name,
+        str(selectors.local.network_address),
+        str(selectors.remote.network_address),
+        selectors.protocol or None,
+        rule.source_ports if ours else _single(selectors.local_port),
+        rule.destination_ports if ours else _single(selectors.remote_port),
+        None if identity is None else str(identity),
+        None if gateway is None else str(gateway),
+    )
+
+
+def _single(port: int) -> PortRange:
+    return PortRange(port, port) if port else ANY_PORT

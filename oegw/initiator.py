@@ -30,8 +30,9 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
@@ -40,8 +41,9 @@ from policy.rule import Category, Rule, Scope
 class Initiator:
     """What we do for a packet of ours."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._next_tunnel = 0
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
@@ -107,7 +109,7 @@ class Initiator:
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
-        verdict = VERDICT_OF[connection.state]
+        verdict = verdict_of(connection)
         if cacheable:
             connection.scopes.setdefault(scope)
             ledger.install(connection, scope, verdict, now)
@@ -126,7 +128,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if not ledger.may_look_up(destination):
+        if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -137,6 +139,14 @@ class Initiator:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = Inquiry(flow)
+        if ledger.decision_points:
+            self._decisions.ask(
+                self._open(connection, connection.inquiry, Part.DECISIONS), connection
+            )
+        if not ledger.may_look_up(flow.destination):
+            reason = f"{flow.destination} is in a private or reserved range: not looked up"
+            connection.inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
+            return
         number = self._open(connection, connection.inquiry, Part.GATEWAYS)
         ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
 
@@ -148,7 +158,7 @@ class Initiator:
     def answered(
         self,
         connection: Connection,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         """One answer more; with the last of them the connection is decided on (draft 5.4)."""
@@ -160,6 +170,8 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
+                inquiry.replies = replies
         if not inquiry.complete:
             return
         connection.inquiry = None
@@ -167,6 +179,10 @@ class Initiator:
             self._conclude(connection, inquiry, now)
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
+        if inquiry.replies is not None and self._decisions.settles(
+            connection, inquiry.replies, now
+        ):
+            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dnsrecords.outcome import GatewayOutcome, PeerOutcome
+from oegw.decision import Replies
 from policy.flow import Flow
 
 
@@ -18,6 +19,7 @@ class Part(Enum):
 
     GATEWAYS = "gateways"  # who speaks for the destination (5B)
     PEER = "peer"  # where a configured peer is, and its key
+    DECISIONS = "decisions"  # what decision points elsewhere say
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Inquiry:
     open: dict[int, Part] = field(default_factory=dict)
     gateways: GatewayOutcome | None = None
     peer: PeerOutcome | None = None
+    replies: Replies | None = None
 
     @property
     def complete(self) -> bool:

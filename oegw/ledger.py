@@ -17,6 +17,7 @@ from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.decision import DecisionPoint
 from oegw.hold import Hold, HoldSettings
 from oegw.peer import ConfiguredPeer
 from oegw.trace import Trace
@@ -26,18 +27,26 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.decisions import Approval
     from oegw.responder import Authority, KeyQuestion
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded
+    Asker: TypeAlias = Connection | Approval | Authority | KeyQuestion | keying.PeerKeyNeeded
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
 LINGER = 2.0
 
-VERDICT_OF = {
+_VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
     State.CLEAR: Verdict.CLEAR,
     State.DENIED: Verdict.DENY,
 }
+
+
+def verdict_of(connection: Connection) -> Verdict:
+    """What becomes of its packets, once it has come to something."""
+    if connection.state is State.DENIED and connection.rule.icmp:
+        return Verdict.REFUSE
+    return _VERDICT_OF[connection.state]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class CoordinatorSettings:
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    decision_points: tuple[DecisionPoint, ...] = ()
 
 
 class Ledger:
@@ -75,10 +85,12 @@ class Ledger:
         self.table = table
         self.settings = settings
         self.peers = settings.peers
+        self.decision_points = settings.decision_points
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
         self.lookups: dict[int, Asker] = {}
+        self.approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
@@ -163,6 +175,8 @@ class Ledger:
         rule = connection.rule
         if rule.category is Category.CONFIGURED:
             deny, lifespan = True, self.settings.configured_retry
+        if connection.ruled_until is not None:
+            lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
         deny = deny or rule.on_failure is OnFailure.DROP
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
@@ -199,7 +213,7 @@ class Ledger:
 
     def apply_state(self, connection: Connection, now: float) -> None:
         """Put the verdict of the state into the kernel, then let the held packets go by it."""
-        verdict = VERDICT_OF[connection.state]
+        verdict = verdict_of(connection)
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
@@ -248,7 +262,8 @@ class Ledger:
             heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
 
     def proposal_over(self, number: int) -> None:
-        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        """The peer gave its proposal up while we asked about it: don't accept it later."""
+        self.approvals.pop(number, None)
         for lookup, asker in list(self.lookups.items()):
             proposal: Any = getattr(asker, "proposal", None)
             if proposal is not None and proposal.tunnel == number:

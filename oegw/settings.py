@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ike.events import Encapsulation, Identity
+from oegw.decision import DecisionPoint
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
@@ -138,6 +139,7 @@ class Settings:
     intercept: InterceptOptions = field(default_factory=InterceptOptions)
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    decision_points: tuple[DecisionPoint, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

@@ -43,6 +43,7 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
+        *_decision_points(status.get("decision_points") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -54,6 +55,12 @@ def _head(status: Row) -> list[str]:
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
     return lines
+
+
+def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
+    if not points:
+        return []
+    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
 
 
 def _with_reason(name: object, reason: object) -> str:

@@ -79,7 +79,10 @@ MAY_IMPORT = {
     "policy": ("policy",),
     "dnsrecords": ("dnsrecords", "cryptography", "dns"),
     "ike": ("ike", "cryptography"),
-    "oegw": ("oegw", "ike", "policy", "dnsrecords", "cryptography", "pyroute2", "netfilterqueue"),
+    "oegw": (
+        "oegw", "ike", "policy", "dnsrecords", "cryptography", "pyroute2", "netfilterqueue",
+        "aiohttp",
+    ),
 }
 
 
@@ -135,6 +138,8 @@ CORES = (
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
+    "oegw/decision.py",
+    "oegw/decisions.py",
     "oegw/hold.py",
     "oegw/commands.py",
     "oegw/events.py",
