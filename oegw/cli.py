@@ -31,7 +31,7 @@ from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Sett
 from oegw.status import plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow, IPAddress, IPNetwork
+from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
@@ -248,11 +248,11 @@ def _table(settings: Settings) -> PolicyTable:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        attached: tuple[IPNetwork, ...] = box.attached
+        builtin = builtin_rules(box.attached, box.own)
     except (UnsuitableBox, OSError) as error:
-        attached = ()
+        builtin = builtin_rules()
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    return PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.events import Identity, TransportAddress, TunnelRequest
 from oegw.datapath.interface import SaKey, SecurityAssociation, UdpEncapsulation
+from oegw.decision import Question
 from policy.rule import Scope
 
 IPAddress = IPv4Address | IPv6Address
@@ -71,6 +72,14 @@ class StartPeerLookup(Command):
     lookup: int
     name: str | None
     identity: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartDecision(Command):
+    """Ask all decision points about a connection; answered by ``DecisionsEnded``."""
+
+    lookup: int
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)

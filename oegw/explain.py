@@ -146,10 +146,12 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
                 yield "The destination is not a public address, so the DNS is not asked."
                 yield f"It {other}."
                 return
-            name, kinds = (
-                reverse_name(flow.destination),
-                " or ".join(kind.upper() for kind in settings.dns.records),
-            )
+            if settings.decision_points:
+                names = ", ".join(point.name for point in settings.decision_points)
+                yield f"It waits while these decision points are asked: {names}."
+                yield "The first that has an opinion decides; else it is as follows."
+            name = reverse_name(flow.destination)
+            kinds = " or ".join(kind.upper() for kind in settings.dns.records)
             yield f"It waits while a {kinds} record at {name} is looked up."
             yield "If a gateway that the record names agrees, it goes through a tunnel."
             yield from _demands(rule, settings)

@@ -44,6 +44,7 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
+        *_decision_points(status.get("decision_points") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -100,6 +101,12 @@ def _resolver(row: Row) -> str:
     if row.get("refused"):
         words.append(f"{row['refused']} responses that were not to our queries, or unreadable")
     return f"{plain(row.get('address', '?'))}: {'; '.join(words)}"
+
+
+def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
+    if not points:
+        return []
+    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
 
 
 def _with_reason(name: object, reason: object) -> str:

@@ -79,7 +79,16 @@ MAY_IMPORT = {
     "policy": ("policy",),
     "dnsrecords": ("dnsrecords", "cryptography", "dns"),
     "ike": ("ike", "cryptography"),
-    "oegw": ("oegw", "ike", "policy", "dnsrecords", "cryptography", "pyroute2", "netfilterqueue"),
+    "oegw": (
+        "oegw",
+        "ike",
+        "policy",
+        "dnsrecords",
+        "cryptography",
+        "pyroute2",
+        "netfilterqueue",
+        "aiohttp",
+    ),
 }
 
 
@@ -141,6 +150,8 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/assurance.py",
+    "oegw/decision.py",
+    "oegw/decisions.py",
     "oegw/hold.py",
     "oegw/gateways.py",
     "oegw/multihoming.py",
