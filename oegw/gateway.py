@@ -108,7 +108,8 @@ class Gateway:
 
     def find(self, flow: Flow) -> Connection | None:
         """The connection that a packet of ``flow`` would belong to."""
-        rule = self._ledger.table.lookup(flow).rule
+        seen = self._ledger.nat.seen(flow, self._ledger.table)
+        flow, rule = seen.flow, seen.rule
         if rule.category in (Category.PERMIT, Category.DENY):
             return None
         selectors = self._initiator.selectors(flow, rule)

@@ -32,6 +32,7 @@ from oegw.connection import (
 )
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
+from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
@@ -56,12 +57,12 @@ class Initiator:
         return selectors
 
     def packet_trapped(self, event: happened.PacketTrapped, now: float) -> None:  # (5)
-        ledger, flow = self._ledger, event.flow
-        decision = ledger.table.lookup(flow)
-        rule, scope = decision.rule, decision.scope
+        ledger = self._ledger
+        seen = ledger.nat.seen(event.flow, ledger.table)  # draft section 7.1
+        flow, rule, scope = seen.flow, seen.rule, seen.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
-            if decision.cacheable:
+            if seen.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
             return
@@ -71,7 +72,7 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(flow.source)
+            under_way = ledger.connections.under_way(event.flow.source)
             if under_way >= ledger.settings.setups_per_source:
                 ledger.discard((event.packet,), "source_limit")
                 return
@@ -79,13 +80,26 @@ class Initiator:
         if connection.state is State.NONEXISTENT:
             if any(tunnel.inbound for tunnel in connection.tunnels.values()):
                 # The peer's tunnel is nearly up, and it sends already: none of our own is needed.
-                ledger.connections.set_under_way(connection, flow.source)
+                ledger.connections.set_under_way(connection, event.flow.source)
                 ledger.await_peer(connection, now)
             else:
+                ledger.connections.set_under_way(connection, event.flow.source)
                 self._begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
-            scope = _narrowed(scope, flow)
-        self._settle(connection, event, scope, decision.cacheable, now)
+            scope = _narrowed(scope, event.flow)
+        if seen.by is not None and seen.cacheable:
+            self._shared_pair(connection, seen, now)
+        self._settle(connection, event, scope, seen.cacheable, now)
+
+    def _shared_pair(self, connection: Connection, seen: Seen, now: float) -> None:
+        """What the translated pair has on the wire: no clear packets of it may come back in."""
+        ledger, scope = self._ledger, seen.policy_scope
+        if connection.rule.category is Category.OPPORTUNISTIC:
+            scope = _narrowed(scope, seen.flow)
+        if scope in connection.scopes or not ledger.remember(connection, scope):
+            return
+        if not connection.under_way:
+            ledger.install(connection, scope, VERDICT_OF[connection.state], now)
 
     def _settle(
         self,
@@ -99,15 +113,15 @@ class Initiator:
         ledger = self._ledger
         if connection.under_way:
             if cacheable:
-                connection.scopes.setdefault(scope)
+                ledger.remember(connection, scope)
             if event.packet >= 0:
-                discard = ledger.hold.keep(connection.number, event.packet, event.size)
+                client = event.flow.source
+                discard = ledger.hold.keep(connection.number, event.packet, event.size, client)
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
         verdict = VERDICT_OF[connection.state]
-        if cacheable:
-            connection.scopes.setdefault(scope)
+        if cacheable and ledger.remember(connection, scope):
             ledger.install(connection, scope, verdict, now)
         ledger.let_go((event.packet,), verdict, "denied")
 
@@ -115,11 +129,14 @@ class Initiator:
 
     def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
         ledger, rule = self._ledger, connection.rule
-        ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
         destination = flow.destination
+        if reason := ledger.objection(flow.source):
+            ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
+            ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
+            return
         if not ledger.may_look_up(destination):
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)

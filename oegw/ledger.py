@@ -18,6 +18,7 @@ from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
 from oegw.hold import Hold, HoldSettings
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.trace import Trace
 from policy.builtin import never_public
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
 LINGER = 2.0
+# Our choice: scopes of one connection that the kernel is told of.  A pair of hosts has a few; a
+# connection that many hosts share has some for each of them.  The packets of others are trapped.
+SCOPES_KEPT = 1024
 
 VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
@@ -55,7 +59,8 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve."""
+    ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
+    address outside."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -66,6 +71,7 @@ class CoordinatorSettings:
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    nat: Nat = field(default_factory=Nat)
 
 
 class Ledger:
@@ -75,6 +81,7 @@ class Ledger:
         self.table = table
         self.settings = settings
         self.peers = settings.peers
+        self.nat = settings.nat
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
@@ -113,6 +120,10 @@ class Ledger:
         return not never_public(address) or any(
             address.version == n.version and address in n for n in self.settings.local_reverse
         )
+
+    def objection(self, source: IPAddress) -> str:
+        """Why no opportunistic tunnel can be had for a source; empty if it can (7.2, 7.3)."""
+        return self.nat.objection(source, self.settings.addresses, self.settings.local_reverse)
 
     # Time.
 
@@ -203,6 +214,13 @@ class Ledger:
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
+
+    def remember(self, connection: Connection, scope: Scope) -> bool:
+        """Whether the kernel may be told of one scope more."""
+        if scope not in connection.scopes and len(connection.scopes) >= SCOPES_KEPT:
+            return False
+        connection.scopes.setdefault(scope)
+        return True
 
     def install(self, connection: Connection, scope: Scope, verdict: Verdict, now: float) -> None:
         """Cache a verdict in the kernel, for as long as the connection is good for it."""

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from oegw.commands import Verdict
+from oegw.nat import Translation
 from policy.flow import Flow
 from policy.rule import Scope
 from policy.table import PolicyTable
@@ -24,7 +25,8 @@ class InterceptSettings:
     ``tunnel_interface`` is the device of the datapath.  ``resolvers`` are the
     addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
     these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
-    to and from port 53 is exempt."""
+    to and from port 53 is exempt.  ``translations``: what has another source in the tunnel than
+    on the inside."""
 
     outside: tuple[str, ...]
     tunnel_interface: str
@@ -34,6 +36,7 @@ class InterceptSettings:
     table: str = "oegw"
     local_resolver: bool = False
     resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
+    translations: tuple[Translation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
