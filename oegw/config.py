@@ -14,6 +14,7 @@ from typing import Any
 
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.ledger import Lifespans
 from oegw.settings import (
@@ -123,6 +124,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
+        nat=read_nat(top.raw("nat", []), problems),
     )
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")

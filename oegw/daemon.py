@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
+from oegw.nat import Nat, nat_of
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -64,7 +66,9 @@ USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
 REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 NAT_PORT = 4500  # RFC 3947 section 4
 
-_AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_AT_START_ONLY = (
+    "gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "nat",
+)  # fmt: skip
 
 # What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
@@ -84,6 +88,20 @@ def check_peers(settings: config.Settings, environment: Environment) -> None:
             raise UnsuitableBox(
                 f"rule {name!r}: peer {address}: this box has no outer IPv{address.version} address"
             )
+
+
+def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
+    """What this box translates.  Raises UnsuitableBox."""
+    try:
+        return nat_of(
+            settings.nat,
+            environment.addresses,
+            named=settings.gateway.identity is not None,
+            served=settings.dns.local_reverse,
+            translates=environment.translates,
+        )
+    except ValueError as error:
+        raise UnsuitableBox(str(error)) from None
 
 
 class Daemon:
@@ -154,6 +172,7 @@ class Daemon:
         )
         self._prefer_encapsulations(settings)
         hold = settings.intercept
+        nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
             CoordinatorSettings(
@@ -164,6 +183,7 @@ class Daemon:
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
                 replay_window=settings.datapath.replay_window,
+                nat=nat,
             ),
             self.trace,
         )
@@ -175,6 +195,7 @@ class Daemon:
                 queue=hold.queue,
                 resolvers=resolvers,
                 local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+                translations=nat.translations,
             ),
             self.trace,
         )
@@ -203,6 +224,8 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
+            for warning in self.gateway.nat.warnings():
+                self._say("nat", warning)
             if self._contacts.note:
                 self._say("state", self._contacts.note)
             self._pump()
@@ -539,6 +562,15 @@ class Daemon:
             }
         )
 
+    def _notice_nat(self, environment: Environment) -> None:
+        """Rules that translate sources may have come since we were started."""
+        nat = self.gateway.nat
+        noticed = environment.translates[0] if environment.translates else ""
+        self.gateway.nat = replace(nat, noticed=noticed)
+        for warning in self.gateway.nat.warnings():
+            if warning not in nat.warnings():
+                self._say("nat", warning)
+
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
         self.trace.event(category, "note", detail=text)
@@ -570,6 +602,7 @@ class Daemon:
         ]
         await self.interception.replace_policy(table)
         self.settings = settings
+        self._notice_nat(environment)
         self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)

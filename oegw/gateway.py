@@ -25,6 +25,7 @@ from oegw.datapath.interface import (
 )
 from oegw.initiator import Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.responder import Authority, KeyQuestion, Responder
 from oegw.trace import Trace
@@ -70,6 +71,15 @@ class Gateway:
     @property
     def table(self) -> PolicyTable:
         return self._ledger.table
+
+    @property
+    def nat(self) -> Nat:
+        """Which of our hosts have another address outside."""
+        return self._ledger.nat
+
+    @nat.setter
+    def nat(self, nat: Nat) -> None:
+        self._ledger.nat = nat
 
     @property
     def held(self) -> tuple[int, int]:

@@ -225,6 +225,7 @@ class Initiator:
                     g
                     for g in gateways
                     if g.address is not None and g.keys and self._reachable(g.address)
+                    if ledger.may_look_up(g.address)  # else it is one inside, of some other network
                 ]
                 if connection.candidates:
                     self._try_next_gateway(connection, now)

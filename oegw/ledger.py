@@ -123,7 +123,7 @@ class Ledger:
 
     def objection(self, source: IPAddress) -> str:
         """Why no opportunistic tunnel can be had for a source; empty if it can (7.2, 7.3)."""
-        return self.nat.objection(source, self.settings.addresses, self.settings.local_reverse)
+        return self.nat.objection(source, self.settings.local_reverse)
 
     # Time.
 

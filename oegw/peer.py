@@ -20,6 +20,8 @@ from policy.table import PolicyTable
 
 PublicKey = rsa.RSAPublicKey
 
+IKE_PORT = 500  # RFC 2408 section 2.5.1
+
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPeer:
@@ -174,6 +176,19 @@ def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
     """Whether the tunnel's far host is the gateway itself: then no delegation is needed."""
     return isinstance(identity, IPv4Address | IPv6Address) and (
         selector.network.network_address == identity
+    )
+
+
+def came_from_itself(event: TunnelProposed) -> bool:
+    """Whether a host that is known by name asks for itself (draft section 8, RFC 4322 section 7).
+
+    It needs no delegation to initiate: that it is at this address is shown by the exchange itself.
+    Behind a NAT it is not, for others have the same address; there IKE leaves its own port.
+    """
+    return (
+        isinstance(event.identity, str)
+        and event.remote.port == IKE_PORT
+        and event.remote_selector.network.network_address == event.remote.address
     )
 
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnsrecords.outcome import GatewayOutcome, GatewaysFound, KeyOutcome, KeysFound
+from dnsrecords.outcome import (
+    GatewayOutcome,
+    GatewaysFound,
+    KeyOutcome,
+    KeysFound,
+    NothingFound,
+)
 from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import commands as do
 from oegw import peer as peers
@@ -89,6 +95,7 @@ class Responder:
                 peers.opportunistic_rule(selectors, ledger.table)
                 if selectors.remote.network_address in ledger.settings.addresses:
                     raise peers.Refusal("the far side claims an address of ours")
+                self._refuse_hidden(selectors)
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
                     self._ask_authority(event, selectors)
                     return
@@ -102,6 +109,17 @@ class Responder:
             self._refuse(event, f"{missed}; {refusal}" if missed else str(refusal))
             return
         self._accept(event, selectors, now)
+
+    def _refuse_hidden(self, selectors: Selectors) -> None:
+        """Nobody outside can mean a host of ours by the address that it has inside (7.1, 7.3).
+
+        Raises Refusal.
+        """
+        by = self._ledger.nat.hides(selectors.local)
+        if by is not None:
+            raise peers.Refusal(f"{selectors.local} is inside, and known outside as {by.outside}")
+        if reason := self._ledger.objection(selectors.local.network_address):
+            raise peers.Refusal(reason)
 
     def _ask_authority(self, event: TunnelProposed, selectors: Selectors) -> None:  # (5G2)
         """Raises Refusal."""
@@ -134,7 +152,13 @@ class Responder:
     ) -> None:  # (5G3)
         event = asker.proposal
         client = asker.selectors.remote.network_address
-        if not isinstance(outcome, GatewaysFound):
+        if (
+            isinstance(outcome, NothingFound)
+            and event.channel in self._proven
+            and peers.came_from_itself(event)
+        ):
+            self._accept(event, asker.selectors, now)
+        elif not isinstance(outcome, GatewaysFound):
             self._refuse(event, f"no delegation by {client}: {outcome.detail}")
         elif not peers.delegated(
             outcome.gateways, event.identity, event.key, proven=event.channel in self._proven

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ike.events import Encapsulation, Identity
 from oegw.ledger import Lifespans
+from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule
@@ -125,3 +126,4 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    nat: tuple[NatRule, ...] = ()

@@ -136,6 +136,8 @@ CORES = (
     "oegw/connections.py",
     "oegw/peer.py",
     "oegw/hold.py",
+    "oegw/nat.py",
+    "oegw/intercept/translation.py",
     "oegw/commands.py",
     "oegw/events.py",
     "oegw/trace.py",

@@ -13,6 +13,8 @@ from policy.flow import Flow
 from policy.rule import Scope
 from policy.table import PolicyTable
 
+OWN_TABLE = "oegw"
+
 
 class InterceptError(Exception):
     """The kernel refused; the message names the command and the kernel's words."""
@@ -33,7 +35,7 @@ class InterceptSettings:
     mark_mask: int = 0x30000
     queue: int = 4500
     queue_length: int = 4096
-    table: str = "oegw"
+    table: str = OWN_TABLE
     local_resolver: bool = False
     resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
     translations: tuple[Translation, ...] = ()

@@ -96,9 +96,7 @@ def checked(settings: InterceptSettings) -> InterceptSettings:
     return settings
 
 
-def static_chains(
-    table: PolicyTable, translations: tuple[Translation, ...] = ()
-) -> StaticChains:
+def static_chains(table: PolicyTable, translations: tuple[Translation, ...] = ()) -> StaticChains:
     """What follows from the policy, as chains in the order of its rules."""
     exempt = Question(lambda rule: not rule.builtin, "return", "accept")
     inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
@@ -194,9 +192,7 @@ def _is_configured(rule: Rule) -> bool:
 def _asking(
     name: str, table: PolicyTable, question: Question, translations: tuple[Translation, ...]
 ) -> str:
-    return "".join(
-        asking_chains(f"{name}{f}", table, f, question, translations) for f in FAMILIES
-    )
+    return "".join(asking_chains(f"{name}{f}", table, f, question, translations) for f in FAMILIES)
 
 
 def _removing(settings: InterceptSettings) -> str:
