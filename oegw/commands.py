@@ -20,6 +20,7 @@ class Verdict(Enum):
 
     CLEAR = "clear"  # pass on as they are
     DENY = "deny"  # drop
+    REFUSE = "refuse"  # drop, and say so by ICMP (RFC 4322 section 3.1.4)
     TUNNEL = "tunnel"  # hand to the datapath
 
 

@@ -109,6 +109,15 @@ class Selectors:
             and self.remote_port in (0, flow.destination_port)
         )
 
+    def __contains__(self, other: Selectors) -> bool:
+        """Whether all that ``other`` carries between the same two sides may enter the tunnel."""
+        return (
+            (self.local, self.remote) == (other.local, other.remote)
+            and self.protocol in (0, other.protocol)
+            and self.local_port in (0, other.local_port)
+            and self.remote_port in (0, other.remote_port)
+        )
+
 
 def host_network(address: IPv4Address | IPv6Address) -> IPNetwork:
     """The /32 or /128 of one address."""

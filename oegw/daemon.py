@@ -582,7 +582,7 @@ class Daemon:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
         Returns notes for the operator (keys that take effect at a restart only).
-        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError: then
+        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError: then
         nothing has changed.
         """
         async with self._reloading:
@@ -600,7 +600,9 @@ class Daemon:
             for name in _AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
+        key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         await self.interception.replace_policy(table)
+        self.endpoint.replace_key(key)
         self.settings = settings
         self._notice_nat(environment)
         self._prefer_encapsulations(settings)
@@ -611,7 +613,9 @@ class Daemon:
     async def _reload_quietly(self) -> None:
         try:
             await self.reload()
-        except (config.ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+        except (
+            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+        ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 

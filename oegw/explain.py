@@ -81,6 +81,10 @@ def category(rule: Rule, settings: Settings) -> str:
     text = rule.category.value
     if rule.category is Category.OPPORTUNISTIC:
         text += f", else {rule.on_failure.value}"
+        if not rule.initiate:
+            text += ", accepts only"
+    elif rule.icmp:
+        text += " with ICMP"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
         text += f" with {peer_text(settings.peers[rule.name])}"
     return text + (", override" if rule.override else "")
@@ -136,7 +140,9 @@ def scope_text(scope: Scope) -> str:
 def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
-            yield "It is dropped."
+            yield (
+                "It is dropped, and its sender told so by ICMP." if rule.icmp else "It is dropped."
+            )
         case Category.PERMIT:
             yield "It passes in clear."
         case Category.CONFIGURED:
@@ -147,6 +153,9 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Itera
         case Category.OPPORTUNISTIC:
             clear = rule.on_failure is OnFailure.CLEAR
             other = "passes in clear" if clear else "is dropped"
+            if not rule.initiate:
+                yield f"It {other}, unless the far side has begun a tunnel: we begin none."
+                return
             if reason := nat.objection(flow.source, settings.dns.local_reverse):
                 yield f"No tunnel can be had: {reason}. It {other}."
                 return

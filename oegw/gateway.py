@@ -214,7 +214,9 @@ class Gateway:
                     and selectors_for(flow, rule) == connection.selectors
                 )
             )
-            if not wanted or connection.state in (State.CLEAR, State.DENIED):
+            # What must not be begun any more is not gone on with, unless the peer has begun it.
+            forbidden = not rule.initiate and connection.state is State.POTENTIAL
+            if not wanted or forbidden or connection.state in (State.CLEAR, State.DENIED):
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.

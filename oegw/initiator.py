@@ -62,6 +62,8 @@ class Initiator:
         flow, rule, scope = seen.flow, seen.rule, seen.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
+            if rule.icmp and seen.cacheable:  # the kernel has to know of it to answer
+                verdict = Verdict.REFUSE
             if seen.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
@@ -131,6 +133,10 @@ class Initiator:
         ledger, rule = self._ledger, connection.rule
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
+            return
+        if not rule.initiate:  # RFC 4322 section 3.3.2: the peer's tunnel is used once it begins
+            reason = f"rule {rule.name!r} accepts tunnels and begins none"
+            ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
         if reason := ledger.objection(flow.source):

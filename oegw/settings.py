@@ -103,6 +103,21 @@ class InterceptOptions:
     setups_per_source: int = 32
 
 
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """What `oegw dns-records --update` and `oegw rollover` put into the DNS, and how.
+
+    ``clients``: hosts whose delegation to this gateway is published.  ``server``: who takes the
+    updates; None means the one that each zone's SOA names.  ``ttl`` in seconds.
+    """
+
+    clients: tuple[IPAddress, ...] = ()
+    precedence: int = 10
+    ttl: int = 3600
+    server: IPAddress | None = None
+    tsig_key: Path | None = None
+
+
 def default_rule(
     category: Category = Category.OPPORTUNISTIC,
     on_failure: OnFailure = OnFailure.CLEAR,
@@ -123,6 +138,7 @@ class Settings:
     datapath: DatapathSettings = field(default_factory=DatapathSettings)
     intercept: InterceptOptions = field(default_factory=InterceptOptions)
     lifespans: Lifespans = field(default_factory=Lifespans)
+    publish: PublishSettings = field(default_factory=PublishSettings)
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

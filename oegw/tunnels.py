@@ -143,6 +143,9 @@ class Tunnels:
         )  # fmt: skip
         if not connection.scopes:
             self._foresee_scope(connection)
+        for other in ledger.connections.within(connection):
+            if other.state in (State.CLEAR, State.DENIED):  # a narrower verdict would precede ours
+                ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
     def _foresee_scope(self, connection: Connection) -> None:

@@ -156,7 +156,7 @@ CORES = (
     "oegw/datapath/xfrm/reports.py",
     "oegw/datapath/xfrm/plan.py",
 )
-SHELLS = ("dnsrecords/resolver.py",)  # in a room of cores
+SHELLS = ("dnsrecords/resolver.py", "dnsrecords/updater.py")  # in a room of cores
 
 
 def is_core(path: str) -> bool:
@@ -229,7 +229,7 @@ ONLY = [
     ),
     (
         ("dns",),
-        ("dnsrecords/resolver.py", "dnsrecords/response.py"),
+        ("dnsrecords/resolver.py", "dnsrecords/response.py", "dnsrecords/updater.py"),
         "dnspython is for messages on their way; records are read by our own parsers.",
     ),
     (

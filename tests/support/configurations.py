@@ -69,6 +69,13 @@ no_record = 4
 malformed = 5
 policy = 6.5
 
+[publish]
+clients = ["192.1.0.65", "2001:db8:1:0::65"]
+precedence = 7
+ttl = 600
+server = "192.1.1.54"
+tsig_key = "keys/update.key"
+
 [default]
 category = "opportunistic"
 on_failure = "drop"
