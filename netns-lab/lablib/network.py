@@ -80,13 +80,15 @@ def host_batch(host: Host) -> str:
 
 
 def masquerade_rules(interface: str, ports: str) -> str:
-    """nftables rules of a NAT, in place of those that are there."""
+    """nftables rules of a NAT, in place of those that are there.  Without ``ports``, UDP keeps its
+    own where it can."""
+    udp = f'oifname "{interface}" ip protocol udp masquerade to :{ports}' if ports else ""
     return f"""table ip nat {{}}
 flush table ip nat
 table ip nat {{
     chain out {{
         type nat hook postrouting priority srcnat
-        oifname "{interface}" ip protocol udp masquerade to :{ports}
+        {udp}
         oifname "{interface}" masquerade
     }}
 }}"""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, publishing, stream
+from lablib import changes, crossing, errorsback, forge, matrix, operator, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -383,6 +383,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "path-mtu": errorsback.path_mtu,
+    "knock": errorsback.knock,
     "publish": publishing.publish,
     "withdraw": publishing.withdraw,
     "matrix": matrix.play,

@@ -69,10 +69,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """A NAT: what leaves by ``interface`` gets its address and, if UDP, one of ``ports``."""
+    """A NAT: what leaves by ``interface`` gets its address and, if UDP, one of ``ports`` if given."""
 
     interface: str
-    ports: str  # as "20000-20999"
+    ports: str = ""  # as "20000-20999"
 
 
 @dataclass(frozen=True, slots=True)
