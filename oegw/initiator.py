@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
     Malformed,
@@ -20,6 +21,7 @@ from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelReques
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ageing import Ageing
 from oegw.commands import Verdict
 from oegw.connection import (
     Connection,
@@ -32,6 +34,7 @@ from oegw.connection import (
 )
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
+from oegw.multihoming import Multihoming
 from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
@@ -44,6 +47,8 @@ class Initiator:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._next_tunnel = 0
+        self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -74,9 +79,9 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(event.flow.source)
-            if under_way >= ledger.settings.setups_per_source:
-                ledger.discard((event.packet,), "source_limit")
+            refusal = ledger.refuses_setup(event.flow.source, now)
+            if refusal is not None:
+                ledger.discard((event.packet,), refusal)
                 return
             connection = ledger.connections.create(selectors, rule, now)
         if connection.state is State.NONEXISTENT:
@@ -85,10 +90,13 @@ class Initiator:
                 ledger.connections.set_under_way(connection, event.flow.source)
                 ledger.await_peer(connection, now)
             else:
-                ledger.connections.set_under_way(connection, event.flow.source)
-                self._begin(connection, flow, now)
+                self.begin(connection, flow, now, event.flow.source)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, event.flow)
+        if connection.state is State.EXPIRING:
+            event = replace(event, flow=flow)
+            self.ageing.in_use(connection, event, scope if seen.cacheable else None, now)
+            return
         if seen.by is not None and seen.cacheable:
             self._shared_pair(connection, seen, now)
         self._settle(connection, event, scope, seen.cacheable, now)
@@ -129,8 +137,15 @@ class Initiator:
 
     # Finding the far gateway.
 
-    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+    def begin(
+        self, connection: Connection, flow: Flow, now: float, client: IPAddress | None = None
+    ) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so.
+
+        ``client``: the host inside that they come from, if it has another address there.
+        """
         ledger, rule = self._ledger, connection.rule
+        ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
@@ -148,9 +163,9 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow)
+        self.inquire(connection, flow)
 
-    def _inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = Inquiry(flow)
@@ -177,10 +192,12 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
         if not inquiry.complete:
             return
         connection.inquiry = None
-        if connection.state is State.POTENTIAL:
+        if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
@@ -225,19 +242,26 @@ class Initiator:
             case NothingFound(ttl=ttl, detail=detail):
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
-            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
-                connection.trust = trust
-                connection.candidates = [
-                    g
-                    for g in gateways
-                    if g.address is not None and g.keys and self._reachable(g.address)
-                    if ledger.may_look_up(g.address)  # else it is one inside, of some other network
-                ]
+            case GatewaysFound(trust=trust, ttl=ttl):
+                connection.trust, connection.records_until = trust, now + ttl
+                self.homes.set_out(connection, self.usable(connection, outcome), now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that we can negotiate with, in the order of the DNS.
+
+        A private address is one in some other network, behind a NAT (draft section 7.2).
+        """
+        return [
+            gateway
+            for gateway in outcome.gateways
+            if gateway.address is not None and gateway.keys and self._reachable(gateway.address)
+            if self._ledger.may_look_up(gateway.address)
+        ]
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -267,9 +291,13 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        assert gateway.address is not None
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
-        self._negotiate(connection, gateway.address, gateway.keys, None)
+        self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
+
+    def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
+        assert gateway.address is not None
+        return self._negotiate(connection, gateway.address, gateway.keys, None)
 
     def _negotiate(
         self,
@@ -277,7 +305,7 @@ class Initiator:
         gateway: IPAddress,
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
-    ) -> None:
+    ) -> int:
         selectors = connection.selectors
         own = self._ledger.settings.addresses
         request = TunnelRequest(
@@ -289,15 +317,23 @@ class Initiator:
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
         )
-        self.order(connection, request)
+        return self.order(connection, request)
 
-    def order(self, connection: Connection, request: TunnelRequest) -> None:
-        """Have a tunnel of ``connection`` negotiated."""
+    def order(self, connection: Connection, request: TunnelRequest) -> int:
+        """Have a tunnel of ``connection`` negotiated; returns its number."""
         number = self._next_tunnel
         self._next_tunnel += 2  # odd numbers are the responder's
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         self._ledger.connections.add_tunnel(connection, tunnel)
         self._ledger.do(do.StartNegotiation(number, request))
+        return number
+
+    def give_up_slow_ones(self, now: float) -> None:
+        """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
+        for number in self.homes.take_cuts(now):
+            self._ledger.do(do.CloseTunnel(number))
+            detail = "no tunnel within its share of multihoming.patience"
+            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
     def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
         """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
@@ -310,24 +346,34 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        ours = connection.tunnels[event.tunnel].initiator
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
+            self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
-        if connection.state is not State.PENDING or connection.tunnels:
+        self.ageing.successor_failed(connection, tunnel)
+        behind = connection.state is State.EXPIRING and connection.expires is None
+        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
-        reason = f"{event.reason.value}: {event.detail}"
-        if not ours:  # that says nothing about what we could have: the next packet finds out
+        failure, detail = self.homes.outcome(connection, event)
+        reason = f"{failure.value}: {detail}"
+        if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
+            if self.ageing.left_alone(connection, reason, now):
+                return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
+        lifespan = self._lifespan_after(failure, connection.records_until, now)
+        ledger.fall_back(connection, lifespan, reason, now)
 
-    def _lifespan_after(self, reason: Failure) -> float:
+    def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
         match reason:
             case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
-                return lifespans.bad_signature
+                # The key may have been changed, and the DNS may not have caught up (3.2.5).
+                left = lifespans.bad_signature if records_until is None else records_until - now
+                return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
             case _:
