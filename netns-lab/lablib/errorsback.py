@@ -1,4 +1,4 @@
-"""Steps about ICMP errors: they must find their way back to the host whose packet they are about."""
+"""Steps about ICMP errors: each must find the host whose packet it is about."""
 
 from __future__ import annotations
 

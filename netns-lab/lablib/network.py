@@ -94,6 +94,20 @@ table ip nat {{
 }}"""
 
 
+def one_to_one_rules(interface: str, inside: str, outside: str) -> str:
+    """nftables rules that give each address of one prefix one of another, and back."""
+    return f"""table ip nat {{
+    chain out {{
+        type nat hook postrouting priority srcnat
+        oifname "{interface}" snat ip prefix to ip saddr map {{ {inside} : {outside} }}
+    }}
+    chain in {{
+        type nat hook prerouting priority dstnat
+        iifname "{interface}" dnat ip prefix to ip daddr map {{ {outside} : {inside} }}
+    }}
+}}"""
+
+
 def _batch(run: Run, host: str | None, text: str) -> subprocess.Popen[str]:
     command = ["ip", "-batch", "-"]
     process = subprocess.Popen(
@@ -161,6 +175,9 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         _finish(f"addresses and routes of {name}", batch)
     for host in topology.hosts.values():
         if (nat := host.masquerade) is not None:
-            done = run.call(host.name, ["nft", masquerade_rules(nat.interface, nat.ports)])
+            rules = masquerade_rules(nat.interface, nat.ports)
+            if nat.inside:
+                rules = one_to_one_rules(nat.interface, nat.inside, nat.outside)
+            done = run.call(host.name, ["nft", rules])
             if done.returncode:
                 raise LabError(f"NAT of {host.name}: {done.stderr.strip()}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.order import Question, ordered_chain
 from oegw.intercept.translation import (
+    STRAYS,
     asking_chains,
     asking_names,
     translating_chains,
@@ -52,6 +53,7 @@ COUNTERS = {
     "guard_dropped": "clear packets of protected traffic that were about to leave",
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
+    STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
 }
 """The counters in the table, and what they count."""
 

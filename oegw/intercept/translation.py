@@ -25,6 +25,9 @@ from policy.table import Group, PolicyTable
 # rules of the user's that translate whatever leaves do not see what enters the tunnel.
 _SOURCE_NAT = 99
 _DESTINATION_NAT = -101
+_BEHIND_DESTINATION_NAT = -90
+
+STRAYS = "unasked_dropped"
 
 _WORDS = {4: "ip", 6: "ip6"}
 _ANY: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
@@ -124,7 +127,21 @@ def translating_hooks(tunnel_interface: str, translations: tuple[Translation, ..
         hook = f"type nat hook prerouting priority {_DESTINATION_NAT}; policy accept;"
         passing = f'iifname != "{tunnel_interface}" accept'
         text += _chain("translate_in", [hook, passing, *backward])
+    shared = [by for by in translations if by.shared]
+    if shared:
+        hook = f"type filter hook prerouting priority {_BEHIND_DESTINATION_NAT}; policy accept;"
+        passing = f'iifname != "{tunnel_interface}" accept'
+        text += _chain("translate_strays", [hook, passing, *map(_stray, shared)])
     return text
+
+
+def _stray(by: Translation) -> str:
+    """Out of the tunnel, for a shared address, and no host behind it asked for it.
+
+    If the address is none of this box's, the packet would go on to who has it, in clear.
+    """
+    address = f"{_WORDS[by.outside.version]} daddr {by.outside.network_address}"
+    return f"{address} fib daddr type != local counter name {STRAYS} drop"
 
 
 def _source_nat(by: Translation) -> str:
