@@ -84,12 +84,13 @@ def topology_of(scenario: Scenario) -> Topology:
 
 
 def _addresses(lab: Lab, clients: Iterable[str], family: int) -> list[str]:
-    """The addresses of clients, of which a crowd has many."""
+    """The addresses of clients, of which a crowd has many; one that is written is of one family."""
     result = []
     for client in clients:
         crowd = lab.scenario.crowd.get(client)
         many = lab.topology.crowd(client, crowd) if crowd else []
-        result.append(lab.topology.address(client, family))
+        own = lab.topology.address(client, family)
+        result += [own] if own.version == family else []
         result += [a if family == 4 else twin_address(a) for a in many]
     return [str(address) for address in result]
 

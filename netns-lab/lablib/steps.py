@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, publishing, stream
+from lablib import changes, crossing, errorsback, forge, matrix, operator, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -276,13 +276,16 @@ def _web_server(stage: Stage, host: str) -> None:
 
 
 def download(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared."""
-    check_keys(step, {"host", "from", "bytes", "within"})
+    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
+
+    ``at``: by this address of it.
+    """
+    check_keys(step, {"host", "from", "at", "bytes", "within"})
     lab, server = stage.lab, step["from"]
     _web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
     (lab.run.directory / f"http-{server}" / "file").write_bytes(original)
-    address = lab.address(server)
+    address = lab.address(step.get("at", server))
     url_host = f"[{address}]" if address.version == 6 else str(address)
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
@@ -383,6 +386,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "path-mtu": errorsback.path_mtu,
+    "knock": errorsback.knock,
     "publish": publishing.publish,
     "withdraw": publishing.withdraw,
     "matrix": matrix.play,
