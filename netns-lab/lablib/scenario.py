@@ -19,7 +19,7 @@ DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
-    *("ttl", "negative", "matrix"),
+    *("ttl", "negative", "matrix", "alone"),
 }
 
 
@@ -59,11 +59,17 @@ class Scenario:
     negative: int = 30  # seconds that "no such record" may be kept: the SOA minimum
     has_long: bool = False  # whether there is a longer form of it
     matrix: Plan | None = None  # of policies
+    alone: bool = False  # it measures so finely that no other lab may run beside it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
     datapaths: Mapping[str, str] = field(
         default_factory=dict
     )  # by gateway; else the gateway's own choice
+
+    @property
+    def seconds(self) -> float:
+        """What its steps say that they take at least; how long it runs is more."""
+        return sum(float(step.get("seconds", 0)) for step in self.steps)
 
 
 def with_datapaths(scenario: Scenario, text: str) -> Scenario:
@@ -134,6 +140,7 @@ def load(name: str, long: bool = False) -> Scenario:
         negative=table.get("negative", 30),
         has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
+        alone=table.get("alone", False),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )
