@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, publishing, stream
+from lablib import changes, crossing, forge, matrix, pings, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -41,19 +41,46 @@ def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
 
 
 def ping(stage: Stage, step: dict[str, Any]) -> str:
-    """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back."""
+    """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back.
+
+    The last answer may take ``patience`` seconds, and where some must not come, so long they are
+    waited for.
+    """
     check_keys(step, {"host", "to", "count", "interval", "patience", "answered", "size"})
     count = step.get("count", 1)
+    answered = step.get("answered", count)
+    if count > 1 and answered:
+        return _pings(stage, step, count, answered)
     result = stage.lab.run.call(step["host"], _ping_command(stage, step), 30 + count)
     found = re.search(r"(\d+) packets transmitted, (\d+) received", result.stdout)
     if found is None:
         raise Missed(f"ping said: {(result.stdout + result.stderr).strip()}")
-    sent, received = int(found[1]), int(found[2])
-    times = re.findall(r"time=([\d.]+) ms", result.stdout)
-    seen: str = f"{received} of {sent} answered"
+    times = [float(ms) for ms in re.findall(r"time=([\d.]+) ms", result.stdout)]
+    return _answers(int(found[1]), int(found[2]), times, (count, answered))
+
+
+def _pings(stage: Stage, step: dict[str, Any], count: int, answered: int) -> str:
+    """The same by our own program, which is more patient: see there."""
+    patience, size = patient(step.get("patience", 2)), step.get("size", 56)
+    order = {
+        "requests": [["", step["to"]]] * count, "family": stage.lab.scenario.family,
+        "apart": step.get("interval", 0.1), "answers": answered, "within": patience,
+        "after": 0 if answered == count else patience,
+        "payload": (PING_PATTERN.decode() * (size // 16 + 1))[:size],
+    }  # fmt: skip
+    command = [sys.executable, "-IS", str(Path(pings.__file__)), json.dumps(order)]
+    result = stage.lab.run.call(step["host"], command, 30 + count + 2 * patience)
+    if result.returncode:
+        raise Missed(f"pings said: {result.stderr.strip()[-300:]}")
+    heard = [1000 * s for s in json.loads(result.stdout) if s is not None]
+    return _answers(count, len(heard), heard, (count, answered))
+
+
+def _answers(sent: int, received: int, times: list[float], wanted: tuple[int, int]) -> str:
+    seen = f"{received} of {sent} answered"
     if times:
-        seen += f", first after {times[0]} ms"
-    if received != step.get("answered", count) or sent != count:
+        seen += f", first after {times[0]:.3g} ms"
+    if (sent, received) != wanted:
         raise Missed(seen)
     return seen
 
