@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lablib.gateway import SHARED_KEYS
 from lablib.outcome import NOT_RUN, Outcome
 from lablib.runner import say
 from lablib.scenario import HOME, Scenario
@@ -96,6 +97,7 @@ class Series:
                 return Outcome(scenario.name, NOT_RUN), ""
             process = subprocess.Popen(
                 [*command, "--outcome", str(path)],
+                env={**os.environ, SHARED_KEYS: str(self.folder)},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, errors="replace",
                 start_new_session=True,  # Ctrl-C is for us, who then end it in order
