@@ -20,6 +20,7 @@ class Verdict(Enum):
 
     CLEAR = "clear"  # pass on as they are
     DENY = "deny"  # drop
+    REFUSE = "refuse"  # drop, and say so by ICMP (RFC 4322 section 3.1.4)
     TUNNEL = "tunnel"  # hand to the datapath
 
 
@@ -32,22 +33,32 @@ class Command:
 class StartLookup(Command):
     """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
 
-    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
-    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).
+    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.  An initiator does
+    without: it looks them up while it negotiates.
+    ``purpose`` is for the trace: ``"gateway"`` (5B), ``"authority"`` (5G2), or ``"own"`` for what
+    the DNS says of ourselves.  ``ours``: it may use what the resolver's budget keeps from
+    strangers: for tunnels that are up, and our own affairs.
     """
 
     lookup: int
     address: IPAddress
-    with_keys: bool = True
+    with_keys: bool = False
     purpose: str = "gateway"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StartKeyLookup(Command):
-    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``."""
+    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
+
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
+    ``ours``: see ``StartLookup``.
+    """
 
     lookup: int
     identity: Identity
+    purpose: str = "peer-key"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,11 @@ class CloseChannels(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Read the SAs' counters; answered by ``UsageReported``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportExpiring(Command):
     """Tell the keying core that a soft limit of the tunnel was reached."""
 
@@ -159,6 +175,14 @@ class MoveSa(Command):
     source: IPAddress
     destination: IPAddress
     encapsulation: UdpEncapsulation
+
+
+@dataclass(frozen=True, slots=True)
+class PreferSa(Command):
+    """Of the outbound SAs of a pair, ``key`` sends from now on; nothing answers."""
+
+    tunnel: int
+    key: SaKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dnsrecords.errors import MalformedName
+from dnsrecords.name import normal_fqdn
+from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.assurance import UnsignedDelegation
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
     DEFAULT_CONFIG,
@@ -24,6 +29,7 @@ from oegw.settings import (
     IkeSettings,
     InterceptOptions,
     InterfacesSettings,
+    PublishSettings,
     Settings,
 )
 
@@ -36,6 +42,7 @@ __all__ = [
     "IkeSettings",
     "InterceptOptions",
     "InterfacesSettings",
+    "PublishSettings",
     "Settings",
     "control_socket",
     "examine",
@@ -53,8 +60,13 @@ WEEK = 7 * 86400
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
+UNSIGNED_DELEGATION = {each.value: each for each in UnsignedDelegation}
+RECORDS = tuple(kind.lower() for kind in RECORD_KINDS)
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
-_SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_SECTIONS = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "publish",
+)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 
@@ -120,6 +132,8 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         datapath=_datapath(sections["datapath"]),
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
+        publish=_publish(sections["publish"], path.parent),
+        multihoming=_multihoming(sections["multihoming"]),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
@@ -182,6 +196,9 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     if identity is not None and not isinstance(identity, str):
         section.wrong("identity", "is an address: leave the key out, or give @ and a domain name")
         identity = None
+    fqdn = _fqdn(section)
+    if None not in (fqdn, identity) and fqdn != identity:
+        section.wrong("fqdn", "is another name than identity, which is the one that counts")
     key = section.path_relative_to(directory, "private_key", default.private_key)
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
@@ -189,7 +206,18 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     for name, path in (("private_key", key), ("control_socket", control), ("trace", trace)):
         if state == path:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
-    return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
+    key = key or default.private_key
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn)
+
+
+def _fqdn(section: Section) -> str | None:
+    """A domain name; the @ of an identity may stand before it."""
+    word = section.text("fqdn")
+    try:
+        return None if word is None else normal_fqdn(word.removeprefix("@"))
+    except MalformedName as error:
+        section.wrong("fqdn", str(error))
+        return None
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
@@ -218,12 +246,34 @@ def _dns(section: Section) -> DnsSettings:
     for address in resolvers:
         if address.is_unspecified or address.is_multicast:
             section.wrong("resolvers", f"{address} is not the address of a server")
+    trusted = section.addresses("trusted")
+    for address in trusted:
+        if resolvers and address not in resolvers:
+            section.wrong("trusted", f"{address} is not one of dns.resolvers")
     return DnsSettings(
         resolvers,
         section.seconds("timeout", default.timeout, 0.01, 60),
         section.integer("tries", default.tries, 1, 20),
         section.networks("local_reverse") or (),
+        section.truth("check_own", default.check_own),
+        trusted,
+        section.choice("unsigned_delegation", default.unsigned_delegation, UNSIGNED_DELEGATION),
+        _record_kinds(section),
+        section.integer("questions_per_second", default.questions_per_second, 1, 100_000),
     )
+
+
+def _record_kinds(section: Section) -> tuple[str, ...]:
+    named = section.texts("records")
+    if named is None:
+        return DnsSettings().records
+    for place, name in named:
+        if name not in RECORDS:
+            section.wrong_place(place, f"{shown(name)} is not one of {', '.join(RECORDS)}")
+    kinds = dict.fromkeys(name for _, name in named if name in RECORDS)
+    if not named:
+        section.wrong("records", f"is empty; it may have {' and '.join(RECORDS)}")
+    return tuple(kinds) or DnsSettings().records
 
 
 def _ike(section: Section) -> IkeSettings:
@@ -298,6 +348,8 @@ def _intercept(section: Section) -> InterceptOptions:
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
         section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
         section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+        section.integer("setups", default.setups, 1, 65536),
+        section.integer("setups_per_second", default.setups_per_second, 1, 65536),
     )
 
 
@@ -308,4 +360,27 @@ def _lifespans(section: Section) -> Lifespans:
             each.name: section.seconds(each.name, getattr(default, each.name), 0.1, WEEK)
             for each in fields(Lifespans)
         }
+    )
+
+
+def _publish(section: Section, directory: Path) -> PublishSettings:
+    default = PublishSettings()
+    servers = section.addresses("server")
+    if len(servers) > 1:
+        section.wrong("server", "is one address: that of the primary server of the zones")
+    return PublishSettings(
+        section.addresses("clients"),
+        section.integer("precedence", default.precedence, 0, 65535),
+        section.integer("ttl", default.ttl, 1, WEEK),
+        servers[0] if servers else None,
+        section.path_relative_to(directory, "tsig_key", None),
+    )
+
+
+def _multihoming(section: Section) -> MultihomingSettings:
+    default = MultihomingSettings()
+    return MultihomingSettings(
+        section.choice("choice", default.choice, {choice.value: choice for choice in Choice}),
+        section.seconds("turn", default.turn, 0.1, 60),
+        section.seconds("patience", default.patience, 0.5, 600),
     )

@@ -22,18 +22,21 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
 from dnsrecords.peer import PeerLookup
-from dnsrecords.resolver import Resolver, system_resolvers
+from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.console import Console
-from oegw.contacts import Contacts, StateError
+from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
 from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import (
@@ -46,12 +49,18 @@ from oegw.datapath.interface import (
 )
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
+from oegw.gateways import Choice
 from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
+from oegw.memory import Changes
+from oegw.memorytable import MemoryTable
+from oegw.resolvers import in_use, in_words, trusted
+from oegw.selfknowledge import OwnSettings
+from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -61,18 +70,29 @@ from policy.table import PolicyTable
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
+SAVING = 1.0  # seconds between two times that the key memory is written down
 REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 NAT_PORT = 4500  # RFC 3947 section 4
 
-_AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_AT_START_ONLY = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+)
 
-# What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
+# What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
     return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+
+
+def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
+    """What the DNS has to say of ourselves; None if that is not looked at."""
+    name = settings.gateway.identity
+    if not settings.dns.check_own:
+        return None
+    return OwnSettings(key, name if isinstance(name, str) else None, settings.gateway.fqdn)
 
 
 def check_peers(settings: config.Settings, environment: Environment) -> None:
@@ -105,9 +125,11 @@ class Daemon:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
+        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
 
         stream = None
         if settings.gateway.trace is not None:
@@ -118,19 +140,24 @@ class Daemon:
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
-        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        resolvers = in_use(settings.dns)
         self.resolver = Resolver(
             resolvers,
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
+            trusted=trusted(resolvers, settings.dns),
+            budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
-        self._contacts = Contacts(settings.gateway.state)
+        self._state = StateFile(settings.gateway.state)
+        self._contacts = Contacts(self._state)
+        self._memory = MemoryTable(self._state)
+        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=read_private(settings.gateway.private_key),
+                private_key=private_key,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -160,12 +187,18 @@ class Daemon:
                 addresses=environment.addresses,
                 peers=settings.peers,
                 local_reverse=settings.dns.local_reverse,
+                unsigned_delegation=settings.dns.unsigned_delegation,
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                setups=hold.setups,
+                setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
+                multihoming=settings.multihoming,
+                own=own_settings(settings, private_key.public_key()),
             ),
             self.trace,
+            self._memory.load(),
         )
         self.interception = NftInterception(
             InterceptSettings(
@@ -203,9 +236,9 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            if self._contacts.note:
-                self._say("state", self._contacts.note)
-            self._pump()
+            if self._state.note:
+                self._say("state", self._state.note)
+            self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             await self._stopping.wait()
             if self._exit_code:
@@ -218,7 +251,7 @@ class Daemon:
     async def _start(self, undo: AsyncExitStack) -> None:
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
-        undo.callback(self._contacts.close)
+        undo.callback(self._state.close)
         undo.callback(self._disk.shutdown)
         self.datapath = await self._choice.make()
         self.capability = await self.datapath.start(self._datapath_event)
@@ -234,6 +267,7 @@ class Daemon:
             reason=self.capability.reason,
         )  # fmt: skip
         self._look_at_usage()
+        self._save_memory()
 
     async def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -241,10 +275,11 @@ class Daemon:
         self.endpoint.close(now)
         while (event := self.endpoint.next_event()) is not None:
             self._keep_contacts(event)  # the rest is our own doing: the datapath goes as a whole
+        self._disk.submit(self._keep, self._memory.save, self.gateway.memory.take_changes())
         self._send()
 
     def _end_tasks(self) -> None:
-        for timer in (self._timer, self._idle, self._usage):
+        for timer in (self._timer, self._idle, self._usage, self._saving):
             if timer is not None:
                 timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
@@ -287,6 +322,8 @@ class Daemon:
             self.trace.drop("dns", **fields)
         else:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+        if event == "server":
+            self._say("dns", in_words(fields))
 
     def _datapath_event(self, event: DatapathEvent) -> None:
         match event:
@@ -377,6 +414,8 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.QueryUsage():
+                    self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
                     self.endpoint.tunnel_expiring(now, number)
                 case do.ReportTraffic(tunnel=number, received=received, sent=sent):
@@ -387,6 +426,8 @@ class Daemon:
                     self._spawn(self._install_sa(command))
                 case do.MoveSa():
                     self._spawn(self._move_sa(command))
+                case do.PreferSa():
+                    self._spawn(self._prefer_sa(command))
                 case do.RemoveSa():
                     self._spawn(self._remove_sa(command))
                 case do.InstallPolicy():
@@ -419,22 +460,24 @@ class Daemon:
             random.SystemRandom().shuffle,
             with_keys=command.with_keys,
             may_ask=self.gateway.may_look_up,
+            records=self._records,
         )
         _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup)
+        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        _PURPOSE.set("peer-key")
-        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
+        _PURPOSE.set(command.purpose)
+        lookup = KeyLookup(command.identity, self._records)
+        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
     async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
         _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity)
-        outcome: PeerOutcome = await self.resolver.run(lookup)
+        lookup = PeerLookup(command.name, command.identity, self._records)
+        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
 
@@ -464,6 +507,18 @@ class Daemon:
         self.trace.event(
             "sa", "moved", direction=key.direction.value, spi=f"{key.spi:08x}",
             source=command.source, destination=command.destination, tunnel=command.tunnel,
+        )  # fmt: skip
+
+    async def _prefer_sa(self, command: do.PreferSa) -> None:
+        key = command.key
+        try:
+            await self.datapath.prefer(key)
+        except DatapathError as error:  # it was removed meanwhile, and others send
+            self.trace.drop("sa", "prefer_failed", spi=f"{key.spi:08x}", detail=str(error))
+            return
+        self.trace.event(
+            "sa", "preferred", spi=f"{key.spi:08x}", destination=key.destination,
+            tunnel=command.tunnel,
         )  # fmt: skip
 
     async def _remove_sa(self, command: do.RemoveSa) -> None:
@@ -502,6 +557,8 @@ class Daemon:
     def _look_at_usage(self) -> None:
         """Read the SAs' counters now and then: traffic is proof that the peer lives."""
         interval = self.settings.ike.dpd_interval / 2 or USAGE_LOOK
+        if self._at_start.multihoming.choice is not Choice.REKEYED:
+            interval = min(interval, self._at_start.multihoming.turn)
         loop = asyncio.get_running_loop()
         self._usage = loop.call_later(min(interval, USAGE_LOOK), self._look_at_usage)
         if self.ready and any(c.tunnels for c in self.gateway.connections()):
@@ -523,9 +580,27 @@ class Daemon:
             case keying.ContactEnded(identity=identity):
                 self._disk.submit(self._keep, self._contacts.forget, identity)
 
-    def _keep(self, work: Callable[[keying.Identity], None], identity: keying.Identity) -> None:
+    def _save_memory(self) -> None:
+        """Have the key memory written down, if it has changed and the disk is done with the last.
+
+        A disk that hangs costs memory for one batch, not for all that comes.
+        """
+        loop = asyncio.get_running_loop()
+        if not self.gateway.memory.changed:
+            self._saving = loop.call_later(SAVING, self._save_memory)
+            return
+        changes: Changes = self.gateway.memory.take_changes()
+        written = loop.run_in_executor(self._disk, self._keep, self._memory.save, changes)
+        written.add_done_callback(lambda _: self._save_later())
+
+    def _save_later(self) -> None:
+        if not self._stopping.is_set():
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(SAVING, self._save_memory)
+
+    def _keep(self, work: Callable[[Any], None], what: keying.Identity | Changes) -> None:
         try:
-            work(identity)
+            work(what)
         except StateError as error:
             print(f"oegw: {error}", file=sys.stderr)
 
@@ -550,7 +625,7 @@ class Daemon:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
         Returns notes for the operator (keys that take effect at a restart only).
-        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError: then
+        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError: then
         nothing has changed.
         """
         async with self._reloading:
@@ -568,7 +643,10 @@ class Daemon:
             for name in _AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
+        key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         await self.interception.replace_policy(table)
+        self.endpoint.replace_key(key)
+        self.gateway.use_key(key.public_key())
         self.settings = settings
         self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
@@ -578,7 +656,9 @@ class Daemon:
     async def _reload_quietly(self) -> None:
         try:
             await self.reload()
-        except (config.ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+        except (
+            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+        ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 

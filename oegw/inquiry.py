@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dnsrecords.outcome import GatewayOutcome, PeerOutcome
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from oegw.selfknowledge import OwnQuestion
 from policy.flow import Flow
 
 
@@ -18,6 +19,8 @@ class Part(Enum):
 
     GATEWAYS = "gateways"  # who speaks for the destination (5B)
     PEER = "peer"  # where a configured peer is, and its key
+    KEYS = "keys"  # the keys of a peer that is its own client, before its tunnel is renewed
+    OWN = "own"  # whether our client delegates to us, and under which identity we are known
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class Inquiry:
     open: dict[int, Part] = field(default_factory=dict)
     gateways: GatewayOutcome | None = None
     peer: PeerOutcome | None = None
+    keys: KeyOutcome | None = None
+    own: dict[int, OwnQuestion] = field(default_factory=dict)  # by the number of the look-up
 
     @property
     def complete(self) -> bool:

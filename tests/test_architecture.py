@@ -132,10 +132,19 @@ CORES = (
     "oegw/responder.py",
     "oegw/tunnels.py",
     "oegw/ledger.py",
+    "oegw/ageing.py",
+    "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
+    "oegw/selfknowledge.py",
+    "oegw/ahead.py",
+    "oegw/refusals.py",
+    "oegw/assurance.py",
     "oegw/hold.py",
+    "oegw/gateways.py",
+    "oegw/multihoming.py",
+    "oegw/memory.py",
     "oegw/commands.py",
     "oegw/events.py",
     "oegw/trace.py",
@@ -154,7 +163,11 @@ CORES = (
     "oegw/datapath/xfrm/reports.py",
     "oegw/datapath/xfrm/plan.py",
 )
-SHELLS = ("dnsrecords/resolver.py",)  # in a room of cores
+SHELLS = (  # in a room of cores
+    "dnsrecords/resolver.py",
+    "dnsrecords/exchange.py",
+    "dnsrecords/updater.py",
+)
 
 
 def is_core(path: str) -> bool:
@@ -227,7 +240,12 @@ ONLY = [
     ),
     (
         ("dns",),
-        ("dnsrecords/resolver.py", "dnsrecords/response.py"),
+        (
+            "dnsrecords/resolver.py",
+            "dnsrecords/exchange.py",
+            "dnsrecords/response.py",
+            "dnsrecords/updater.py",
+        ),
         "dnspython is for messages on their way; records are read by our own parsers.",
     ),
     (
@@ -289,7 +307,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
     ),
 ]
 
@@ -492,6 +510,7 @@ def test_broken_rules_are_noticed() -> None:
     assert reaches_io("ike/a.py", made(ike__a="from hashlib import sha256")) is None
     assert is_core("ike/v1/session.py")
     assert not is_core("dnsrecords/resolver.py")
+    assert not is_core("dnsrecords/exchange.py")
     assert not is_core("oegw/daemon.py")
     assert outside_of(made(oegw__x="import tomllib"), ("tomllib",), ("oegw/config.py",))
     assert forbidden(made(oegw__packet__x="from ike.events import EspSa"), "oegw/packet/", ("ike",))

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from string import Template
 
+from lablib.dynamic import start_updatable
 from lablib.errors import LabError
 from lablib.run import Process, Run
 from lablib.topology import Topology, twin_address, twin_network
@@ -214,15 +215,19 @@ def start_resolver(
     return run.start(name, host, ["unbound", "-d", "-c", str(configuration)])
 
 
-def start(run: Run, topology: Topology, written: list[Zone]) -> None:
+def start(run: Run, topology: Topology, written: list[Zone], *, updatable: bool = False) -> None:
     """Both servers on host dns; returns when both are ready to answer."""
     resolver = topology.address("dns")
-    authoritative = start_authoritative(run, written)
+    if updatable:
+        files = [(zone.name, zone.file) for zone in written]
+        authoritative = start_updatable(run, [AUTHORITATIVE, FAR_AUTHORITATIVE], files)
+    else:
+        authoritative = start_authoritative(run, written)
     caching = start_resolver(
         run, "dns", "unbound", [str(resolver), str(topology.address("dns", 6))]
     )
-    authoritative.await_text("nsd started")
+    authoritative.await_text("all zones loaded" if updatable else "nsd started")
     complaints = [line for line in authoritative.text().splitlines() if " error: " in line]
     if complaints:
-        raise LabError("nsd does not take the zones:\n" + "\n".join(complaints))
+        raise LabError("the name server does not take the zones:\n" + "\n".join(complaints))
     caching.await_text("start of service")

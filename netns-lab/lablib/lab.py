@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lablib import dns, gateway, network, topology
@@ -88,9 +89,9 @@ def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
     result = []
     for client in clients:
         crowd = lab.scenario.crowd.get(client)
-        own = lab.topology.host(client).address
-        if own is None:
-            raise LabError(f"records: {client} has no address")
+        own = lab.topology.address(client)
+        if not isinstance(own, IPv4Address):
+            raise LabError(f"records: {client}: give the IPv4 address, its twin goes with it")
         for address in (own, *(lab.topology.crowd(client, crowd) if crowd else ())):
             result += [str(address), str(twin_address(address))]
     return result
@@ -162,7 +163,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     named = {entry.gateway for entry in scenario.records}
     wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
     lab.records = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, lab.write_zones())
+    dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
     if scenario.resolver:
         own = dns.start_resolver(
             run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE

@@ -19,7 +19,7 @@ DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
-    *("ttl", "negative", "matrix", "alone", "only_datapath"),
+    *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic"),
 }
 
 
@@ -52,6 +52,7 @@ class Scenario:
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
     additions: str
+    dynamic: bool = False  # whether the zones take updates
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
     late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
@@ -140,6 +141,7 @@ def load(name: str, long: bool = False) -> Scenario:
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),
         late=tuple(table.get("late", ())),
