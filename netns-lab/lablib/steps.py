@@ -36,17 +36,20 @@ def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
         "ping", f"-{stage.lab.scenario.family}", "-n", "-O", "-p", PING_PATTERN.hex(),
         "-i", str(interval), "-W", str(patient(step.get("patience", 2))),
         *(["-c", str(count)] if count else []),
-        *(["-s", str(step["size"])] if "size" in step else []), step["to"],
+        *(["-s", str(step["size"])] if "size" in step else []),
+        *(["-I", str(stage.lab.address(step["source"]))] if "source" in step else []), step["to"],
     ]  # fmt: skip
 
 
 def ping(stage: Stage, step: dict[str, Any]) -> str:
     """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back.
 
+    ``source``: from this one of the host's addresses.
+
     The last answer may take ``patience`` seconds, and where some must not come, so long they are
     waited for.
     """
-    check_keys(step, {"host", "to", "count", "interval", "patience", "answered", "size"})
+    check_keys(step, {"host", "to", "source", "count", "interval", "patience", "answered", "size"})
     count = step.get("count", 1)
     answered = step.get("answered", count)
     if count > 1 and answered:
@@ -61,9 +64,10 @@ def ping(stage: Stage, step: dict[str, Any]) -> str:
 
 def _pings(stage: Stage, step: dict[str, Any], count: int, answered: int) -> str:
     """The same by our own program, which is more patient: see there."""
+    source = str(stage.lab.address(step["source"])) if "source" in step else ""
     patience, size = patient(step.get("patience", 2)), step.get("size", 56)
     order = {
-        "requests": [["", step["to"]]] * count, "family": stage.lab.scenario.family,
+        "requests": [[source, step["to"]]] * count, "family": stage.lab.scenario.family,
         "apart": step.get("interval", 0.1), "answers": answered, "within": patience,
         "after": 0 if answered == count else patience,
         "payload": (PING_PATTERN.decode() * (size // 16 + 1))[:size],
