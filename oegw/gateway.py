@@ -35,6 +35,8 @@ from policy.table import PolicyTable
 
 __all__ = ["CoordinatorSettings", "Gateway", "Lifespans"]
 
+_VERDICTS = (State.CLEAR, State.DENIED, State.EXPIRING)
+
 
 class Gateway:
     """One gateway's decisions.  The shell executes what ``receive`` and its siblings return."""
@@ -44,6 +46,7 @@ class Gateway:
         self._initiator = initiator = Initiator(ledger)
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
+        self._ageing = initiator.ageing
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -91,11 +94,13 @@ class Gateway:
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        return self._ledger.next_timer()
+        moments = (self._ledger.next_timer(), self._ageing.next_timer())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Command]:
         """Do what is due."""
-        self._ledger.handle_timer(now)
+        self._ageing.handle_timer(now)
+        self._ledger.end_lingering(now)
         return self._ledger.take_commands()
 
     def may_look_up(self, address: IPAddress) -> bool:
@@ -135,7 +140,7 @@ class Gateway:
     def probe(self, flow: Flow, now: float) -> list[Command]:
         """Negotiate for ``flow`` as if a packet of it had come; a stale verdict is forgotten."""
         ledger, connection = self._ledger, self.find(flow)
-        if connection is not None and connection.state in (State.CLEAR, State.DENIED):
+        if connection is not None and connection.state in _VERDICTS:
             ledger.end(connection, Happening.FORGOTTEN, "probe", now)
         self._initiator.packet_trapped(happened.PacketTrapped(flow, -1, 0), now)
         return ledger.take_commands()
@@ -146,7 +151,7 @@ class Gateway:
         for connection in ledger.connections:
             remote = connection.selectors.remote
             if (
-                connection.state in (State.CLEAR, State.DENIED)
+                connection.state in _VERDICTS
                 and remote.version == destination.version
                 and remote.overlaps(destination)
             ):
@@ -203,7 +208,9 @@ class Gateway:
                     and selectors_for(flow, rule) == connection.selectors
                 )
             )
-            if not wanted or connection.state in (State.CLEAR, State.DENIED):
+            # What must not be begun any more is not gone on with, unless the peer has begun it.
+            forbidden = not rule.initiate and connection.state is State.POTENTIAL
+            if not wanted or forbidden or connection.state in _VERDICTS:
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.

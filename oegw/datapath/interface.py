@@ -158,7 +158,8 @@ class DatapathFailed(DatapathEvent):
 
 class Datapath(Protocol):
     """ESP in tunnel mode.  A replaced outbound SA stays installed until it is removed;
-    of several with the same selectors the newest sends (make before break)."""
+    of several with the same selectors the newest sends (make before break), unless ``prefer`` has
+    chosen another since."""
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
         """Prepare the datapath.  Raises DatapathError, and then leaves nothing behind."""
@@ -181,6 +182,11 @@ class Datapath(Protocol):
     ) -> SaKey:
         """Give an SA other outer addresses and ports; counters, sequence numbers and replay window
         go on.  Returns its new name.  Raises DatapathError, and then the SA is as before."""
+
+    async def prefer(self, key: SaKey) -> None:
+        """Of several outbound SAs with the same selectors, ``key`` sends from now on, until a newer
+        one is installed or another preferred (RFC 4322 section 8).  Raises DatapathError if there
+        is no such outbound SA, or if it has expired; then nothing has changed."""
 
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int

@@ -13,6 +13,7 @@ from oegw.datapath.interface import (
     DatapathError,
     DatapathEvent,
     DatapathFailed,
+    Direction,
     IPAddress,
     SaExpired,
     SaKey,
@@ -102,6 +103,15 @@ class MemoryDatapath:
         self._installed = {each.sa.key: each for each in self._installed.values()}
         return moved.key
 
+    async def prefer(self, key: SaKey) -> None:
+        self._require_running()
+        installed = self._installed.get(key)
+        if installed is None or key.direction is not Direction.OUTBOUND:
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
+        if installed.expired:
+            raise DatapathError(f"SA {key.spi:#010x}: it has expired")
+        self._installed[key] = self._installed.pop(key)
+
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
     ) -> None:
@@ -122,8 +132,21 @@ class MemoryDatapath:
 
     @property
     def installed(self) -> dict[SaKey, SecurityAssociation]:
-        """The SAs, oldest first."""
+        """The SAs, oldest first; one that was preferred counts as new."""
         return {key: installed.sa for key, installed in self._installed.items()}
+
+    def sender(self, sa: SecurityAssociation) -> SaKey | None:
+        """Which of the outbound SAs with the selectors of ``sa`` sends."""
+        wanted = sa.source_selector, sa.destination_selector
+        fit = [
+            each
+            for each in self._installed.values()
+            if each.sa.direction is Direction.OUTBOUND
+            and not each.expired
+            and (each.sa.source_selector, each.sa.destination_selector) == wanted
+        ]
+        configured = [each for each in fit if each.sa.configured]
+        return (configured or fit)[-1].sa.key if fit else None
 
     def carry(self, key: SaKey, octets: int, now: float) -> None:
         """One packet of ``octets`` went through the SA ``key``."""

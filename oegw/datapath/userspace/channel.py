@@ -50,6 +50,7 @@ class Kind(IntEnum):
     COUNTERS = 5
     CLOSE = 6
     MOVE = 7
+    PREFER = 8
     # From worker to control.
     ANSWER = 16
     PARTIAL = 17  # more answers with this number follow

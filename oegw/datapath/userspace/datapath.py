@@ -138,6 +138,9 @@ class UserspaceDatapath:
         body = channel.move_body(key, source, destination, encapsulation)
         return channel.key_of(await self._ask(Kind.MOVE, body))
 
+    async def prefer(self, key: SaKey) -> None:
+        await self._ask(Kind.PREFER, channel.key_body(key))
+
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
     ) -> None:

@@ -179,6 +179,18 @@ class Engine:
             self._join(sa)
         return sa.key
 
+    def prefer(self, key: SaKey) -> None:
+        """Of the outbound SAs with the same selectors, this one sends from now on.
+
+        Raises DatapathError; then nothing has changed.
+        """
+        sa = self._sas.find(key)
+        if not isinstance(sa, OutboundSa):
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
+        if sa.expired:
+            raise DatapathError(f"SA {key.spi:#010x}: it has expired")
+        self._sas.prefer(sa)
+
     def next_deadline(self) -> float | None:
         """When ``expire_due`` has something to do."""
         return self._deadlines.next()

@@ -95,8 +95,8 @@ class _Outbound:
 class SaTable:
     """All SAs.  Of several outbound SAs that fit a packet, those of configured tunnels come first.
     Of several such, the one with the longest prefixes sends (destination first), then the one
-    that names a protocol and ports, then the newest: a replacement takes over while the old SA is
-    still installed."""
+    that names a protocol and ports, then the newest, or the one preferred since: a replacement
+    takes over while the old SA is still installed."""
 
     def __init__(self) -> None:
         self._inbound: dict[tuple[int, bytes], InboundSa] = {}
@@ -122,6 +122,13 @@ class SaTable:
         if sa is not None:
             self._kin(sa).remove(sa)
         return sa
+
+    def prefer(self, sa: OutboundSa) -> None:
+        """Of those with the selectors of ``sa``, it sends from now on, as if it were the newest."""
+        kin = self._kin(sa)
+        kin.remove(sa)
+        self._serial += 1
+        kin.add(self._serial, sa)
 
     def rename(self, key: SaKey, sa: InboundSa | OutboundSa) -> None:
         """``sa`` stood under ``key``, and has another by now, which is not in the table.

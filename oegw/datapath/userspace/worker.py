@@ -87,6 +87,7 @@ class Worker:
             Kind.COUNTERS: self._report_counters,
             Kind.CLOSE: self._close,
             Kind.MOVE: self._move,
+            Kind.PREFER: self._prefer,
         }
 
     def run(self) -> None:
@@ -278,6 +279,10 @@ class Worker:
         if moved.direction is Direction.OUTBOUND:
             self._measure_between(source, destination)
         self._tell(Kind.ANSWER, message.number, channel.key_body(moved))
+
+    def _prefer(self, message: Message) -> None:
+        self._engine.prefer(channel.key_of(message.body))
+        self._tell(Kind.ANSWER, message.number, None)
 
     def _check_way(self, key: SaKey, encapsulation: UdpEncapsulation | None) -> None:
         """Raises DatapathError if no socket of ours sends or receives so."""

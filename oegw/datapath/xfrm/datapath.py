@@ -230,6 +230,24 @@ class XfrmDatapath:
         self._installed[moved_name] = replace(installed, sa=moved, mapping=None)
         return moved.key
 
+    async def prefer(self, key: SaKey) -> None:
+        kernel = self._require_running()
+        installed = self._installed.get(StateName(key.destination, key.spi))
+        if (
+            installed is None
+            or installed.sa.key != key
+            or installed.sa.direction is not Direction.OUTBOUND
+        ):
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
+        if installed.expired:
+            raise DatapathError(f"SA {key.spi:#010x}: it has expired")
+        before = self._senders.prefer(installed.sa)
+        try:
+            self._route(kernel, installed.sa)
+        except XfrmError:
+            self._senders.restore(installed.sa, before)
+            raise
+
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
     ) -> None:

@@ -132,7 +132,7 @@ class _Sender:
 class Senders:
     """The outbound SAs by their selectors, oldest first, and the policy that follows.
 
-    Of several, a configured one sends, and of these the newest.  If none is live any more,
+    Of several, a configured one sends, and of these the newest, or the one preferred since.  If none is live any more,
     the policy blocks: what was for this tunnel does not fall to a wider one.
     """
 
@@ -148,6 +148,17 @@ class Senders:
         senders[:] = [each for each in senders if each.sa.key != sa.key]
         if not senders:
             self._by_selectors.pop(_selectors(sa), None)
+
+    def prefer(self, sa: SecurityAssociation) -> tuple[_Sender, ...]:
+        """It counts as the newest from now on; returns the order before."""
+        senders = self._by_selectors[_selectors(sa)]
+        before = tuple(senders)
+        senders.sort(key=lambda each: each.sa.key == sa.key)
+        return before
+
+    def restore(self, sa: SecurityAssociation, before: tuple[_Sender, ...]) -> None:
+        """Undo ``prefer``, of which nothing came."""
+        self._by_selectors[_selectors(sa)][:] = before
 
     def expire(self, sa: SecurityAssociation) -> None:
         """It carries nothing more, and is still there."""

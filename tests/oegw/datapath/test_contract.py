@@ -29,7 +29,9 @@ from oegw.datapath.interface import (
     PeerAddressChanged,
     SaExpired,
     SaKey,
+    SecurityAssociation,
     UdpEncapsulation,
+    UnknownSpiReceived,
     Usage,
 )
 from oegw.datapath.memory import MemoryDatapath
@@ -38,6 +40,7 @@ from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.xfrm.datapath import XfrmDatapath
 from oegw.datapath.xfrm.settings import XfrmSettings
+from oegw.intercept.interface import Marks
 from tests.support.datapath_sas import ALGORITHMS, arriving, make_sa
 
 _CLONE_NEWNET = 0x40000000
@@ -185,6 +188,7 @@ def test_nothing_works_after_the_end(on: Callable[[Play], None]) -> None:
             datapath.install(make_sa()),
             datapath.move(key, here, there, None),
             datapath.usage(),
+            datapath.prefer(key),
             datapath.counters(),
             datapath.remove(key),
         ):
@@ -235,6 +239,87 @@ def test_a_refused_move_changes_nothing(on: Callable[[Play], None]) -> None:
             with pytest.raises(DatapathError):
                 await refused
         assert await datapath.usage() == {sa.key: UNUSED, taken.key: UNUSED}
+
+    on(play)
+
+
+async def sender_of(datapath: Datapath, sa: SecurityAssociation) -> SaKey | None:
+    """Which SA a packet of the selectors of ``sa`` leaves by; None if it does not leave.
+
+    Where there is a network, a packet says it: one with the tunnel mark, as interception sets it.
+    """
+    if isinstance(datapath, MemoryDatapath):
+        return datapath.sender(sa)
+    before = await datapath.usage()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Marks(0x30000).tunnel)
+        host.bind((str(sa.source_selector.network.network_address), 0))
+        host.sendto(b"which way?", (str(sa.destination_selector.network.network_address), 9))
+    for _ in range(50):
+        usage = await datapath.usage()
+        sent = [key for key in usage if usage[key].packets > before[key].packets]
+        if sent:
+            [key] = sent
+            return key
+        await asyncio.sleep(0.01)
+    return None
+
+
+def on_loopback() -> None:
+    """Alice and her gateway live on our loopback, and whatever they send ends there."""
+    if os.stat("/proc/self/ns/net").st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
+        return  # a twin without a network: nothing is sent
+    ip = str(shutil.which("ip"))
+    for command in (
+        "link set lo up",
+        "address add 192.1.0.65/32 dev lo",
+        "address add 192.1.1.4/32 dev lo",
+        "route add 192.1.1.0/24 dev lo",
+    ):
+        subprocess.run([ip, *command.split()], check=True)
+
+
+@each_datapath
+def test_of_several_the_newest_sends_or_the_one_preferred(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        on_loopback()
+        by_a = make_sa(spi=0x1000)
+        by_d = make_sa(spi=0x2000, destination="192.1.1.6")
+        await datapath.install(by_a)
+        assert await sender_of(datapath, by_a) == by_a.key
+        await datapath.install(by_d)
+        assert await sender_of(datapath, by_a) == by_d.key
+        await datapath.prefer(by_a.key)
+        assert await sender_of(datapath, by_a) == by_a.key
+        await datapath.prefer(by_a.key)
+        assert await sender_of(datapath, by_a) == by_a.key
+        newer = make_sa(spi=0x3000, destination="192.1.1.6")
+        await datapath.install(newer)
+        assert await sender_of(datapath, by_a) == newer.key
+        await datapath.prefer(by_d.key)
+        await datapath.remove(newer.key)
+        assert await sender_of(datapath, by_a) == by_d.key
+        await datapath.remove(by_d.key)
+        assert await sender_of(datapath, by_a) == by_a.key
+        # On a loopback, what we send comes to ourselves.
+        assert all(isinstance(event, UnknownSpiReceived) for event in events)
+
+    on(play)
+
+
+@each_datapath
+def test_what_cannot_send_is_not_preferred(on: Callable[[Play], None]) -> None:
+    async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
+        on_loopback()
+        outbound, inbound = make_sa(), arriving(make_sa(spi=0x2000))
+        short = make_sa(spi=0x4000, hard_seconds=1)
+        for sa in (short, outbound, inbound):
+            await datapath.install(sa)
+        await until(lambda: SaExpired(short.key, hard=True) in events)
+        for key in (inbound.key, short.key, SaKey(Direction.OUTBOUND, 0x9999, ELSEWHERE)):
+            with pytest.raises(DatapathError):
+                await datapath.prefer(key)
+        assert await sender_of(datapath, outbound) == outbound.key
 
     on(play)
 
