@@ -102,17 +102,16 @@ def test_food_groups_never_02() -> None:
         ("clear", "block", ("clear", None)),  # newoe-17
     ],
 )
-def test_newoe_12_13_14_17(
-    outer: str, inner: str, expected: tuple[str | None, str | None]
-) -> None:
+def test_newoe_12_13_14_17(outer: str, inner: str, expected: tuple[str | None, str | None]) -> None:
     """A rule for one host within a rule for its network."""
     rules = {"private-or-clear": opportunistic, "clear": permit, "block": deny}
     town, west, east = two()
-    town.zones.delegate(
-        ip_address(WEST_1), west.address, west.key.public_key()
-    )
+    town.zones.delegate(ip_address(WEST_1), west.address, west.key.public_key())
     east.reload(
-        (rules[outer]("network", "192.1.0.0/24"), rules[inner]("host", f"{WEST_1}/32")),
+        (
+            rules[outer]("network", "192.1.0.0/24"),
+            rules[inner]("host", f"{WEST_1}/32", override=True),
+        ),
         permit("rest", None),
     )
     assert (town.ping(EAST, WEST_3), town.ping(EAST, WEST_1)) == expected
