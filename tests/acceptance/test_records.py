@@ -116,5 +116,6 @@ def test_roll_over_with_two_published_keys() -> None:
     assert town.ping(EAST, "192.1.0.65") == "tunnel"
     west.ike_settings["private_key"] = new
     west.boot(lost_contacts=frozenset({east.address}))  # as its state on disk says
-    assert town.ping("192.1.0.65", EAST) == "tunnel"
+    # What east sends before the new SA is installed goes into the old tunnel, which is deaf.
+    assert "tunnel" in (town.ping("192.1.0.65", EAST), town.ping("192.1.0.65", EAST))
     assert town.ping(EAST, "192.1.0.65") == "tunnel"

@@ -102,12 +102,7 @@ def run(gateways: int, crossing: bool = False) -> Counts:
         mean(lambda h: h.sas),
         mean(lambda h: len(list(h.gateway.connections()))),
         mean(lambda h: len(h.verdicts)),
-        sum(
-            event.retransmission
-            for h in houses
-            for event in h.events
-            if type(event).__name__ == "MessageSent"
-        ),
+        sum(h.retransmissions for h in houses),
         gateways * (gateways - 1) - keyed,
         max(sent) / max(min(sent), 1),
     )

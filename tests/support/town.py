@@ -97,6 +97,13 @@ class Arrival:
     packet: bytes
 
 
+class _ForgetfulTrace(CountingTrace):
+    """Counts what is dropped, and keeps no lines."""
+
+    def event(self, category: str, event: str, **fields: Any) -> None:
+        pass
+
+
 @dataclass
 class _Place:
     verdict: Verdict
@@ -134,13 +141,14 @@ class House:
     def boot(self, **ike: Any) -> None:
         """Begin with empty hands, as after a crash."""
         self._boots += 1
-        self.trace = CountingTrace()
+        self.trace = CountingTrace() if self.town.record else _ForgetfulTrace()
         self.events: list[keying.Event] = []
         self.drops: Counter[str] = Counter()  # of packets
         self.held: dict[int, bytes] = {}
         self.verdicts: dict[Scope, _Place] = {}
         self.sent: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
+        self.retransmissions = 0
         randomness = random.Random(f"{self.town.seed} {self.name} {self._boots}").randbytes
         self.endpoint = Endpoint(Configuration(**{**self.ike_settings, **ike}), randomness)
         self.engine = Engine(EngineSettings(), randomness)
@@ -258,9 +266,11 @@ class House:
     def pump(self) -> None:
         now = self.town.now
         while (event := self.endpoint.next_event()) is not None:
-            self.events.append(event)
+            if self.town.record:
+                self.events.append(event)
             if isinstance(event, keying.MessageSent):
                 self.sent[event.name] += 1
+                self.retransmissions += event.retransmission
             elif isinstance(event, keying.MessageReceived):
                 self.received[event.name] += 1
             self.execute(self.gateway.receive(event, now))
@@ -451,7 +461,8 @@ class Town:
     """All houses, and what is between them.
 
     ``delay`` in seconds; ``loss`` and ``doubled`` are the parts of what crosses that is lost, or
-    comes twice.  ``held_back(crossing)`` may keep something from arriving.
+    comes twice.  ``held_back(crossing)`` may keep something from arriving.  ``record``: whether
+    crossings, arrivals, events and traces are kept, for a test to read.
     """
 
     seed: int = 1
