@@ -197,7 +197,8 @@ class Ageing:
             )
             self._order(connection, successor)
         elif isinstance(outcome, GatewaysFound):
-            connection.candidates = self._initiator.usable(outcome.gateways)
+            usable = self._initiator.usable(connection, outcome)
+            self._initiator.homes.set_out(connection, usable, now)
             if not self._try_other(connection, number, request):
                 self._not_renewed(connection, number, "no gateway that we can use")
         else:

@@ -168,6 +168,14 @@ class MoveSa(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class PreferSa(Command):
+    """Of the outbound SAs of a pair, ``key`` sends from now on; nothing answers."""
+
+    tunnel: int
+    key: SaKey
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveSa(Command):
     key: SaKey
 

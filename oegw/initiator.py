@@ -34,6 +34,7 @@ from oegw.connection import (
 )
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
+from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
@@ -46,6 +47,7 @@ class Initiator:
         self._ledger = ledger
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -217,14 +219,22 @@ class Initiator:
             case NothingFound(ttl=ttl, detail=detail):
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
-            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
+            case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                connection.candidates = self.usable(gateways)
+                self.homes.set_out(connection, self.usable(connection, outcome), now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that we can negotiate with, in the order of the DNS."""
+        return [
+            gateway
+            for gateway in outcome.gateways
+            if gateway.address is not None and gateway.keys and self._reachable(gateway.address)
+        ]
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -246,12 +256,6 @@ class Initiator:
         ledger.move(connection, Happening.GATEWAY_KNOWN, str(usable[0]), now)
         self._negotiate(connection, usable[0], keys, peer)
 
-    def usable(self, gateways: tuple[Gateway, ...]) -> list[Gateway]:
-        """Those that we can negotiate with."""
-        return [
-            g for g in gateways if g.address is not None and g.keys and self._reachable(g.address)
-        ]
-
     def _reachable(self, address: IPAddress) -> bool:
         own = self._ledger.settings.addresses
         return address not in own and any(a.version == address.version for a in own)
@@ -260,9 +264,13 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        assert gateway.address is not None
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
-        self._negotiate(connection, gateway.address, gateway.keys, None)
+        self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
+
+    def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
+        assert gateway.address is not None
+        return self._negotiate(connection, gateway.address, gateway.keys, None)
 
     def _negotiate(
         self,
@@ -270,7 +278,7 @@ class Initiator:
         gateway: IPAddress,
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
-    ) -> None:
+    ) -> int:
         selectors = connection.selectors
         own = self._ledger.settings.addresses
         request = TunnelRequest(
@@ -282,15 +290,23 @@ class Initiator:
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
         )
-        self.order(connection, request)
+        return self.order(connection, request)
 
-    def order(self, connection: Connection, request: TunnelRequest) -> None:
-        """Have a tunnel of ``connection`` negotiated."""
+    def order(self, connection: Connection, request: TunnelRequest) -> int:
+        """Have a tunnel of ``connection`` negotiated; returns its number."""
         number = self._next_tunnel
         self._next_tunnel += 2  # odd numbers are the responder's
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         self._ledger.connections.add_tunnel(connection, tunnel)
         self._ledger.do(do.StartNegotiation(number, request))
+        return number
+
+    def give_up_slow_ones(self, now: float) -> None:
+        """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
+        for number in self.homes.take_cuts(now):
+            self._ledger.do(do.CloseTunnel(number))
+            detail = "no tunnel within its share of multihoming.patience"
+            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
     def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
         """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
@@ -304,6 +320,8 @@ class Initiator:
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
         tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
+            self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
         self.ageing.successor_failed(connection, tunnel)
         behind = connection.state is State.EXPIRING and connection.expires is None
@@ -312,13 +330,14 @@ class Initiator:
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
-        reason = f"{event.reason.value}: {event.detail}"
+        failure, detail = self.homes.outcome(connection, event)
+        reason = f"{failure.value}: {detail}"
         if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
             if self.ageing.left_alone(connection, reason, now):
                 return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        lifespan = self._lifespan_after(event.reason, connection.records_until, now)
+        lifespan = self._lifespan_after(failure, connection.records_until, now)
         ledger.fall_back(connection, lifespan, reason, now)
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:

@@ -17,7 +17,9 @@ from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
+from oegw.memory import KeyMemory
 from oegw.peer import ConfiguredPeer
 from oegw.setups import SetupBudget
 from oegw.trace import Trace
@@ -27,9 +29,10 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.multihoming import Homecoming
     from oegw.responder import Authority, KeyQuestion
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded
+    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded | Homecoming
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
@@ -74,12 +77,20 @@ class CoordinatorSettings:
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
 
 
 class Ledger:
     """What the gateway knows and what it wants done.  Commands leave in the order written."""
 
-    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
+    def __init__(
+        self,
+        table: PolicyTable,
+        settings: CoordinatorSettings,
+        trace: Trace,
+        memory: KeyMemory | None = None,
+    ) -> None:
+        self.memory = KeyMemory() if memory is None else memory
         self.table = table
         self.settings = settings
         self.peers = settings.peers
@@ -172,6 +183,18 @@ class Ledger:
                 "connection", "state", connection=connection.number,
                 source=connection.selectors.local, destination=connection.selectors.remote,
                 old=old.value, new=connection.state.value, reason=reason,
+            )  # fmt: skip
+        if connection.state is State.CLEAR and not connection.encrypted_before:
+            self._clear_now(connection, reason)
+
+    def _clear_now(self, connection: Connection, reason: str) -> None:
+        """Its packets pass in clear from now on: did they so last time?"""
+        before = self.memory.encrypted_by(connection.selectors)
+        if before is not None:
+            connection.encrypted_before = before
+            self.trace.event(
+                "memory", "encrypted_before", source=connection.selectors.local,
+                destination=connection.selectors.remote, gateway=before, reason=reason,
             )  # fmt: skip
 
     def fall_back(

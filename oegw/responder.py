@@ -142,6 +142,9 @@ class Responder:
             self._refuse(event, f"{client} does not delegate to {event.identity} with this key")
         else:
             self._accept(event, asker.selectors, now)
+            connection = self._ledger.connections.of_tunnel(event.tunnel)
+            if connection is not None:  # whom its destination would rather be reached by
+                connection.homes = outcome.gateways
 
     def _accept(self, event: TunnelProposed, selectors: Selectors, now: float) -> None:  # (5G4)
         ledger = self._ledger
