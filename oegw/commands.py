@@ -119,6 +119,22 @@ class CloseChannels(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class GreetPeer(Command):
+    """Begin a new keying channel with the peer of ``request``, whatever there is."""
+
+    request: TunnelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DisownSpi(Command):
+    """Tell the peer under a keying channel with it that we do not receive on ``spi``."""
+
+    local: IPAddress
+    remote: IPAddress
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryUsage(Command):
     """Read the SAs' counters; answered by ``UsageReported``."""
 

@@ -26,6 +26,7 @@ from oegw.datapath.interface import (
 from oegw.initiator import Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.peer import ConfiguredPeer
+from oegw.recovery import Greeting, Recovery
 from oegw.responder import Authority, KeyQuestion, Responder
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
@@ -47,6 +48,7 @@ class Gateway:
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._recovery = recovery = Recovery(ledger, initiator)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -66,7 +68,10 @@ class Gateway:
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,
             SaExpired: tunnels.sa_expired,
-            UnknownSpiReceived: tunnels.unknown_spi_received,
+            UnknownSpiReceived: recovery.unknown_spi_received,
+            keying.SpiRefused: recovery.spi_refused,
+            keying.KeyingChannelEstablished: recovery.channel_established,
+            keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
@@ -130,6 +135,8 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), Greeting():
+                self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
             case _, Connection():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from ike.events import Identity
 from oegw import commands as do
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
@@ -27,9 +28,10 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded
+    Asker: TypeAlias = Connection | Authority | KeyQuestion | Greeting | keying.PeerKeyNeeded
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
@@ -61,7 +63,8 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve."""
+    ranges whose reverse zones our resolvers serve.  ``contacts``: peers that may hold tunnels of
+    our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class CoordinatorSettings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    contacts: frozenset[Identity] = frozenset()
     setups: int = 1000
     setups_per_second: float = 250.0
     connections: int = 65536
