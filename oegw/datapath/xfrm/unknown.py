@@ -1,9 +1,9 @@
 """Who sends ESP that the kernel has no SA for?
 
 XFRM tells nobody: it only counts (XfrmInNoStates).  So the counter is read each second, and while
-it grows, the headers of incoming ESP, and of what comes to the port of ESP in UDP, are looked at for
-a second: raw sockets see it beside XFRM.  A classic BPF filter leaves them a few tens of octets of
-each packet.  Their SPIs are compared with those of our SAs.
+it grows, the headers of incoming ESP, and of what comes to the port of ESP in UDP, are looked at
+for a second: raw sockets see it beside XFRM.  A classic BPF filter leaves them a few tens of octets
+of each packet.  Their SPIs are compared with those of our SAs.
 """
 
 from __future__ import annotations
