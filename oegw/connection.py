@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnsrecords.outcome import Gateway
 from dnsrecords.trust import Trust
-from ike.events import Identity, TunnelRequest
+from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
@@ -211,12 +211,20 @@ class Tunnel:
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon
+    key_lookup: int | None = None  # under way while main mode runs: the gateway's KEY records
     late: bool = False  # the peer moved while an SA was being installed, where it was before
 
     @property
     def carries(self) -> bool:
         """Whether it sends, or will."""
         return self.agreed and not self.receives_only
+
+    @property
+    def peer(self) -> Identity:
+        """Who is at the other end: gateways behind one NAT have the same address."""
+        if self.request is None or self.request.peer_identity is None:
+            return self.gateway
+        return self.request.peer_identity
 
 
 @dataclass(slots=True)
@@ -237,9 +245,18 @@ class Connection:
     renewing: int | None = None  # the tunnel that the DNS is being asked about again
     trust: Trust | None = None
     inquiry: Inquiry | None = None  # under way
-    candidates: list[Gateway] = field(default_factory=list)
+    candidates: list[Gateway] = field(default_factory=list)  # not tried yet
+    homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
+    failure: tuple[Failure, str] | None = None  # the most telling, of those tried
+    patience_ends: float = 0.0
+    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
+    encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
-    tunnels: dict[int, Tunnel] = field(default_factory=dict)
+    tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
+
+    def sends_by(self, tunnel: Tunnel) -> None:
+        """This one sends from now on."""
+        self.tunnels[tunnel.number] = self.tunnels.pop(tunnel.number)
 
     def move(self, happening: Happening, now: float, reason: str) -> State:
         """Change the state by the table; returns the state before.
@@ -269,5 +286,5 @@ class Connection:
 
     @property
     def live_tunnel(self) -> Tunnel | None:
-        """The newest tunnel that is up and sends."""
+        """The tunnel that sends: the newest, or the one preferred since."""
         return next((t for t in reversed(self.tunnels.values()) if t.up and t.carries), None)

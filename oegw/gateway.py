@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ahead import Ahead, LookAhead
 from oegw.commands import Command
 from oegw.connection import Connection, Happening, State, selectors_for
 from oegw.datapath.interface import (
@@ -23,11 +26,15 @@ from oegw.datapath.interface import (
     SaExpired,
     UnknownSpiReceived,
 )
-from oegw.initiator import Initiator
+from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
+from oegw.memory import KeyMemory
+from oegw.multihoming import Homecoming
 from oegw.peer import ConfiguredPeer
 from oegw.recovery import Greeting, Recovery
-from oegw.responder import Authority, KeyQuestion, Responder
+from oegw.refusals import Refusals
+from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
+from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
 from policy.flow import Flow, IPAddress, IPNetwork
@@ -39,16 +46,26 @@ __all__ = ["CoordinatorSettings", "Gateway", "Lifespans"]
 _VERDICTS = (State.CLEAR, State.DENIED, State.EXPIRING)
 
 
+_ENDS = (keying.NegotiationFailed, keying.TunnelClosed, happened.SaInstallFailed)
+
+
 class Gateway:
     """One gateway's decisions.  The shell executes what ``receive`` and its siblings return."""
 
-    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
-        self._ledger = ledger = Ledger(table, settings, trace)
+    def __init__(
+        self,
+        table: PolicyTable,
+        settings: CoordinatorSettings,
+        trace: Trace,
+        memory: KeyMemory | None = None,
+    ) -> None:
+        self._ledger = ledger = Ledger(table, settings, trace, memory)
         self._initiator = initiator = Initiator(ledger)
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
         self._recovery = recovery = Recovery(ledger, initiator)
+        self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -58,6 +75,8 @@ class Gateway:
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
+            keying.KeyingChannelEstablished: self._channel_established,
+            keying.ExchangeStarted: ahead.exchange_started,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -70,7 +89,6 @@ class Gateway:
             SaExpired: tunnels.sa_expired,
             UnknownSpiReceived: recovery.unknown_spi_received,
             keying.SpiRefused: recovery.spi_refused,
-            keying.KeyingChannelEstablished: recovery.channel_established,
             keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
@@ -88,6 +106,22 @@ class Gateway:
     def lookups_under_way(self) -> int:
         return len(self._ledger.lookups)
 
+    @property
+    def refusals(self) -> Refusals:
+        """What we refused lately."""
+        return self._ledger.refusals
+
+    def begin(self, now: float) -> list[Command]:
+        """We have just started: ask what will be asked for the first packet anyway."""
+        ledger = self._ledger
+        for question in ledger.own.key_questions(now):
+            ledger.ask_own(ledger.start_lookup(question), question)
+        return ledger.take_commands()
+
+    def use_key(self, key: rsa.RSAPublicKey) -> None:
+        """We sign with another key from now on."""
+        self._ledger.own.replace_key(key)
+
     def receive(
         self, event: happened.Event | keying.Event | DatapathEvent, now: float
     ) -> list[Command]:
@@ -95,17 +129,22 @@ class Gateway:
         step = self._steps.get(type(event))
         if step is not None:
             step(event, now)
+        if isinstance(event, _ENDS):
+            self._initiator.homes.over(event.tunnel, now)
         return self._ledger.take_commands()
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        moments = (self._ledger.next_timer(), self._ageing.next_timer())
+        desks = (self._ledger, self._ageing, self._initiator.homes)
+        moments = (desk.next_timer() for desk in desks)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Command]:
         """Do what is due."""
         self._ageing.handle_timer(now)
         self._ledger.end_lingering(now)
+        self._initiator.give_up_slow_ones(now)
+        self._initiator.homes.handle_timer(now)
         return self._ledger.take_commands()
 
     def may_look_up(self, address: IPAddress) -> bool:
@@ -139,8 +178,37 @@ class Gateway:
                 self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), Homecoming():
+                self._initiator.homes.homes_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), OwnClient():
+                self._responder.own_client_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
+                self._initiator.gateway_key_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
+                self._ledger.own.learned(asker, outcome, now)
+            case happened.KeyLookupEnded(), LookAhead():
+                self._ahead.ended(asker)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
+
+    def _channel_established(self, event: keying.KeyingChannelEstablished, now: float) -> None:
+        """A peer has proven to live, and to have a key."""
+        ledger = self._ledger
+        if ledger.memory.key_shown(event.identity, event.key):
+            ledger.trace.event(
+                "memory", "key_changed", identity=event.identity, remote=event.remote.address
+            )
+        self._initiator.homes.heard(event.remote.address, now)
+        self._recovery.channel_established(event, now)
+
+    @property
+    def memory(self) -> KeyMemory:
+        """What was encrypted last time, for who writes it down."""
+        return self._ledger.memory
+
+    def silent_gateways(self, now: float) -> dict[IPAddress, float]:
+        """Gateways that were silent lately, and for how many seconds they are tried last."""
+        return self._initiator.homes.silent.left(now)
 
     # The operator's orders.
 
@@ -153,8 +221,12 @@ class Gateway:
         return ledger.take_commands()
 
     def forget(self, destination: IPNetwork, now: float) -> tuple[int, list[Command]]:
-        """Drop clear and denied verdicts towards ``destination`` early; returns how many."""
+        """Drop clear and denied verdicts towards ``destination`` early; returns how many.
+
+        That its pairs were encrypted before is forgotten, too.
+        """
         ledger, forgotten = self._ledger, 0
+        ledger.memory.forget(destination)
         for connection in ledger.connections:
             remote = connection.selectors.remote
             if (

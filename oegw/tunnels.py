@@ -44,6 +44,7 @@ class Tunnels:
     def __init__(self, ledger: Ledger, initiator: Initiator) -> None:
         self._ledger = ledger
         self._ageing = initiator.ageing
+        self._homes = initiator.homes
 
     # Into place.
 
@@ -134,6 +135,10 @@ class Tunnels:
         ledger.connections.no_longer_under_way(connection)
         connection.expires = None
         self._ageing.tunnel_up(connection, now)
+        connection.encrypted_before = ""
+        if connection.rule.category is Category.OPPORTUNISTIC:
+            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer)
+        self._homes.keyed(connection, tunnel, now)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
             destination=connection.selectors.remote, gateway=tunnel.gateway, tunnel=tunnel.number,
@@ -223,6 +228,8 @@ class Tunnels:
     def tunnel_closed(self, event: keying.TunnelClosed, now: float) -> None:
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is not None:
+            if event.reason == keying.DEAD_PEER:
+                self._homes.gateway_died(connection.tunnels[event.tunnel].gateway, now)
             self._gone(connection, event.tunnel, event.reason, now)
         else:
             self._ledger.proposal_over(event.tunnel)
@@ -251,12 +258,16 @@ class Tunnels:
     def tunnel_preferred(self, event: keying.TunnelPreferred, now: float) -> None:
         """Two tunnels were begun at once: send on this one, and on the other no more.
 
-        Sending on the other would go wrong as soon as its Delete is late.
+        Sending on the other would go wrong as soon as its Delete is late.  A tunnel of the pair
+        with another gateway has no part in this (RFC 4322 section 8).
         """
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(event.tunnel)
+        preferred = connection.tunnels[event.tunnel] if connection else None
         for tunnel in connection.tunnels.values() if connection else ():
-            if tunnel.number == event.tunnel or not tunnel.agreed:
+            if tunnel is preferred or not tunnel.agreed:
+                continue
+            if preferred is not None and tunnel.peer != preferred.peer:
                 continue
             tunnel.receives_only = True
             if tunnel.outbound is not None:
@@ -345,6 +356,7 @@ class Tunnels:
                     connection.used = max(moments, default=None)
                     self._ledger.do(do.ReportTraffic(tunnel.number, heard, spoke))
         self._ageing.usage_known(usage, now)
+        self._homes.usage_reported()
 
 
 def _until_peer_receives(connection: Connection, tunnel: Tunnel) -> float:
