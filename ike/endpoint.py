@@ -160,10 +160,8 @@ class Endpoint:
         For when one of the two may have lost what was between them.  Only the request's
         addresses, keys, identities and encapsulation count.  If INITIAL-CONTACT is owed to the
         peer, the channel carries it; when it is up, the older ones with this peer hand over
-        to it.  Nothing happens while one is under way.  Raises ``ValueError`` without a key.
+        to it.  Nothing happens while one is under way.
         """
-        if not request.peer_keys:
-            raise ValueError("peer_keys: at least one is needed")
         begin_anew(self._station, self._directory, request, now)
 
     def disown(self, now: float, local: IPAddress, remote: IPAddress, spi: int) -> None:

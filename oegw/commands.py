@@ -49,7 +49,7 @@ class StartLookup(Command):
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
-    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"own"`` or ``"contact"``.
     """
 
     lookup: int

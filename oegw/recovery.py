@@ -128,7 +128,8 @@ class Recovery:
         if keys:
             self._introduce(greeting, keys)
         elif isinstance(identity, str) or ledger.may_look_up(identity):
-            ledger.do(do.StartKeyLookup(ledger.start_lookup(greeting), identity))
+            lookup = ledger.start_lookup(greeting)
+            ledger.do(do.StartKeyLookup(lookup, identity, purpose="contact"))
 
     def keys_known(self, greeting: Greeting, outcome: KeyOutcome, now: float) -> None:
         """The DNS has answered for a contact."""

@@ -70,14 +70,20 @@ class TestGreeting:
         assert 2 in pair.a.pairs()
         assert pair.tunnel_up()
 
-    def test_one_at_a_time_and_never_without_a_key(self) -> None:
+    def test_one_at_a_time(self) -> None:
         pair = up()
         for _ in range(3):
             pair.a.endpoint.greet(pair.now, pair.request())
         pair.pump()
         assert pair.a.names().count("MM1") == 2
-        with pytest.raises(ValueError, match="peer_keys"):
-            pair.a.endpoint.greet(pair.now, replace(pair.request(), peer_keys=()))
+
+    def test_keys_may_be_asked_for_later(self) -> None:
+        pair = up()
+        pair.a.endpoint.greet(pair.now, replace(pair.request(), peer_keys=()))
+        pair.pump()
+        pair.run()
+        assert len(pair.a.seen(e.PeerKeyNeeded)) == 1
+        assert len(pair.a.seen(e.KeyingChannelEstablished)) == 2
 
     def test_nobody_answers(self) -> None:
         pair = Pair()
