@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, publishing, stream
+from lablib import changes, crossing, forge, lifetimes, matrix, operator, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -388,6 +388,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "matrix": matrix.play,
     "cross": crossing.cross,
     "forge": forge_packet,
+    "forge-esp": lifetimes.forge_esp,
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
