@@ -34,6 +34,7 @@ from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
 from oegw.selfknowledge import OwnQuestion
@@ -67,6 +68,7 @@ class Gateway:
         self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._recovery = recovery = Recovery(ledger, initiator)
         self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
@@ -90,7 +92,9 @@ class Gateway:
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,
             SaExpired: tunnels.sa_expired,
-            UnknownSpiReceived: tunnels.unknown_spi_received,
+            UnknownSpiReceived: recovery.unknown_spi_received,
+            keying.SpiRefused: recovery.spi_refused,
+            keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
@@ -190,6 +194,8 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), Greeting():
+                self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
@@ -215,6 +221,7 @@ class Gateway:
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
         self._initiator.homes.heard(event.remote.address, now)
+        self._recovery.channel_established(event, now)
 
     @property
     def memory(self) -> KeyMemory:

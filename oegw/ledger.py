@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from ike.events import Identity
 from oegw import commands as do
 from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from oegw.decisions import Approval
     from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
+    from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         | OwnClient
         | OwnQuestion
         | GatewayKey
+        | Greeting
         | Homecoming
         | LookAhead
         | keying.PeerKeyNeeded
@@ -94,7 +97,8 @@ class Lifespans:
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
     ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
-    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at."""
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
+    ``contacts``: peers that may hold tunnels of our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class CoordinatorSettings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    contacts: frozenset[Identity] = frozenset()
     setups: int = 1000
     setups_per_second: float = 250.0
     connections: int = 65536

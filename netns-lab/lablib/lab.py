@@ -84,7 +84,7 @@ def topology_of(scenario: Scenario) -> Topology:
 
 
 def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
-    """The addresses of clients, in both families; a crowd has many, and a written one has no twin."""
+    """The addresses of clients, in both families; a crowd has many, a written one no twin."""
     result = []
     for client in clients:
         crowd = lab.scenario.crowd.get(client)

@@ -17,7 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, errorsback, forge, matrix, operator, pings, publishing, stream
+from lablib import (
+    changes,
+    crossing,
+    errorsback,
+    forge,
+    lifetimes,
+    matrix,
+    operator,
+    pings,
+    publishing,
+    stream,
+)
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -424,6 +435,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "matrix": matrix.play,
     "cross": crossing.cross,
     "forge": forge_packet,
+    "forge-esp": lifetimes.forge_esp,
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
