@@ -208,6 +208,10 @@ class Multihoming:
                 return
         self._one_done(asker, now)
 
+    def leads_back(self, tunnel: int) -> bool:
+        """Whether it is under negotiation in the background: no hope to build on."""
+        return tunnel in self._leading
+
     def over(self, tunnel: int, now: float, *, up: bool = False) -> None:
         """A tunnel is up, or nothing comes of it: was it to lead back to a gateway?"""
         asker = self._leading.pop(tunnel, None)

@@ -84,16 +84,18 @@ def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> dict[str, Key
     for process in keygens.values():
         oegw.finish(process)
     named = {entry.gateway for entry in lab.scenario.records if entry.fqdn}
+    precedences = {entry.gateway: entry.precedence for entry in lab.scenario.records}
     asked = {}
     for name in keygens:
+        precedence = ["--precedence", str(precedences.get(name, 10))]
         clients = {family: _clients(lab, name, family) for family in (4, 6)}
         if name in named:  # one name for both families
-            identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
+            identity = [*precedence, "--fqdn", f"{name}.{lab.topology.domain}"]
             everyone = clients[4] + clients[6]
             asked[name, 0] = oegw.begin_records(name, identity, everyone, f"records-{name}")
             continue
         for family, who in clients.items():
-            identity = ["--gateway", str(lab.topology.address(name, family))]
+            identity = [*precedence, "--gateway", str(lab.topology.address(name, family))]
             asked[name, family] = oegw.begin_records(
                 name, identity, who, f"records-{name}-{family}"
             )

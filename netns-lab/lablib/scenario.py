@@ -25,13 +25,14 @@ KNOWN = {
 class Records:
     """For whom a gateway's records are published.
 
-    With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
+    With ``precedence`` lower ones are tried first.  With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
     delegations to it.
     """
 
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
+    precedence: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,12 @@ def load(name: str, long: bool = False) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            Records(
+                entry["gateway"],
+                tuple(entry["clients"]),
+                entry.get("fqdn", False),
+                entry.get("precedence", 10),
+            )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",

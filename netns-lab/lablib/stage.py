@@ -17,11 +17,13 @@ class Missed(Exception):  # noqa: N818  (it names the fact)
 
 @dataclass(slots=True)
 class Stage:
-    """The lab, the processes left running, and by host and link the addresses that were changed."""
+    """The lab, the processes left running, by host and link the addresses that were changed, and the seconds
+    between the packets of the pings."""
 
     lab: Lab
     background: dict[str, Process] = field(default_factory=dict)
     addresses: dict[tuple[str, str], IPv4Interface] = field(default_factory=dict)
+    intervals: dict[str, float] = field(default_factory=dict)  # of the pings in the background
 
 
 def check_keys(entry: dict[str, Any], allowed: set[str]) -> None:

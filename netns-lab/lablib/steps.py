@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, stream
+from lablib import changes, crossing, forge, outage, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -63,6 +63,7 @@ def start_ping(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"host", "to", "interval", "name", "patience"})
     command = _ping_command(stage, {**step, "count": 0})
     stage.background[step["name"]] = stage.lab.run.start(step["name"], step["host"], command)
+    stage.intervals[step["name"]] = step.get("interval", 0.1)
     return "under way"
 
 
@@ -369,6 +370,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-answers": await_answers,
     "await-losses": await_losses,
     "stop": stop,
+    "outage": outage.outage,
     "kill-gateway": kill_gateway,
     "reload-gateway": reload_gateway,
     "stop-gateway": stop_gateway,
