@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from lablib.stage import Missed, Stage, check_keys
@@ -12,11 +13,7 @@ from lablib.waiting import patient
 def gaps(text: str) -> list[int]:
     """The lengths of the runs of requests between two answered ones, in a ping's output."""
     answered = sorted({int(n) for n in re.findall(r"bytes from .*icmp_seq=(\d+)", text)})
-    return [
-        after - before - 1
-        for before, after in zip(answered, answered[1:], strict=False)
-        if after > before + 1
-    ]
+    return [after - before - 1 for before, after in pairwise(answered) if after > before + 1]
 
 
 def outage(stage: Stage, step: dict[str, Any]) -> str:

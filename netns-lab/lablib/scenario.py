@@ -25,8 +25,8 @@ KNOWN = {
 class Records:
     """For whom a gateway's records are published.
 
-    With ``precedence`` lower ones are tried first.  With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
-    delegations to it.
+    Of gateways, those with the lower ``precedence`` are tried first.  With ``fqdn`` the records are
+    not bound to the gateway's address but to its name: KEY there, and delegations to it.
     """
 
     gateway: str

@@ -17,8 +17,8 @@ class Missed(Exception):  # noqa: N818  (it names the fact)
 
 @dataclass(slots=True)
 class Stage:
-    """The lab, the processes left running, by host and link the addresses that were changed, and the seconds
-    between the packets of the pings."""
+    """The lab and the processes left running; by host and link the addresses that were changed;
+    by name the seconds between the packets of a ping."""
 
     lab: Lab
     background: dict[str, Process] = field(default_factory=dict)
