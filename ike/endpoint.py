@@ -242,6 +242,10 @@ class Endpoint:
             return
         self._count_drops(known.remote, lambda: order(known))
 
+    def replace_key(self, private_key: rsa.RSAPrivateKey) -> None:
+        """Sign with another key from now on; what stands, stands (RFC 4322 section 5.4)."""
+        self._station.signer = Signer(private_key)
+
     def prefer_encapsulation(self, choices: Mapping[IPAddress, Encapsulation]) -> None:
         """How ESP goes to peers that begin from these addresses, whatever is configured for all.
 

@@ -84,6 +84,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "oegw dns-records --client 192.1.0.65 192.1.0.66",
         "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
         "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
+        "oegw dns-records --update",
     )
     of_key = records.add_mutually_exclusive_group()
     of_key.add_argument("--key", metavar="FILE", type=Path, help="the private key's file")
@@ -93,8 +94,35 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_addresses(records, "--client", "host, or the gateway itself, that it may speak for")
     records.add_argument("--fqdn", metavar="NAME", type=_fqdn, help="the gateway's domain name")
     records.add_argument(
-        "--precedence", metavar="N", type=_precedence, default=10, help="lower first; default 10"
+        "--precedence", metavar="N", type=_precedence, help="lower first; default 10"
     )
+    sending = records.add_mutually_exclusive_group()
+    sending.add_argument(
+        "--update",
+        action="store_true",
+        help="put the records into the DNS by dynamic update, as [publish] says, and don't print",
+    )
+    sending.add_argument(
+        "--withdraw", action="store_true", help="the same, but take the records out of the DNS"
+    )
+
+    rollover = add(
+        "rollover",
+        "Change the gateway's key: publish a new one, wait until it is known everywhere, use it, "
+        "withdraw the old one. Each call takes the steps that are due and says when the next is.",
+        "oegw rollover",
+        "oegw rollover --wait",
+        "oegw rollover --status",
+    )
+    how = rollover.add_mutually_exclusive_group()
+    how.add_argument("--wait", action="store_true", help="go on until it is over")
+    how.add_argument("--status", action="store_true", help="say what is under way, do nothing")
+    how.add_argument("--abandon", action="store_true", help="give up, unless the new key is in use")
+    rollover.add_argument(
+        "--bits", metavar="N", type=_bits, default=DEFAULT_BITS, help=f"default {DEFAULT_BITS}"
+    )
+    _add_config(rollover)
+    _add_socket(rollover)
 
     check = add(
         "check",

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -19,13 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords import rsakey
 from dnsrecords.errors import RecordError
+from dnsrecords.published import PublishedRecord
 from oegw import config
 from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
-from oegw.publish import zone_lines
-from oegw.settings import DEFAULT_CONFIG, GatewaySettings, Settings
+from oegw.publish import records_of
+from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
 from oegw.status import plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -38,6 +40,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 ANSWER_SECONDS = 30.0
+ROLLOVER_LOOK = 10.0  # at most, between two looks whether the next step can be taken
 PROBE_SECONDS = 120.0  # between two steps; the daemon itself gives up before
 
 _ICMP = {4: 1, 6: 58}
@@ -114,7 +117,10 @@ def _key_failure(error: KeyFileError) -> Failure:
 
 
 def _dns_records(arguments: argparse.Namespace) -> int:
+    sends = arguments.update or arguments.withdraw
     gateways: list[IPAddress] = list(arguments.gateway)
+    clients: list[IPAddress] = list(arguments.client)
+    published = PublishSettings()
     fqdn: str | None = arguments.fqdn
     if arguments.public_key is not None:
         try:
@@ -124,18 +130,70 @@ def _dns_records(arguments: argparse.Namespace) -> int:
     elif arguments.key is not None:
         key = _public_half(arguments.key)
     else:
-        settings = config.load(arguments.config).gateway
-        key = _public_half(settings.private_key)
+        settings = config.load(arguments.config)
+        gateway, published = settings.gateway, settings.publish
+        key = _public_half(gateway.private_key)
+        clients = clients or list(published.clients)
         if not gateways and fqdn is None:
-            gateways = list(settings.addresses)
-            fqdn = settings.identity if isinstance(settings.identity, str) else None
+            gateways = list(gateway.addresses)
+            fqdn = gateway.identity if isinstance(gateway.identity, str) else None
     if not gateways and fqdn is None:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
+    precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        lines = zone_lines(key, gateways, fqdn, arguments.client, arguments.precedence)
+        records = records_of(key, gateways, fqdn, clients, precedence)
     except RecordError as error:
         raise UsageError(str(error)) from error
-    print("\n".join(lines))
+    if not sends:
+        print("\n".join(record.line for record in records))
+        return FINE
+    return _change_dns(config.load(arguments.config), records, withdraw=arguments.withdraw)
+
+
+def _change_dns(settings: Settings, records: list[PublishedRecord], *, withdraw: bool) -> int:
+    from oegw.publishing import PublishingError, update  # takes a while to import
+
+    try:
+        for line in update(settings, records, withdraw=withdraw):
+            print(line, flush=True)
+    except PublishingError as error:
+        raise Failure(FAILED, str(error)) from error
+    return FINE
+
+
+def _rollover(arguments: argparse.Namespace) -> int:
+    from oegw.publishing import KeyChange, PublishingError
+
+    settings = config.load(arguments.config)
+
+    def reload() -> None:
+        try:
+            _reload(arguments)
+        except NoDaemonError:
+            print("no gateway is running: it will use the new key when it starts")
+        except (Failure, ControlError) as error:
+            raise PublishingError(f"the gateway does not take the new key: {error}") from error
+
+    change = KeyChange(settings, reload)
+    try:
+        if arguments.abandon:
+            for line in change.abandon():
+                print(line)
+            return FINE
+        while True:
+            if not arguments.status:
+                for line in change.advance(time.time(), arguments.bits):
+                    print(line, flush=True)
+            state = change.state()
+            if state is None or not arguments.wait:
+                break
+            time.sleep(min(max(state.due - time.time(), 1.0), ROLLOVER_LOOK))
+    except PublishingError as error:
+        raise Failure(FAILED, str(error)) from error
+    if state is None:
+        print("no change of key is under way" if arguments.status else "the key has been changed")
+    else:
+        print(state.text(time.time()))
     return FINE
 
 
@@ -329,6 +387,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Command] = {
     "keygen": _keygen,
     "dns-records": _dns_records,
+    "rollover": _rollover,
     "check": _check,
     "run": _run,
     "status": _status,

@@ -20,6 +20,7 @@ class Verdict(Enum):
 
     CLEAR = "clear"  # pass on as they are
     DENY = "deny"  # drop
+    REFUSE = "refuse"  # drop, and say so by ICMP (RFC 4322 section 3.1.4)
     TUNNEL = "tunnel"  # hand to the datapath
 
 
@@ -115,6 +116,11 @@ class CloseChannels(Command):
     """Close the keying channels with a gateway that have no tunnels any more."""
 
     remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Read the SAs' counters; answered by ``UsageReported``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from oegw.settings import (
     IkeSettings,
     InterceptOptions,
     InterfacesSettings,
+    PublishSettings,
     Settings,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "IkeSettings",
     "InterceptOptions",
     "InterfacesSettings",
+    "PublishSettings",
     "Settings",
     "control_socket",
     "examine",
@@ -57,6 +59,7 @@ PFS = {word: word for word in ("required", "optional", "off")}
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "publish",
 )
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
@@ -123,6 +126,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         datapath=_datapath(sections["datapath"]),
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
+        publish=_publish(sections["publish"], path.parent),
         multihoming=_multihoming(sections["multihoming"]),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
@@ -302,6 +306,8 @@ def _intercept(section: Section) -> InterceptOptions:
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
         section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
         section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+        section.integer("setups", default.setups, 1, 65536),
+        section.integer("setups_per_second", default.setups_per_second, 1, 65536),
     )
 
 
@@ -312,6 +318,20 @@ def _lifespans(section: Section) -> Lifespans:
             each.name: section.seconds(each.name, getattr(default, each.name), 0.1, WEEK)
             for each in fields(Lifespans)
         }
+    )
+
+
+def _publish(section: Section, directory: Path) -> PublishSettings:
+    default = PublishSettings()
+    servers = section.addresses("server")
+    if len(servers) > 1:
+        section.wrong("server", "is one address: that of the primary server of the zones")
+    return PublishSettings(
+        section.addresses("clients"),
+        section.integer("precedence", default.precedence, 0, 65535),
+        section.integer("ttl", default.ttl, 1, WEEK),
+        servers[0] if servers else None,
+        section.path_relative_to(directory, "tsig_key", None),
     )
 
 

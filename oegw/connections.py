@@ -103,6 +103,17 @@ class ConnectionTable:
                     return connection
         return self.exact(wanted, rule)
 
+    def within(self, connection: Connection) -> list[Connection]:
+        """The other opportunistic connections of its pair whose packets it covers."""
+        pair = self._by_pair.get((connection.selectors.local, connection.selectors.remote), ())
+        return [
+            other
+            for other in pair
+            if other is not connection
+            and other.rule.category is connection.rule.category is Category.OPPORTUNISTIC
+            and other.selectors in connection.selectors
+        ]
+
     def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
         connection.tunnels[tunnel.number] = tunnel
         self._by_tunnel[tunnel.number] = connection
@@ -143,3 +154,8 @@ class ConnectionTable:
     def under_way(self, source: IPAddress) -> int:
         """How many set-ups this inside host has under way."""
         return self._under_way[source]
+
+    @property
+    def all_under_way(self) -> int:
+        """How many set-ups all of them have under way."""
+        return len(self._asking)

@@ -15,6 +15,7 @@ from oegw.connection import Connection, State
 from oegw.datapath.interface import DatapathError, SaKey, Usage
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
+from oegw.keys import KeyFileError
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -58,7 +59,9 @@ class Console:
                     yield {"notes": await self._daemon.reload(), "done": True}
                 case other:
                     raise BadRequest(f"no such command: {other!r}")
-        except (BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+        except (
+            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+        ) as error:  # fmt: skip
             yield {"error": str(error), "done": True}
         except DatapathError as error:
             yield {"error": f"datapath: {error}", "done": True}

@@ -173,6 +173,8 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                setups=hold.setups,
+                setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
                 multihoming=settings.multihoming,
             ),
@@ -391,6 +393,8 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.QueryUsage():
+                    self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
                     self.endpoint.tunnel_expiring(now, number)
                 case do.ReportTraffic(tunnel=number, received=received, sent=sent):
@@ -598,7 +602,7 @@ class Daemon:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
         Returns notes for the operator (keys that take effect at a restart only).
-        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError: then
+        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError: then
         nothing has changed.
         """
         async with self._reloading:
@@ -616,7 +620,9 @@ class Daemon:
             for name in _AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
+        key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         await self.interception.replace_policy(table)
+        self.endpoint.replace_key(key)
         self.settings = settings
         self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
@@ -626,7 +632,9 @@ class Daemon:
     async def _reload_quietly(self) -> None:
         try:
             await self.reload()
-        except (config.ConfigError, PolicyError, UnsuitableBox, InterceptError) as error:
+        except (
+            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+        ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 

@@ -80,6 +80,10 @@ def category(rule: Rule, settings: Settings) -> str:
     text = rule.category.value
     if rule.category is Category.OPPORTUNISTIC:
         text += f", else {rule.on_failure.value}"
+        if not rule.initiate:
+            text += ", accepts only"
+    elif rule.icmp:
+        text += " with ICMP"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
         text += f" with {peer_text(settings.peers[rule.name])}"
     return text + (", override" if rule.override else "")
@@ -119,7 +123,9 @@ def scope_text(scope: Scope) -> str:
 def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
-            yield "It is dropped."
+            yield (
+                "It is dropped, and its sender told so by ICMP." if rule.icmp else "It is dropped."
+            )
         case Category.PERMIT:
             yield "It passes in clear."
         case Category.CONFIGURED:
@@ -130,6 +136,9 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
         case Category.OPPORTUNISTIC:
             clear = rule.on_failure is OnFailure.CLEAR
             other = "passes in clear" if clear else "is dropped"
+            if not rule.initiate:
+                yield f"It {other}, unless the far side has begun a tunnel: we begin none."
+                return
             if _is_not_asked(flow, settings):
                 yield "The destination is not a public address, so the DNS is not asked."
                 yield f"It {other}."

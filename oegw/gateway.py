@@ -37,6 +37,8 @@ from policy.table import PolicyTable
 
 __all__ = ["CoordinatorSettings", "Gateway", "Lifespans"]
 
+_VERDICTS = (State.CLEAR, State.DENIED, State.EXPIRING)
+
 
 _ENDS = (keying.NegotiationFailed, keying.TunnelClosed, happened.SaInstallFailed)
 
@@ -55,6 +57,7 @@ class Gateway:
         self._initiator = initiator = Initiator(ledger)
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
+        self._ageing = initiator.ageing
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -105,12 +108,14 @@ class Gateway:
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        moments = (self._ledger.next_timer(), self._initiator.homes.next_timer())
+        desks = (self._ledger, self._ageing, self._initiator.homes)
+        moments = (desk.next_timer() for desk in desks)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Command]:
         """Do what is due."""
-        self._ledger.handle_timer(now)
+        self._ageing.handle_timer(now)
+        self._ledger.end_lingering(now)
         self._initiator.give_up_slow_ones(now)
         self._initiator.homes.handle_timer(now)
         return self._ledger.take_commands()
@@ -172,7 +177,7 @@ class Gateway:
     def probe(self, flow: Flow, now: float) -> list[Command]:
         """Negotiate for ``flow`` as if a packet of it had come; a stale verdict is forgotten."""
         ledger, connection = self._ledger, self.find(flow)
-        if connection is not None and connection.state in (State.CLEAR, State.DENIED):
+        if connection is not None and connection.state in _VERDICTS:
             ledger.end(connection, Happening.FORGOTTEN, "probe", now)
         self._initiator.packet_trapped(happened.PacketTrapped(flow, -1, 0), now)
         return ledger.take_commands()
@@ -187,7 +192,7 @@ class Gateway:
         for connection in ledger.connections:
             remote = connection.selectors.remote
             if (
-                connection.state in (State.CLEAR, State.DENIED)
+                connection.state in _VERDICTS
                 and remote.version == destination.version
                 and remote.overlaps(destination)
             ):
@@ -244,7 +249,9 @@ class Gateway:
                     and selectors_for(flow, rule) == connection.selectors
                 )
             )
-            if not wanted or connection.state in (State.CLEAR, State.DENIED):
+            # What must not be begun any more is not gone on with, unless the peer has begun it.
+            forbidden = not rule.initiate and connection.state is State.POTENTIAL
+            if not wanted or forbidden or connection.state in _VERDICTS:
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.

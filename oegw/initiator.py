@@ -21,6 +21,7 @@ from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelReques
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ageing import Ageing
 from oegw.commands import Verdict
 from oegw.connection import (
     Connection,
@@ -45,7 +46,8 @@ class Initiator:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._next_tunnel = 0
-        self.homes = Multihoming(ledger, self._usable, self._negotiate_with)
+        self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -64,6 +66,8 @@ class Initiator:
         rule, scope = decision.rule, decision.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
+            if rule.icmp and decision.cacheable:  # the kernel has to know of it to answer
+                verdict = Verdict.REFUSE
             if decision.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
@@ -74,9 +78,9 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(flow.source)
-            if under_way >= ledger.settings.setups_per_source:
-                ledger.discard((event.packet,), "source_limit")
+            refusal = ledger.refuses_setup(flow.source, now)
+            if refusal is not None:
+                ledger.discard((event.packet,), refusal)
                 return
             connection = ledger.connections.create(selectors, rule, now)
         if connection.state is State.NONEXISTENT:
@@ -85,9 +89,12 @@ class Initiator:
                 ledger.connections.set_under_way(connection, flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self._begin(connection, flow, now)
+                self.begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, flow)
+        if connection.state is State.EXPIRING:
+            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            return
         self._settle(connection, event, scope, decision.cacheable, now)
 
     def _settle(
@@ -116,11 +123,16 @@ class Initiator:
 
     # Finding the far gateway.
 
-    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so."""
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
+            return
+        if not rule.initiate:  # RFC 4322 section 3.3.2: the peer's tunnel is used once it begins
+            reason = f"rule {rule.name!r} accepts tunnels and begins none"
+            ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
         if not ledger.may_look_up(destination):
@@ -128,9 +140,9 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow)
+        self.inquire(connection, flow)
 
-    def _inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = Inquiry(flow)
@@ -157,10 +169,12 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
         if not inquiry.complete:
             return
         connection.inquiry = None
-        if connection.state is State.POTENTIAL:
+        if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
 
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
@@ -206,15 +220,15 @@ class Initiator:
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
-                connection.trust = trust
-                self.homes.set_out(connection, self._usable(connection, outcome), now)
+                connection.trust, connection.records_until = trust, now + ttl
+                self.homes.set_out(connection, self.usable(connection, outcome), now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
-    def _usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
         """The gateways that we can negotiate with, in the order of the DNS."""
         return [
             gateway
@@ -305,27 +319,34 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        ours = connection.tunnels[event.tunnel].initiator
-        if ours:
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
             self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
-        if connection.state is not State.PENDING or connection.tunnels:
+        self.ageing.successor_failed(connection, tunnel)
+        behind = connection.state is State.EXPIRING and connection.expires is None
+        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
         failure, detail = self.homes.outcome(connection, event)
         reason = f"{failure.value}: {detail}"
-        if not ours:  # that says nothing about what we could have: the next packet finds out
+        if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
+            if self.ageing.left_alone(connection, reason, now):
+                return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        ledger.fall_back(connection, self._lifespan_after(failure), reason, now)
+        lifespan = self._lifespan_after(failure, connection.records_until, now)
+        ledger.fall_back(connection, lifespan, reason, now)
 
-    def _lifespan_after(self, reason: Failure) -> float:
+    def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
         match reason:
             case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
-                return lifespans.bad_signature
+                # The key may have been changed, and the DNS may not have caught up (3.2.5).
+                left = lifespans.bad_signature if records_until is None else records_until - now
+                return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
             case _:

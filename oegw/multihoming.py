@@ -154,7 +154,7 @@ class Multihoming:
             connection = self._ledger.connections.of_tunnel(number)
             if (
                 connection is not None
-                and connection.state is State.PENDING
+                and connection.state is State.PENDING  # behind a verdict nobody waits
                 and not connection.tunnels[number].agreed
             ):
                 numbers.append(number)
@@ -236,9 +236,28 @@ class Multihoming:
         before = sending[-1] if sending else None
         connection.sends_by(tunnel)
         replaced = tunnel.request.replaces if tunnel.request else None
-        if tunnel.initiator and replaced is not None and before and before.peer != tunnel.peer:
+        if (
+            tunnel.initiator
+            and replaced is not None
+            and before is not None
+            and before.number != replaced
+            and before.peer != tunnel.peer
+        ):
             self._prefer(connection, before)
         self.over(tunnel.number, now, up=True)
+
+    def idle(self, connection: Connection, tunnel: Tunnel, now: float) -> bool:
+        """Whether another gateway's tunnel sends, and nothing comes by this one: let it end.
+
+        In turns (option 1), each sends.
+        """
+        live, heard = connection.live_tunnel, tunnel.traffic[0]
+        return (
+            self._settings.choice is not Choice.ROUND_ROBIN
+            and live is not None
+            and live.peer != tunnel.peer
+            and (heard is None or now - heard > self._ledger.settings.lifespans.in_use)
+        )
 
     def usage_reported(self) -> None:
         """The counters were read: options 1 and 2 choose anew."""
@@ -282,7 +301,7 @@ def prefers(connection: Connection, gateway: IPAddress) -> bool:
     """Whether a pair that is carried by another gateway would rather be by this one."""
     live = connection.live_tunnel
     if (
-        connection.state is not State.KEYED
+        connection.standing is not State.KEYED
         or connection.rule.category is not Category.OPPORTUNISTIC
         or not connection.rule.initiate
         or live is None

@@ -1,4 +1,4 @@
-"""What a gateway's operator puts into the DNS, as lines of a zone file."""
+"""What a gateway's operator puts into the DNS."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords.delegation import Delegation
 from dnsrecords.key import HostKey
+from dnsrecords.published import PublishedRecord
 from dnsrecords.reverse import reverse_name
-from dnsrecords.zonefile import key_line, txt_line
 from policy.flow import IPAddress
 
 
-def zone_lines(
+def records_of(
     key: rsa.RSAPublicKey,
     gateways: Sequence[IPAddress],
     fqdn: str | None,
     clients: Sequence[IPAddress],
     precedence: int,
-) -> list[str]:
+) -> list[PublishedRecord]:
     """KEY records of the gateway, and a TXT record at the reverse name of each client.
 
     The KEY stands at the reverse name of each address of ``gateways`` and at
@@ -30,11 +30,12 @@ def zone_lines(
     owners = [reverse_name(address) for address in gateways]
     if fqdn is not None:
         owners.append(fqdn)
-    lines = [key_line(owner, HostKey(key)) for owner in owners]
+    records = [PublishedRecord.of_key(owner, HostKey(key)) for owner in owners]
     for client in clients:
         near = [address for address in gateways if address.version == client.version]
         named = [Delegation(precedence, address=a, key=key) for a in near or gateways]
         if fqdn is not None:
             named.append(Delegation(precedence, fqdn=fqdn, key=key))
-        lines += [txt_line(reverse_name(client), delegation) for delegation in named]
-    return lines
+        owner = reverse_name(client)
+        records += [PublishedRecord.of_delegation(owner, delegation) for delegation in named]
+    return records

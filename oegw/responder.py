@@ -181,7 +181,7 @@ class Responder:
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
-        if connection.state is State.DENIED:
+        if connection.standing is State.DENIED:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 

@@ -101,6 +101,23 @@ class InterceptOptions:
     hold_packets: int = 1024
     hold_bytes: int = 4 * 1024 * 1024
     setups_per_source: int = 32
+    setups: int = 1000
+    setups_per_second: int = 250
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """What `oegw dns-records --update` and `oegw rollover` put into the DNS, and how.
+
+    ``clients``: hosts whose delegation to this gateway is published.  ``server``: who takes the
+    updates; None means the one that each zone's SOA names.  ``ttl`` in seconds.
+    """
+
+    clients: tuple[IPAddress, ...] = ()
+    precedence: int = 10
+    ttl: int = 3600
+    server: IPAddress | None = None
+    tsig_key: Path | None = None
 
 
 def default_rule(
@@ -123,6 +140,7 @@ class Settings:
     datapath: DatapathSettings = field(default_factory=DatapathSettings)
     intercept: InterceptOptions = field(default_factory=InterceptOptions)
     lifespans: Lifespans = field(default_factory=Lifespans)
+    publish: PublishSettings = field(default_factory=PublishSettings)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)

@@ -44,7 +44,7 @@ class Tunnels:
 
     def __init__(self, ledger: Ledger, initiator: Initiator) -> None:
         self._ledger = ledger
-        self._initiator = initiator
+        self._ageing = initiator.ageing
         self._homes = initiator.homes
 
     # Into place.
@@ -135,6 +135,7 @@ class Tunnels:
         ledger.move(connection, Happening.TUNNEL_UP, str(tunnel.gateway), now)
         ledger.connections.no_longer_under_way(connection)
         connection.expires = None
+        self._ageing.tunnel_up(connection, now)
         connection.encrypted_before = ""
         if connection.rule.category is Category.OPPORTUNISTIC:
             ledger.memory.pair_encrypted(connection.selectors, tunnel.peer)
@@ -148,6 +149,12 @@ class Tunnels:
         )  # fmt: skip
         if not connection.scopes:
             self._foresee_scope(connection)
+        for other in ledger.connections.within(connection):
+            if other.standing in (
+                State.CLEAR,
+                State.DENIED,
+            ):  # it is narrower: it would precede ours
+                ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
     def _foresee_scope(self, connection: Connection) -> None:
@@ -185,6 +192,8 @@ class Tunnels:
                 ledger.do(do.CloseTunnel(number))
                 ledger.take_down(connection, number)
             ledger.fall_back(connection, ledger.settings.lifespans.silence, reason, now)
+        else:
+            self._ageing.left_alone(connection, reason, now)
 
     def sa_move_failed(self, event: happened.SaMoveFailed, now: float) -> None:
         """Neither the old place nor the new one can be trusted: the tunnel ends."""
@@ -199,14 +208,13 @@ class Tunnels:
     # Towards the end.
 
     def tunnel_expiring(self, event: keying.TunnelExpiring, now: float) -> None:
-        """Order a successor before the end (RFC 4322 section 3.2.7): make before break."""
+        """Order a successor before the end (RFC 4322 section 3.2.6): make before break."""
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is None or connection.state is not State.KEYED:
             return
         tunnel = connection.tunnels[event.tunnel]
-        if tunnel.request is not None:
-            successor = replace(tunnel.request, replaces=event.tunnel)
-            self._initiator.order(connection, successor)
+        if not self._homes.idle(connection, tunnel, now):
+            self._ageing.renew(connection, tunnel, now)
 
     def sa_expired(self, event: SaExpired, now: float) -> None:
         number = self._ledger.connections.tunnel_of_sa(event.key)
@@ -243,6 +251,7 @@ class Tunnels:
             ledger.take_down(connection, number, now)
         elif connection.state not in (State.KEYED, State.PENDING):
             ledger.take_down(connection, number)
+            self._ageing.left_alone(connection, reason, now)
         elif not others:
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
         else:
@@ -343,7 +352,7 @@ class Tunnels:
     # Counters.
 
     def usage_reported(self, event: happened.UsageReported, now: float) -> None:
-        """Traffic is proof of life (RFC 3706 section 5.4): tell the keying core of it."""
+        """Traffic is proof of life (RFC 3706 section 5.4), and of use."""
         usage: Mapping[SaKey, Usage] = event.usage
         for connection in self._ledger.connections:
             for tunnel in connection.tunnels.values():
@@ -355,7 +364,10 @@ class Tunnels:
                 spoke = sent.last_used if sent else None
                 if (heard, spoke) != tunnel.traffic:
                     tunnel.traffic = (heard, spoke)
+                    moments = (m for m in (connection.used, heard, spoke) if m is not None)
+                    connection.used = max(moments, default=None)
                     self._ledger.do(do.ReportTraffic(tunnel.number, heard, spoke))
+        self._ageing.usage_known(usage, now)
         self._homes.usage_reported()
 
 

@@ -132,6 +132,8 @@ CORES = (
     "oegw/responder.py",
     "oegw/tunnels.py",
     "oegw/ledger.py",
+    "oegw/ageing.py",
+    "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
@@ -157,7 +159,7 @@ CORES = (
     "oegw/datapath/xfrm/reports.py",
     "oegw/datapath/xfrm/plan.py",
 )
-SHELLS = ("dnsrecords/resolver.py",)  # in a room of cores
+SHELLS = ("dnsrecords/resolver.py", "dnsrecords/updater.py")  # in a room of cores
 
 
 def is_core(path: str) -> bool:
@@ -230,7 +232,7 @@ ONLY = [
     ),
     (
         ("dns",),
-        ("dnsrecords/resolver.py", "dnsrecords/response.py"),
+        ("dnsrecords/resolver.py", "dnsrecords/response.py", "dnsrecords/updater.py"),
         "dnspython is for messages on their way; records are read by our own parsers.",
     ),
     (
@@ -292,7 +294,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
     ),
 ]
 

@@ -7,13 +7,21 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from string import Template
 
+from lablib.dynamic import start_updatable
 from lablib.errors import LabError
 from lablib.run import Process, Run
 from lablib.topology import Topology, twin_address, twin_network
 
 AUTHORITATIVE = "192.1.1.54"
 FAR_AUTHORITATIVE = "192.9.1.54"  # the same server by way of R, for a resolver on a gateway
-NEGATIVE_SECONDS = 30  # SOA minimum: how long "no such record" may be kept
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long an answer may be kept: a record, and that there is none (the SOA minimum)."""
+
+    ttl: int = 60
+    negative: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,14 @@ def zones(topology: Topology, additions: list[str]) -> list[Zone]:
     ]
 
 
-def write_zones(run: Run, topology: Topology, templates: Path, additions: list[str]) -> list[Zone]:
+def write_zones(
+    run: Run,
+    topology: Topology,
+    templates: Path,
+    additions: list[str],
+    times: Times,
+    serial: int,
+) -> list[Zone]:
     """Fill the templates in; returns what was written to ``RUN/zones``."""
     directory = run.directory / "zones"
     directory.mkdir(exist_ok=True)
@@ -105,7 +120,9 @@ def write_zones(run: Run, topology: Topology, templates: Path, additions: list[s
         text = template.substitute(
             zone=zone.name,
             domain=topology.domain,
-            negative=NEGATIVE_SECONDS,
+            ttl=times.ttl,
+            negative=times.negative,
+            serial=serial,
             records="\n".join(zone.records),
         )
         (directory / zone.file).write_text(text)
@@ -198,15 +215,19 @@ def start_resolver(
     return run.start(name, host, ["unbound", "-d", "-c", str(configuration)])
 
 
-def start(run: Run, topology: Topology, written: list[Zone]) -> None:
+def start(run: Run, topology: Topology, written: list[Zone], *, updatable: bool = False) -> None:
     """Both servers on host dns; returns when both are ready to answer."""
     resolver = topology.address("dns")
-    authoritative = start_authoritative(run, written)
+    if updatable:
+        files = [(zone.name, zone.file) for zone in written]
+        authoritative = start_updatable(run, [AUTHORITATIVE, FAR_AUTHORITATIVE], files)
+    else:
+        authoritative = start_authoritative(run, written)
     caching = start_resolver(
         run, "dns", "unbound", [str(resolver), str(topology.address("dns", 6))]
     )
-    authoritative.await_text("nsd started")
+    authoritative.await_text("all zones loaded" if updatable else "nsd started")
     complaints = [line for line in authoritative.text().splitlines() if " error: " in line]
     if complaints:
-        raise LabError("nsd does not take the zones:\n" + "\n".join(complaints))
+        raise LabError("the name server does not take the zones:\n" + "\n".join(complaints))
     caching.await_text("start of service")

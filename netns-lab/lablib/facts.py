@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing
+from lablib import crossing, matrix
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
@@ -280,6 +280,7 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "packets": packets,
     "encrypted": encrypted,
     "same-tunnel": same_tunnel,
+    "matrix": matrix.outcomes,
     "no-addresses": no_addresses,
     "no-payload": no_payload,
     "housekeeping": housekeeping,

@@ -64,6 +64,11 @@ class Keys:
         raise LabError(f"{self.gateway}: oegw dns-records printed no KEY record")
 
 
+def placeholder(gateway: str) -> str:
+    """What a gateway's public key is called in the files of a scenario: ``SG_B_KEY``."""
+    return gateway.upper().replace("-", "_") + "_KEY"
+
+
 class Oegw:
     """The installed command, run beside the lab (not inside a namespace) to its end."""
 
@@ -195,17 +200,15 @@ def write_configuration(
     topology: Topology,
     name: str,
     template: Path,
-    keys: dict[str, Keys],
+    public_keys: dict[str, str],
     datapath: str | None = None,
 ) -> Gateway:
-    """Fill in ``$RUN`` (the run directory), ``$NAME``, and ``$SG_B_KEY`` etc. (public keys).
+    """Fill in ``$RUN`` (the run directory), ``$NAME``, and the ``public_keys``, ``$SG_B_KEY`` etc.
 
     ``datapath``: what ``datapath.datapath`` shall say, if anything.
     """
     gateway = Gateway(name, run, run.directory / f"{name}.toml")
-    values = {"RUN": str(run.directory), "NAME": name}
-    for owner, pair in keys.items():
-        values[owner.upper().replace("-", "_") + "_KEY"] = pair.public
+    values = {"RUN": str(run.directory), "NAME": name, **public_keys}
     topology.host(name)
     try:
         text = Template(template.read_text()).substitute(values)

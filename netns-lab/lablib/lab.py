@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lablib import dns, gateway, network, topology
 from lablib.capture import Capture
+from lablib.cells import Played
 from lablib.errors import LabError
-from lablib.gateway import Gateway, Keys, Oegw
+from lablib.gateway import Gateway, Keys, Oegw, placeholder
 from lablib.pcap import Packet
 from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
@@ -29,6 +30,21 @@ class Lab:
     gateways: dict[str, Gateway] = field(default_factory=dict)
     captures: dict[str, Capture] = field(default_factory=dict)
     captured: dict[str, list[Packet]] = field(default_factory=dict)
+    keys: dict[str, Keys] = field(default_factory=dict)  # by gateway
+    records: list[str] = field(default_factory=list)  # that the DNS has beside the hosts' own
+    serial: int = 1  # of the zones
+    matrix: Played | None = None  # what became of the scenario's matrix
+
+    def public_keys(self) -> dict[str, str]:
+        """``SG_B_KEY`` and so on, as configurations and scenarios name the public keys."""
+        return {placeholder(name): pair.public for name, pair in self.keys.items()}
+
+    def write_zones(self) -> list[dns.Zone]:
+        """The zone files, with what is in ``records`` now."""
+        times = dns.Times(self.scenario.ttl, self.scenario.negative)
+        return dns.write_zones(
+            self.run, self.topology, HOME / "zones", self.records, times, self.serial
+        )
 
     def address(self, name: str) -> IPAddress:
         """The address of a host, of the scenario's family."""
@@ -67,42 +83,59 @@ def topology_of(scenario: Scenario) -> Topology:
     return result
 
 
-def _clients(lab: Lab, gateway: str, family: int) -> list[str]:
-    """The addresses for which a gateway's delegations are published."""
+def _addresses(lab: Lab, clients: Iterable[str], family: int) -> list[str]:
+    """The addresses of clients, of which a crowd has many."""
     result = []
-    for entry in lab.scenario.records:
-        for client in entry.clients if entry.gateway == gateway else ():
-            crowd = lab.scenario.crowd.get(client)
-            many = lab.topology.crowd(client, crowd) if crowd else []
-            result.append(lab.topology.address(client, family))
-            result += [a if family == 4 else twin_address(a) for a in many]
+    for client in clients:
+        crowd = lab.scenario.crowd.get(client)
+        many = lab.topology.crowd(client, crowd) if crowd else []
+        result.append(lab.topology.address(client, family))
+        result += [a if family == 4 else twin_address(a) for a in many]
     return [str(address) for address in result]
 
 
-def _publish(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> dict[str, Keys]:
+def _begin_records(
+    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool
+) -> list[Process]:
+    """Start what prints the records of gateway ``name`` for its clients."""
+    who = {family: _addresses(lab, clients, family) for family in (4, 6)}
+    precedence = lab.scenario.precedence(name)
+    if fqdn:  # one name for both families
+        identity = [*precedence, "--fqdn", f"{name}.{lab.topology.domain}"]
+        return [oegw.begin_records(name, identity, who[4] + who[6], f"records-{name}")]
+    return [
+        oegw.begin_records(
+            name,
+            [*precedence, "--gateway", str(lab.topology.address(name, family))],
+            who[family],
+            f"records-{name}-{family}",
+        )
+        for family in (4, 6)
+    ]
+
+
+def published_records(
+    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool
+) -> list[str]:
+    """What a gateway's operator puts into the DNS for these clients."""
+    if name not in lab.keys:
+        raise LabError(f"{name} has no key: it is neither a gateway nor in a [[records]]")
+    processes = _begin_records(oegw, lab, name, clients, fqdn)
+    return [line for process in processes for line in dns.joined(oegw.finish(process))]
+
+
+def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
     """Keys and records of all gateways, made side by side."""
     for process in keygens.values():
         oegw.finish(process)
-    named = {entry.gateway for entry in lab.scenario.records if entry.fqdn}
-    precedences = {entry.gateway: entry.precedence for entry in lab.scenario.records}
     asked = {}
     for name in keygens:
-        precedence = ["--precedence", str(precedences.get(name, 10))]
-        clients = {family: _clients(lab, name, family) for family in (4, 6)}
-        if name in named:  # one name for both families
-            identity = [*precedence, "--fqdn", f"{name}.{lab.topology.domain}"]
-            everyone = clients[4] + clients[6]
-            asked[name, 0] = oegw.begin_records(name, identity, everyone, f"records-{name}")
-            continue
-        for family, who in clients.items():
-            identity = [*precedence, "--gateway", str(lab.topology.address(name, family))]
-            asked[name, family] = oegw.begin_records(
-                name, identity, who, f"records-{name}-{family}"
-            )
-    keys = {name: Keys(name, lab.run.directory / f"{name}.pem", []) for name in keygens}
-    for (name, _), process in asked.items():
-        keys[name].records += dns.joined(oegw.finish(process))
-    return keys
+        entries = [entry for entry in lab.scenario.records if entry.gateway == name]
+        clients = tuple(client for entry in entries for client in entry.clients)
+        asked[name] = _begin_records(oegw, lab, name, clients, any(e.fqdn for e in entries))
+    for name, processes in asked.items():
+        lines = [line for process in processes for line in dns.joined(oegw.finish(process))]
+        lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
 
 
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
@@ -122,15 +155,12 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     network.build(run, lab.topology, resolvers)
     say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
 
-    keys = _publish(oegw, lab, keygens) if oegw else {}
-    wanted = [
-        record
-        for name, pair in keys.items()
-        for record in pair.records
-        if any(entry.gateway == name for entry in scenario.records)
-    ]
-    additions = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, dns.write_zones(run, lab.topology, HOME / "zones", additions))
+    if oegw:
+        _make_keys(oegw, lab, keygens)
+    named = {entry.gateway for entry in scenario.records}
+    wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
+    lab.records = wanted + dns.joined(scenario.additions)
+    dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
     if scenario.resolver:
         own = dns.start_resolver(
             run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
@@ -150,10 +180,13 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         for name in scenario.gateways:
             template: Path = scenario.directory / f"{name}.toml"
             lab.gateways[name] = gateway.write_configuration(
-                run, lab.topology, name, template, keys, scenario.datapaths.get(name)
+                run, lab.topology, name, template, lab.public_keys(), scenario.datapaths.get(name)
             )
-            lab.gateways[name].begin()
-        for one in lab.gateways.values():
+        at_once = [one for name, one in lab.gateways.items() if name not in scenario.late]
+        for one in at_once:
+            one.begin()
+        for one in at_once:
             one.ready()
-        say(f"gateways {', '.join(lab.gateways)}: {time.monotonic() - started:.2f} s")
+        names = ", ".join(one.name for one in at_once)
+        say(f"gateways {names}: {time.monotonic() - started:.2f} s")
     return lab

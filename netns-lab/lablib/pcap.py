@@ -66,6 +66,15 @@ class Packet:
         names = {ICMP: "icmp", ICMPV6: "icmpv6", TCP: "tcp", UDP: "udp"}
         return names.get(self.protocol, f"protocol {self.protocol}")
 
+    @property
+    def spi(self) -> str:
+        """The SPI of ESP in eight hexadecimal digits; empty for another packet."""
+        if self.kind not in ("esp", "udp-esp"):
+            return ""
+        at = 14 + ((self.frame[14] & 15) * 4 if self.ethertype == "ipv4" else 40)
+        at += 8 if self.kind == "udp-esp" else 0
+        return self.frame[at : at + 4].hex()
+
     def __str__(self) -> str:
         return f"{self.kind} {self.source} -> {self.destination}, {len(self.frame)} octets"
 

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-from lablib import facts, kernelcounters, ladder, steps
+from lablib import cells, facts, kernelcounters, ladder, steps
 from lablib.errors import LabError
 from lablib.lab import Lab, put_up
 from lablib.run import Run
@@ -36,6 +36,8 @@ class Report:
 def check_datapaths(lab: Lab, report: Report) -> None:
     """Each gateway that was told which datapath to take says that it took it, and why."""
     for name, wanted in lab.scenario.datapaths.items():
+        if lab.gateways[name].process is None:
+            continue  # it starts late, or a step ended it
         seen = lab.gateways[name].status().get("datapath") or {}
         text = f"{seen.get('name')}: {seen.get('reason')}"
         right = wanted in ("auto", seen.get("name"))
@@ -45,7 +47,7 @@ def check_datapaths(lab: Lab, report: Report) -> None:
 def check_kernel_counters(lab: Lab, report: Report) -> None:
     """Where the kernel's datapath was asked for, its counters and the status must agree."""
     for name, wanted in lab.scenario.datapaths.items():
-        if wanted == "kernel":
+        if wanted == "kernel" and lab.gateways[name].process is not None:
             title = f"{name}: the kernel's counters agree with oegw status"
             try:
                 report.ok(title, kernelcounters.compared(lab, name))
@@ -91,14 +93,16 @@ def show_ladder(lab: Lab, report: Report, began: float) -> None:
 
 
 def check_gateways_alive(lab: Lab, report: Report) -> None:
-    """No gateway may have ended by itself, nor printed a traceback."""
+    """No gateway may have ended by itself, nor printed a traceback; a step may have ended it."""
     for gateway in lab.gateways.values():
         log = gateway.run.directory / f"oegw-{gateway.name}.log"
         text = log.read_text(errors="replace") if log.exists() else ""
         title = f"gateway {gateway.name} runs and printed no traceback"
         if "Traceback" in text:
             report.failed(title, text[-1500:])
-        elif gateway.process is None or not gateway.process.running:
+        elif gateway.process is None:
+            report.ok(f"gateway {gateway.name} printed no traceback", "a step ended it")
+        elif not gateway.process.running:
             report.failed(title, f"it is gone; it said: {text[-500:]}")
         else:
             report.ok(title, "so it is")
@@ -124,10 +128,15 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
         check_datapaths(lab, report)
         began = take_steps(lab, report)
         lab.end_captures()
+        if scenario.late:
+            check_datapaths(lab, report)
         check_kernel_counters(lab, report)
         if scenario.ladder:
             show_ladder(lab, report, began)
         check_facts(lab, report, scenario.facts)
+        if lab.matrix is not None:
+            for line in cells.draw(lab.matrix, scenario.name):
+                say(line)
         check_gateways_alive(lab, report)
         code = 1 if report.failures else 0
     except LabError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lablib.cells import Plan, plan
 from lablib.errors import LabError
 
 HOME = Path(__file__).resolve().parent.parent
@@ -17,7 +18,8 @@ EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
-    *("records", "step", "fact", "ladder", "variant", "crowd"),
+    *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
+    *("ttl", "negative", "matrix", "dynamic"),
 }
 
 
@@ -51,14 +53,24 @@ class Scenario:
     gateways: tuple[str, ...]
     records: tuple[Records, ...]
     additions: str
+    dynamic: bool = False  # whether the zones take updates
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
+    late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
+    ttl: int = 60  # seconds that a record may be kept
+    negative: int = 30  # seconds that "no such record" may be kept: the SOA minimum
     has_long: bool = False  # whether there is a longer form of it
+    matrix: Plan | None = None  # of policies
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
     datapaths: Mapping[str, str] = field(
         default_factory=dict
     )  # by gateway; else the gateway's own choice
+
+    def precedence(self, gateway: str) -> list[str]:
+        """The option of ``oegw dns-records`` for the precedence of a gateway's records."""
+        entries = [entry for entry in self.records if entry.gateway == gateway]
+        return ["--precedence", str(entries[0].precedence)] if entries else []
 
 
 def with_datapaths(scenario: Scenario, text: str) -> Scenario:
@@ -82,7 +94,7 @@ def names() -> list[str]:
 
 
 def _entry(table: dict[str, Any], long: bool) -> dict[str, Any]:
-    """A step or a fact without its ``long``, whose keys hold in the longer form."""
+    """A step, a fact or all of a file without its ``long``, whose keys hold in the longer form."""
     rest = {key: value for key, value in table.items() if key != "long"}
     return rest | table.get("long", {}) if long else rest
 
@@ -98,6 +110,10 @@ def load(name: str, long: bool = False) -> Scenario:
         raise LabError(f"no scenario {name!r}; there are {', '.join(names())}") from None
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{path}: {error}") from error
+    has_long = "long" in table or any(
+        "long" in entry for key in ("step", "fact") for entry in table.get(key, ())
+    )
+    table = _entry(table, long)
     unknown = set(table) - KNOWN
     if unknown:
         raise LabError(f"{path}: unknown keys {', '.join(sorted(unknown))}")
@@ -123,9 +139,14 @@ def load(name: str, long: bool = False) -> Scenario:
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),
-        has_long=any("long" in entry for key in ("step", "fact") for entry in table.get(key, ())),
+        late=tuple(table.get("late", ())),
+        ttl=table.get("ttl", 60),
+        negative=table.get("negative", 30),
+        has_long=has_long,
+        matrix=plan(table["matrix"]) if "matrix" in table else None,
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )

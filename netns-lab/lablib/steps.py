@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, outage, stream
+from lablib import changes, crossing, forge, matrix, operator, outage, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -380,10 +380,14 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-packets": await_packets,
     "probe": probe,
     "close": close,
+    "oegw": operator.oegw,
     "set-route": changes.set_route,
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "publish": publishing.publish,
+    "withdraw": publishing.withdraw,
+    "matrix": matrix.play,
     "cross": crossing.cross,
     "forge": forge_packet,
     "download": download,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from oegw.commands import Verdict
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
-from oegw.intercept.jump import Jump, has_nft_queue
+from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject
 from oegw.intercept.nft import Nft, NftError
 from oegw.intercept.queue import PacketQueue
 from oegw.intercept.ruleset import (
@@ -81,10 +81,14 @@ class NftInterception:
         added = []
         try:
             self._nft_queue = has_nft_queue(nft, self._settings)
+            reject = has_nft_reject(nft, self._settings)
             queue.open()
             if not self._nft_queue:
                 added = await jump.add()
-            nft.run(whole_table(self._settings, chains, nft_queue=self._nft_queue))
+            whole = whole_table(
+                self._settings, chains, nft_queue=self._nft_queue, nft_reject=reject
+            )
+            nft.run(whole)
         except BaseException:
             queue.close()
             nft.close()
@@ -93,7 +97,7 @@ class NftInterception:
         self._nft, self._queue, self._chains = nft, queue, chains
         self._installed.clear()
         asyncio.get_running_loop().add_reader(queue.fileno(), queue.read)
-        self._trace.event("intercept", "started", queue=self.queue_kind)
+        self._trace.event("intercept", "started", queue=self.queue_kind, icmp=reject)
         try:
             await jump.remove_stale(keep_current=not self._nft_queue)
         except InterceptError as error:
@@ -183,13 +187,21 @@ class NftInterception:
             self._forget(scope, installed)
 
     def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
-        """Let packets go on, in this order, in clear or into the tunnel device."""
+        """Let packets go on, in this order, in clear or into the tunnel device.
+
+        Those to be refused go on to the chain that answers and drops them.
+        """
         if self._queue is None:
             return
-        if verdict is Verdict.DENY:
-            self._queue.discard(packets)
-        else:
-            self._queue.release(packets, self._marks.tunnel if verdict is Verdict.TUNNEL else 0)
+        match verdict:
+            case Verdict.DENY:
+                self._queue.discard(packets)
+            case Verdict.REFUSE:
+                self._queue.release(packets, self._marks.trap)
+            case Verdict.TUNNEL:
+                self._queue.release(packets, self._marks.tunnel)
+            case Verdict.CLEAR:
+                self._queue.release(packets, 0)
 
     def discard(self, packets: tuple[int, ...]) -> None:
         """Drop packets."""

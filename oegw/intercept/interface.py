@@ -38,7 +38,10 @@ class InterceptSettings:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The three values of our two mark bits, shifted into place."""
+    """The three values of our two mark bits, shifted into place.
+
+    A packet that leaves the queue with the trap mark is one to be refused.
+    """
 
     mask: int
 

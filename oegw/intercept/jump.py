@@ -19,12 +19,23 @@ _HOOKS = ("PREROUTING", "OUTPUT")
 
 
 def has_nft_queue(nft: Nft, settings: InterceptSettings) -> bool:
-    """Whether this kernel has nft ``queue``: it checks a rule with it, and does not keep it."""
+    """Whether this kernel has nft ``queue``."""
+    return _takes(nft, settings, f"queue num {settings.queue}")
+
+
+def has_nft_reject(nft: Nft, settings: InterceptSettings) -> bool:
+    """Whether this kernel has nft ``reject`` before routing: Linux 5.9 and later."""
+    return _takes(nft, settings, "reject with icmpx type admin-prohibited")
+
+
+def _takes(nft: Nft, settings: InterceptSettings, statement: str) -> bool:
+    """Whether the kernel takes a statement: it checks a rule with it, and does not keep it."""
     probe = f"{settings.table}_probe"
     try:
         nft.run(
-            f"add table inet {probe}\nadd chain inet {probe} c\n"
-            f"add rule inet {probe} c queue num {settings.queue}\n",
+            f"add table inet {probe}\n"
+            f"add chain inet {probe} c {{ type filter hook prerouting priority 0; }}\n"
+            f"add rule inet {probe} c {statement}\n",
             dry=True,
         )
     except NftError as refusal:

@@ -26,7 +26,9 @@ _DNS = "meta l4proto { 6, 17 } th"
 # Our choices: before iptables' mangle (-150), which holds the jump to the queue
 # where nft has none, and before source NAT (100), which would hide the pair.
 _DECIDE = -160
+_REFUSE = -140  # behind the queue
 _GUARD = 90
+_REFUSALS = "100/second burst 100 packets"  # ICMP messages, beside the kernel's limit for each host
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
@@ -34,6 +36,7 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 COUNTERS = {
     "trapped": "packets without a verdict, on their way into the queue",
     "denied": "packets of pairs with verdict DENY",
+    "refused": "packets denied and answered with ICMP, as far as they may be answered",
     "clear_inbound_dropped": "clear packets from outside for a configured pair",
     "keyed_clear_inbound_dropped": "clear packets from outside for a pair that must be encrypted",
     "guard_dropped": "clear packets of protected traffic that were about to leave",
@@ -58,12 +61,13 @@ class StaticChains:
     """
 
     exempt: str
+    refused: str
     inbound: str
     guard: str
     protects: bool
 
     def __str__(self) -> str:
-        return self.exempt + self.inbound + self.guard
+        return self.exempt + self.refused + self.inbound + self.guard
 
 
 def checked(settings: InterceptSettings) -> InterceptSettings:
@@ -88,25 +92,31 @@ def checked(settings: InterceptSettings) -> InterceptSettings:
 def static_chains(table: PolicyTable) -> StaticChains:
     """What follows from the policy, as chains in the order of its rules."""
     exempt = Question(lambda rule: not rule.builtin, "return", "accept")
+    refused = Question(_is_refused, "goto refuse", "return")
     inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
     guard = Question(lambda rule: rule.protected, "goto leak", "accept")
     return StaticChains(
         _both("exempt", table, exempt),
+        _both("refused", table, refused),
         _both("inbound", table, inbound),
         _both("guard", table, guard),
         any(rule.protected for rule in (*table.rules, table.default)),
     )
 
 
-def whole_table(settings: InterceptSettings, chains: StaticChains, *, nft_queue: bool) -> str:
+def whole_table(
+    settings: InterceptSettings, chains: StaticChains, *, nft_queue: bool, nft_reject: bool = True
+) -> str:
     """One transaction that replaces whatever stands under our name.
 
     ``nft_queue``: the kernel has nft ``queue``; else an iptables rule matches the trap mark.
+    ``nft_reject``: it can answer a packet with ICMP; else what is to be refused is only dropped.
     """
     return (
         _replacing(settings)
         + _counters(COUNTERS)
         + _sets()
+        + _refuse(nft_reject=nft_reject)
         + str(chains)
         + _dropping_chains()
         + _outbound(settings, nft_queue=nft_queue)
@@ -125,19 +135,22 @@ def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
     prefixes takes the kernel most of a second.
     """
     name = settings.table
-    rewritten = ["known", "inbound"]
-    rewritten += [f"{chain}{f}" for chain in ("exempt", "inbound", "guard") for f in FAMILIES]
+    rewritten = ["known", "deny", "refuse_released", "inbound"]
+    static = ("exempt", "refused", "inbound", "guard")
+    rewritten += [f"{chain}{f}" for chain in static for f in FAMILIES]
     lines = [f"flush chain inet {name} {chain}\n" for chain in rewritten]
     for family in FAMILIES:
         for shape in Shape:
             lines.append(f"delete map inet {name} {shape.map_name(family)}\n")
             lines.append(f"delete set inet {name} {shape.deny_name(family)}\n")
+            lines.append(f"delete set inet {name} {shape.refuse_name(family)}\n")
             lines.append(f"delete set inet {name} {shape.keyed_name(family)}\n")
     return (
         "".join(lines)
         + f"table inet {name} {{\n"
         + _sets()
         + str(chains)
+        + _deny()
         + _known()
         + _inbound(settings, keyed=True)
         + "}\n"
@@ -168,6 +181,10 @@ def residue(settings: InterceptSettings, chains: StaticChains) -> str:
 
 def _is_configured(rule: Rule) -> bool:
     return rule.category is Category.CONFIGURED
+
+
+def _is_refused(rule: Rule) -> bool:
+    return rule.category is Category.DENY and rule.icmp
 
 
 def _both(name: str, table: PolicyTable, question: Question) -> str:
@@ -212,9 +229,40 @@ def _has(settings: InterceptSettings, mark: int) -> str:
 
 def _dropping_chains() -> str:
     return (
-        _chain("deny", "counter name denied drop")
+        _deny()
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
         + _chain("keyed_clear_inbound", "counter name keyed_clear_inbound_dropped drop")
+    )
+
+
+def _refuse(*, nft_reject: bool) -> str:
+    """The end of what is denied with an answer (RFC 4322 section 3.1.4).
+
+    The kernel knows what must not be answered: errors, later fragments, what is to or from no
+    single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4); such a packet is dropped all the
+    same.
+    """
+    if not nft_reject:
+        return _chain("refuse", "counter name denied drop")
+    return _chain(
+        "refuse",
+        f"limit rate over {_REFUSALS} counter name denied drop",
+        "counter name refused reject with icmpx type admin-prohibited",
+    )
+
+
+def _deny() -> str:
+    """What is denied by a cached verdict, and what has left the queue to be refused.
+
+    What left the queue with its mark for another reason ends at the guard.
+    """
+    refused = [
+        f"{shape.selector(family)} @{shape.refuse_name(family)} goto refuse"
+        for shape in Shape
+        for family in FAMILIES
+    ]
+    return _chain("deny", *refused, "counter name denied drop") + _chain(
+        "refuse_released", *refused
     )
 
 
@@ -237,6 +285,8 @@ def _outbound(settings: InterceptSettings, *, nft_queue: bool) -> str:
             "outbound",
             "meta nfproto ipv4 jump exempt4",
             "meta nfproto ipv6 jump exempt6",
+            "meta nfproto ipv4 jump refused4",
+            "meta nfproto ipv6 jump refused6",
             "jump known",
             _marked(settings, marks.tunnel),
             "accept",
@@ -308,7 +358,15 @@ def _hooks(settings: InterceptSettings) -> str:
         f"{_DNS} dport 53 accept" if settings.local_resolver else "",
         "goto outbound",
     )
-    return prerouting + output
+    refusing = (
+        _chain(
+            f"refuse_{hook}",
+            f"type filter hook {hook} priority {_REFUSE}; policy accept;",
+            f"{_has(settings, marks.trap)} goto refuse_released",
+        )
+        for hook in ("prerouting", "output")
+    )
+    return prerouting + output + "".join(refusing)
 
 
 def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:

@@ -8,9 +8,9 @@ that the narrower answer is found first:
     pair      saddr . daddr                              two hosts: a hash
     wide      saddr . daddr                              prefixes
 
-Each has a map of what may go on, a set ``deny_...`` of what is dropped, and a set
-``keyed_...`` with the directions exchanged: pairs for which a clear packet from
-outside is dropped.
+Each has a map of what may go on, a set ``deny_...`` of what is dropped, a set ``refuse_...`` of
+what among that is answered with ICMP, and a set ``keyed_...`` with the directions exchanged:
+pairs for which a clear packet from outside is dropped.
 
 No element names a chain.  When one that does is added, the kernel checks the
 whole table for loops, all elements included: that took 2.5 ms with 30,000 of
@@ -37,7 +37,12 @@ INTERVAL_SIZE = 4096
 
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _WORDS = {4: "ip", 6: "ip6"}
-_VALUES = {Verdict.CLEAR: " : accept", Verdict.TUNNEL: " : return", Verdict.DENY: ""}
+_VALUES = {
+    Verdict.CLEAR: " : accept",
+    Verdict.TUNNEL: " : return",
+    Verdict.DENY: "",
+    Verdict.REFUSE: "",
+}
 
 
 class Shape(Enum):
@@ -53,6 +58,9 @@ class Shape(Enum):
 
     def deny_name(self, family: int) -> str:
         return f"deny_{self.value}{family}"
+
+    def refuse_name(self, family: int) -> str:
+        return f"refuse_{self.value}{family}"
 
     def keyed_name(self, family: int) -> str:
         return f"keyed_{self.value}{family}"
@@ -71,6 +79,7 @@ class Shape(Enum):
         return (
             f"  map {self.map_name(family)} {{ type {key} : verdict; {tail} }}\n"
             f"  set {self.deny_name(family)} {{ type {key}; {tail} }}\n"
+            f"  set {self.refuse_name(family)} {{ type {key}; {tail} }}\n"
             f"  set {self.keyed_name(family)} {{ type {key}; {tail} }}\n"
         )
 
@@ -132,9 +141,14 @@ def deletions(table: str, scope: Scope, installed: Installed) -> list[str]:
 def verdict_elements(scope: Scope, verdict: Verdict) -> list[tuple[str, str]]:
     """Name of map or set and key, for packets that leave."""
     shape, family = shape_of(scope), scope.source.version
-    deny = verdict is Verdict.DENY
-    name = shape.deny_name(family) if deny else shape.map_name(family)
-    return [(name, key) for key in _keys(shape, scope)]
+    match verdict:
+        case Verdict.DENY:
+            names = [shape.deny_name(family)]
+        case Verdict.REFUSE:
+            names = [shape.deny_name(family), shape.refuse_name(family)]
+        case _:
+            names = [shape.map_name(family)]
+    return [(name, key) for name in names for key in _keys(shape, scope)]
 
 
 def keyed_elements(scope: Scope) -> list[tuple[str, str]]:

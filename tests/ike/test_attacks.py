@@ -387,11 +387,11 @@ def test_10_a_flood_of_forged_sources_does_not_shut_out_a_true_peer() -> None:
             pass
     assert side.endpoint.snapshot().half_open == 100
     stranger = Stranger(side)
-    stranger.send_1()
+    assert stranger.send_1()
     for index in range(5000, 5060):
         message = x.clear((struct.pack("!Q", index + 1), bytes(8)), x.MAIN, 0, (x.SA, offer))
         Stranger(side, address=flood(index)).send(message)
-    stranger.send_3()
+    assert stranger.send_3()
     for index in range(6000, 6500):
         message = x.clear((struct.pack("!Q", index + 1), bytes(8)), x.MAIN, 0, (x.SA, offer))
         Stranger(side, address=flood(index)).send(message)

@@ -29,7 +29,7 @@ from tests.support.dns_keys import txt
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (  # in the order of the help
-    "keygen", "dns-records", "check", "run", "status", "explain", "probe", "forget",
+    "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe", "forget",
     "close", "reload",
 )  # fmt: skip
 

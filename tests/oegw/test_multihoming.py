@@ -432,6 +432,13 @@ def used(received: dict[int, float | None]) -> happened.UsageReported:
     return happened.UsageReported(usage)
 
 
+def renewed(book: Playbook, tunnel: int) -> list[tuple[int, IPAddress]]:
+    """A tunnel's life is nearly over, and the DNS says what it said before."""
+    commands = book.send(keying.TunnelExpiring(tunnel))
+    [lookup] = lookups(commands)
+    return asked(book.send(happened.LookupEnded(lookup, BOTH)))
+
+
 def preferred(commands: list[Command]) -> list[SaKey]:
     return [c.key for c in commands if isinstance(c, do.PreferSa)]
 
@@ -490,14 +497,34 @@ class TestWhichTunnelSends:
     def test_our_own_successor_takes_the_place_of_its_own_predecessor_only(self) -> None:
         """SG-D sends; that SG-B's tunnel is renewed by us must not change that (option 5)."""
         book = two_tunnels(Choice.REKEYED)
-        [(successor, gateway)] = asked(book.send(keying.TunnelExpiring(1)))
+        book.send(used({1: book.now, 3: book.now}))
+        [(successor, gateway)] = renewed(book, 1)
         assert gateway == SG_B
         assert preferred(up(book, successor, SG_B)) == [sending(3, SG_D)]
         assert carrier(book) == SG_D
-        [(successor, gateway)] = asked(book.send(keying.TunnelExpiring(3)))
+        [(successor, gateway)] = renewed(book, 3)
         assert gateway == SG_D
         assert preferred(up(book, successor, SG_D)) == []
         assert carrier(book) == SG_D
+
+    @pytest.mark.parametrize(
+        ("choice", "tunnel", "heard", "lives"),
+        [
+            (Choice.REKEYED, 1, None, False),
+            (Choice.REKEYED, 1, 1000.0, False),
+            (Choice.REKEYED, 1, 1060.0, True),
+            (Choice.RECEIVED, 1, None, False),
+            (Choice.ROUND_ROBIN, 1, None, True),
+            (Choice.REKEYED, 3, None, True),
+        ],
+    )
+    def test_a_tunnel_that_neither_sends_nor_receives_is_not_renewed(
+        self, choice: Choice, tunnel: int, heard: float | None, lives: bool
+    ) -> None:
+        book = two_tunnels(choice)
+        book.send(used({tunnel: heard}))
+        book.now = 1061.0
+        assert bool(lookups(book.send(keying.TunnelExpiring(tunnel)))) == lives
 
     def test_a_crossed_initiation_with_one_gateway_leaves_the_other_alone(self) -> None:
         book = two_tunnels(Choice.REKEYED)
