@@ -175,9 +175,9 @@ class TestFailOver:
         book.send(ping(1))
         book.send(happened.LookupEnded(1, homes((10, SG_B))))
         book.send(keying.NegotiationFailed(0, Failure.REFUSED, "no"))
-        book.gateway.forget(ip_network("0.0.0.0/0"), book.now)
-        book.send(ping(2))
-        book.send(happened.LookupEnded(2, homes((10, SG_B))))
+        book.wait(600.0)
+        [lookup] = lookups(book.send(ping(2)))
+        book.send(happened.LookupEnded(lookup, homes((10, SG_B))))
         [install] = of(do.InstallPolicy, book.send(silence(2)))
         assert isinstance(install, do.InstallPolicy)
         assert install.lifespan == 60.0
