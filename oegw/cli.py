@@ -136,12 +136,12 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         clients = clients or list(published.clients)
         if not gateways and fqdn is None:
             gateways = list(gateway.addresses)
-            fqdn = gateway.identity if isinstance(gateway.identity, str) else None
+            fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
     if not gateways and fqdn is None:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence)
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -214,6 +214,7 @@ def _check(arguments: argparse.Namespace) -> int:
         _complain(FINE, f"note: private key: {error}")
     except KeyFileError as error:
         problems.append(f"private key: {error}")
+    _check_resolvers(settings)
     try:
         table = _table(settings)
     except PolicyError as error:
@@ -224,6 +225,18 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(line)
             return FINE
     raise Failure(CONFIGURATION, *problems)
+
+
+def _check_resolvers(settings: Settings) -> None:
+    """Where the box says which resolvers there are, it may be another box than the gateway."""
+    if settings.dns.trusted:
+        from oegw.environment import UnsuitableBox
+        from oegw.resolvers import in_use
+
+        try:
+            in_use(settings.dns)
+        except UnsuitableBox as error:
+            _complain(FINE, f"note: {error}")
 
 
 def _table(settings: Settings) -> PolicyTable:

@@ -22,11 +22,14 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
 from dnsrecords.peer import PeerLookup
-from dnsrecords.resolver import Resolver, system_resolvers
+from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
@@ -55,6 +58,8 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.resolvers import in_use, in_words, trusted
+from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
@@ -73,13 +78,21 @@ _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
 )
 
-# What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
+# What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
     return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+
+
+def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
+    """What the DNS has to say of ourselves; None if that is not looked at."""
+    name = settings.gateway.identity
+    if not settings.dns.check_own:
+        return None
+    return OwnSettings(key, name if isinstance(name, str) else None, settings.gateway.fqdn)
 
 
 def check_peers(settings: config.Settings, environment: Environment) -> None:
@@ -112,6 +125,7 @@ class Daemon:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
+        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
@@ -126,21 +140,24 @@ class Daemon:
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
-        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        resolvers = in_use(settings.dns)
         self.resolver = Resolver(
             resolvers,
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
+            trusted=trusted(resolvers, settings.dns),
+            budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
+        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=read_private(settings.gateway.private_key),
+                private_key=private_key,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -170,6 +187,7 @@ class Daemon:
                 addresses=environment.addresses,
                 peers=settings.peers,
                 local_reverse=settings.dns.local_reverse,
+                unsigned_delegation=settings.dns.unsigned_delegation,
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
@@ -177,6 +195,7 @@ class Daemon:
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
                 multihoming=settings.multihoming,
+                own=own_settings(settings, private_key.public_key()),
             ),
             self.trace,
             self._memory.load(),
@@ -219,7 +238,7 @@ class Daemon:
             self.ready = True
             if self._state.note:
                 self._say("state", self._state.note)
-            self._pump()
+            self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             await self._stopping.wait()
             if self._exit_code:
@@ -303,6 +322,8 @@ class Daemon:
             self.trace.drop("dns", **fields)
         else:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+        if event == "server":
+            self._say("dns", in_words(fields))
 
     def _datapath_event(self, event: DatapathEvent) -> None:
         match event:
@@ -439,22 +460,24 @@ class Daemon:
             random.SystemRandom().shuffle,
             with_keys=command.with_keys,
             may_ask=self.gateway.may_look_up,
+            records=self._records,
         )
         _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup)
+        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        _PURPOSE.set("peer-key")
-        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
+        _PURPOSE.set(command.purpose)
+        lookup = KeyLookup(command.identity, self._records)
+        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
     async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
         _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity)
-        outcome: PeerOutcome = await self.resolver.run(lookup)
+        lookup = PeerLookup(command.name, command.identity, self._records)
+        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
 
@@ -623,6 +646,7 @@ class Daemon:
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         await self.interception.replace_policy(table)
         self.endpoint.replace_key(key)
+        self.gateway.use_key(key.public_key())
         self.settings = settings
         self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
