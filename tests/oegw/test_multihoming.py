@@ -23,7 +23,7 @@ from oegw.datapath.interface import SaKey, Usage
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.multihoming import GATEWAYS_MOST, RETURNS_MOST
 from policy.flow import Flow, IPAddress
-from policy.rule import OnFailure
+from policy.rule import OnFailure, Require
 from tests.support.playbook import (
     ALICE,
     BOB,
@@ -44,13 +44,13 @@ from tests.support.playbook import (
 NAMES = {SG_B: "sg-b", SG_D: "sg-d"}
 
 
-def homes(*homes: tuple[int, IPAddress]) -> GatewaysFound:
+def homes(*homes: tuple[int, IPAddress], trust: Trust = Trust.INSECURE) -> GatewaysFound:
     """Bob's delegations: precedence and gateway."""
     gateways = tuple(
-        FoundGateway(precedence, address, None, (rsa_key(NAMES.get(address, "sg-b")),))
+        FoundGateway(precedence, address, None, (rsa_key(NAMES.get(address, "sg-b")),), trust=trust)
         for precedence, address in homes
     )
-    return GatewaysFound(gateways, 3600.0, Trust.INSECURE)
+    return GatewaysFound(gateways, 3600.0, trust)
 
 
 BOTH = homes((10, SG_B), (20, SG_D))
@@ -263,6 +263,20 @@ class TestSilentLately:
         [lookup] = lookups(book.send(ping(2)))
         assert asked(book.send(happened.LookupEnded(lookup, BOTH))) == [(2, SG_B)]
 
+    def test_a_dns_without_answer_is_no_silence_of_the_gateway(self) -> None:
+        """Its TXT record has no key, and the look-up of its KEY records gets no answer."""
+        book = Playbook()
+        keyless = FoundGateway(10, SG_B, None, (), keyless=True)
+        book.send(ping(1))
+        commands = book.send(
+            happened.LookupEnded(1, GatewaysFound((keyless,), 3600.0, Trust.INSECURE))
+        )
+        [keys] = [c.lookup for c in commands if isinstance(c, do.StartKeyLookup)]
+        book.send(happened.KeyLookupEnded(keys, Unanswered("time-out")))
+        assert book.state() == "clear"
+        assert pair(book).reason.startswith("silence: key of 192.1.1.5")
+        assert book.gateway.silent_gateways(book.now) == {}
+
     def test_who_is_heard_again_is_tried_first_again(self) -> None:
         book = Playbook()
         book.send(ping(1))
@@ -369,6 +383,19 @@ class TestBackAgain:
         [lookup] = lookups(book.wait(60.0))
         assert book.send(happened.LookupEnded(lookup, outcome)) == []
         assert carrier(book) == SG_D
+
+    @pytest.mark.parametrize("require", list(Require))
+    def test_the_policy_demands_as_much_of_the_way_back(self, require: Require) -> None:
+        book = Playbook(default=opportunistic("default", require=require))
+        by_second_gateway(book, homes((10, SG_B), (20, SG_D), trust=Trust.SECURE))
+        [lookup] = lookups(book.wait(60.0))
+        assert pair(book).trust is Trust.SECURE
+        commands = book.send(happened.LookupEnded(lookup, BOTH))  # insecure today
+        assert bool(asked(commands)) == (require is Require.ANY)
+        if require is Require.ANY:
+            assert pair(book).trust is Trust.SECURE  # the standing tunnel's
+            up(book, 4, SG_B)
+            assert pair(book).trust is Trust.INSECURE
 
     def test_among_equals_nobody_is_preferred(self) -> None:
         book = Playbook()
