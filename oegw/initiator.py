@@ -65,7 +65,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
-        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
+        self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -329,6 +329,11 @@ class Initiator:
         except NotOurs:
             return []
 
+    def _acceptable(self, connection: Connection, outcome: GatewayOutcome) -> list[Gateway]:
+        """The same, of an answer of which nothing has been demanded yet."""
+        assured = self.assured(connection, outcome)
+        return self.usable(connection, assured) if isinstance(assured, GatewaysFound) else []
+
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
@@ -452,7 +457,8 @@ class Initiator:
             case Unanswered():
                 failure = Failure.SILENCE
         ledger.do(do.CloseTunnel(asker.tunnel))
-        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+        failed = NegotiationFailed(asker.tunnel, failure, detail)
+        self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
         """Our outer address towards a gateway."""
@@ -498,8 +504,13 @@ class Initiator:
             detail = "no tunnel within its share of multihoming.patience"
             self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
-    def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
-        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
+    def negotiation_failed(
+        self, event: NegotiationFailed, now: float, *, of_dns: bool = False
+    ) -> None:
+        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5).
+
+        ``of_dns``: it is the DNS that failed, and the gateway has no part in it.
+        """
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(event.tunnel)
         if connection is None:
@@ -511,7 +522,7 @@ class Initiator:
         )  # fmt: skip
         tunnel = connection.tunnels[event.tunnel]
         if tunnel.initiator:
-            self.homes.failed(connection, event, now)
+            self.homes.failed(connection, event, now, of_dns=of_dns)
         ledger.take_down(connection, event.tunnel)
         self.ageing.successor_failed(connection, tunnel)
         behind = connection.state is State.EXPIRING and connection.expires is None

@@ -105,6 +105,7 @@ def _begin_records(
     else:
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
+    identity = [*lab.scenario.precedence(name), *identity]
     return oegw.begin_records(name, identity, _addresses(lab, clients), f"records-{name}")
 
 

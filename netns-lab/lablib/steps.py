@@ -25,6 +25,7 @@ from lablib import (
     lifetimes,
     matrix,
     operator,
+    outage,
     pings,
     publishing,
     stream,
@@ -105,6 +106,7 @@ def start_ping(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"host", "to", "interval", "name", "patience"})
     command = _ping_command(stage, {**step, "count": 0})
     stage.background[step["name"]] = stage.lab.run.start(step["name"], step["host"], command)
+    stage.intervals[step["name"]] = step.get("interval", 0.1)
     return "under way"
 
 
@@ -414,6 +416,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-answers": await_answers,
     "await-losses": await_losses,
     "stop": stop,
+    "outage": outage.outage,
     "kill-gateway": kill_gateway,
     "reload-gateway": reload_gateway,
     "stop-gateway": stop_gateway,
