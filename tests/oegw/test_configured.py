@@ -235,7 +235,9 @@ class TestChannelThatWeBegan:
     @pytest.mark.parametrize("key", ["mallory", "sg-b"])
     def test_delegation_without_key_is_for_the_key_of_the_gateway(self, key: str) -> None:
         book = self.begun()
-        assert book.send(self.proposed(key, BOB)) == [do.StartLookup(2, BOB, with_keys=True, purpose="authority")]
+        assert book.send(self.proposed(key, BOB)) == [
+            do.StartLookup(2, BOB, with_keys=True, purpose="authority")
+        ]
         gateway = Gateway(10, SG_B, None, (rsa_key("sg-b"),), keyless=True)
         outcome = GatewaysFound((gateway,), 60.0, Trust.INSECURE)
         (answer,) = book.send(happened.LookupEnded(2, outcome))
