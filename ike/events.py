@@ -114,6 +114,10 @@ class EspSa:
     ports: UdpPorts | None = None
 
 
+DEAD_PEER = "dead peer"
+"""The reason of ``TunnelClosed`` when dead peer detection has given the peer up (RFC 3706)."""
+
+
 class Failure(Enum):
     """Why a negotiation ended (RFC 4322 section 3.2.5 keeps these classes apart)."""
 

@@ -125,6 +125,11 @@ class CloseChannels(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Read the SAs' counters; answered by ``UsageReported``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportExpiring(Command):
     """Tell the keying core that a soft limit of the tunnel was reached."""
 
@@ -166,6 +171,14 @@ class MoveSa(Command):
     source: IPAddress
     destination: IPAddress
     encapsulation: UdpEncapsulation
+
+
+@dataclass(frozen=True, slots=True)
+class PreferSa(Command):
+    """Of the outbound SAs of a pair, ``key`` sends from now on; nothing answers."""
+
+    tunnel: int
+    key: SaKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dnsrecords.name import normal_fqdn
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
     DEFAULT_CONFIG,
@@ -58,7 +59,10 @@ SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
-_SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "publish")
+_SECTIONS = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "publish",
+)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 
@@ -125,6 +129,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
+        multihoming=_multihoming(sections["multihoming"]),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
@@ -318,6 +323,8 @@ def _intercept(section: Section) -> InterceptOptions:
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
         section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
         section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+        section.integer("setups", default.setups, 1, 65536),
+        section.integer("setups_per_second", default.setups_per_second, 1, 65536),
     )
 
 
@@ -342,4 +349,13 @@ def _publish(section: Section, directory: Path) -> PublishSettings:
         section.integer("ttl", default.ttl, 1, WEEK),
         servers[0] if servers else None,
         section.path_relative_to(directory, "tsig_key", None),
+    )
+
+
+def _multihoming(section: Section) -> MultihomingSettings:
+    default = MultihomingSettings()
+    return MultihomingSettings(
+        section.choice("choice", default.choice, {choice.value: choice for choice in Choice}),
+        section.seconds("turn", default.turn, 0.1, 60),
+        section.seconds("patience", default.patience, 0.5, 600),
     )

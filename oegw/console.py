@@ -102,6 +102,10 @@ class Console:
             ],
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "held": {"packets": packets, "bytes": octets},
+            "silent_gateways": {
+                str(gateway): round(left, 3)
+                for gateway, left in daemon.gateway.silent_gateways(now).items()
+            },
             "lookups": daemon.gateway.lookups_under_way,
             "counters": dict(sorted(counters.items())),
         }
@@ -289,5 +293,6 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "cipher": tunnel.cipher if tunnel else None,
         "encapsulation": ("udp" if tunnel.udp else "esp") if tunnel else None,
         "tunnels": sum(t.up for t in connection.tunnels.values()),
+        "encrypted_before": connection.encrypted_before or None,
         "reason": connection.reason,
     }

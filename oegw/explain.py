@@ -123,7 +123,9 @@ def scope_text(scope: Scope) -> str:
 def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
-            yield "It is dropped, and its sender told so by ICMP." if rule.icmp else "It is dropped."
+            yield (
+                "It is dropped, and its sender told so by ICMP." if rule.icmp else "It is dropped."
+            )
         case Category.PERMIT:
             yield "It passes in clear."
         case Category.CONFIGURED:

@@ -28,6 +28,8 @@ from oegw.datapath.interface import (
 )
 from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
+from oegw.memory import KeyMemory
+from oegw.multihoming import Homecoming
 from oegw.peer import ConfiguredPeer
 from oegw.refusals import Refusals
 from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
@@ -40,16 +42,28 @@ from policy.table import PolicyTable
 
 __all__ = ["CoordinatorSettings", "Gateway", "Lifespans"]
 
+_VERDICTS = (State.CLEAR, State.DENIED, State.EXPIRING)
+
+
+_ENDS = (keying.NegotiationFailed, keying.TunnelClosed, happened.SaInstallFailed)
+
 
 class Gateway:
     """One gateway's decisions.  The shell executes what ``receive`` and its siblings return."""
 
-    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
-        self._ledger = ledger = Ledger(table, settings, trace)
+    def __init__(
+        self,
+        table: PolicyTable,
+        settings: CoordinatorSettings,
+        trace: Trace,
+        memory: KeyMemory | None = None,
+    ) -> None:
+        self._ledger = ledger = Ledger(table, settings, trace, memory)
         self._initiator = initiator = Initiator(ledger)
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ahead = ahead = Ahead(ledger)
+        self._ageing = initiator.ageing
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -60,6 +74,7 @@ class Gateway:
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
             keying.ExchangeStarted: ahead.exchange_started,
+            keying.KeyingChannelEstablished: self._channel_established,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -110,15 +125,22 @@ class Gateway:
         step = self._steps.get(type(event))
         if step is not None:
             step(event, now)
+        if isinstance(event, _ENDS):
+            self._initiator.homes.over(event.tunnel, now)
         return self._ledger.take_commands()
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        return self._ledger.next_timer()
+        desks = (self._ledger, self._ageing, self._initiator.homes)
+        moments = (desk.next_timer() for desk in desks)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Command]:
         """Do what is due."""
-        self._ledger.handle_timer(now)
+        self._ageing.handle_timer(now)
+        self._ledger.end_lingering(now)
+        self._initiator.give_up_slow_ones(now)
+        self._initiator.homes.handle_timer(now)
         return self._ledger.take_commands()
 
     def may_look_up(self, address: IPAddress) -> bool:
@@ -158,26 +180,50 @@ class Gateway:
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():
                 self._ahead.ended(asker)
+            case happened.LookupEnded(outcome=outcome), Homecoming():
+                self._initiator.homes.homes_known(asker, outcome, now)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
+
+    def _channel_established(self, event: keying.KeyingChannelEstablished, now: float) -> None:
+        """A peer has proven to live, and to have a key."""
+        ledger = self._ledger
+        if ledger.memory.key_shown(event.identity, event.key):
+            ledger.trace.event(
+                "memory", "key_changed", identity=event.identity, remote=event.remote.address
+            )
+        self._initiator.homes.heard(event.remote.address, now)
+
+    @property
+    def memory(self) -> KeyMemory:
+        """What was encrypted last time, for who writes it down."""
+        return self._ledger.memory
+
+    def silent_gateways(self, now: float) -> dict[IPAddress, float]:
+        """Gateways that were silent lately, and for how many seconds they are tried last."""
+        return self._initiator.homes.silent.left(now)
 
     # The operator's orders.
 
     def probe(self, flow: Flow, now: float) -> list[Command]:
         """Negotiate for ``flow`` as if a packet of it had come; a stale verdict is forgotten."""
         ledger, connection = self._ledger, self.find(flow)
-        if connection is not None and connection.state in (State.CLEAR, State.DENIED):
+        if connection is not None and connection.state in _VERDICTS:
             ledger.end(connection, Happening.FORGOTTEN, "probe", now)
         self._initiator.packet_trapped(happened.PacketTrapped(flow, -1, 0), now)
         return ledger.take_commands()
 
     def forget(self, destination: IPNetwork, now: float) -> tuple[int, list[Command]]:
-        """Drop clear and denied verdicts towards ``destination`` early; returns how many."""
+        """Drop clear and denied verdicts towards ``destination`` early; returns how many.
+
+        That its pairs were encrypted before is forgotten, too.
+        """
         ledger, forgotten = self._ledger, 0
+        ledger.memory.forget(destination)
         for connection in ledger.connections:
             remote = connection.selectors.remote
             if (
-                connection.state in (State.CLEAR, State.DENIED)
+                connection.state in _VERDICTS
                 and remote.version == destination.version
                 and remote.overlaps(destination)
             ):
@@ -236,7 +282,7 @@ class Gateway:
             )
             # What must not be begun any more is not gone on with, unless the peer has begun it.
             forbidden = not rule.initiate and connection.state is State.POTENTIAL
-            if not wanted or forbidden or connection.state in (State.CLEAR, State.DENIED):
+            if not wanted or forbidden or connection.state in _VERDICTS:
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.

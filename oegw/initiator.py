@@ -25,6 +25,7 @@ from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelReques
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ageing import Ageing
 from oegw.commands import Verdict
 from oegw.connection import (
     Connection,
@@ -37,6 +38,7 @@ from oegw.connection import (
 )
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
+from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
@@ -57,6 +59,8 @@ class Initiator:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._next_tunnel = 0
+        self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -87,9 +91,9 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(flow.source)
-            if under_way >= ledger.settings.setups_per_source:
-                ledger.discard((event.packet,), "source_limit")
+            refusal = ledger.refuses_setup(flow.source, now)
+            if refusal is not None:
+                ledger.discard((event.packet,), refusal)
                 return
             connection = ledger.connections.create(selectors, rule, now)
         if connection.state is State.NONEXISTENT:
@@ -98,9 +102,12 @@ class Initiator:
                 ledger.connections.set_under_way(connection, flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self._begin(connection, flow, now)
+                self.begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, flow)
+        if connection.state is State.EXPIRING:
+            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            return
         self._settle(connection, event, scope, decision.cacheable, now)
 
     def _settle(
@@ -129,7 +136,8 @@ class Initiator:
 
     # Finding the far gateway.
 
-    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so."""
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
@@ -145,9 +153,9 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow, now)
+        self.inquire(connection, flow, now)
 
-    def _inquire(self, connection: Connection, flow: Flow, now: float) -> None:
+    def inquire(self, connection: Connection, flow: Flow, now: float) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = inquiry = Inquiry(flow)
@@ -181,10 +189,12 @@ class Initiator:
             case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
                 self._ledger.own.learned(inquiry.own[event.lookup], own, now)
                 self._drop_needless(connection, inquiry)
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
         if not inquiry.complete:
             return
         connection.inquiry = None
-        if connection.state is State.POTENTIAL:
+        if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
 
     def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
@@ -236,52 +246,59 @@ class Initiator:
             case NothingFound(ttl=ttl, detail=detail):
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
-            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
-                connection.trust = trust
-                connection.suspect = False
-                usable = [each for gateway in gateways for each in self._usable(gateway)]
+            case GatewaysFound(trust=trust, ttl=ttl):
+                connection.trust, connection.records_until = trust, now + ttl
+                connection.key_failure = None
+                usable = self.usable(connection, outcome)
                 try:
-                    connection.candidates = self._presentable(connection, usable)
+                    self._check_own(connection, usable)
                 except NotOurs as why:
                     self._not_ours(connection, why, now)
                     return
+                self.homes.set_out(connection, usable, now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
-    def _usable(self, gateway: Gateway) -> list[Gateway]:
-        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """What we can negotiate with, in the order of the DNS, and would be known by.
 
-        One that rolls its key over may have both, a record with a key and one without.
+        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
+        that rolls its key over may be there twice: it has a record with a key and one without.
         """
-        address = gateway.address
-        if address is None or not self._reachable(address):
-            return []
-        tries = [replace(gateway, keyless=False)] if gateway.keys else []
-        if gateway.keyless and self._ledger.may_look_up(address):
-            tries.append(replace(gateway, keys=()))
-        return tries
+        tries: list[Gateway] = []
+        for gateway in outcome.gateways:
+            address = gateway.address
+            if address is None or not self._reachable(address):
+                continue
+            if gateway.keys:
+                tries.append(replace(gateway, keyless=False))
+            if gateway.keyless and self._ledger.may_look_up(address):
+                tries.append(replace(gateway, keys=()))
+        known_by = [g for g in tries if self._why_not_ours(connection, g) is None]
+        return known_by or tries
 
-    def _presentable(self, connection: Connection, usable: list[Gateway]) -> list[Gateway]:
-        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+    def _why_not_ours(self, connection: Connection, gateway: Gateway) -> NotOurs | None:
+        """What our own records lack for this gateway to accept us."""
+        assert gateway.address is not None
         client = connection.selectors.local.network_address
-        presentable, refused = list[Gateway](), None
-        for gateway in usable:
-            assert gateway.address is not None
-            try:
-                self._ledger.own.identity_for(client, self._local(gateway.address))
-            except NotOurs as why:
-                refused = why
-            else:
-                presentable.append(gateway)
-        if refused is not None and not presentable:
-            raise refused
-        return presentable
+        try:
+            self._ledger.own.identity_for(client, self._local(gateway.address))
+        except NotOurs as why:
+            return why
+        return None
+
+    def _check_own(self, connection: Connection, usable: list[Gateway]) -> None:
+        """Raises NotOurs if every gateway would refuse us."""
+        reasons = [self._why_not_ours(connection, gateway) for gateway in usable]
+        for why in reasons[-1:]:
+            if why is not None and None not in reasons:
+                raise why
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate: every gateway would refuse us."""
+        """Fail before we negotiate."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -319,17 +336,22 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        assert gateway.address is not None
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
-        self._negotiate(connection, gateway.address, gateway.keys, None)
+        self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
+
+    def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number.
+
+        Keys that its TXT record lacks are wanted at message 6: looked up from now on, they cost
+        no time beside the exchange.
+        """
+        assert gateway.address is not None
+        number = self._negotiate(connection, gateway.address, gateway.keys, None)
         if not gateway.keys:
-            # They are wanted at message 6: the look-up costs no time beside the exchange.
-            tunnel = connection.tunnels[next(reversed(connection.tunnels))]
-            question = GatewayKey(tunnel.number, gateway.address)
-            tunnel.key_lookup = self._ledger.start_lookup(question)
-            self._ledger.do(
-                do.StartKeyLookup(tunnel.key_lookup, gateway.address, purpose="gateway-key")
-            )
+            lookup = self._ledger.start_lookup(GatewayKey(number, gateway.address))
+            connection.tunnels[number].key_lookup = lookup
+            self._ledger.do(do.StartKeyLookup(lookup, gateway.address, purpose="gateway-key"))
+        return number
 
     def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
         """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
@@ -350,18 +372,19 @@ class Initiator:
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
-        failure = Failure.NO_KEY
-        match outcome:
-            case Malformed():
-                connection.suspect = True
-                ledger.trace.event(
-                    "gateway", "malformed_record", destination=connection.selectors.remote,
-                    detail=detail,
-                )  # fmt: skip
-            case Unanswered():
-                failure = Failure.SILENCE
+        if isinstance(outcome, Malformed):
+            ledger.trace.event(
+                "gateway", "malformed_record", destination=connection.selectors.remote,
+                detail=detail,
+            )  # fmt: skip
+        worst = (connection.key_failure, outcome)
+        connection.key_failure = next(
+            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
+            if isinstance(each, kind)
+        )  # fmt: skip
         ledger.do(do.CloseTunnel(asker.tunnel))
-        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
+        self.negotiation_failed(failed, now)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
         """Our outer address towards a gateway."""
@@ -373,7 +396,7 @@ class Initiator:
         gateway: IPAddress,
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
-    ) -> None:
+    ) -> int:
         selectors, local = connection.selectors, self._local(gateway)
         identity = None
         if peer is None:
@@ -389,15 +412,23 @@ class Initiator:
             peer.encapsulation if peer else None,
             identity=identity,
         )
-        self.order(connection, request)
+        return self.order(connection, request)
 
-    def order(self, connection: Connection, request: TunnelRequest) -> None:
-        """Have a tunnel of ``connection`` negotiated."""
+    def order(self, connection: Connection, request: TunnelRequest) -> int:
+        """Have a tunnel of ``connection`` negotiated; returns its number."""
         number = self._next_tunnel
         self._next_tunnel += 2  # odd numbers are the responder's
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         self._ledger.connections.add_tunnel(connection, tunnel)
         self._ledger.do(do.StartNegotiation(number, request))
+        return number
+
+    def give_up_slow_ones(self, now: float) -> None:
+        """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
+        for number in self.homes.take_cuts(now):
+            self._ledger.do(do.CloseTunnel(number))
+            detail = "no tunnel within its share of multihoming.patience"
+            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
     def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
         """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
@@ -410,33 +441,50 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        failed = connection.tunnels[event.tunnel]
-        ours = failed.initiator
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
+            self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
-        if connection.state is not State.PENDING or connection.tunnels:
+        self.ageing.successor_failed(connection, tunnel)
+        behind = connection.state is State.EXPIRING and connection.expires is None
+        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
         if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
-            gateway = failed.gateway
             connection.candidates = [
-                c for c in connection.candidates if c.keys or c.address != gateway
+                c for c in connection.candidates if c.keys or c.address != tunnel.gateway
             ]
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
-        reason = f"{event.reason.value}: {event.detail}"
-        if not ours:  # that says nothing about what we could have: the next packet finds out
+        failure, detail = self.homes.outcome(connection, event)
+        reason = f"{failure.value}: {detail}"
+        if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
+            if self.ageing.left_alone(connection, reason, now):
+                return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        lifespan = self._lifespan_after(event.reason)
-        if connection.suspect:
-            lifespan = ledger.settings.lifespans.malformed
-        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
+        lifespan, deny = self._after(failure, connection, now)
+        ledger.fall_back(connection, lifespan, reason, now, deny=deny)
 
-    def _lifespan_after(self, reason: Failure) -> float:
+    def _after(self, failure: Failure, connection: Connection, now: float) -> tuple[float, bool]:
+        """How long what follows is good for, and whether it is a denial whatever the rule says."""
+        lifespans = self._ledger.settings.lifespans
+        match connection.key_failure:
+            case Malformed():
+                return lifespans.malformed, True
+            case Unanswered() if failure is Failure.NO_KEY:
+                return lifespans.silence, False
+            case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
+                return min(max(ttl, 1.0), lifespans.no_record), False
+        return self._lifespan_after(failure, connection.records_until, now), False
+
+    def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
         match reason:
             case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
-                return lifespans.bad_signature
+                # The key may have been changed, and the DNS may not have caught up (3.2.5).
+                left = lifespans.bad_signature if records_until is None else records_until - now
+                return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
             case Failure.NO_KEY:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
     KeyOutcome,
@@ -38,6 +39,7 @@ class Claim:
     selectors: Selectors
     entitled: bool = False
     ours: bool = False
+    homes: tuple[Gateway, ...] = ()  # whom the peer's client would rather be reached by
     open: set[int] = field(default_factory=set)
 
 
@@ -159,6 +161,9 @@ class Responder:
         """Accept when both ends are found in order."""
         if claim.entitled and claim.ours:
             self._accept(claim.proposal, claim.selectors, now)
+            connection = self._ledger.connections.of_tunnel(claim.proposal.tunnel)
+            if connection is not None and claim.homes:
+                connection.homes = claim.homes
 
     def _reject(self, claim: Claim, reason: str, now: float) -> None:
         for lookup in claim.open:
@@ -254,6 +259,7 @@ class Responder:
                 reason = f"{client} does not delegate to {event.identity} with this key"
                 self._reject(claim, reason, now)
                 return
+            claim.homes = outcome.gateways
         elif not (isinstance(outcome, NothingFound) and proven and peers.is_at(event, client)):
             self._reject(claim, f"no delegation by {client}: {outcome.detail}", now)
             return
@@ -295,7 +301,7 @@ class Responder:
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
-        if connection.state is State.DENIED:
+        if connection.standing is State.DENIED:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ike.events import Encapsulation, Identity
+from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
@@ -104,6 +105,8 @@ class InterceptOptions:
     hold_packets: int = 1024
     hold_bytes: int = 4 * 1024 * 1024
     setups_per_source: int = 32
+    setups: int = 1000
+    setups_per_second: int = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class Settings:
     intercept: InterceptOptions = field(default_factory=InterceptOptions)
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

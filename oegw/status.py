@@ -50,6 +50,10 @@ def _head(status: Row) -> list[str]:
             f"{held.get('packets', 0)} packets held ({octets(held.get('bytes', 0))})",
         ),
     ]
+    silent = status.get("silent_gateways") or {}
+    if silent:
+        tried_last = ", ".join(f"{plain(g)} for {span(left)}" for g, left in silent.items())
+        facts.append(("Silent", f"tried last: {tried_last}"))
     head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
     lines = [head]
     for name, value in facts:
@@ -133,6 +137,8 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
+    if row.get("encrypted_before"):
+        parts.append(f"LAST TIME IT WAS ENCRYPTED, by {plain(row['encrypted_before'])}")
     indent = " " * 4
     return fill(
         ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent

@@ -132,6 +132,8 @@ CORES = (
     "oegw/responder.py",
     "oegw/tunnels.py",
     "oegw/ledger.py",
+    "oegw/ageing.py",
+    "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
@@ -139,6 +141,9 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/hold.py",
+    "oegw/gateways.py",
+    "oegw/multihoming.py",
+    "oegw/memory.py",
     "oegw/commands.py",
     "oegw/events.py",
     "oegw/trace.py",
@@ -292,7 +297,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
     ),
 ]
 

@@ -27,6 +27,7 @@ from ike.errors import (
     UnknownExchange,
 )
 from ike.events import (
+    DEAD_PEER,
     Encapsulation,
     Failure,
     Identity,
@@ -424,10 +425,10 @@ class Session:
         assert self.peer is not None
         for tunnel in self._directory.leading_to(self.peer):
             if tunnel.channel is self:
-                tunnel.close(now, "dead peer", tell=False, known=False)
+                tunnel.close(now, DEAD_PEER, tell=False, known=False)
         for other in self._directory.between(self.local.address, self.remote.address):
             other.silent = other.silent or other.peer == self.peer
-        self.close(now, "dead peer", tell=False)
+        self.close(now, DEAD_PEER, tell=False)
 
     # Use.
 

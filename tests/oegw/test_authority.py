@@ -405,7 +405,8 @@ class TestTxtWithoutKey:
     @pytest.mark.parametrize(
         ("outcome", "state", "lifespan"),
         [
-            (NothingFound(60.0, "no KEY"), "clear", 300.0),
+            (NothingFound(40.0, "no KEY"), "clear", 40.0),
+            (NothingFound(4000.0, "no KEY"), "clear", 300.0),
             (Unanswered("no answer"), "clear", 60.0),
             (Malformed("bogus", 60.0), "denied", 60.0),
         ],
@@ -459,6 +460,20 @@ class TestTxtWithoutKey:
         b.send(happened.LookupEnded(1, self.keyless(key="old")))
         b.send(keying.NegotiationFailed(0, Failure.SILENCE, ""))
         assert b.state() == "clear"
+
+    def test_tunnel_is_renewed_without_a_key_in_the_record(self) -> None:
+        b = self.begun()
+        b.send(happened.KeyLookupEnded(2, keys("sg-b")))
+        b.send(keying.InboundSaEstablished(0, esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE))))
+        b.send(happened.SaInstalled(0, inbound_key(0x1001)))
+        b.send(keying.OutboundSaEstablished(0, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        b.send(happened.SaInstalled(0, outbound_key(0x2001)))
+        [ask] = b.send(keying.TunnelExpiring(0))
+        assert isinstance(ask, do.StartLookup)
+        [start] = b.send(happened.LookupEnded(ask.lookup, self.keyless()))
+        assert isinstance(start, do.StartNegotiation)
+        assert start.request.peer_keys == ()
+        assert start.request.replaces == 0
 
     def test_gateway_at_a_private_address_has_no_key_that_we_could_look_up(self) -> None:
         b = Playbook()
