@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -48,11 +48,12 @@ def ask(
 
 @dataclass(slots=True)
 class Keys:
-    """The key pair of a gateway and the records that publish it."""
+    """The key pair of a gateway and the records that publish it; and those of spare keys."""
 
     gateway: str
     path: Path
     records: list[str]
+    spare_records: list[str] = field(default_factory=list)
 
     @property
     def public(self) -> str:

@@ -13,6 +13,7 @@ from lablib.cells import Played
 from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw, placeholder
 from lablib.pcap import Packet
+from lablib.records import shaped
 from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
@@ -95,19 +96,20 @@ def _addresses(lab: Lab, clients: Iterable[str], family: int) -> list[str]:
 
 
 def _begin_records(
-    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool
+    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool, key: str = ""
 ) -> list[Process]:
-    """Start what prints the records of gateway ``name`` for its clients."""
+    """Start what prints the records of gateway ``name`` for its clients; ``key``: another's key."""
+    key = key or name
     who = {family: _addresses(lab, clients, family) for family in (4, 6)}
     if fqdn:  # one name for both families
         identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
-        return [oegw.begin_records(name, identity, who[4] + who[6], f"records-{name}")]
+        return [oegw.begin_records(key, identity, who[4] + who[6], f"records-{key}")]
     return [
         oegw.begin_records(
-            name,
+            key,
             ["--gateway", str(lab.topology.address(name, family))],
             who[family],
-            f"records-{name}-{family}",
+            f"records-{key}-{family}",
         )
         for family in (4, 6)
     ]
@@ -137,6 +139,20 @@ def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
         lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
 
 
+def _make_spare_keys(oegw: Oegw, lab: Lab) -> None:
+    """Keys that are published beside those in use, and signed with by nobody."""
+    for entry in lab.scenario.records:
+        spares = [f"{entry.gateway}-spare-{number}" for number in range(entry.spare_keys)]
+        for process in [oegw.begin_keygen(spare, lab.scenario.bits) for spare in spares]:
+            oegw.finish(process)
+        for spare in spares:
+            processes = _begin_records(
+                oegw, lab, entry.gateway, entry.clients, entry.fqdn, key=spare
+            )
+            lines = [line for process in processes for line in dns.joined(oegw.finish(process))]
+            lab.keys[entry.gateway].spare_records += lines
+
+
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
     """Build everything that the scenario needs, up to working gateways and captures.
 
@@ -156,8 +172,14 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
 
     if oegw:
         _make_keys(oegw, lab, keygens)
+        _make_spare_keys(oegw, lab)
     named = {entry.gateway for entry in scenario.records}
-    wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
+    wanted = [
+        line
+        for name, pair in lab.keys.items()
+        if name in named
+        for line in shaped(pair.records + pair.spare_records, scenario.records, name)
+    ]
     lab.records = wanted + dns.joined(scenario.additions)
     dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
     if scenario.resolver:

@@ -28,12 +28,17 @@ class Records:
     """For whom a gateway's records are published.
 
     With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
-    delegations to it.
+    delegations to it.  ``omit``: the types of records that are left out ("KEY", "TXT").  With
+    ``keyless`` the delegations have no key.  ``spare_keys``: how many further keys are published
+    in the same way.
     """
 
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
+    omit: tuple[str, ...] = ()
+    keyless: bool = False
+    spare_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,14 @@ def load(name: str, long: bool = False) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            Records(
+                entry["gateway"],
+                tuple(entry["clients"]),
+                entry.get("fqdn", False),
+                tuple(entry.get("omit", ())),
+                entry.get("keyless", False),
+                entry.get("spare_keys", 0),
+            )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
