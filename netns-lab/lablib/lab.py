@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lablib import dns, gateway, network, topology
+from lablib import dns, dnssec, gateway, network, relaying, topology
 from lablib.capture import Capture
 from lablib.cells import Played
 from lablib.errors import LabError
@@ -33,6 +33,7 @@ class Lab:
     keys: dict[str, Keys] = field(default_factory=dict)  # by gateway
     records: list[str] = field(default_factory=list)  # that the DNS has beside the hosts' own
     serial: int = 1  # of the zones
+    signer: dnssec.Signer | None = None
     matrix: Played | None = None  # what became of the scenario's matrix
 
     def public_keys(self) -> dict[str, str]:
@@ -42,9 +43,14 @@ class Lab:
     def write_zones(self) -> list[dns.Zone]:
         """The zone files, with what is in ``records`` now."""
         times = dns.Times(self.scenario.ttl, self.scenario.negative)
-        return dns.write_zones(
-            self.run, self.topology, HOME / "zones", self.records, times, self.serial
+        own = dnssec.own_zones(self.topology, self.scenario.dnssec or {})
+        written = dns.write_zones(
+            self.run, self.topology, HOME / "zones", self.records, times, self.serial, own
         )
+        if self.scenario.dnssec is not None:
+            self.signer = self.signer or dnssec.Signer(self.run.directory)
+            self.signer.sign({zone.name: zone.file for zone in written}, own)
+        return written
 
     def address(self, name: str) -> IPAddress:
         """The address of a host, of the scenario's family."""
@@ -99,13 +105,16 @@ def _begin_records(
 ) -> list[Process]:
     """Start what prints the records of gateway ``name`` for its clients."""
     who = {family: _addresses(lab, clients, family) for family in (4, 6)}
+    more = (
+        ["--ipseckey"] if any(e.ipseckey for e in lab.scenario.records if e.gateway == name) else []
+    )
     if fqdn:  # one name for both families
-        identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
+        identity = ["--fqdn", f"{name}.{lab.topology.domain}", *more]
         return [oegw.begin_records(name, identity, who[4] + who[6], f"records-{name}")]
     return [
         oegw.begin_records(
             name,
-            ["--gateway", str(lab.topology.address(name, family))],
+            ["--gateway", str(lab.topology.address(name, family)), *more],
             who[family],
             f"records-{name}-{family}",
         )
@@ -137,6 +146,12 @@ def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
         lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
 
 
+def _is_published(scenario: Scenario, gateway: str, record: str) -> bool:
+    """Whether a scenario wants records of this type from the gateway."""
+    types = {each for e in scenario.records if e.gateway == gateway for each in e.types}
+    return not types or dns.type_of(record) in types
+
+
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
     """Build everything that the scenario needs, up to working gateways and captures.
 
@@ -157,12 +172,30 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     if oegw:
         _make_keys(oegw, lab, keygens)
     named = {entry.gateway for entry in scenario.records}
-    wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
+    wanted = [
+        r
+        for name, pair in lab.keys.items()
+        if name in named
+        for r in pair.records
+        if _is_published(scenario, name, r)
+    ]
     lab.records = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
+    written, source = lab.write_zones(), dns.AUTHORITATIVE
+    if scenario.relay.get("before") == "resolver":
+        relaying.start(run, source, scenario.relay["mode"])
+        source = relaying.ADDRESS
+    anchor = lab.signer.trust_anchor() if lab.signer else None
+    dns.start(run, lab.topology, written, updatable=scenario.dynamic, anchor=anchor, source=source)
+    if scenario.relay.get("before") == "gateways":
+        relaying.start(run, str(lab.topology.address("dns")), scenario.relay["mode"])
     if scenario.resolver:
         own = dns.start_resolver(
-            run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
+            run,
+            scenario.resolver,
+            "unbound-own",
+            ["127.0.0.1"],
+            dns.FAR_AUTHORITATIVE,
+            anchor=anchor,
         )
         own.await_text("start of service")
     if scenario.forwarder:

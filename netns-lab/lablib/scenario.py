@@ -19,7 +19,7 @@ DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
-    *("ttl", "negative", "matrix", "dynamic"),
+    *("ttl", "negative", "matrix", "dynamic", "dnssec", "relay"),
 }
 
 
@@ -34,6 +34,8 @@ class Records:
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
+    ipseckey: bool = False  # IPSECKEY records beside the others
+    types: tuple[str, ...] = ()  # only records of these types; empty: of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Scenario:
     records: tuple[Records, ...]
     additions: str
     dynamic: bool = False  # whether the zones take updates
+    dnssec: dict[str, str] | None = None  # states of hosts' zones; None: without
+    relay: dict[str, str] = field(default_factory=dict)  # ``before`` whom it stands, its ``mode``
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
     late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
@@ -124,10 +128,18 @@ def load(name: str, long: bool = False) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            Records(
+                entry["gateway"],
+                tuple(entry["clients"]),
+                entry.get("fqdn", False),
+                entry.get("ipseckey", False),
+                tuple(entry.get("types", ())),
+            )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dnssec=table["dnssec"].get("hosts", {}) if "dnssec" in table else None,
+        relay=table.get("relay", {}),
         dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),

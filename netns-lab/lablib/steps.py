@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, publishing, stream
+from lablib import changes, crossing, forge, matrix, nameservers, operator, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -392,6 +392,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "iperf": iperf,
     "resolve": resolve,
     "stream": stream_packets,
+    "relay": nameservers.change_relay,
+    "await-resolver": nameservers.await_resolver,
 }
 
 
