@@ -33,14 +33,16 @@ class Command:
 class StartLookup(Command):
     """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
 
-    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
-    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).  ``ours``: it may use
-    what the resolver's budget keeps from strangers: for tunnels that are up, and our own affairs.
+    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.  An initiator does
+    without: it looks them up while it negotiates.
+    ``purpose`` is for the trace: ``"gateway"`` (5B), ``"authority"`` (5G2), or ``"own"`` for what
+    the DNS says of ourselves.  ``ours``: it may use what the resolver's budget keeps from
+    strangers: for tunnels that are up, and our own affairs.
     """
 
     lookup: int
     address: IPAddress
-    with_keys: bool = True
+    with_keys: bool = False
     purpose: str = "gateway"
     ours: bool = False
 
@@ -49,11 +51,13 @@ class StartLookup(Command):
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
     ``ours``: see ``StartLookup``.
     """
 
     lookup: int
     identity: Identity
+    purpose: str = "peer-key"
     ours: bool = False
 
 

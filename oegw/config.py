@@ -12,6 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dnsrecords.errors import MalformedName
+from dnsrecords.name import normal_fqdn
 from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
@@ -194,6 +196,9 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     if identity is not None and not isinstance(identity, str):
         section.wrong("identity", "is an address: leave the key out, or give @ and a domain name")
         identity = None
+    fqdn = _fqdn(section)
+    if None not in (fqdn, identity) and fqdn != identity:
+        section.wrong("fqdn", "is another name than identity, which is the one that counts")
     key = section.path_relative_to(directory, "private_key", default.private_key)
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
@@ -201,7 +206,18 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     for name, path in (("private_key", key), ("control_socket", control), ("trace", trace)):
         if state == path:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
-    return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
+    key = key or default.private_key
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn)
+
+
+def _fqdn(section: Section) -> str | None:
+    """A domain name; the @ of an identity may stand before it."""
+    word = section.text("fqdn")
+    try:
+        return None if word is None else normal_fqdn(word.removeprefix("@"))
+    except MalformedName as error:
+        section.wrong("fqdn", str(error))
+        return None
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
@@ -239,6 +255,7 @@ def _dns(section: Section) -> DnsSettings:
         section.seconds("timeout", default.timeout, 0.01, 60),
         section.integer("tries", default.tries, 1, 20),
         section.networks("local_reverse") or (),
+        section.truth("check_own", default.check_own),
         trusted,
         section.choice("unsigned_delegation", default.unsigned_delegation, UNSIGNED_DELEGATION),
         _record_kinds(section),

@@ -16,6 +16,7 @@ from oegw.datapath.interface import DatapathError, SaKey, Usage
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
+from oegw.refusals import Refusal
 from oegw.resolvers import status_row
 from policy.errors import PolicyError
 from policy.flow import Flow
@@ -82,6 +83,7 @@ class Console:
             "pid": os.getpid(),
             "started": daemon.started,
             "identity": daemon.settings.gateway.identity,
+            "fqdn": daemon.settings.gateway.fqdn,
             "addresses": [str(a) for a in daemon.environment.addresses],
             "outside": list(daemon.environment.outside),
             "resolvers": [
@@ -102,6 +104,7 @@ class Console:
                 }
                 for c in snapshot.channels
             ],
+            "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)
@@ -176,6 +179,10 @@ class Console:
 _STEPS = {
     ("dns", "query", "gateway"): "(5B) TXT look-up",
     ("dns", "answer", "gateway"): "(5C) TXT answer",
+    ("dns", "query", "own"): "look-up of our own TXT record",
+    ("dns", "answer", "own"): "answer about ourselves, TXT",
+    ("dns", "query", "gateway-key"): "look-up of the gateway's TXT record",
+    ("dns", "answer", "gateway-key"): "answer about the gateway's TXT record",
     ("dns", "query", "peer"): "look-up of the configured peer",
     ("dns", "answer", "peer"): "answer about it",
     ("ike", "sent", "MM1"): "(5D) main mode, message 1",
@@ -250,6 +257,17 @@ def _flow(request: Answer) -> Flow:
         number("source_port", 65535),
         port,
     )
+
+
+def _refusal(refusal: Refusal, now: float) -> Answer:
+    return {
+        "peer": str(refusal.peer),
+        "address": str(refusal.address),
+        "what": refusal.what,
+        "reason": refusal.reason,
+        "times": refusal.times,
+        "age": round(now - refusal.at, 3),
+    }
 
 
 def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answer:

@@ -22,6 +22,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
@@ -57,6 +59,7 @@ from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
@@ -75,13 +78,21 @@ _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
 )
 
-# What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
+# What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
     return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+
+
+def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
+    """What the DNS has to say of ourselves; None if that is not looked at."""
+    name = settings.gateway.identity
+    if not settings.dns.check_own:
+        return None
+    return OwnSettings(key, name if isinstance(name, str) else None, settings.gateway.fqdn)
 
 
 def check_peers(settings: config.Settings, environment: Environment) -> None:
@@ -142,10 +153,11 @@ class Daemon:
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
+        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=read_private(settings.gateway.private_key),
+                private_key=private_key,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -183,6 +195,7 @@ class Daemon:
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
                 multihoming=settings.multihoming,
+                own=own_settings(settings, private_key.public_key()),
             ),
             self.trace,
             self._memory.load(),
@@ -225,7 +238,7 @@ class Daemon:
             self.ready = True
             if self._state.note:
                 self._say("state", self._state.note)
-            self._pump()
+            self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             await self._stopping.wait()
             if self._exit_code:
@@ -455,7 +468,7 @@ class Daemon:
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        _PURPOSE.set("peer-key")
+        _PURPOSE.set(command.purpose)
         lookup = KeyLookup(command.identity, self._records)
         outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
@@ -633,6 +646,7 @@ class Daemon:
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         await self.interception.replace_policy(table)
         self.endpoint.replace_key(key)
+        self.gateway.use_key(key.public_key())
         self.settings = settings
         self._prefer_encapsulations(settings)
         self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ahead import Ahead, LookAhead
 from oegw.commands import Command
 from oegw.connection import Connection, Happening, State, selectors_for
 from oegw.datapath.interface import (
@@ -23,12 +26,14 @@ from oegw.datapath.interface import (
     SaExpired,
     UnknownSpiReceived,
 )
-from oegw.initiator import Initiator
+from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
 from oegw.peer import ConfiguredPeer
-from oegw.responder import Authority, KeyQuestion, Responder
+from oegw.refusals import Refusals
+from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
+from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
 from policy.flow import Flow, IPAddress, IPNetwork
@@ -58,6 +63,7 @@ class Gateway:
         self._responder = responder = Responder(ledger)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -68,6 +74,7 @@ class Gateway:
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
             keying.KeyingChannelEstablished: self._channel_established,
+            keying.ExchangeStarted: ahead.exchange_started,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -94,6 +101,22 @@ class Gateway:
     @property
     def lookups_under_way(self) -> int:
         return len(self._ledger.lookups)
+
+    @property
+    def refusals(self) -> Refusals:
+        """What we refused lately."""
+        return self._ledger.refusals
+
+    def begin(self, now: float) -> list[Command]:
+        """We have just started: ask what will be asked for the first packet anyway."""
+        ledger = self._ledger
+        for question in ledger.own.key_questions(now):
+            ledger.ask_own(ledger.start_lookup(question), question)
+        return ledger.take_commands()
+
+    def use_key(self, key: rsa.RSAPublicKey) -> None:
+        """We sign with another key from now on."""
+        self._ledger.own.replace_key(key)
 
     def receive(
         self, event: happened.Event | keying.Event | DatapathEvent, now: float
@@ -151,6 +174,14 @@ class Gateway:
                 self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
                 self._initiator.homes.homes_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), OwnClient():
+                self._responder.own_client_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
+                self._initiator.gateway_key_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
+                self._ledger.own.learned(asker, outcome, now)
+            case happened.KeyLookupEnded(), LookAhead():
+                self._ahead.ended(asker)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
 

@@ -5,12 +5,17 @@ The time points in brackets are those of draft section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 
+from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
     GatewaysFound,
+    KeyOutcome,
+    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
@@ -37,8 +42,17 @@ from oegw.inquiry import Inquiry, Part
 from oegw.ledger import VERDICT_OF, Ledger
 from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
+from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
+
+    tunnel: int
+    gateway: IPAddress
 
 
 class Initiator:
@@ -141,15 +155,19 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self.inquire(connection, flow)
+        self.inquire(connection, flow, now)
 
-    def inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow, now: float) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
-        connection.inquiry = Inquiry(flow)
-        number = self._open(connection, connection.inquiry, Part.GATEWAYS)
+        connection.inquiry = inquiry = Inquiry(flow)
+        number = self._open(connection, inquiry, Part.GATEWAYS)
         ours = connection.live_tunnel is not None  # it is to go on
         ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
+        for question in ledger.own.questions(connection.selectors.local.network_address, now):
+            number = self._open(connection, inquiry, Part.OWN)
+            inquiry.own[number] = question
+            ledger.ask_own(number, question)
 
     def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
         number = self._ledger.start_lookup(connection)
@@ -173,11 +191,21 @@ class Initiator:
                 inquiry.peer = peer
             case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
                 inquiry.keys = keys
+            case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
+                self._ledger.own.learned(inquiry.own[event.lookup], own, now)
+                self._drop_needless(connection, inquiry)
         if not inquiry.complete:
             return
         connection.inquiry = None
         if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
+
+    def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
+        """Our first choice of an identity will do: don't wait for what is known of the second."""
+        if self._ledger.own.settled(connection.selectors.local.network_address):
+            for number in [n for n, part in inquiry.open.items() if part is Part.OWN]:
+                del inquiry.open[number]
+                self._ledger.cancel(number)
 
     def _assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
         """Of the gateways found, those whose records are as good as the policy demands."""
@@ -238,7 +266,13 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                self.homes.set_out(connection, self.usable(connection, outcome), now)
+                connection.suspect = False
+                try:
+                    usable = self._presentable(connection, outcome)
+                except NotOurs as why:
+                    self._not_ours(connection, why, now)
+                    return
+                self.homes.set_out(connection, usable, now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
@@ -247,11 +281,50 @@ class Initiator:
 
     def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
         """The gateways that we can negotiate with, in the order of the DNS."""
-        return [
-            gateway
-            for gateway in outcome.gateways
-            if gateway.address is not None and gateway.keys and self._reachable(gateway.address)
-        ]
+        try:
+            return self._presentable(connection, outcome)
+        except NotOurs:
+            return []
+
+    def _tries(self, gateway: Gateway) -> list[Gateway]:
+        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+
+        One that rolls its key over may have both, a record with a key and one without.
+        """
+        address = gateway.address
+        if address is None or not self._reachable(address):
+            return []
+        tries = [replace(gateway, keyless=False)] if gateway.keys else []
+        if gateway.keyless and self._ledger.may_look_up(address):
+            tries.append(replace(gateway, keys=()))
+        return tries
+
+    def _presentable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+        client = connection.selectors.local.network_address
+        presentable, refused = list[Gateway](), None
+        for gateway in chain.from_iterable(map(self._tries, outcome.gateways)):
+            assert gateway.address is not None
+            try:
+                self._ledger.own.identity_for(client, self._local(gateway.address))
+            except NotOurs as why:
+                refused = why
+            else:
+                presentable.append(gateway)
+        if refused is not None and not presentable:
+            raise refused
+        return presentable
+
+    def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
+        """Fail before we negotiate: every gateway would refuse us."""
+        ledger, lifespans = self._ledger, self._ledger.settings.lifespans
+        ledger.trace.drop(
+            "gateway", "own_records", source=connection.selectors.local,
+            destination=connection.selectors.remote, reason=str(why),
+        )  # fmt: skip
+        lifespan = lifespans.malformed if why.bad else lifespans.no_record
+        lifespan = min(max(why.ttl, 1.0), lifespan)
+        ledger.fall_back(connection, lifespan, str(why), now, deny=why.bad)
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -293,7 +366,52 @@ class Initiator:
     def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
         """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
         assert gateway.address is not None
-        return self._negotiate(connection, gateway.address, gateway.keys, None)
+        number = self._negotiate(connection, gateway.address, gateway.keys, None)
+        if not gateway.keys:
+            self.look_up_key(connection, number, gateway.address)
+        return number
+
+    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
+        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
+        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
+        connection.tunnels[number].key_lookup = lookup
+        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
+
+    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
+        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
+
+        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
+        come of the negotiation; only when all look-ups succeed is it one.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(asker.tunnel)
+        if connection is None:
+            return
+        tunnel = connection.tunnels[asker.tunnel]
+        tunnel.key_lookup = None
+        if isinstance(outcome, KeysFound):
+            if connection.trust is not None:
+                connection.trust = weaker(connection.trust, outcome.trust)
+            return
+        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
+            return
+        detail = f"key of {asker.gateway}: {outcome.detail}"
+        failure = Failure.NO_KEY
+        match outcome:
+            case Malformed():
+                connection.suspect = True
+                ledger.trace.event(
+                    "gateway", "malformed_record", destination=connection.selectors.remote,
+                    detail=detail,
+                )  # fmt: skip
+            case Unanswered():
+                failure = Failure.SILENCE
+        ledger.do(do.CloseTunnel(asker.tunnel))
+        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+
+    def _local(self, gateway: IPAddress) -> IPAddress:
+        """Our outer address towards a gateway."""
+        return next(a for a in self._ledger.settings.addresses if a.version == gateway.version)
 
     def _negotiate(
         self,
@@ -302,16 +420,20 @@ class Initiator:
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
     ) -> int:
-        selectors = connection.selectors
-        own = self._ledger.settings.addresses
+        selectors, local = connection.selectors, self._local(gateway)
+        identity = None
+        if peer is None:
+            with suppress(NotOurs):  # its time is over since this was decided: as it was, then
+                identity = self._ledger.own.identity_for(selectors.local.network_address, local)
         request = TunnelRequest(
-            next(a for a in own if a.version == gateway.version),
+            local,
             gateway,
             TrafficSelector(selectors.local, selectors.protocol, selectors.local_port),
             TrafficSelector(selectors.remote, selectors.protocol, selectors.remote_port),
             keys,
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
+            identity=identity,
         )
         return self.order(connection, request)
 
@@ -350,6 +472,10 @@ class Initiator:
         behind = connection.state is State.EXPIRING and connection.expires is None
         if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
+        if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
+            connection.candidates = [
+                c for c in connection.candidates if c.keys or c.address != tunnel.gateway
+            ]
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
@@ -361,7 +487,9 @@ class Initiator:
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
         lifespan = self._lifespan_after(failure, connection.records_until, now)
-        ledger.fall_back(connection, lifespan, reason, now)
+        if connection.suspect:
+            lifespan = ledger.settings.lifespans.malformed
+        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
@@ -372,6 +500,8 @@ class Initiator:
                 return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
+            case Failure.NO_KEY:
+                return lifespans.no_record
             case _:
                 return lifespans.silence
 

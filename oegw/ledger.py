@@ -22,6 +22,8 @@ from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
 from oegw.peer import ConfiguredPeer
+from oegw.refusals import Refusals
+from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
 from oegw.setups import SetupBudget
 from oegw.trace import Trace
 from policy.builtin import never_public
@@ -30,10 +32,22 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.ahead import LookAhead
+    from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
-    from oegw.responder import Authority, KeyQuestion
+    from oegw.responder import Authority, KeyQuestion, OwnClient
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded | Homecoming
+    Asker: TypeAlias = (
+        Connection
+        | Authority
+        | KeyQuestion
+        | OwnClient
+        | OwnQuestion
+        | GatewayKey
+        | Homecoming
+        | LookAhead
+        | keying.PeerKeyNeeded
+    )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
@@ -65,7 +79,8 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve."""
+    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
+    None: that is not looked at."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -80,6 +95,7 @@ class CoordinatorSettings:
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    own: OwnSettings | None = None
 
 
 class Ledger:
@@ -100,6 +116,8 @@ class Ledger:
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
         self.budget = SetupBudget(settings.setups, settings.setups_per_second)
+        self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
+        self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
         self._commands: list[Command] = []
         self._next_lookup = 1
@@ -127,8 +145,19 @@ class Ledger:
         """Give up the questions about a connection that are under way."""
         inquiry, connection.inquiry, connection.renewing = connection.inquiry, None, None
         for number in inquiry.open if inquiry else ():
-            self.lookups.pop(number, None)
-            self.do(do.CancelLookup(number))
+            self.cancel(number)
+
+    def cancel(self, lookup: int) -> None:
+        """Nobody wants the answer any more."""
+        if self.lookups.pop(lookup, None) is not None:
+            self.do(do.CancelLookup(lookup))
+
+    def ask_own(self, lookup: int, question: OwnQuestion) -> None:
+        """Ask the DNS about ourselves."""
+        if question.record is Record.KEY:
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
+        elif not isinstance(question.about, str):
+            self.do(do.StartLookup(lookup, question.about, purpose="own", ours=True))
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""
@@ -282,6 +311,8 @@ class Ledger:
         """Forget a tunnel and remove its SAs; with ``now``, the inbound one a little later."""
         tunnel = self.connections.remove_tunnel(connection, number)
         if tunnel is not None:
+            if tunnel.key_lookup is not None:
+                self.cancel(tunnel.key_lookup)
             self._remove(tunnel, now)
         if connection.state is State.NONEXISTENT and not connection.tunnels:
             self.connections.discard(connection)

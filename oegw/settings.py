@@ -28,8 +28,9 @@ class GatewaySettings:
 
     ``addresses``: outer addresses, at most one per family; empty means that
     the daemon finds them out.  ``identity``: a domain name, or None for the
-    address in use.  The private key is known by its path only.  ``state``: the
-    file of what must survive a crash.
+    address in use.  ``fqdn``: the name to use where the address has no KEY
+    record.  The private key is known by its path only.  ``state``: the file of
+    what must survive a crash.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -38,6 +39,7 @@ class GatewaySettings:
     control_socket: Path = Path("/run/oegw/control.sock")
     trace: Path | None = None
     state: Path = Path("/var/lib/oegw/state.db")
+    fqdn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class InterfacesSettings:
 class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
-    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``trusted``: those
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
+    look at our own records before we begin, and before we accept.  ``trusted``: those
     of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
     ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
@@ -60,6 +63,7 @@ class DnsSettings:
     timeout: float = 1.0
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
+    check_own: bool = True
     trusted: tuple[IPAddress, ...] = ()
     unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     records: tuple[str, ...] = ("txt",)

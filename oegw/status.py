@@ -20,6 +20,7 @@ def render(status: Row) -> str:
     lines = [*_head(status), ""]
     lines += _connections(connections)
     lines += ["", *_channels(channels)]
+    lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
         lines += ["", "Counters"]
@@ -38,7 +39,7 @@ def _head(status: Row) -> list[str]:
     if isinstance(started, int | float):
         since = f", up since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(started))}"
     facts = [
-        ("Identity", plain(status.get("identity") or "the address in use")),
+        ("Identity", _identity(status)),
         ("Addresses", addresses or "-"),
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
@@ -58,6 +59,28 @@ def _head(status: Row) -> list[str]:
     facts += [("Resolver", _resolver(row)) for row in status.get("resolvers") or []]
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
+    return lines
+
+
+def _identity(status: Row) -> str:
+    if status.get("identity"):
+        return plain(status["identity"])
+    fqdn = status.get("fqdn")
+    return "the address in use" + (f", or @{plain(fqdn)}" if fqdn else "")
+
+
+def _refusals(refusals: Sequence[Row]) -> list[str]:
+    if not refusals:
+        return []
+    lines = ["", f"Refused lately: {len(refusals)}"]
+    for row in refusals:
+        peer, address = plain(row.get("peer", "?")), plain(row.get("address", "?"))
+        where = "" if address == peer else f" at {address}"
+        times = f", {row['times']} times" if row.get("times", 1) > 1 else ""
+        head = f"{peer}{where}: {plain(row.get('what', '?'))}, {span(row.get('age'))} ago{times}"
+        lines.append(fill(head, WIDTH, initial_indent="  ", subsequent_indent="    "))
+        reason = plain(row.get("reason", ""))
+        lines.append(fill(reason, WIDTH, initial_indent="    ", subsequent_indent="    "))
     return lines
 
 
