@@ -75,8 +75,8 @@ def admitted(
     for gateway in outcome.gateways:
         trust = weakest(outcome.trust, gateway.trust)
         try:
-            _check_delegation(outcome.trust, gateway, client, unsigned)
             check(rule, trust)
+            _check_delegation(outcome.trust, gateway, client, unsigned)
         except Unassured as why:
             refused = refused or why
         else:

@@ -23,7 +23,8 @@ from lablib.waiting import patient
 STATES = ("signed", "unsigned", "wrong", "expired")
 ALGORITHM = "ECDSAP256SHA256"
 SECONDS = 20.0  # for all zones together
-_PAST = ["-s", "20200101000000", "-e", "20200201000000"]
+# The keys of an expired zone are signed for longer (-X), so that it is its records that expired.
+_PAST = ["-s", "20200101000000", "-e", "20200201000000", "-X", "20370101000000"]
 # A record as dnssec-signzone writes it with -O full: one line, and no signature.
 _CHANGED = re.compile(r"^(\S+\s+\d+\s+IN\s+(?:TXT|KEY|IPSECKEY)\s+)(.*)$", re.MULTILINE)
 

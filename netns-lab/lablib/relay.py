@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import cast
 
 DO = 0x80  # in the first octet of an OPT record's flags
 AD = 0x20  # in the fourth octet of a message
@@ -55,8 +56,7 @@ class Relay(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         task = asyncio.get_running_loop().create_task(self._pass_on(data, addr))
