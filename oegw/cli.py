@@ -136,7 +136,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         clients = clients or list(published.clients)
         if not gateways and fqdn is None:
             gateways = list(gateway.addresses)
-            fqdn = gateway.identity if isinstance(gateway.identity, str) else None
+            fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
     if not gateways and fqdn is None:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence

@@ -34,22 +34,28 @@ class Command:
 class StartLookup(Command):
     """Find gateways for ``address`` by TXT at its reverse name; answered by ``LookupEnded``.
 
-    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.
-    ``purpose`` is for the trace: ``"gateway"`` (5B) or ``"authority"`` (5G2).
+    ``with_keys``: also fetch KEY records for gateways whose TXT has no key.  An initiator does
+    without: it looks them up while it negotiates.
+    ``purpose`` is for the trace: ``"gateway"`` (5B), ``"authority"`` (5G2), or ``"own"`` for what
+    the DNS says of ourselves.
     """
 
     lookup: int
     address: IPAddress
-    with_keys: bool = True
+    with_keys: bool = False
     purpose: str = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
 class StartKeyLookup(Command):
-    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``."""
+    """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
+
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
+    """
 
     lookup: int
     identity: Identity
+    purpose: str = "peer-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,11 @@ class CloseChannels(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class QueryUsage(Command):
+    """Read the SAs' counters; answered by ``UsageReported``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportExpiring(Command):
     """Tell the keying core that a soft limit of the tunnel was reached."""
 
@@ -169,6 +180,14 @@ class MoveSa(Command):
     source: IPAddress
     destination: IPAddress
     encapsulation: UdpEncapsulation
+
+
+@dataclass(frozen=True, slots=True)
+class PreferSa(Command):
+    """Of the outbound SAs of a pair, ``key`` sends from now on; nothing answers."""
+
+    tunnel: int
+    key: SaKey
 
 
 @dataclass(frozen=True, slots=True)

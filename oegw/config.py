@@ -12,10 +12,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dnsrecords.errors import MalformedName
+from dnsrecords.name import normal_fqdn
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
     DEFAULT_CONFIG,
@@ -57,7 +60,10 @@ SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
-_SECTIONS = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "publish")
+_SECTIONS = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "publish",
+)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 
@@ -125,6 +131,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
         decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
+        multihoming=_multihoming(sections["multihoming"]),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
@@ -187,6 +194,9 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     if identity is not None and not isinstance(identity, str):
         section.wrong("identity", "is an address: leave the key out, or give @ and a domain name")
         identity = None
+    fqdn = _fqdn(section)
+    if None not in (fqdn, identity) and fqdn != identity:
+        section.wrong("fqdn", "is another name than identity, which is the one that counts")
     key = section.path_relative_to(directory, "private_key", default.private_key)
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
@@ -194,7 +204,18 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     for name, path in (("private_key", key), ("control_socket", control), ("trace", trace)):
         if state == path:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
-    return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
+    key = key or default.private_key
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn)
+
+
+def _fqdn(section: Section) -> str | None:
+    """A domain name; the @ of an identity may stand before it."""
+    word = section.text("fqdn")
+    try:
+        return None if word is None else normal_fqdn(word.removeprefix("@"))
+    except MalformedName as error:
+        section.wrong("fqdn", str(error))
+        return None
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
@@ -228,6 +249,7 @@ def _dns(section: Section) -> DnsSettings:
         section.seconds("timeout", default.timeout, 0.01, 60),
         section.integer("tries", default.tries, 1, 20),
         section.networks("local_reverse") or (),
+        section.truth("check_own", default.check_own),
     )
 
 
@@ -303,6 +325,8 @@ def _intercept(section: Section) -> InterceptOptions:
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),
         section.integer("hold_bytes", default.hold_bytes, 65536, 1 << 32),
         section.integer("setups_per_source", default.setups_per_source, 1, 65536),
+        section.integer("setups", default.setups, 1, 65536),
+        section.integer("setups_per_second", default.setups_per_second, 1, 65536),
     )
 
 
@@ -327,4 +351,13 @@ def _publish(section: Section, directory: Path) -> PublishSettings:
         section.integer("ttl", default.ttl, 1, WEEK),
         servers[0] if servers else None,
         section.path_relative_to(directory, "tsig_key", None),
+    )
+
+
+def _multihoming(section: Section) -> MultihomingSettings:
+    default = MultihomingSettings()
+    return MultihomingSettings(
+        section.choice("choice", default.choice, {choice.value: choice for choice in Choice}),
+        section.seconds("turn", default.turn, 0.1, 60),
+        section.seconds("patience", default.patience, 0.5, 600),
     )

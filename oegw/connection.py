@@ -2,7 +2,8 @@
 
 The rules of this module: every state changes by ``Connection.move``, which
 checks the table; an illegal pair raises and changes nothing; nothing here does
-IO or knows the time except as told.  The states are those of RFC 4322 section 3.2.
+IO or knows the time except as told.  The states are those of RFC 4322 section 3.2;
+`docs/states.md` maps them, and every row of the table, to its diagrams.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnsrecords.outcome import Gateway
 from dnsrecords.trust import Trust
-from ike.events import Identity, TunnelRequest
+from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
@@ -27,6 +28,7 @@ class State(Enum):
     KEYED = "keyed"  # a tunnel carries it
     CLEAR = "clear"  # no tunnel to be had: passes as it is, for a lifespan
     DENIED = "denied"  # no tunnel to be had, or the records are bad: dropped, for a lifespan
+    EXPIRING = "expiring"  # is it still used, and still right?  Meanwhile it is as it was before
     EXPIRED = "expired"  # gone; the next packet starts anew
 
 
@@ -39,7 +41,11 @@ class Happening(Enum):
     HALF_DOWN = "last tunnel down, another under negotiation"
     FELL_BACK_CLEAR = "fell back to clear"
     FELL_BACK_DENY = "fell back to deny"
-    LIFESPAN_OVER = "lifespan over"
+    LIFESPAN_OVER = "lifespan over"  # of an opportunistic verdict: the next packet shows its use
+    RETRY_DUE = "retry due"  # of a configured tunnel
+    LOOK_DUE = "look due"  # whether the tunnel is used
+    STILL_USED = "still used"
+    UNUSED = "unused"
     FORGOTTEN = "forgotten"  # by the operator, or by a new policy
 
 
@@ -68,17 +74,43 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
         S.KEYED,
         H.TUNNEL_UP,
     ): S.KEYED,  # a second tunnel: crossed initiation, or a peer that restarted
+    (S.KEYED, H.LOOK_DUE): S.EXPIRING,
     (S.KEYED, H.TUNNEL_DOWN): S.EXPIRED,
     (S.KEYED, H.HALF_DOWN): S.PENDING,  # its packets are held until the other is up
     (S.KEYED, H.FORGOTTEN): S.EXPIRED,
     (S.CLEAR, H.TUNNEL_UP): S.KEYED,  # the peer got its gateway meanwhile
-    (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRED,
+    (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRING,
     (S.CLEAR, H.FORGOTTEN): S.EXPIRED,
     (S.DENIED, H.PEER_BEGAN): S.PENDING,
     (S.DENIED, H.TUNNEL_UP): S.KEYED,
-    (S.DENIED, H.LIFESPAN_OVER): S.EXPIRED,
+    (S.DENIED, H.LIFESPAN_OVER): S.EXPIRING,
+    (S.DENIED, H.RETRY_DUE): S.EXPIRED,
     (S.DENIED, H.FORGOTTEN): S.EXPIRED,
+    (S.EXPIRING, H.LOOKUP_STARTED): S.EXPIRING,  # it is used: the DNS is asked again, behind it
+    (S.EXPIRING, H.GATEWAY_KNOWN): S.EXPIRING,  # negotiated with, behind it
+    (S.EXPIRING, H.PEER_BEGAN): S.PENDING,
+    (S.EXPIRING, H.TUNNEL_UP): S.KEYED,
+    (S.EXPIRING, H.FELL_BACK_CLEAR): S.CLEAR,
+    (S.EXPIRING, H.FELL_BACK_DENY): S.DENIED,
+    (S.EXPIRING, H.STILL_USED): S.KEYED,
+    (S.EXPIRING, H.UNUSED): S.EXPIRED,
+    (S.EXPIRING, H.FORGOTTEN): S.EXPIRED,
 }
+"""From a state, by what happens, to the state after."""
+
+_VERDICTS = frozenset((S.CLEAR, S.DENIED))
+WHILE_EXPIRING: dict[Happening, frozenset[State]] = {
+    H.LOOKUP_STARTED: _VERDICTS,
+    H.GATEWAY_KNOWN: _VERDICTS,
+    H.PEER_BEGAN: frozenset((S.DENIED,)),  # clear packets are not held: they go on as they did
+    H.TUNNEL_UP: _VERDICTS,
+    H.FELL_BACK_CLEAR: _VERDICTS,
+    H.FELL_BACK_DENY: _VERDICTS,
+    H.STILL_USED: frozenset((S.KEYED,)),
+    H.UNUSED: _VERDICTS | {S.KEYED},
+    H.FORGOTTEN: _VERDICTS | {S.KEYED},
+}
+"""The states before EXPIRING in which each of its rows holds."""
 
 
 class IllegalTransition(Exception):  # noqa: N818  (names the fact, not the error class)
@@ -179,12 +211,20 @@ class Tunnel:
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon
+    key_lookup: int | None = None  # under way while main mode runs: the gateway's KEY records
     late: bool = False  # the peer moved while an SA was being installed, where it was before
 
     @property
     def carries(self) -> bool:
         """Whether it sends, or will."""
         return self.agreed and not self.receives_only
+
+    @property
+    def peer(self) -> Identity:
+        """Who is at the other end: gateways behind one NAT have the same address."""
+        if self.request is None or self.request.peer_identity is None:
+            return self.gateway
+        return self.request.peer_identity
 
 
 @dataclass(slots=True)
@@ -198,25 +238,48 @@ class Connection:
     since: float = 0.0
     reason: str = ""
     expires: float | None = None
+    before: State | None = None  # it began to expire
     beginner: Identity | None = None  # the peer that began it, if it was not us
+    records_until: float | None = None  # when the DNS records in use run out
+    used: float | None = None  # when a packet last went through a tunnel, either way
+    renewing: int | None = None  # the tunnel that the DNS is being asked about again
     trust: Trust | None = None
     inquiry: Inquiry | None = None  # under way
-    ruled_until: float | None = None  # when what a decision point said of it is over
-    candidates: list[Gateway] = field(default_factory=list)
+    candidates: list[Gateway] = field(default_factory=list)  # not tried yet
+    homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
+    failure: tuple[Failure, str] | None = None  # the most telling, of those tried
+    patience_ends: float = 0.0
+    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
+    encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
+    unruled: Rule | None = None  # the local rule, where a decision point has changed it
+    ruled_until: float | None = None  # when what it said is over
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
-    tunnels: dict[int, Tunnel] = field(default_factory=dict)
+    tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
+
+    def sends_by(self, tunnel: Tunnel) -> None:
+        """This one sends from now on."""
+        self.tunnels[tunnel.number] = self.tunnels.pop(tunnel.number)
 
     def move(self, happening: Happening, now: float, reason: str) -> State:
         """Change the state by the table; returns the state before.
 
         Raises IllegalTransition, and then nothing has changed.
         """
-        try:
-            new = TRANSITIONS[self.state, happening]
-        except KeyError:
-            raise IllegalTransition(f"{self.state.name}: {happening.value}") from None
+        new = TRANSITIONS.get((self.state, happening))
+        expiring = self.state is State.EXPIRING
+        if new is None or (expiring and self.before not in WHILE_EXPIRING[happening]):
+            raise IllegalTransition(f"{self.state.name}: {happening.value}")
+        if new is not State.EXPIRING:
+            self.before = None
+        elif not expiring:
+            self.before = self.state
         old, self.state, self.since, self.reason = self.state, new, now, reason
         return old
+
+    @property
+    def standing(self) -> State:
+        """The state by which packets go: while it expires, the one before (RFC 4322 3.2.7)."""
+        return self.state if self.before is None else self.before
 
     @property
     def under_way(self) -> bool:
@@ -225,5 +288,5 @@ class Connection:
 
     @property
     def live_tunnel(self) -> Tunnel | None:
-        """The newest tunnel that is up and sends."""
+        """The tunnel that sends: the newest, or the one preferred since."""
         return next((t for t in reversed(self.tunnels.values()) if t.up and t.carries), None)

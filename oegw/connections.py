@@ -154,3 +154,8 @@ class ConnectionTable:
     def under_way(self, source: IPAddress) -> int:
         """How many set-ups this inside host has under way."""
         return self._under_way[source]
+
+    @property
+    def all_under_way(self) -> int:
+        """How many set-ups all of them have under way."""
+        return len(self._asking)

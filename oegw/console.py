@@ -17,6 +17,7 @@ from oegw.decision import PointError
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
+from oegw.refusals import Refusal
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -83,6 +84,7 @@ class Console:
             "pid": os.getpid(),
             "started": daemon.started,
             "identity": daemon.settings.gateway.identity,
+            "fqdn": daemon.settings.gateway.fqdn,
             "addresses": [str(a) for a in daemon.environment.addresses],
             "outside": list(daemon.environment.outside),
             "datapath": capability and {"name": capability.name, "reason": capability.reason},
@@ -104,7 +106,12 @@ class Console:
                 {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
                 for p in daemon.settings.decision_points
             ],
+            "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "held": {"packets": packets, "bytes": octets},
+            "silent_gateways": {
+                str(gateway): round(left, 3)
+                for gateway, left in daemon.gateway.silent_gateways(now).items()
+            },
             "lookups": daemon.gateway.lookups_under_way,
             "counters": dict(sorted(counters.items())),
         }
@@ -177,6 +184,10 @@ _STEPS = {
     ("dns", "answer", "gateway"): "(5C) TXT answer",
     ("decision", "asked", ""): "decision point asked",
     ("decision", "answered", ""): "decision point answered",
+    ("dns", "query", "own"): "look-up of our own TXT record",
+    ("dns", "answer", "own"): "answer about ourselves, TXT",
+    ("dns", "query", "gateway-key"): "look-up of the gateway's TXT record",
+    ("dns", "answer", "gateway-key"): "answer about the gateway's TXT record",
     ("dns", "query", "peer"): "look-up of the configured peer",
     ("dns", "answer", "peer"): "answer about it",
     ("ike", "sent", "MM1"): "(5D) main mode, message 1",
@@ -253,6 +264,17 @@ def _flow(request: Answer) -> Flow:
     )
 
 
+def _refusal(refusal: Refusal, now: float) -> Answer:
+    return {
+        "peer": str(refusal.peer),
+        "address": str(refusal.address),
+        "what": refusal.what,
+        "reason": refusal.reason,
+        "times": refusal.times,
+        "age": round(now - refusal.at, 3),
+    }
+
+
 def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answer:
     tunnel = connection.live_tunnel
     nothing = Usage(0, 0, None)
@@ -280,5 +302,6 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "cipher": tunnel.cipher if tunnel else None,
         "encapsulation": ("udp" if tunnel.udp else "esp") if tunnel else None,
         "tunnels": sum(t.up for t in connection.tunnels.values()),
+        "encrypted_before": connection.encrypted_before or None,
         "reason": connection.reason,
     }

@@ -22,6 +22,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from dnsrecords.lookup import GatewayLookup, KeyLookup
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerFound, PeerOutcome
@@ -33,7 +35,7 @@ from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.console import Console
-from oegw.contacts import Contacts, StateError
+from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
 from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import (
@@ -47,12 +49,17 @@ from oegw.datapath.interface import (
 from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
+from oegw.gateways import Choice
 from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
+from oegw.memory import Changes
+from oegw.memorytable import MemoryTable
+from oegw.selfknowledge import OwnSettings
+from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -65,12 +72,15 @@ if TYPE_CHECKING:
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
+SAVING = 1.0  # seconds between two times that the key memory is written down
 REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 NAT_PORT = 4500  # RFC 3947 section 4
 
-_AT_START_ONLY = ("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans")
+_AT_START_ONLY = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+)
 
-# What a look-up is for, (5B), (5F) or (5G2): the resolver's tasks inherit it from ours.
+# What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
@@ -78,6 +88,14 @@ def policy_table(settings: config.Settings, environment: Environment) -> PolicyT
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
     builtin = builtin_rules(environment.attached, environment.own)
     return PolicyTable((*settings.rules, *builtin), settings.default)
+
+
+def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
+    """What the DNS has to say of ourselves; None if that is not looked at."""
+    name = settings.gateway.identity
+    if not settings.dns.check_own:
+        return None
+    return OwnSettings(key, name if isinstance(name, str) else None, settings.gateway.fqdn)
 
 
 def check_peers(settings: config.Settings, environment: Environment) -> None:
@@ -113,6 +131,7 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
 
         stream = None
         if settings.gateway.trace is not None:
@@ -131,11 +150,14 @@ class Daemon:
             mark=marks.own,
             listener=self._dns_event,
         )
-        self._contacts = Contacts(settings.gateway.state)
+        self._state = StateFile(settings.gateway.state)
+        self._contacts = Contacts(self._state)
+        self._memory = MemoryTable(self._state)
+        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=read_private(settings.gateway.private_key),
+                private_key=private_key,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -168,10 +190,15 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                setups=hold.setups,
+                setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
                 decision_points=settings.decision_points,
+                multihoming=settings.multihoming,
+                own=own_settings(settings, private_key.public_key()),
             ),
             self.trace,
+            self._memory.load(),
         )
         self._mark = marks.own
         self._points = self._decision_points(settings)
@@ -211,9 +238,9 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            if self._contacts.note:
-                self._say("state", self._contacts.note)
-            self._pump()
+            if self._state.note:
+                self._say("state", self._state.note)
+            self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             await self._stopping.wait()
             if self._exit_code:
@@ -226,7 +253,7 @@ class Daemon:
     async def _start(self, undo: AsyncExitStack) -> None:
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
-        undo.callback(self._contacts.close)
+        undo.callback(self._state.close)
         undo.callback(self._disk.shutdown)
         self.datapath = await self._choice.make()
         self.capability = await self.datapath.start(self._datapath_event)
@@ -243,6 +270,7 @@ class Daemon:
             reason=self.capability.reason,
         )  # fmt: skip
         self._look_at_usage()
+        self._save_memory()
 
     async def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -250,10 +278,11 @@ class Daemon:
         self.endpoint.close(now)
         while (event := self.endpoint.next_event()) is not None:
             self._keep_contacts(event)  # the rest is our own doing: the datapath goes as a whole
+        self._disk.submit(self._keep, self._memory.save, self.gateway.memory.take_changes())
         self._send()
 
     def _end_tasks(self) -> None:
-        for timer in (self._timer, self._idle, self._usage):
+        for timer in (self._timer, self._idle, self._usage, self._saving):
             if timer is not None:
                 timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
@@ -388,6 +417,8 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.QueryUsage():
+                    self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
                     self.endpoint.tunnel_expiring(now, number)
                 case do.ReportTraffic(tunnel=number, received=received, sent=sent):
@@ -398,6 +429,8 @@ class Daemon:
                     self._spawn(self._install_sa(command))
                 case do.MoveSa():
                     self._spawn(self._move_sa(command))
+                case do.PreferSa():
+                    self._spawn(self._prefer_sa(command))
                 case do.RemoveSa():
                     self._spawn(self._remove_sa(command))
                 case do.InstallPolicy():
@@ -437,7 +470,7 @@ class Daemon:
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        _PURPOSE.set("peer-key")
+        _PURPOSE.set(command.purpose)
         outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
@@ -510,6 +543,18 @@ class Daemon:
             source=command.source, destination=command.destination, tunnel=command.tunnel,
         )  # fmt: skip
 
+    async def _prefer_sa(self, command: do.PreferSa) -> None:
+        key = command.key
+        try:
+            await self.datapath.prefer(key)
+        except DatapathError as error:  # it was removed meanwhile, and others send
+            self.trace.drop("sa", "prefer_failed", spi=f"{key.spi:08x}", detail=str(error))
+            return
+        self.trace.event(
+            "sa", "preferred", spi=f"{key.spi:08x}", destination=key.destination,
+            tunnel=command.tunnel,
+        )  # fmt: skip
+
     async def _remove_sa(self, command: do.RemoveSa) -> None:
         key = command.key
         for pause in (*REMOVAL_PAUSES, None):
@@ -546,6 +591,8 @@ class Daemon:
     def _look_at_usage(self) -> None:
         """Read the SAs' counters now and then: traffic is proof that the peer lives."""
         interval = self.settings.ike.dpd_interval / 2 or USAGE_LOOK
+        if self._at_start.multihoming.choice is not Choice.REKEYED:
+            interval = min(interval, self._at_start.multihoming.turn)
         loop = asyncio.get_running_loop()
         self._usage = loop.call_later(min(interval, USAGE_LOOK), self._look_at_usage)
         if self.ready and any(c.tunnels for c in self.gateway.connections()):
@@ -567,9 +614,27 @@ class Daemon:
             case keying.ContactEnded(identity=identity):
                 self._disk.submit(self._keep, self._contacts.forget, identity)
 
-    def _keep(self, work: Callable[[keying.Identity], None], identity: keying.Identity) -> None:
+    def _save_memory(self) -> None:
+        """Have the key memory written down, if it has changed and the disk is done with the last.
+
+        A disk that hangs costs memory for one batch, not for all that comes.
+        """
+        loop = asyncio.get_running_loop()
+        if not self.gateway.memory.changed:
+            self._saving = loop.call_later(SAVING, self._save_memory)
+            return
+        changes: Changes = self.gateway.memory.take_changes()
+        written = loop.run_in_executor(self._disk, self._keep, self._memory.save, changes)
+        written.add_done_callback(lambda _: self._save_later())
+
+    def _save_later(self) -> None:
+        if not self._stopping.is_set():
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(SAVING, self._save_memory)
+
+    def _keep(self, work: Callable[[Any], None], what: keying.Identity | Changes) -> None:
         try:
-            work(identity)
+            work(what)
         except StateError as error:
             print(f"oegw: {error}", file=sys.stderr)
 
@@ -621,6 +686,7 @@ class Daemon:
             self._spawn(self._close_later(self._points))
         self._points = points
         self.endpoint.replace_key(key)
+        self.gateway.use_key(key.public_key())
         self.settings = settings
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(

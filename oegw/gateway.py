@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ahead import Ahead, LookAhead
 from oegw.commands import Command
 from oegw.connection import Connection, Happening, State, selectors_for
 from oegw.datapath.interface import (
@@ -25,10 +28,14 @@ from oegw.datapath.interface import (
 )
 from oegw.decision import DecisionPoint
 from oegw.decisions import Approval, Decisions
-from oegw.initiator import Initiator
+from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
+from oegw.memory import KeyMemory
+from oegw.multihoming import Homecoming
 from oegw.peer import ConfiguredPeer
-from oegw.responder import Authority, KeyQuestion, Responder
+from oegw.refusals import Refusals
+from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
+from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
 from policy.flow import Flow, IPAddress, IPNetwork
@@ -37,16 +44,29 @@ from policy.table import PolicyTable
 
 __all__ = ["CoordinatorSettings", "Gateway", "Lifespans"]
 
+_VERDICTS = (State.CLEAR, State.DENIED, State.EXPIRING)
+
+
+_ENDS = (keying.NegotiationFailed, keying.TunnelClosed, happened.SaInstallFailed)
+
 
 class Gateway:
     """One gateway's decisions.  The shell executes what ``receive`` and its siblings return."""
 
-    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
-        self._ledger = ledger = Ledger(table, settings, trace)
+    def __init__(
+        self,
+        table: PolicyTable,
+        settings: CoordinatorSettings,
+        trace: Trace,
+        memory: KeyMemory | None = None,
+    ) -> None:
+        self._ledger = ledger = Ledger(table, settings, trace, memory)
         self._decisions = decisions = Decisions(ledger)
         self._initiator = initiator = Initiator(ledger, decisions)
         self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
+        self._ageing = initiator.ageing
+        self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
@@ -57,6 +77,8 @@ class Gateway:
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
+            keying.KeyingChannelEstablished: self._channel_established,
+            keying.ExchangeStarted: ahead.exchange_started,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -89,6 +111,22 @@ class Gateway:
     def lookups_under_way(self) -> int:
         return len(self._ledger.lookups)
 
+    @property
+    def refusals(self) -> Refusals:
+        """What we refused lately."""
+        return self._ledger.refusals
+
+    def begin(self, now: float) -> list[Command]:
+        """We have just started: ask what will be asked for the first packet anyway."""
+        ledger = self._ledger
+        for question in ledger.own.key_questions(now):
+            ledger.ask_own(ledger.start_lookup(question), question)
+        return ledger.take_commands()
+
+    def use_key(self, key: rsa.RSAPublicKey) -> None:
+        """We sign with another key from now on."""
+        self._ledger.own.replace_key(key)
+
     def receive(
         self, event: happened.Event | keying.Event | DatapathEvent, now: float
     ) -> list[Command]:
@@ -96,15 +134,22 @@ class Gateway:
         step = self._steps.get(type(event))
         if step is not None:
             step(event, now)
+        if isinstance(event, _ENDS):
+            self._initiator.homes.over(event.tunnel, now)
         return self._ledger.take_commands()
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        return self._ledger.next_timer()
+        desks = (self._ledger, self._ageing, self._initiator.homes)
+        moments = (desk.next_timer() for desk in desks)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timer(self, now: float) -> list[Command]:
         """Do what is due."""
-        self._ledger.handle_timer(now)
+        self._ageing.handle_timer(now)
+        self._ledger.end_lingering(now)
+        self._initiator.give_up_slow_ones(now)
+        self._initiator.homes.handle_timer(now)
         return self._ledger.take_commands()
 
     def may_look_up(self, address: IPAddress) -> bool:
@@ -138,26 +183,58 @@ class Gateway:
                 self._responder.identity_known(asker, outcome, now)
             case happened.DecisionsEnded(replies=replies), Approval():
                 self._responder.approval_known(asker, replies, now)
+            case happened.LookupEnded(outcome=outcome), Homecoming():
+                self._initiator.homes.homes_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), OwnClient():
+                self._responder.own_client_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
+                self._initiator.gateway_key_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
+                self._ledger.own.learned(asker, outcome, now)
+            case happened.KeyLookupEnded(), LookAhead():
+                self._ahead.ended(asker)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
+
+    def _channel_established(self, event: keying.KeyingChannelEstablished, now: float) -> None:
+        """A peer has proven to live, and to have a key."""
+        ledger = self._ledger
+        if ledger.memory.key_shown(event.identity, event.key):
+            ledger.trace.event(
+                "memory", "key_changed", identity=event.identity, remote=event.remote.address
+            )
+        self._initiator.homes.heard(event.remote.address, now)
+
+    @property
+    def memory(self) -> KeyMemory:
+        """What was encrypted last time, for who writes it down."""
+        return self._ledger.memory
+
+    def silent_gateways(self, now: float) -> dict[IPAddress, float]:
+        """Gateways that were silent lately, and for how many seconds they are tried last."""
+        return self._initiator.homes.silent.left(now)
 
     # The operator's orders.
 
     def probe(self, flow: Flow, now: float) -> list[Command]:
         """Negotiate for ``flow`` as if a packet of it had come; a stale verdict is forgotten."""
         ledger, connection = self._ledger, self.find(flow)
-        if connection is not None and connection.state in (State.CLEAR, State.DENIED):
+        if connection is not None and connection.state in _VERDICTS:
             ledger.end(connection, Happening.FORGOTTEN, "probe", now)
         self._initiator.packet_trapped(happened.PacketTrapped(flow, -1, 0), now)
         return ledger.take_commands()
 
     def forget(self, destination: IPNetwork, now: float) -> tuple[int, list[Command]]:
-        """Drop clear and denied verdicts towards ``destination`` early; returns how many."""
+        """Drop clear and denied verdicts towards ``destination`` early; returns how many.
+
+        That its pairs were encrypted before is forgotten, too.
+        """
         ledger, forgotten = self._ledger, 0
+        ledger.memory.forget(destination)
         for connection in ledger.connections:
             remote = connection.selectors.remote
             if (
-                connection.state in (State.CLEAR, State.DENIED)
+                connection.state in _VERDICTS
                 and remote.version == destination.version
                 and remote.overlaps(destination)
             ):
@@ -221,11 +298,12 @@ class Gateway:
             )
             # What must not be begun any more is not gone on with, unless the peer has begun it.
             forbidden = not rule.initiate and connection.state is State.POTENTIAL
-            if not wanted or forbidden or connection.state in (State.CLEAR, State.DENIED):
+            if not wanted or forbidden or connection.state in _VERDICTS:
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.
                 connection.rule = rule
+                connection.unruled = connection.ruled_until = None
                 for scope in connection.scopes:
                     ledger.do(do.RemovePolicy(scope))
                 connection.scopes.clear()

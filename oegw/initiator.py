@@ -5,11 +5,17 @@ The time points in brackets are those of draft section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 
+from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
+    KeyOutcome,
+    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
@@ -20,6 +26,7 @@ from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelReques
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ageing import Ageing
 from oegw.commands import Verdict
 from oegw.connection import (
     Connection,
@@ -30,12 +37,23 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
+from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
+from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
+
+    tunnel: int
+    gateway: IPAddress
 
 
 class Initiator:
@@ -45,6 +63,8 @@ class Initiator:
         self._ledger = ledger
         self._decisions = decisions
         self._next_tunnel = 0
+        self.ageing = Ageing(ledger, self)
+        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -75,9 +95,9 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            under_way = ledger.connections.under_way(flow.source)
-            if under_way >= ledger.settings.setups_per_source:
-                ledger.discard((event.packet,), "source_limit")
+            refusal = ledger.refuses_setup(flow.source, now)
+            if refusal is not None:
+                ledger.discard((event.packet,), refusal)
                 return
             connection = ledger.connections.create(selectors, rule, now)
         if connection.state is State.NONEXISTENT:
@@ -86,9 +106,12 @@ class Initiator:
                 ledger.connections.set_under_way(connection, flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self._begin(connection, flow, now)
+                self.begin(connection, flow, now)
         if rule.category is Category.OPPORTUNISTIC:
             scope = _narrowed(scope, flow)
+        if connection.state is State.EXPIRING:
+            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            return
         self._settle(connection, event, scope, decision.cacheable, now)
 
     def _settle(
@@ -117,7 +140,9 @@ class Initiator:
 
     # Finding the far gateway.
 
-    def _begin(self, connection: Connection, flow: Flow, now: float) -> None:
+    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so."""
+        self._decisions.put_aside(connection)
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, flow.source)
         if rule.category is Category.CONFIGURED:
@@ -133,22 +158,24 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self._inquire(connection, flow)
+        self.inquire(connection, flow, now)
 
-    def _inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow, now: float) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
-        connection.inquiry = Inquiry(flow)
+        connection.inquiry = inquiry = Inquiry(flow)
         if ledger.decision_points:
-            self._decisions.ask(
-                self._open(connection, connection.inquiry, Part.DECISIONS), connection
-            )
+            self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
         if not ledger.may_look_up(flow.destination):
             reason = f"{flow.destination} is in a private or reserved range: not looked up"
-            connection.inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
+            inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
-        number = self._open(connection, connection.inquiry, Part.GATEWAYS)
+        number = self._open(connection, inquiry, Part.GATEWAYS)
         ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        for question in ledger.own.questions(connection.selectors.local.network_address, now):
+            number = self._open(connection, inquiry, Part.OWN)
+            inquiry.own[number] = question
+            ledger.ask_own(number, question)
 
     def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
         number = self._ledger.start_lookup(connection)
@@ -172,17 +199,38 @@ class Initiator:
                 inquiry.peer = peer
             case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
                 inquiry.replies = replies
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
+            case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
+                self._ledger.own.learned(inquiry.own[event.lookup], own, now)
+                self._drop_needless(connection, inquiry)
         if not inquiry.complete:
             return
         connection.inquiry = None
-        if connection.state is State.POTENTIAL:
+        if inquiry.replies is not None and self._decided(connection, inquiry.replies, now):
+            return
+        if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
 
+    def _decided(self, connection: Connection, replies: Replies, now: float) -> bool:
+        """Whether a decision point has decided, so that nothing else is looked at."""
+        if connection.renewing is not None:
+            reason = self._decisions.against_renewal(connection, replies, now)
+            if reason is not None:
+                self.ageing.not_renewed(connection, reason)
+            return reason is not None
+        if connection.state not in (State.POTENTIAL, State.EXPIRING):
+            return False
+        return self._decisions.settles(connection, replies, now)
+
+    def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
+        """Our first choice of an identity will do: don't wait for what is known of the second."""
+        if self._ledger.own.settled(connection.selectors.local.network_address):
+            for number in [n for n, part in inquiry.open.items() if part is Part.OWN]:
+                del inquiry.open[number]
+                self._ledger.cancel(number)
+
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
-        if inquiry.replies is not None and self._decisions.settles(
-            connection, inquiry.replies, now
-        ):
-            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
@@ -224,18 +272,67 @@ class Initiator:
             case NothingFound(ttl=ttl, detail=detail):
                 lifespan = min(max(ttl, 1.0), lifespans.no_record)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
-            case GatewaysFound(gateways=gateways, trust=trust, ttl=ttl):
-                connection.trust = trust
-                connection.candidates = [
-                    g
-                    for g in gateways
-                    if g.address is not None and g.keys and self._reachable(g.address)
-                ]
+            case GatewaysFound(trust=trust, ttl=ttl):
+                connection.trust, connection.records_until = trust, now + ttl
+                connection.suspect = False
+                try:
+                    usable = self._presentable(connection, outcome)
+                except NotOurs as why:
+                    self._not_ours(connection, why, now)
+                    return
+                self.homes.set_out(connection, usable, now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
                     lifespan = min(max(ttl, 1.0), lifespans.no_record)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
+
+    def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that we can negotiate with, in the order of the DNS."""
+        try:
+            return self._presentable(connection, outcome)
+        except NotOurs:
+            return []
+
+    def _tries(self, gateway: Gateway) -> list[Gateway]:
+        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+
+        One that rolls its key over may have both, a record with a key and one without.
+        """
+        address = gateway.address
+        if address is None or not self._reachable(address):
+            return []
+        tries = [replace(gateway, keyless=False)] if gateway.keys else []
+        if gateway.keyless and self._ledger.may_look_up(address):
+            tries.append(replace(gateway, keys=()))
+        return tries
+
+    def _presentable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+        client = connection.selectors.local.network_address
+        presentable, refused = list[Gateway](), None
+        for gateway in chain.from_iterable(map(self._tries, outcome.gateways)):
+            assert gateway.address is not None
+            try:
+                self._ledger.own.identity_for(client, self._local(gateway.address))
+            except NotOurs as why:
+                refused = why
+            else:
+                presentable.append(gateway)
+        if refused is not None and not presentable:
+            raise refused
+        return presentable
+
+    def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
+        """Fail before we negotiate: every gateway would refuse us."""
+        ledger, lifespans = self._ledger, self._ledger.settings.lifespans
+        ledger.trace.drop(
+            "gateway", "own_records", source=connection.selectors.local,
+            destination=connection.selectors.remote, reason=str(why),
+        )  # fmt: skip
+        lifespan = lifespans.malformed if why.bad else lifespans.no_record
+        lifespan = min(max(why.ttl, 1.0), lifespan)
+        ledger.fall_back(connection, lifespan, str(why), now, deny=why.bad)
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -265,9 +362,58 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        assert gateway.address is not None
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
-        self._negotiate(connection, gateway.address, gateway.keys, None)
+        self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
+
+    def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
+        assert gateway.address is not None
+        number = self._negotiate(connection, gateway.address, gateway.keys, None)
+        if not gateway.keys:
+            self.look_up_key(connection, number, gateway.address)
+        return number
+
+    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
+        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
+        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
+        connection.tunnels[number].key_lookup = lookup
+        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
+
+    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
+        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
+
+        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
+        come of the negotiation; only when all look-ups succeed is it one.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(asker.tunnel)
+        if connection is None:
+            return
+        tunnel = connection.tunnels[asker.tunnel]
+        tunnel.key_lookup = None
+        if isinstance(outcome, KeysFound):
+            if connection.trust is not None:
+                connection.trust = weaker(connection.trust, outcome.trust)
+            return
+        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
+            return
+        detail = f"key of {asker.gateway}: {outcome.detail}"
+        failure = Failure.NO_KEY
+        match outcome:
+            case Malformed():
+                connection.suspect = True
+                ledger.trace.event(
+                    "gateway", "malformed_record", destination=connection.selectors.remote,
+                    detail=detail,
+                )  # fmt: skip
+            case Unanswered():
+                failure = Failure.SILENCE
+        ledger.do(do.CloseTunnel(asker.tunnel))
+        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+
+    def _local(self, gateway: IPAddress) -> IPAddress:
+        """Our outer address towards a gateway."""
+        return next(a for a in self._ledger.settings.addresses if a.version == gateway.version)
 
     def _negotiate(
         self,
@@ -275,27 +421,39 @@ class Initiator:
         gateway: IPAddress,
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
-    ) -> None:
-        selectors = connection.selectors
-        own = self._ledger.settings.addresses
+    ) -> int:
+        selectors, local = connection.selectors, self._local(gateway)
+        identity = None
+        if peer is None:
+            with suppress(NotOurs):  # its time is over since this was decided: as it was, then
+                identity = self._ledger.own.identity_for(selectors.local.network_address, local)
         request = TunnelRequest(
-            next(a for a in own if a.version == gateway.version),
+            local,
             gateway,
             TrafficSelector(selectors.local, selectors.protocol, selectors.local_port),
             TrafficSelector(selectors.remote, selectors.protocol, selectors.remote_port),
             keys,
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
+            identity=identity,
         )
-        self.order(connection, request)
+        return self.order(connection, request)
 
-    def order(self, connection: Connection, request: TunnelRequest) -> None:
-        """Have a tunnel of ``connection`` negotiated."""
+    def order(self, connection: Connection, request: TunnelRequest) -> int:
+        """Have a tunnel of ``connection`` negotiated; returns its number."""
         number = self._next_tunnel
         self._next_tunnel += 2  # odd numbers are the responder's
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         self._ledger.connections.add_tunnel(connection, tunnel)
         self._ledger.do(do.StartNegotiation(number, request))
+        return number
+
+    def give_up_slow_ones(self, now: float) -> None:
+        """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
+        for number in self.homes.take_cuts(now):
+            self._ledger.do(do.CloseTunnel(number))
+            detail = "no tunnel within its share of multihoming.patience"
+            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
     def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
         """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
@@ -308,26 +466,44 @@ class Initiator:
             "gateway", "negotiation_failed", destination=connection.selectors.remote,
             reason=event.reason.value, detail=event.detail, tunnel=event.tunnel,
         )  # fmt: skip
-        ours = connection.tunnels[event.tunnel].initiator
+        tunnel = connection.tunnels[event.tunnel]
+        if tunnel.initiator:
+            self.homes.failed(connection, event, now)
         ledger.take_down(connection, event.tunnel)
-        if connection.state is not State.PENDING or connection.tunnels:
+        self.ageing.successor_failed(connection, tunnel)
+        behind = connection.state is State.EXPIRING and connection.expires is None
+        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
+        if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
+            connection.candidates = [
+                c for c in connection.candidates if c.keys or c.address != tunnel.gateway
+            ]
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
-        reason = f"{event.reason.value}: {event.detail}"
-        if not ours:  # that says nothing about what we could have: the next packet finds out
+        failure, detail = self.homes.outcome(connection, event)
+        reason = f"{failure.value}: {detail}"
+        if not tunnel.initiator:  # that says nothing about what we could have: the next packet does
+            if self.ageing.left_alone(connection, reason, now):
+                return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        ledger.fall_back(connection, self._lifespan_after(event.reason), reason, now)
+        lifespan = self._lifespan_after(failure, connection.records_until, now)
+        if connection.suspect:
+            lifespan = ledger.settings.lifespans.malformed
+        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
 
-    def _lifespan_after(self, reason: Failure) -> float:
+    def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
         match reason:
             case Failure.BAD_SIGNATURE | Failure.WRONG_IDENTITY:
-                return lifespans.bad_signature
+                # The key may have been changed, and the DNS may not have caught up (3.2.5).
+                left = lifespans.bad_signature if records_until is None else records_until - now
+                return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
+            case Failure.NO_KEY:
+                return lifespans.no_record
             case _:
                 return lifespans.silence
 

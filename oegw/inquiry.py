@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dnsrecords.outcome import GatewayOutcome, PeerOutcome
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
 from oegw.decision import Replies
+from oegw.selfknowledge import OwnQuestion
 from policy.flow import Flow
 
 
@@ -20,6 +21,8 @@ class Part(Enum):
     GATEWAYS = "gateways"  # who speaks for the destination (5B)
     PEER = "peer"  # where a configured peer is, and its key
     DECISIONS = "decisions"  # what decision points elsewhere say
+    KEYS = "keys"  # the keys of a peer that is its own client, before its tunnel is renewed
+    OWN = "own"  # whether our client delegates to us, and under which identity we are known
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class Inquiry:
     gateways: GatewayOutcome | None = None
     peer: PeerOutcome | None = None
     replies: Replies | None = None
+    keys: KeyOutcome | None = None
+    own: dict[int, OwnQuestion] = field(default_factory=dict)  # by the number of the look-up
 
     @property
     def complete(self) -> bool:

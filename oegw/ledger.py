@@ -7,7 +7,7 @@ nothing here takes a decision about policy.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,8 +18,13 @@ from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
 from oegw.decision import DecisionPoint
+from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
+from oegw.memory import KeyMemory
 from oegw.peer import ConfiguredPeer
+from oegw.refusals import Refusals
+from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
+from oegw.setups import SetupBudget
 from oegw.trace import Trace
 from policy.builtin import never_public
 from policy.flow import IPAddress, IPNetwork
@@ -27,12 +32,26 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.ahead import LookAhead
     from oegw.decisions import Approval
-    from oegw.responder import Authority, KeyQuestion
+    from oegw.initiator import GatewayKey
+    from oegw.multihoming import Homecoming
+    from oegw.responder import Authority, KeyQuestion, OwnClient
 
-    Asker: TypeAlias = Connection | Approval | Authority | KeyQuestion | keying.PeerKeyNeeded
+    Asker: TypeAlias = (
+        Connection
+        | Approval
+        | Authority
+        | KeyQuestion
+        | OwnClient
+        | OwnQuestion
+        | GatewayKey
+        | Homecoming
+        | LookAhead
+        | keying.PeerKeyNeeded
+    )
 
-# Our choice, seconds: what the peer sent into a tunnel before it closed it may still be under way.
+# Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
 
 _VERDICT_OF = {
@@ -44,27 +63,33 @@ _VERDICT_OF = {
 
 def verdict_of(connection: Connection) -> Verdict:
     """What becomes of its packets, once it has come to something."""
-    if connection.state is State.DENIED and connection.rule.icmp:
+    if connection.standing is State.DENIED and connection.rule.icmp:
         return Verdict.REFUSE
-    return _VERDICT_OF[connection.state]
+    return _VERDICT_OF[connection.standing]
 
 
 @dataclass(frozen=True, slots=True)
 class Lifespans:
-    """How long, in seconds, a verdict is useful after each class of failure (RFC 4322 3.2.5)."""
+    """How long, in seconds, a verdict is useful after each class of failure (RFC 4322 3.2.5), and
+    a tunnel by what goes through it (section 3.4.1)."""
 
     silence: float = 60.0  # nobody answered: they may come up any moment
     refused: float = 600.0
-    bad_signature: float = 600.0
+    bad_signature: float = 3600.0  # at most; less where the records' TTL is over before
     no_record: float = 300.0  # at most; less where the SOA minimum is smaller
     malformed: float = 60.0
     policy: float = 300.0  # permit and deny verdicts in the kernel
+    unused: float = 120.0  # after its lifespan, until a verdict that no packet needed is forgotten
+    first_look: float = 60.0  # after a tunnel came up: is it used?
+    look: float = 1200.0  # the same from then on
+    in_use: float = 30.0  # before a look, in which a packet went through
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve."""
+    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
+    None: that is not looked at."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -72,16 +97,27 @@ class CoordinatorSettings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    setups: int = 1000
+    setups_per_second: float = 250.0
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
     decision_points: tuple[DecisionPoint, ...] = ()
+    multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    own: OwnSettings | None = None
 
 
 class Ledger:
     """What the gateway knows and what it wants done.  Commands leave in the order written."""
 
-    def __init__(self, table: PolicyTable, settings: CoordinatorSettings, trace: Trace) -> None:
+    def __init__(
+        self,
+        table: PolicyTable,
+        settings: CoordinatorSettings,
+        trace: Trace,
+        memory: KeyMemory | None = None,
+    ) -> None:
+        self.memory = KeyMemory() if memory is None else memory
         self.table = table
         self.settings = settings
         self.peers = settings.peers
@@ -89,6 +125,9 @@ class Ledger:
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
+        self.budget = SetupBudget(settings.setups, settings.setups_per_second)
+        self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
+        self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
         self.approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
         self._commands: list[Command] = []
@@ -115,10 +154,27 @@ class Ledger:
 
     def stop_asking(self, connection: Connection) -> None:
         """Give up the questions about a connection that are under way."""
-        inquiry, connection.inquiry = connection.inquiry, None
+        inquiry, connection.inquiry, connection.renewing = connection.inquiry, None, None
         for number in inquiry.open if inquiry else ():
-            self.lookups.pop(number, None)
-            self.do(do.CancelLookup(number))
+            self.cancel(number)
+
+    def cancel(self, lookup: int) -> None:
+        """Nobody wants the answer any more."""
+        if self.lookups.pop(lookup, None) is not None:
+            self.do(do.CancelLookup(lookup))
+
+    def ask_own(self, lookup: int, question: OwnQuestion) -> None:
+        """Ask the DNS about ourselves."""
+        if question.record is Record.KEY:
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own"))
+        elif not isinstance(question.about, str):
+            self.do(do.StartLookup(lookup, question.about, purpose="own"))
+
+    def refuses_setup(self, source: IPAddress, now: float) -> str | None:
+        """Take a set-up for this inside host out of the budget; else the trigger to count."""
+        if self.connections.under_way(source) >= self.settings.setups_per_source:
+            return "source_limit"
+        return self.budget.refuses(self.connections.all_under_way, now)
 
     def may_look_up(self, address: IPAddress) -> bool:
         """Whether the reverse name of an address may be asked for: not of private ranges."""
@@ -132,22 +188,31 @@ class Ledger:
         moments = [queue[0][0] for queue in (self._expiries, self._lingering) if queue]
         return min(moments, default=None)
 
-    def handle_timer(self, now: float) -> None:
-        """End the connections whose lifespan is over, and the SAs that lingered."""
+    def expire_at(self, connection: Connection, moment: float | None) -> None:
+        """Set the end of what the connection is now; None: there is none."""
+        connection.expires = moment
+        if moment is not None:
+            heapq.heappush(self._expiries, (moment, connection.number))
+
+    def due(self, now: float) -> Iterator[Connection]:
+        """The connections whose ``expires`` is over."""
         while self._expiries and self._expiries[0][0] <= now:
-            _, number = heapq.heappop(self._expiries)
+            moment, number = heapq.heappop(self._expiries)
             connection = self.connections.get(number)
-            if connection and connection.expires is not None and connection.expires <= now:
-                self.end(connection, Happening.LIFESPAN_OVER, "lifespan over", now)
+            if connection is not None and connection.expires == moment:
+                yield connection
+
+    def end_lingering(self, now: float) -> None:
+        """Remove the SAs that lingered."""
         while self._lingering and self._lingering[0][0] <= now:
             self.do(do.RemoveSa(heapq.heappop(self._lingering)[2]))
 
     def room(self, now: float) -> bool:
         """Whether there is room for one more connection: a verdict that would end soon goes."""
         while self.connections.full and self._expiries:
-            _, number = heapq.heappop(self._expiries)
+            moment, number = heapq.heappop(self._expiries)
             connection = self.connections.get(number)
-            if connection is not None and connection.expires is not None:
+            if connection is not None and connection.expires == moment:
                 self.end(connection, Happening.FORGOTTEN, "room for a new connection", now)
         return not self.connections.full
 
@@ -161,6 +226,18 @@ class Ledger:
                 source=connection.selectors.local, destination=connection.selectors.remote,
                 old=old.value, new=connection.state.value, reason=reason,
             )  # fmt: skip
+        if connection.state is State.CLEAR and not connection.encrypted_before:
+            self._clear_now(connection, reason)
+
+    def _clear_now(self, connection: Connection, reason: str) -> None:
+        """Its packets pass in clear from now on: did they so last time?"""
+        before = self.memory.encrypted_by(connection.selectors)
+        if before is not None:
+            connection.encrypted_before = before
+            self.trace.event(
+                "memory", "encrypted_before", source=connection.selectors.local,
+                destination=connection.selectors.remote, gateway=before, reason=reason,
+            )  # fmt: skip
 
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False
@@ -169,7 +246,7 @@ class Ledger:
 
         Unless the peer is about to have one with us: then its tunnel is awaited.
         """
-        if connection.tunnels:
+        if connection.tunnels and connection.standing is not State.CLEAR:
             self.await_peer(connection, now)
             return
         rule = connection.rule
@@ -181,8 +258,7 @@ class Ledger:
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
         self.connections.no_longer_under_way(connection)
-        connection.expires = now + lifespan
-        heapq.heappush(self._expiries, (connection.expires, connection.number))
+        self.expire_at(connection, now + lifespan)
         self.apply_state(connection, now)
 
     def await_peer(self, connection: Connection, now: float) -> None:
@@ -191,9 +267,10 @@ class Ledger:
         The peer sends into the tunnel as soon as it has said so; our answers are as quick, and must
         not be lost because our side of it is still being installed.
         """
-        if connection.state is State.DENIED:
+        if connection.standing is State.DENIED:
             for scope in connection.scopes:
                 self.do(do.RemovePolicy(scope))
+            self.stop_asking(connection)
         self.move(connection, Happening.PEER_BEGAN, Happening.PEER_BEGAN.value, now)
         connection.expires = None
 
@@ -207,7 +284,7 @@ class Ledger:
             if happening is not Happening.TUNNEL_DOWN or not tunnel.up or tunnel.receives_only:
                 self.do(do.CloseTunnel(number))
             self.trace.event("tunnel", "closed", tunnel=number, reason=reason)
-            self.take_down(connection, number)
+            self.take_down(connection, number, now if happening is Happening.UNUSED else None)
         self.discard(self.hold.take(connection.number), "connection_over")
         self.connections.discard(connection)
 
@@ -247,6 +324,8 @@ class Ledger:
         """Forget a tunnel and remove its SAs; with ``now``, the inbound one a little later."""
         tunnel = self.connections.remove_tunnel(connection, number)
         if tunnel is not None:
+            if tunnel.key_lookup is not None:
+                self.cancel(tunnel.key_lookup)
             self._remove(tunnel, now)
         if connection.state is State.NONEXISTENT and not connection.tunnels:
             self.connections.discard(connection)

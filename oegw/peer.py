@@ -177,6 +177,15 @@ def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
     )
 
 
+def is_at(event: TunnelProposed, client: IPAddress) -> bool:
+    """Whether a peer known by name proposes the very address that it talks to us from.
+
+    It need not have a reverse map then: no record of ``client`` says that another speaks for it,
+    and it could answer us there (draft section 6.3; FreeS/WAN's oe-road-01).
+    """
+    return isinstance(event.identity, str) and event.remote.address == client
+
+
 def delegated(
     gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey, *, proven: bool
 ) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ike.events import Encapsulation, Identity
 from oegw.decision import DecisionPoint
+from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
@@ -26,8 +27,9 @@ class GatewaySettings:
 
     ``addresses``: outer addresses, at most one per family; empty means that
     the daemon finds them out.  ``identity``: a domain name, or None for the
-    address in use.  The private key is known by its path only.  ``state``: the
-    file of what must survive a crash.
+    address in use.  ``fqdn``: the name to use where the address has no KEY
+    record.  The private key is known by its path only.  ``state``: the file of
+    what must survive a crash.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -36,6 +38,7 @@ class GatewaySettings:
     control_socket: Path = Path("/run/oegw/control.sock")
     trace: Path | None = None
     state: Path = Path("/var/lib/oegw/state.db")
+    fqdn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,15 @@ class InterfacesSettings:
 class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
-    ``local_reverse``: private ranges whose reverse zones these resolvers serve.
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
+    look at our own records before we begin, and before we accept.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
     timeout: float = 1.0
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
+    check_own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ class InterceptOptions:
     hold_packets: int = 1024
     hold_bytes: int = 4 * 1024 * 1024
     setups_per_source: int = 32
+    setups: int = 1000
+    setups_per_second: int = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class Settings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
     decision_points: tuple[DecisionPoint, ...] = ()
+    multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

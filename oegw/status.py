@@ -20,6 +20,7 @@ def render(status: Row) -> str:
     lines = [*_head(status), ""]
     lines += _connections(connections)
     lines += ["", *_channels(channels)]
+    lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
         lines += ["", "Counters"]
@@ -38,7 +39,7 @@ def _head(status: Row) -> list[str]:
     if isinstance(started, int | float):
         since = f", up since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(started))}"
     facts = [
-        ("Identity", plain(status.get("identity") or "the address in use")),
+        ("Identity", _identity(status)),
         ("Addresses", addresses or "-"),
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
@@ -50,6 +51,10 @@ def _head(status: Row) -> list[str]:
             f"{held.get('packets', 0)} packets held ({octets(held.get('bytes', 0))})",
         ),
     ]
+    silent = status.get("silent_gateways") or {}
+    if silent:
+        tried_last = ", ".join(f"{plain(g)} for {span(left)}" for g, left in silent.items())
+        facts.append(("Silent", f"tried last: {tried_last}"))
     head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
     lines = [head]
     for name, value in facts:
@@ -61,6 +66,28 @@ def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
     if not points:
         return []
     return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
+
+
+def _identity(status: Row) -> str:
+    if status.get("identity"):
+        return plain(status["identity"])
+    fqdn = status.get("fqdn")
+    return "the address in use" + (f", or @{plain(fqdn)}" if fqdn else "")
+
+
+def _refusals(refusals: Sequence[Row]) -> list[str]:
+    if not refusals:
+        return []
+    lines = ["", f"Refused lately: {len(refusals)}"]
+    for row in refusals:
+        peer, address = plain(row.get("peer", "?")), plain(row.get("address", "?"))
+        where = "" if address == peer else f" at {address}"
+        times = f", {row['times']} times" if row.get("times", 1) > 1 else ""
+        head = f"{peer}{where}: {plain(row.get('what', '?'))}, {span(row.get('age'))} ago{times}"
+        lines.append(fill(head, WIDTH, initial_indent="  ", subsequent_indent="    "))
+        reason = plain(row.get("reason", ""))
+        lines.append(fill(reason, WIDTH, initial_indent="    ", subsequent_indent="    "))
+    return lines
 
 
 def _with_reason(name: object, reason: object) -> str:
@@ -117,6 +144,8 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
+    if row.get("encrypted_before"):
+        parts.append(f"LAST TIME IT WAS ENCRYPTED, by {plain(row['encrypted_before'])}")
     indent = " " * 4
     return fill(
         ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent

@@ -44,7 +44,8 @@ class Tunnels:
 
     def __init__(self, ledger: Ledger, initiator: Initiator) -> None:
         self._ledger = ledger
-        self._initiator = initiator
+        self._ageing = initiator.ageing
+        self._homes = initiator.homes
 
     # Into place.
 
@@ -134,6 +135,11 @@ class Tunnels:
         ledger.move(connection, Happening.TUNNEL_UP, str(tunnel.gateway), now)
         ledger.connections.no_longer_under_way(connection)
         connection.expires = None
+        self._ageing.tunnel_up(connection, now)
+        connection.encrypted_before = ""
+        if connection.rule.category is Category.OPPORTUNISTIC:
+            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer)
+        self._homes.keyed(connection, tunnel, now)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
             destination=connection.selectors.remote, gateway=tunnel.gateway, tunnel=tunnel.number,
@@ -144,7 +150,10 @@ class Tunnels:
         if not connection.scopes:
             self._foresee_scope(connection)
         for other in ledger.connections.within(connection):
-            if other.state in (State.CLEAR, State.DENIED):  # a narrower verdict would precede ours
+            if other.standing in (
+                State.CLEAR,
+                State.DENIED,
+            ):  # it is narrower: it would precede ours
                 ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
@@ -183,6 +192,8 @@ class Tunnels:
                 ledger.do(do.CloseTunnel(number))
                 ledger.take_down(connection, number)
             ledger.fall_back(connection, ledger.settings.lifespans.silence, reason, now)
+        else:
+            self._ageing.left_alone(connection, reason, now)
 
     def sa_move_failed(self, event: happened.SaMoveFailed, now: float) -> None:
         """Neither the old place nor the new one can be trusted: the tunnel ends."""
@@ -197,14 +208,11 @@ class Tunnels:
     # Towards the end.
 
     def tunnel_expiring(self, event: keying.TunnelExpiring, now: float) -> None:
-        """Order a successor before the end (RFC 4322 section 3.2.7): make before break."""
+        """Order a successor before the end (RFC 4322 section 3.2.6): make before break."""
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is None or connection.state is not State.KEYED:
             return
-        tunnel = connection.tunnels[event.tunnel]
-        if tunnel.request is not None:
-            successor = replace(tunnel.request, replaces=event.tunnel)
-            self._initiator.order(connection, successor)
+        self._ageing.renew(connection, connection.tunnels[event.tunnel], now)
 
     def sa_expired(self, event: SaExpired, now: float) -> None:
         number = self._ledger.connections.tunnel_of_sa(event.key)
@@ -221,6 +229,8 @@ class Tunnels:
     def tunnel_closed(self, event: keying.TunnelClosed, now: float) -> None:
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is not None:
+            if event.reason == keying.DEAD_PEER:
+                self._homes.gateway_died(connection.tunnels[event.tunnel].gateway, now)
             self._gone(connection, event.tunnel, event.reason, now)
         else:
             self._ledger.proposal_over(event.tunnel)
@@ -235,6 +245,7 @@ class Tunnels:
             ledger.take_down(connection, number, now)
         elif connection.state not in (State.KEYED, State.PENDING):
             ledger.take_down(connection, number)
+            self._ageing.left_alone(connection, reason, now)
         elif not others:
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
         else:
@@ -248,12 +259,16 @@ class Tunnels:
     def tunnel_preferred(self, event: keying.TunnelPreferred, now: float) -> None:
         """Two tunnels were begun at once: send on this one, and on the other no more.
 
-        Sending on the other would go wrong as soon as its Delete is late.
+        Sending on the other would go wrong as soon as its Delete is late.  A tunnel of the pair
+        with another gateway has no part in this (RFC 4322 section 8).
         """
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(event.tunnel)
+        preferred = connection.tunnels[event.tunnel] if connection else None
         for tunnel in connection.tunnels.values() if connection else ():
-            if tunnel.number == event.tunnel or not tunnel.agreed:
+            if tunnel is preferred or not tunnel.agreed:
+                continue
+            if preferred is not None and tunnel.peer != preferred.peer:
                 continue
             tunnel.receives_only = True
             if tunnel.outbound is not None:
@@ -331,7 +346,7 @@ class Tunnels:
     # Counters.
 
     def usage_reported(self, event: happened.UsageReported, now: float) -> None:
-        """Traffic is proof of life (RFC 3706 section 5.4): tell the keying core of it."""
+        """Traffic is proof of life (RFC 3706 section 5.4), and of use."""
         usage: Mapping[SaKey, Usage] = event.usage
         for connection in self._ledger.connections:
             for tunnel in connection.tunnels.values():
@@ -343,7 +358,11 @@ class Tunnels:
                 spoke = sent.last_used if sent else None
                 if (heard, spoke) != tunnel.traffic:
                     tunnel.traffic = (heard, spoke)
+                    moments = (m for m in (connection.used, heard, spoke) if m is not None)
+                    connection.used = max(moments, default=None)
                     self._ledger.do(do.ReportTraffic(tunnel.number, heard, spoke))
+        self._ageing.usage_known(usage, now)
+        self._homes.usage_reported()
 
 
 def _until_peer_receives(connection: Connection, tunnel: Tunnel) -> float:

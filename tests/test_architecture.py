@@ -135,12 +135,20 @@ CORES = (
     "oegw/responder.py",
     "oegw/tunnels.py",
     "oegw/ledger.py",
+    "oegw/ageing.py",
+    "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
     "oegw/peer.py",
     "oegw/decision.py",
     "oegw/decisions.py",
+    "oegw/selfknowledge.py",
+    "oegw/ahead.py",
+    "oegw/refusals.py",
     "oegw/hold.py",
+    "oegw/gateways.py",
+    "oegw/multihoming.py",
+    "oegw/memory.py",
     "oegw/commands.py",
     "oegw/events.py",
     "oegw/trace.py",
@@ -294,7 +302,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
     ),
 ]
 

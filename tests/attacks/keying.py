@@ -554,4 +554,3 @@ def triple_des_without_end() -> None:
                 assert sa.cipher == "3des-cbc"
                 assert sa.lifetime_bytes is not None
                 assert sa.lifetime_bytes // 8 <= 1 << 28, "blocks under one key"
-

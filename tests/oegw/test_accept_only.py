@@ -71,7 +71,13 @@ def test_verdict_is_cached_for_its_lifespan(on_failure: OnFailure) -> None:
     book = accepting(on_failure)
     book.send(ping(1))
     assert book.wait(CACHED) == [do.RemovePolicy(PAIR)]
-    assert book.state() is None
+    assert book.state() == "expiring"
+    # Nothing is to be asked: the packet that shows the use has the verdict back as it was.
+    verdict = Verdict.DENY if on_failure is OnFailure.DROP else Verdict.CLEAR
+    assert book.send(ping(2))[0] == do.InstallPolicy(PAIR, verdict, CACHED)
+    book.wait(CACHED)
+    book.wait(120)
+    assert book.state() is None, "no packet came, and it is forgotten"
 
 
 @BOTH
@@ -81,7 +87,7 @@ def test_tunnel_of_the_peer_replaces_the_verdict_at_once(on_failure: OnFailure) 
     assert peer_begins(book)[-1] == do.InstallPolicy(
         PAIR, Verdict.TUNNEL, None, on_failure is OnFailure.DROP
     )
-    assert book.wait(10 * CACHED) == []  # the verdict's lifespan ends nothing
+    assert book.wait(10 * CACHED) == [do.QueryUsage()]  # the verdict's lifespan ends nothing
     assert book.state() == "keyed"
 
 

@@ -62,8 +62,8 @@ def test_every_key_arrives() -> None:
         "optional", 1_000_000, 100_000_000, 15.0, 0.0, 3,
     )  # fmt: skip
     assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
-    assert read.intercept == settings.InterceptOptions(0xC0, 7, "first", 10, 100000, 5)
-    assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5)
+    assert read.intercept == settings.InterceptOptions(0xC0, 7, "first", 10, 100000, 5, 70, 7)
+    assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10)
     assert read.publish == settings.PublishSettings(
         (ip_address("192.1.0.65"), ip_address("2001:db8:1:0::65")),
         7,
@@ -394,6 +394,7 @@ def test_every_key_is_in_the_reference_with_its_default(section: str, kind: Any)
             assert "`" not in row[1], f"{each.name} has no fixed default"
             continue
         words = {str(default), f"{default:#x}" if isinstance(default, int) else "", repr(default)}
+        words |= {str(default).lower()} if isinstance(default, bool) else set()
         words |= {f'"{default}"', str(list(default) if isinstance(default, tuple) else "")}
         words |= {f"{default:g}" if isinstance(default, float) else ""}
         shown = row[1].strip("`").replace('"', "'")

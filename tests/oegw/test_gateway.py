@@ -195,7 +195,7 @@ class TestFailures:
             (Failure.SILENCE, 60),
             (Failure.REFUSED, 600),
             (Failure.NO_PROPOSAL, 600),
-            (Failure.BAD_SIGNATURE, 600),
+            (Failure.BAD_SIGNATURE, 3600),  # the TTL of the records
             (Failure.LIMIT, 60),
         ],
     )
@@ -208,13 +208,16 @@ class TestFailures:
         [install, _] = book.send(keying.NegotiationFailed(0, reason, ""))
         assert install == do.InstallPolicy(PAIR, Verdict.CLEAR, lifespan)
 
-    def test_after_the_lifespan_the_next_packet_starts_anew(self) -> None:
+    def test_after_the_lifespan_and_no_use_the_next_packet_starts_anew(self) -> None:
         book = Playbook()
         book.send(ping(1))
         book.send(happened.LookupEnded(1, Unanswered("time-out")))
         assert book.gateway.next_timer() == book.now + 60
         assert book.wait(59) == []
-        assert book.wait(2) == [do.RemovePolicy(PAIR)]
+        assert book.wait(1) == [do.RemovePolicy(PAIR)]
+        assert book.state() == "expiring"
+        assert book.gateway.next_timer() == book.now + 120
+        assert book.wait(120) == []
         assert book.state() is None
         assert book.send(ping(2)) == [do.StartLookup(2, BOB)]
 
@@ -421,7 +424,8 @@ class TestResponder:
         assert book.send(happened.SaInstalled(1, outbound_key(0x2001))) == [
             do.InstallPolicy(PAIR, Verdict.TUNNEL, None)
         ]
-        assert book.wait(3600) == []  # the old lifespan ends nothing
+        assert book.wait(59) == []
+        assert book.wait(1) == [do.QueryUsage()]  # the old lifespan ends nothing
         assert book.state() == "keyed"
 
     def test_both_sides_begin_at_once(self) -> None:

@@ -106,7 +106,7 @@ class TestPeerThatReceivesOnlyAfterMessage3:
     def test_tunnel_before_it_carries_on_while_the_successor_waits(self) -> None:
         book = Playbook()
         keyed(book)
-        book.send(keying.TunnelExpiring(0))
+        book.renew(0)
         assert self.wait(book, 2, 0x2002) == SUCCESSOR_WAIT
 
     def test_peer_that_began_has_sent_message_3_itself(self) -> None:
@@ -121,7 +121,7 @@ class TestRekey:
     def test_successor_is_ordered_and_the_old_tunnel_stays_until_the_core_closes_it(self) -> None:
         book = Playbook()
         keyed(book)
-        assert book.send(keying.TunnelExpiring(0)) == [do.StartNegotiation(2, successor(0))]
+        assert book.renew(0) == [do.StartNegotiation(2, successor(0))]
         assert book.state() == "keyed"
         bring_up(book, 2, 0x1002, 0x2002)
         # Packets went on all the time; the old SAs go when the core says so.
@@ -133,12 +133,12 @@ class TestRekey:
     def test_failed_successor_leaves_the_connection_as_it_is(self) -> None:
         book = Playbook()
         keyed(book)
-        book.send(keying.TunnelExpiring(0))
+        book.renew(0)
         failed = keying.NegotiationFailed(2, keying.Failure.SILENCE, "nobody")
         assert book.send(failed) == []
         assert book.state() == "keyed"
         # The core asks again, until the lifetime is over.
-        assert book.send(keying.TunnelExpiring(0)) == [do.StartNegotiation(4, successor(0))]
+        assert book.renew(0) == [do.StartNegotiation(4, successor(0))]
 
     def test_tunnel_that_the_peer_began_is_succeeded_with_what_it_proved(self) -> None:
         book = Playbook()
@@ -146,7 +146,7 @@ class TestRekey:
         book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
         bring_up(book, 1, 0x1001, 0x2001)
         wanted = replace(successor(1), peer_identity=SG_B)
-        assert book.send(keying.TunnelExpiring(1)) == [do.StartNegotiation(0, wanted)]
+        assert book.renew(1) == [do.StartNegotiation(0, wanted)]
 
     def test_no_successor_for_what_is_gone(self) -> None:
         book = Playbook()
@@ -163,7 +163,7 @@ class TestRekey:
     def test_soft_and_hard_limits_of_the_sas(self) -> None:
         book = Playbook()
         keyed(book)
-        book.send(keying.TunnelExpiring(0))
+        book.renew(0)
         sa = replace(esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE)), lifetime_bytes=1000)
         (command,) = book.send(keying.InboundSaEstablished(2, sa))
         assert isinstance(command, do.InstallSa)
@@ -178,7 +178,7 @@ class TestRefusedInstallation:
     def test_successor_whose_predecessor_ended_meanwhile(self) -> None:
         book = Playbook()
         keyed(book)
-        book.send(keying.TunnelExpiring(0))
+        book.renew(0)
         book.send(keying.InboundSaEstablished(2, esp_sa(SG_B, SG_A, 0x1002, (BOB, ALICE))))
         book.send(happened.SaInstalled(2, inbound_key(0x1002)))
         book.send(keying.OutboundSaEstablished(2, esp_sa(SG_A, SG_B, 0x2002, (ALICE, BOB))))
@@ -236,7 +236,7 @@ class TestMove:
         assert book.send(SaExpired(moved, hard=False)) == [do.ReportExpiring(0)]
         # It still calls itself what it has called itself.
         wanted = replace(successor(0), remote=MOVED, peer_identity=SG_B)
-        assert book.send(keying.TunnelExpiring(0)) == [do.StartNegotiation(2, wanted)]
+        assert book.renew(0) == [do.StartNegotiation(2, wanted)]
         assert do.RemoveSa(moved) in book.send(keying.TunnelClosed(0, "x")) + book.wait(0)
 
     def test_sa_that_cannot_be_moved_is_given_up(self) -> None:

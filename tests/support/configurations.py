@@ -60,6 +60,8 @@ hold = "first"
 hold_packets = 10
 hold_bytes = 100000
 setups_per_source = 5
+setups = 70
+setups_per_second = 7
 
 [lifespans]
 silence = 1
@@ -68,6 +70,10 @@ bad_signature = 3
 no_record = 4
 malformed = 5
 policy = 6.5
+unused = 7
+first_look = 8
+look = 9
+in_use = 10
 
 [publish]
 clients = ["192.1.0.65", "2001:db8:1:0::65"]

@@ -17,9 +17,9 @@ from dnsrecords.outcome import Gateway as FoundGateway
 from dnsrecords.outcome import GatewayOutcome, GatewaysFound
 from dnsrecords.trust import Trust
 from ike.events import TrafficSelector, TransportAddress
-from oegw.commands import Command
+from oegw.commands import Command, StartLookup
 from oegw.datapath.interface import DatapathEvent, Direction, SaKey
-from oegw.events import Event, PacketTrapped
+from oegw.events import Event, LookupEnded, PacketTrapped
 from oegw.gateway import CoordinatorSettings, Gateway
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, OnFailure, Rule
@@ -70,6 +70,16 @@ class Playbook:
 
     def send(self, event: Event | keying.Event | DatapathEvent) -> list[Command]:
         return self.gateway.receive(event, self.now)
+
+    def renew(self, tunnel: int, outcome: GatewayOutcome | None = None) -> list[Command]:
+        """A tunnel's life is nearly over, and the DNS is asked whether it may have a successor.
+
+        It says that SG-B has Bob's traffic and its key, unless told otherwise.
+        """
+        [question] = self.send(keying.TunnelExpiring(tunnel))
+        assert isinstance(question, StartLookup)
+        answer = found((SG_B, "sg-b")) if outcome is None else outcome
+        return self.send(LookupEnded(question.lookup, answer))
 
     def wait(self, seconds: float) -> list[Command]:
         self.now += seconds

@@ -132,8 +132,8 @@ class _Sender:
 class Senders:
     """The outbound SAs by their selectors, oldest first, and the policy that follows.
 
-    Of several, a configured one sends, and of these the newest, or the one preferred since.  If none is live any more,
-    the policy blocks: what was for this tunnel does not fall to a wider one.
+    Of several, a configured one sends, and of these the newest, or the one preferred since.  If
+    none is live any more, the policy blocks: what was for this tunnel does not fall to a wider one.
     """
 
     def __init__(self, settings: XfrmSettings) -> None:

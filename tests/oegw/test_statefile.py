@@ -1,0 +1,72 @@
+"""The file of what must survive a crash: made, refused, set aside."""
+
+from __future__ import annotations
+
+import sqlite3
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from oegw.contacts import Contacts
+from oegw.memorytable import MemoryTable
+from oegw.statefile import StateError, StateFile
+
+SG_B = ip_address("192.1.1.5")
+
+
+@pytest.mark.parametrize("head", [b"SQLite format 3\0", bytes(16)])
+def test_corrupt_file_is_set_aside_and_said(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "oegw.db"
+    path.write_bytes(head + b"and then nonsense" * 100)
+    file = StateFile(path)
+    assert file.note.startswith(f"{path}: ")
+    assert file.note.endswith("set aside as oegw.db.corrupt")
+    assert Contacts(file).all() == frozenset()
+    assert len(MemoryTable(file).load()) == 0
+    assert (tmp_path / "oegw.db.corrupt").read_bytes().startswith(head)
+
+
+def test_file_of_somebody_else_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.pem"
+    path.write_bytes(b"-----BEGIN PRIVATE KEY-----" * 100)
+    with pytest.raises(StateError, match="file is not a database"):
+        StateFile(path)
+    assert path.read_bytes().startswith(b"-----BEGIN")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match=r"gateway\.state: .*/file/oegw\.db: "):
+        StateFile(tmp_path / "file" / "oegw.db")
+    with pytest.raises(StateError, match="unable to open"):
+        StateFile(tmp_path)
+
+
+def test_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 7")
+    database.close()
+    with pytest.raises(StateError, match="newer oegw"):
+        StateFile(path)
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (7,)
+
+
+def test_damaged_page_is_set_aside_too(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    first = StateFile(path)
+    Contacts(first).remember(SG_B)
+    first.close()
+    octets = bytearray(path.read_bytes())
+    octets[4096:8192] = b"\xff" * 4096
+    path.write_bytes(octets)
+    again = StateFile(path)
+    assert "set aside as oegw.db.corrupt" in again.note
+    assert Contacts(again).all() == frozenset()
+
+
+def test_nobody_else_reads_whom_we_talk_to(tmp_path: Path) -> None:
+    Contacts(StateFile(tmp_path / "oegw.db")).remember(SG_B)
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
