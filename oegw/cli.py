@@ -222,8 +222,36 @@ def _check(arguments: argparse.Namespace) -> int:
         if not problems:
             for line in table_lines(table, settings):
                 print(line)
+            _check_firewall(settings)
             return FINE
     raise Failure(CONFIGURATION, *problems)
+
+
+def _check_firewall(settings: Settings) -> None:
+    """Warn of firewalls that treat what comes out of a tunnel otherwise than clear traffic."""
+    from oegw.environment import UnsuitableBox, survey  # takes a while to import
+    from oegw.intercept.interface import InterceptError, InterceptSettings
+    from oegw.intercept.nft import firewall_gaps
+
+    if os.geteuid() != 0:
+        _complain(FINE, "note: firewall rules are not looked at: only root can read them")
+        return
+    try:
+        box = survey(settings.interfaces.outside, settings.gateway.addresses)
+        gaps = firewall_gaps(
+            InterceptSettings(
+                box.outside,
+                settings.datapath.tunnel_interface,
+                settings.intercept.mark_mask,
+                settings.intercept.assurance_mask,
+            )
+        )
+    except (UnsuitableBox, OSError):
+        return  # not this box's configuration: said already
+    except InterceptError as error:
+        _complain(FINE, f"note: firewall rules can't be read: {error}")
+        return
+    _complain(FINE, *(f"warning: firewall: {gap}" for gap in gaps))
 
 
 def _table(settings: Settings) -> PolicyTable:

@@ -102,6 +102,7 @@ class Console:
                 }
                 for c in snapshot.channels
             ],
+            "firewall_gaps": daemon.firewall_gaps,
             "decision_points": [
                 {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
                 for p in daemon.settings.decision_points

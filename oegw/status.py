@@ -45,6 +45,7 @@ def _head(status: Row) -> list[str]:
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
         *_decision_points(status.get("decision_points") or []),
+        *(("Firewall", f"warning: {plain(gap)}") for gap in status.get("firewall_gaps") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
