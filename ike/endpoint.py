@@ -64,7 +64,7 @@ from ike.v1.informational import clear_refusal
 from ike.v1.keepalive import Keepalives
 from ike.v1.moves import peer_moved
 from ike.v1.nat import Path
-from ike.v1.opening import ResponderOpening
+from ike.v1.opening import InitiatorOpening, ResponderOpening
 from ike.v1.quick_mode import Ends
 from ike.v1.session import Session
 from ike.v1.suites import channel_tiers, check_proposals
@@ -135,12 +135,10 @@ class Endpoint:
         """Negotiate a tunnel.  It ends in ``OutboundSaEstablished`` or ``NegotiationFailed``.
 
         ``tunnel``: an even number that is not in use.  Raises ``ValueError`` for our own
-        mistakes: a number that is taken or odd, no key.
+        mistakes: a number that is taken or odd.
         """
         if tunnel < 0 or tunnel % 2 or tunnel in self._directory.tunnels:
             raise ValueError(f"tunnel {tunnel}: not even, or in use")
-        if not request.peer_keys:
-            raise ValueError("peer_keys: at least one is needed")
         if len(self._directory.tunnels) >= INITIATIONS_MOST and self._too_many_under_way():
             detail = f"{INITIATIONS_MOST} tunnels under negotiation"
             self._station.emit(NegotiationFailed(tunnel, Failure.LIMIT, detail))
@@ -180,23 +178,22 @@ class Endpoint:
         if not keys:
             self.peer_keys_unavailable(now, channel, "no key")
             return
-        opening = self._responder_opening(channel)
+        opening = self._waiting_opening(channel)
         if opening is not None:
             remote = self._directory.sessions[channel].remote
             self._count_drops(remote, lambda: opening.provide_peer_keys(now, keys))
 
     def peer_keys_unavailable(self, now: float, channel: int, reason: str) -> None:
         """The other answer to ``PeerKeyNeeded``."""
-        opening = self._responder_opening(channel)
+        opening = self._waiting_opening(channel)
         if opening is not None:
             opening.refuse(now, NotifyType.AUTHENTICATION_FAILED, reason)
 
-    def _responder_opening(self, channel: int) -> ResponderOpening | None:
+    def _waiting_opening(self, channel: int) -> InitiatorOpening | ResponderOpening | None:
+        """The main mode that asked for keys, if it still waits for them."""
         session = self._directory.sessions.get(channel)
-        if session is not None and session.end is None:
-            opening = session.opening
-            if isinstance(opening, ResponderOpening) and opening.wants_keys:
-                return opening
+        if session is not None and session.end is None and session.opening.wants_keys:
+            return session.opening
         self._unknown_handles += 1
         return None
 

@@ -64,7 +64,8 @@ class TunnelRequest:
     ``replaces``: the tunnel that this one is the successor of (rekey); both carry traffic until
     the core closes the old one.
     A keying channel is reused only if it was authenticated with one of
-    ``peer_keys`` and runs between the same addresses.
+    ``peer_keys`` (if they are empty: with one that the shell gave for the peer's identity), runs
+    between the same addresses, and has us under the same identity.
     """
 
     local: IPAddress
@@ -123,6 +124,7 @@ class Failure(Enum):
     SILENCE = "silence"  # nothing came back
     REFUSED = "refused"  # phase 1 stood; phase 2 unanswered or refused by an authenticated notify
     NO_PROPOSAL = "no_proposal"  # phase 1: nothing in common
+    NO_KEY = "no_key"  # the shell could not say with which keys the peer signs
     BAD_SIGNATURE = "bad_signature"
     WRONG_IDENTITY = "wrong_identity"
     MALFORMED = "malformed"  # the peer broke the protocol
@@ -168,14 +170,16 @@ class MessageDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerKeyNeeded(Event):
-    """We are responder.  Answer with ``provide_peer_keys`` or ``peer_keys_unavailable``.
+    """Answer with ``provide_peer_keys`` or ``peer_keys_unavailable``.
 
-    Raised when message 5 has shown ``identity``.
+    Raised when message 5 has shown ``identity``.  If we are ``initiator``: message 6, which has
+    shown the identity that was expected, and the request came without keys.
     """
 
     channel: int
     identity: Identity
     remote: TransportAddress
+    initiator: bool = False
 
 
 @dataclass(frozen=True, slots=True)

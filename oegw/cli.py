@@ -32,7 +32,7 @@ from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Sett
 from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow, IPAddress, IPNetwork
+from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
@@ -137,12 +137,12 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         clients = clients or list(published.clients)
         if not gateways and fqdn is None:
             gateways = list(gateway.addresses)
-            fqdn = gateway.identity if isinstance(gateway.identity, str) else None
+            fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
     if not gateways and fqdn is None:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence)
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -215,6 +215,7 @@ def _check(arguments: argparse.Namespace) -> int:
         _complain(FINE, f"note: private key: {error}")
     except KeyFileError as error:
         problems.append(f"private key: {error}")
+    _check_resolvers(settings)
     try:
         table, nat = _policy(settings)
     except PolicyError as error:
@@ -230,6 +231,18 @@ def _check(arguments: argparse.Namespace) -> int:
     raise Failure(CONFIGURATION, *problems)
 
 
+def _check_resolvers(settings: Settings) -> None:
+    """Where the box says which resolvers there are, it may be another box than the gateway."""
+    if settings.dns.trusted:
+        from oegw.environment import UnsuitableBox
+        from oegw.resolvers import in_use
+
+        try:
+            in_use(settings.dns)
+        except UnsuitableBox as error:
+            _complain(FINE, f"note: {error}")
+
+
 def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
     """The policy as this box would have it, and what of its sources it would translate.
 
@@ -240,14 +253,15 @@ def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        attached: tuple[IPNetwork, ...] = box.attached
+        builtin = builtin_rules(box.attached, box.own)
         addresses, translates = box.addresses, box.translates
-        named = settings.gateway.identity is not None
+        named = bool(settings.gateway.identity or settings.gateway.fqdn)
     except (UnsuitableBox, OSError) as error:
-        attached, addresses, translates = (), settings.gateway.addresses, ()
+        builtin = builtin_rules()
+        addresses, translates = settings.gateway.addresses, ()
         named = True
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    table = PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+    table = PolicyTable((*settings.rules, *builtin), settings.default)
     known = [
         r
         for r in settings.nat

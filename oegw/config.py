@@ -12,7 +12,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from dnsrecords.errors import MalformedName
+from dnsrecords.name import normal_fqdn
+from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.assurance import UnsignedDelegation
+from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
@@ -57,6 +62,8 @@ WEEK = 7 * 86400
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
+UNSIGNED_DELEGATION = {each.value: each for each in UnsignedDelegation}
+RECORDS = tuple(kind.lower() for kind in RECORD_KINDS)
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
@@ -129,6 +136,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
         multihoming=_multihoming(sections["multihoming"]),
+        decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
@@ -192,6 +200,9 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     if identity is not None and not isinstance(identity, str):
         section.wrong("identity", "is an address: leave the key out, or give @ and a domain name")
         identity = None
+    fqdn = _fqdn(section)
+    if None not in (fqdn, identity) and fqdn != identity:
+        section.wrong("fqdn", "is another name than identity, which is the one that counts")
     key = section.path_relative_to(directory, "private_key", default.private_key)
     trace = section.path_relative_to(directory, "trace", None)
     control = _control_socket(section, directory)
@@ -199,7 +210,18 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
     for name, path in (("private_key", key), ("control_socket", control), ("trace", trace)):
         if state == path:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
-    return GatewaySettings(addresses, identity, key or default.private_key, control, trace, state)
+    key = key or default.private_key
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn)
+
+
+def _fqdn(section: Section) -> str | None:
+    """A domain name; the @ of an identity may stand before it."""
+    word = section.text("fqdn")
+    try:
+        return None if word is None else normal_fqdn(word.removeprefix("@"))
+    except MalformedName as error:
+        section.wrong("fqdn", str(error))
+        return None
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
@@ -228,12 +250,34 @@ def _dns(section: Section) -> DnsSettings:
     for address in resolvers:
         if address.is_unspecified or address.is_multicast:
             section.wrong("resolvers", f"{address} is not the address of a server")
+    trusted = section.addresses("trusted")
+    for address in trusted:
+        if resolvers and address not in resolvers:
+            section.wrong("trusted", f"{address} is not one of dns.resolvers")
     return DnsSettings(
         resolvers,
         section.seconds("timeout", default.timeout, 0.01, 60),
         section.integer("tries", default.tries, 1, 20),
         section.networks("local_reverse") or (),
+        section.truth("check_own", default.check_own),
+        trusted,
+        section.choice("unsigned_delegation", default.unsigned_delegation, UNSIGNED_DELEGATION),
+        _record_kinds(section),
+        section.integer("questions_per_second", default.questions_per_second, 1, 100_000),
     )
+
+
+def _record_kinds(section: Section) -> tuple[str, ...]:
+    named = section.texts("records")
+    if named is None:
+        return DnsSettings().records
+    for place, name in named:
+        if name not in RECORDS:
+            section.wrong_place(place, f"{shown(name)} is not one of {', '.join(RECORDS)}")
+    kinds = dict.fromkeys(name for _, name in named if name in RECORDS)
+    if not named:
+        section.wrong("records", f"is empty; it may have {' and '.join(RECORDS)}")
+    return tuple(kinds) or DnsSettings().records
 
 
 def _ike(section: Section) -> IkeSettings:

@@ -211,6 +211,7 @@ class Tunnel:
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon
+    key_lookup: int | None = None  # under way while main mode runs: the gateway's KEY records
     late: bool = False  # the peer moved while an SA was being installed, where it was before
 
     @property
@@ -248,7 +249,9 @@ class Connection:
     homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
     patience_ends: float = 0.0
+    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
+    ruled_until: float | None = None  # when what a decision point said of it is over
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
 

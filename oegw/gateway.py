@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 import ike.events as keying
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
+from oegw.ahead import Ahead, LookAhead
 from oegw.commands import Command
 from oegw.connection import Connection, Happening, State, selectors_for
 from oegw.datapath.interface import (
@@ -23,13 +26,17 @@ from oegw.datapath.interface import (
     SaExpired,
     UnknownSpiReceived,
 )
-from oegw.initiator import Initiator
+from oegw.decision import DecisionPoint
+from oegw.decisions import Approval, Decisions
+from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
-from oegw.responder import Authority, KeyQuestion, Responder
+from oegw.refusals import Refusals
+from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
+from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
 from policy.flow import Flow, IPAddress, IPNetwork
@@ -55,20 +62,24 @@ class Gateway:
         memory: KeyMemory | None = None,
     ) -> None:
         self._ledger = ledger = Ledger(table, settings, trace, memory)
-        self._initiator = initiator = Initiator(ledger)
-        self._responder = responder = Responder(ledger)
+        self._decisions = decisions = Decisions(ledger)
+        self._initiator = initiator = Initiator(ledger, decisions)
+        self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
             happened.KeyLookupEnded: self._lookup_ended,
             happened.PeerLookupEnded: self._lookup_ended,
+            happened.DecisionsEnded: self._lookup_ended,
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
             keying.KeyingChannelEstablished: self._channel_established,
+            keying.ExchangeStarted: ahead.exchange_started,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -97,6 +108,11 @@ class Gateway:
         self._ledger.nat = nat
 
     @property
+    def decision_points(self) -> tuple[DecisionPoint, ...]:
+        """Those that are asked; the shell's replies are in their order."""
+        return self._ledger.decision_points
+
+    @property
     def held(self) -> tuple[int, int]:
         """Packets and octets in the hold."""
         return self._ledger.hold.packets, self._ledger.hold.octets
@@ -104,6 +120,22 @@ class Gateway:
     @property
     def lookups_under_way(self) -> int:
         return len(self._ledger.lookups)
+
+    @property
+    def refusals(self) -> Refusals:
+        """What we refused lately."""
+        return self._ledger.refusals
+
+    def begin(self, now: float) -> list[Command]:
+        """We have just started: ask what will be asked for the first packet anyway."""
+        ledger = self._ledger
+        for question in ledger.own.key_questions(now):
+            ledger.ask_own(ledger.start_lookup(question), question)
+        return ledger.take_commands()
+
+    def use_key(self, key: rsa.RSAPublicKey) -> None:
+        """We sign with another key from now on."""
+        self._ledger.own.replace_key(key)
 
     def receive(
         self, event: happened.Event | keying.Event | DatapathEvent, now: float
@@ -149,7 +181,7 @@ class Gateway:
 
     def _lookup_ended(
         self,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         asker = self._ledger.lookups.pop(event.lookup, None)
@@ -162,6 +194,16 @@ class Gateway:
                 self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
                 self._initiator.homes.homes_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), OwnClient():
+                self._responder.own_client_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
+                self._initiator.gateway_key_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
+                self._ledger.own.learned(asker, outcome, now)
+            case happened.KeyLookupEnded(), LookAhead():
+                self._ahead.ended(asker)
+            case happened.DecisionsEnded(replies=replies), Approval():
+                self._responder.approval_known(asker, replies, now)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
 
@@ -231,12 +273,17 @@ class Gateway:
         return closed, ledger.take_commands()
 
     def replace_policy(
-        self, table: PolicyTable, configured: dict[str, ConfiguredPeer], now: float
+        self,
+        table: PolicyTable,
+        configured: dict[str, ConfiguredPeer],
+        now: float,
+        decision_points: tuple[DecisionPoint, ...] = (),
     ) -> list[Command]:
         """Go over to a new policy; tunnels that it still wants stay as they are."""
         ledger = self._ledger
         old_peers = ledger.peers
         ledger.table, ledger.peers = table, configured
+        ledger.decision_points = decision_points
         self._responder.forget_proofs()
         for connection in ledger.connections:
             selectors = connection.selectors

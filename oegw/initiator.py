@@ -5,12 +5,17 @@ The time points in brackets are those of draft section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 
+from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
     GatewaysFound,
+    KeyOutcome,
+    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
@@ -18,6 +23,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -32,20 +38,31 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
+from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Rule, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
+
+    tunnel: int
+    gateway: IPAddress
 
 
 class Initiator:
     """What we do for a packet of ours."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
         self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
@@ -109,7 +126,7 @@ class Initiator:
         if scope in connection.scopes or not ledger.remember(connection, scope):
             return
         if not connection.under_way:
-            ledger.install(connection, scope, VERDICT_OF[connection.state], now)
+            ledger.install(connection, scope, verdict_of(connection), now)
 
     def _settle(
         self,
@@ -130,7 +147,7 @@ class Initiator:
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
-        verdict = VERDICT_OF[connection.state]
+        verdict = verdict_of(connection)
         if cacheable and ledger.remember(connection, scope):
             ledger.install(connection, scope, verdict, now)
         ledger.let_go((event.packet,), verdict, "denied")
@@ -154,23 +171,36 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if reason := ledger.objection(flow.source):
+        if (reason := ledger.objection(flow.source)) and not ledger.decision_points:
             ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
-        if not ledger.may_look_up(destination):
+        if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
         ledger.move(connection, Happening.LOOKUP_STARTED, str(destination), now)
-        self.inquire(connection, flow)
+        self.inquire(connection, flow, now)
 
-    def inquire(self, connection: Connection, flow: Flow) -> None:
+    def inquire(self, connection: Connection, flow: Flow, now: float) -> None:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
-        connection.inquiry = Inquiry(flow)
-        number = self._open(connection, connection.inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        connection.inquiry = inquiry = Inquiry(flow)
+        if ledger.decision_points:
+            self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        reason = ledger.objection(flow.source)
+        if not ledger.may_look_up(flow.destination):
+            reason = f"{flow.destination} is in a private or reserved range: not looked up"
+        if reason:
+            inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
+            return
+        number = self._open(connection, inquiry, Part.GATEWAYS)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
+        for question in ledger.own.questions(connection.selectors.local.network_address, now):
+            number = self._open(connection, inquiry, Part.OWN)
+            inquiry.own[number] = question
+            ledger.ask_own(number, question)
 
     def _open(self, connection: Connection, inquiry: Inquiry, part: Part) -> int:
         number = self._ledger.start_lookup(connection)
@@ -180,7 +210,7 @@ class Initiator:
     def answered(
         self,
         connection: Connection,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         """One answer more; with the last of them the connection is decided on (draft 5.4)."""
@@ -194,17 +224,54 @@ class Initiator:
                 inquiry.peer = peer
             case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
                 inquiry.keys = keys
+            case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
+                self._ledger.own.learned(inquiry.own[event.lookup], own, now)
+                self._drop_needless(connection, inquiry)
+            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
+                inquiry.replies = replies
         if not inquiry.complete:
             return
         connection.inquiry = None
         if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
 
+    def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
+        """Our first choice of an identity will do: don't wait for what is known of the second."""
+        if self._ledger.own.settled(connection.selectors.local.network_address):
+            for number in [n for n, part in inquiry.open.items() if part is Part.OWN]:
+                del inquiry.open[number]
+                self._ledger.cancel(number)
+
+    def assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
+
+    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
+        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
+        if inquiry.replies is None:
+            return None
+        return self._decisions.forbids(connection, inquiry.replies)
+
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
+        if inquiry.replies is not None and self._decisions.settles(
+            connection, inquiry.replies, now
+        ):
+            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
-            self._gateways_known(connection, inquiry.gateways, now)
+            self._gateways_known(connection, self.assured(connection, inquiry.gateways), now)
 
     def _begin_configured(
         self, connection: Connection, peer: ConfiguredPeer, flow: Flow, now: float
@@ -244,7 +311,13 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                self.homes.set_out(connection, self.usable(connection, outcome), now)
+                connection.suspect = False
+                try:
+                    usable = self._presentable(connection, outcome)
+                except NotOurs as why:
+                    self._not_ours(connection, why, now)
+                    return
+                self.homes.set_out(connection, usable, now)
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
@@ -252,16 +325,51 @@ class Initiator:
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
     def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
-        """The gateways that we can negotiate with, in the order of the DNS.
+        """The gateways that we can negotiate with, in the order of the DNS."""
+        try:
+            return self._presentable(connection, outcome)
+        except NotOurs:
+            return []
 
-        A private address is one in some other network, behind a NAT (draft section 7.2).
+    def _tries(self, gateway: Gateway) -> list[Gateway]:
+        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+
+        One that rolls its key over may have both, a record with a key and one without.
         """
-        return [
-            gateway
-            for gateway in outcome.gateways
-            if gateway.address is not None and gateway.keys and self._reachable(gateway.address)
-            if self._ledger.may_look_up(gateway.address)
-        ]
+        address = gateway.address
+        if address is None or not self._reachable(address) or not self._ledger.may_look_up(address):
+            return []  # a private one is in some other network, behind a NAT (draft section 7.2)
+        tries = [replace(gateway, keyless=False)] if gateway.keys else []
+        if gateway.keyless:
+            tries.append(replace(gateway, keys=()))
+        return tries
+
+    def _presentable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+        client = connection.selectors.local.network_address
+        presentable, refused = list[Gateway](), None
+        for gateway in chain.from_iterable(map(self._tries, outcome.gateways)):
+            assert gateway.address is not None
+            try:
+                self._ledger.own.identity_for(client, self._local(gateway.address))
+            except NotOurs as why:
+                refused = why
+            else:
+                presentable.append(gateway)
+        if refused is not None and not presentable:
+            raise refused
+        return presentable
+
+    def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
+        """Fail before we negotiate: every gateway would refuse us."""
+        ledger, lifespans = self._ledger, self._ledger.settings.lifespans
+        ledger.trace.drop(
+            "gateway", "own_records", source=connection.selectors.local,
+            destination=connection.selectors.remote, reason=str(why),
+        )  # fmt: skip
+        lifespan = lifespans.malformed if why.bad else lifespans.no_record
+        lifespan = min(max(why.ttl, 1.0), lifespan)
+        ledger.fall_back(connection, lifespan, str(why), now, deny=why.bad)
 
     def _peer_known(self, connection: Connection, outcome: PeerOutcome, now: float) -> None:
         """The answer about a configured peer's address or key."""
@@ -291,13 +399,64 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
+        connection.trust = gateway.trust
+        self._ledger.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway.address,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=gateway.trust.value,
+        )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
     def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
         """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
         assert gateway.address is not None
-        return self._negotiate(connection, gateway.address, gateway.keys, None)
+        number = self._negotiate(connection, gateway.address, gateway.keys, None)
+        if not gateway.keys:
+            self.look_up_key(connection, number, gateway.address)
+        return number
+
+    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
+        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
+        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
+        connection.tunnels[number].key_lookup = lookup
+        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
+
+    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
+        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
+
+        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
+        come of the negotiation; only when all look-ups succeed is it one.
+        """
+        ledger = self._ledger
+        connection = ledger.connections.of_tunnel(asker.tunnel)
+        if connection is None:
+            return
+        tunnel = connection.tunnels[asker.tunnel]
+        tunnel.key_lookup = None
+        if isinstance(outcome, KeysFound):
+            if connection.trust is not None:
+                connection.trust = weaker(connection.trust, outcome.trust)
+            return
+        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
+            return
+        detail = f"key of {asker.gateway}: {outcome.detail}"
+        failure = Failure.NO_KEY
+        match outcome:
+            case Malformed():
+                connection.suspect = True
+                ledger.trace.event(
+                    "gateway", "malformed_record", destination=connection.selectors.remote,
+                    detail=detail,
+                )  # fmt: skip
+            case Unanswered():
+                failure = Failure.SILENCE
+        ledger.do(do.CloseTunnel(asker.tunnel))
+        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+
+    def _local(self, gateway: IPAddress) -> IPAddress:
+        """Our outer address towards a gateway."""
+        return next(a for a in self._ledger.settings.addresses if a.version == gateway.version)
 
     def _negotiate(
         self,
@@ -306,16 +465,20 @@ class Initiator:
         keys: tuple[peers.PublicKey, ...],
         peer: ConfiguredPeer | None,
     ) -> int:
-        selectors = connection.selectors
-        own = self._ledger.settings.addresses
+        selectors, local = connection.selectors, self._local(gateway)
+        identity = None
+        if peer is None:
+            with suppress(NotOurs):  # its time is over since this was decided: as it was, then
+                identity = self._ledger.own.identity_for(selectors.local.network_address, local)
         request = TunnelRequest(
-            next(a for a in own if a.version == gateway.version),
+            local,
             gateway,
             TrafficSelector(selectors.local, selectors.protocol, selectors.local_port),
             TrafficSelector(selectors.remote, selectors.protocol, selectors.remote_port),
             keys,
             peer.identity if peer else None,
             peer.encapsulation if peer else None,
+            identity=identity,
         )
         return self.order(connection, request)
 
@@ -354,6 +517,10 @@ class Initiator:
         behind = connection.state is State.EXPIRING and connection.expires is None
         if (connection.state is not State.PENDING and not behind) or connection.tunnels:
             return
+        if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
+            connection.candidates = [
+                c for c in connection.candidates if c.keys or c.address != tunnel.gateway
+            ]
         if connection.candidates:  # a failure counts only when all were tried
             self._try_next_gateway(connection, now)
             return
@@ -365,7 +532,9 @@ class Initiator:
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
         lifespan = self._lifespan_after(failure, connection.records_until, now)
-        ledger.fall_back(connection, lifespan, reason, now)
+        if connection.suspect:
+            lifespan = ledger.settings.lifespans.malformed
+        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans
@@ -376,6 +545,8 @@ class Initiator:
                 return min(max(left, 1.0), lifespans.bad_signature)
             case Failure.REFUSED | Failure.NO_PROPOSAL:
                 return lifespans.refused
+            case Failure.NO_KEY:
+                return lifespans.no_record
             case _:
                 return lifespans.silence
 

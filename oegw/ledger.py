@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from oegw import commands as do
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.refusals import Refusals
+from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
 from oegw.setups import SetupBudget
 from oegw.trace import Trace
 from policy.builtin import never_public
@@ -30,10 +34,24 @@ from policy.rule import Category, OnFailure, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
+    from oegw.ahead import LookAhead
+    from oegw.decisions import Approval
+    from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
-    from oegw.responder import Authority, KeyQuestion
+    from oegw.responder import Authority, KeyQuestion, OwnClient
 
-    Asker: TypeAlias = Connection | Authority | KeyQuestion | keying.PeerKeyNeeded | Homecoming
+    Asker: TypeAlias = (
+        Connection
+        | Approval
+        | Authority
+        | KeyQuestion
+        | OwnClient
+        | OwnQuestion
+        | GatewayKey
+        | Homecoming
+        | LookAhead
+        | keying.PeerKeyNeeded
+    )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
@@ -41,11 +59,18 @@ LINGER = 2.0
 # connection that many hosts share has some for each of them.  The packets of others are trapped.
 SCOPES_KEPT = 1024
 
-VERDICT_OF = {
+_VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
     State.CLEAR: Verdict.CLEAR,
     State.DENIED: Verdict.DENY,
 }
+
+
+def verdict_of(connection: Connection) -> Verdict:
+    """What becomes of its packets, once it has come to something."""
+    if connection.standing is State.DENIED and connection.rule.icmp:
+        return Verdict.REFUSE
+    return _VERDICT_OF[connection.standing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +94,12 @@ class Lifespans:
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
     ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
-    address outside."""
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     local_reverse: tuple[IPNetwork, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
@@ -84,6 +110,8 @@ class CoordinatorSettings:
     replay_window: int = 1024
     nat: Nat = field(default_factory=Nat)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    own: OwnSettings | None = None
+    decision_points: tuple[DecisionPoint, ...] = ()
 
 
 class Ledger:
@@ -101,11 +129,15 @@ class Ledger:
         self.settings = settings
         self.peers = settings.peers
         self.nat = settings.nat
+        self.decision_points = settings.decision_points
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
         self.budget = SetupBudget(settings.setups, settings.setups_per_second)
+        self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
+        self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
+        self.approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
@@ -132,8 +164,19 @@ class Ledger:
         """Give up the questions about a connection that are under way."""
         inquiry, connection.inquiry, connection.renewing = connection.inquiry, None, None
         for number in inquiry.open if inquiry else ():
-            self.lookups.pop(number, None)
-            self.do(do.CancelLookup(number))
+            self.cancel(number)
+
+    def cancel(self, lookup: int) -> None:
+        """Nobody wants the answer any more."""
+        if self.lookups.pop(lookup, None) is not None:
+            self.do(do.CancelLookup(lookup))
+
+    def ask_own(self, lookup: int, question: OwnQuestion) -> None:
+        """Ask the DNS about ourselves."""
+        if question.record is Record.KEY:
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
+        elif not isinstance(question.about, str):
+            self.do(do.StartLookup(lookup, question.about, purpose="own", ours=True))
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""
@@ -221,6 +264,8 @@ class Ledger:
         rule = connection.rule
         if rule.category is Category.CONFIGURED:
             deny, lifespan = True, self.settings.configured_retry
+        if connection.ruled_until is not None:
+            lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
         deny = deny or rule.on_failure is OnFailure.DROP
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
@@ -257,7 +302,7 @@ class Ledger:
 
     def apply_state(self, connection: Connection, now: float) -> None:
         """Put the verdict of the state into the kernel, then let the held packets go by it."""
-        verdict = VERDICT_OF[connection.standing]
+        verdict = verdict_of(connection)
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
@@ -298,6 +343,8 @@ class Ledger:
         """Forget a tunnel and remove its SAs; with ``now``, the inbound one a little later."""
         tunnel = self.connections.remove_tunnel(connection, number)
         if tunnel is not None:
+            if tunnel.key_lookup is not None:
+                self.cancel(tunnel.key_lookup)
             self._remove(tunnel, now)
         if connection.state is State.NONEXISTENT and not connection.tunnels:
             self.connections.discard(connection)
@@ -313,7 +360,8 @@ class Ledger:
             heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
 
     def proposal_over(self, number: int) -> None:
-        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        """The peer gave its proposal up while we asked about it: don't accept it later."""
+        self.approvals.pop(number, None)
         for lookup, asker in list(self.lookups.items()):
             proposal: Any = getattr(asker, "proposal", None)
             if proposal is not None and proposal.tunnel == number:

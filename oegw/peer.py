@@ -179,16 +179,17 @@ def speaks_for_itself(identity: Identity, selector: TrafficSelector) -> bool:
     )
 
 
-def came_from_itself(event: TunnelProposed) -> bool:
-    """Whether a host that is known by name asks for itself (draft section 8, RFC 4322 section 7).
+def is_at(event: TunnelProposed, client: IPAddress) -> bool:
+    """Whether a peer known by name proposes the very address that it talks to us from.
 
-    It needs no delegation to initiate: that it is at this address is shown by the exchange itself.
-    Behind a NAT it is not, for others have the same address; there IKE leaves its own port.
+    It need not have a reverse map then: no record of ``client`` says that another speaks for it,
+    and it could answer us there (draft section 6.3; FreeS/WAN's oe-road-01).  Not so behind a NAT,
+    where others have that address as well; there IKE leaves its own port (RFC 3947 section 4).
     """
     return (
         isinstance(event.identity, str)
+        and event.remote.address == client
         and event.remote.port == IKE_PORT
-        and event.remote_selector.network.network_address == event.remote.address
     )
 
 

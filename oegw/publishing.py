@@ -154,7 +154,7 @@ class KeyChange:
 
     def _records(self, key: rsa.RSAPublicKey) -> tuple[PublishedRecord, ...]:
         gateway, publish = self._settings.gateway, self._settings.publish
-        fqdn = gateway.identity if isinstance(gateway.identity, str) else None
+        fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
         if not gateway.addresses and fqdn is None:
             raise PublishingError("gateway.addresses: is needed to know which records are ours")
         return tuple(records_of(key, gateway.addresses, fqdn, publish.clients, publish.precedence))

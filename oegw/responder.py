@@ -5,9 +5,10 @@ The time points in brackets are those of draft section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dnsrecords.outcome import (
+    Gateway,
     GatewayOutcome,
     GatewaysFound,
     KeyOutcome,
@@ -18,27 +19,64 @@ from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
+from oegw.decision import Replies
+from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
+from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
 
 # Our choice.
 PROOFS_KEPT = 16384
 
 
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A proposal that is being looked into, from both ends at the same time.
+
+    ``entitled``: the peer may speak for its client; ``ours``: we may speak for ours.  ``open`` are
+    the numbers of the look-ups under way.
+    """
+
+    proposal: TunnelProposed
+    selectors: Selectors
+    entitled: bool = False
+    ours: bool = False
+    homes: tuple[Gateway, ...] = ()  # whom the peer's client would rather be reached by
+    open: set[int] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """Our question: does the claimed client delegate to this gateway (5G2)?"""
 
-    proposal: TunnelProposed
-    selectors: Selectors
+    claim: Claim
+
+    @property
+    def proposal(self) -> TunnelProposed:
+        return self.claim.proposal
 
 
 @dataclass(frozen=True, slots=True)
 class KeyQuestion:
     """Our question: is the key of this channel, which we began, that of the identity?"""
 
-    proposal: TunnelProposed
-    selectors: Selectors
+    claim: Claim
+
+    @property
+    def proposal(self) -> TunnelProposed:
+        return self.claim.proposal
+
+
+@dataclass(frozen=True, slots=True)
+class OwnClient:
+    """Our question: has the client that the peer asks for delegated to us?"""
+
+    claim: Claim
+    question: OwnQuestion
+
+    @property
+    def proposal(self) -> TunnelProposed:
+        return self.claim.proposal
 
 
 class Responder:
@@ -49,8 +87,9 @@ class Responder:
     delegation says: whoever owns a reverse zone can name any gateway there, with a key of its own.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._proven: dict[int, None] = {}  # channels whose key is that of their identity
 
     def forget_proofs(self) -> None:
@@ -72,7 +111,7 @@ class Responder:
         elif configured or isinstance(event.identity, str) or ledger.may_look_up(event.identity):
             ledger.do(do.StartKeyLookup(ledger.start_lookup(event), event.identity))
         else:
-            ledger.do(do.RefusePeerKeys(event.channel, "identity in a private or reserved range"))
+            self._refuse_keys(event, "identity in a private or reserved range", now)
 
     def keys_known(self, asker: PeerKeyNeeded, outcome: KeyOutcome, now: float) -> None:  # (5F2)
         ledger = self._ledger
@@ -82,33 +121,46 @@ class Responder:
             return
         reason = f"no key for {asker.identity}: {outcome.detail}"
         ledger.trace.drop("gateway", "peer_without_key", identity=asker.identity, detail=reason)
-        ledger.do(do.RefusePeerKeys(asker.channel, reason))
+        self._refuse_keys(asker, reason, now)
+
+    def _refuse_keys(self, event: PeerKeyNeeded, reason: str, now: float) -> None:
+        if not event.initiator:  # else it is our own negotiation that fails
+            address = event.remote.address
+            self._ledger.refusals.note(event.identity, address, "its key", reason, now)
+        self._ledger.do(do.RefusePeerKeys(event.channel, reason))
 
     def tunnel_proposed(self, event: TunnelProposed, now: float) -> None:  # (5G1)
         ledger = self._ledger
+        self._decisions.proposed(event)
         missed = ""
+        claim: Claim | None = None
         try:
             selectors = peers.proposed_selectors(event)
             missed = peers.near_miss(event, selectors, ledger.table, ledger.peers)
             rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
+            claim = Claim(event, selectors, ours=rule is not None)
             if rule is None:
                 peers.opportunistic_rule(selectors, ledger.table)
                 if selectors.remote.network_address in ledger.settings.addresses:
                     raise peers.Refusal("the far side claims an address of ours")
                 self._refuse_hidden(selectors)
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
-                    self._ask_authority(event, selectors)
-                    return
-            if event.channel not in self._proven and (
-                rule is None or ledger.peers[rule.name].key is None
-            ):
-                lookup = ledger.start_lookup(KeyQuestion(event, selectors))
-                ledger.do(do.StartKeyLookup(lookup, event.identity))
-                return
+                    self._ask_authority(claim)
+                else:
+                    self._ask_identity(claim)
+                self._ask_own(claim, now)
+            elif ledger.peers[rule.name].key is None:
+                self._ask_identity(claim)
+            else:
+                claim.entitled = True
         except peers.Refusal as refusal:
-            self._refuse(event, f"{missed}; {refusal}" if missed else str(refusal))
+            reason = f"{missed}; {refusal}" if missed else str(refusal)
+            if claim is None:
+                self._refuse(event, reason, now)
+            else:
+                self._reject(claim, reason, now)
             return
-        self._accept(event, selectors, now)
+        self._decide(claim, now)
 
     def _refuse_hidden(self, selectors: Selectors) -> None:
         """Nobody outside can mean a host of ours by the address that it has inside (7.1, 7.3).
@@ -121,54 +173,111 @@ class Responder:
         if reason := self._ledger.objection(selectors.local.network_address):
             raise peers.Refusal(reason)
 
-    def _ask_authority(self, event: TunnelProposed, selectors: Selectors) -> None:  # (5G2)
+    def _decide(self, claim: Claim, now: float) -> None:
+        """Accept when both ends are found in order."""
+        if claim.entitled and claim.ours:
+            self._accept(claim.proposal, claim.selectors, now)
+            connection = self._ledger.connections.of_tunnel(claim.proposal.tunnel)
+            if connection is not None and claim.homes:
+                connection.homes = claim.homes
+
+    def _reject(self, claim: Claim, reason: str, now: float) -> None:
+        for lookup in claim.open:
+            self._ledger.cancel(lookup)
+        claim.open.clear()
+        self._refuse(claim.proposal, reason, now)
+
+    def _open(self, claim: Claim, asker: Authority | KeyQuestion | OwnClient) -> int:
+        lookup = self._ledger.start_lookup(asker)
+        claim.open.add(lookup)
+        return lookup
+
+    def _ask_identity(self, claim: Claim) -> None:
+        """Is the key that of the identity?  On a channel that the peer began, we know."""
+        event = claim.proposal
+        if event.channel in self._proven:
+            claim.entitled = True
+        else:
+            lookup = self._open(claim, KeyQuestion(claim))
+            self._ledger.do(do.StartKeyLookup(lookup, event.identity))
+
+    def _ask_authority(self, claim: Claim) -> None:  # (5G2)
         """Raises Refusal."""
         ledger = self._ledger
-        client = selectors.remote.network_address
+        client = claim.selectors.remote.network_address
         if not ledger.may_look_up(client):
             raise peers.Refusal(f"{client} is in a private or reserved range")
-        lookup = ledger.start_lookup(Authority(event, selectors))
-        with_keys = event.channel not in self._proven
+        lookup = self._open(claim, Authority(claim))
+        with_keys = claim.proposal.channel not in self._proven
         ledger.do(do.StartLookup(lookup, client, with_keys=with_keys, purpose="authority"))
+
+    def _ask_own(self, claim: Claim, now: float) -> None:
+        """Has the client that the peer asks for delegated to us?  Raises Refusal.
+
+        RFC 4322 does not say so, but else anybody could have us send for any address, and receive
+        what is meant for it (FreeS/WAN's oe-fail-without-resp-client-txt-01).
+        """
+        ledger = self._ledger
+        client = claim.selectors.local.network_address
+        questions = ledger.own.client_questions(client, now)
+        for question in questions:
+            lookup = self._open(claim, OwnClient(claim, question))
+            ledger.ask_own(lookup, question)
+        if not questions:
+            self._check_own(claim)
+
+    def _check_own(self, claim: Claim) -> None:
+        """Raises Refusal."""
+        try:
+            self._ledger.own.check_client(claim.selectors.local.network_address)
+        except NotOurs as why:
+            raise peers.Refusal(str(why)) from None
+        claim.ours = True
+
+    def own_client_known(self, asker: OwnClient, outcome: GatewayOutcome, now: float) -> None:
+        claim = asker.claim
+        self._ledger.own.learned(asker.question, outcome, now)
+        try:
+            self._check_own(claim)
+        except peers.Refusal as refusal:
+            self._reject(claim, str(refusal), now)
+            return
+        self._decide(claim, now)
 
     def identity_known(self, asker: KeyQuestion, outcome: KeyOutcome, now: float) -> None:
         """The KEY records of who speaks for itself, or is configured with its key in the DNS."""
-        event = asker.proposal
+        claim, event = asker.claim, asker.proposal
         if isinstance(outcome, KeysFound) and any(
             peers.same_key(event.key, key) for key in outcome.keys
         ):
             self._prove(event.channel)
-            self._accept(event, asker.selectors, now)
+            claim.entitled = True
+            self._decide(claim, now)
             return
         try:
             if not peers.speaks_for_itself(event.identity, event.remote_selector):
                 raise peers.Refusal(f"{event.identity} has another key")
-            self._ask_authority(event, asker.selectors)  # its TXT record may have the key
+            self._ask_authority(claim)  # its TXT record may have the key
         except peers.Refusal as refusal:
-            self._refuse(event, str(refusal))
+            self._reject(claim, str(refusal), now)
 
     def authority_known(
         self, asker: Authority, outcome: GatewayOutcome, now: float
     ) -> None:  # (5G3)
-        event = asker.proposal
-        client = asker.selectors.remote.network_address
-        if (
-            isinstance(outcome, NothingFound)
-            and event.channel in self._proven
-            and peers.came_from_itself(event)
-        ):
-            self._accept(event, asker.selectors, now)
-        elif not isinstance(outcome, GatewaysFound):
-            self._refuse(event, f"no delegation by {client}: {outcome.detail}")
-        elif not peers.delegated(
-            outcome.gateways, event.identity, event.key, proven=event.channel in self._proven
-        ):
-            self._refuse(event, f"{client} does not delegate to {event.identity} with this key")
-        else:
-            self._accept(event, asker.selectors, now)
-            connection = self._ledger.connections.of_tunnel(event.tunnel)
-            if connection is not None:  # whom its destination would rather be reached by
-                connection.homes = outcome.gateways
+        claim, event = asker.claim, asker.proposal
+        client = claim.selectors.remote.network_address
+        proven = event.channel in self._proven
+        if isinstance(outcome, GatewaysFound):
+            if not peers.delegated(outcome.gateways, event.identity, event.key, proven=proven):
+                reason = f"{client} does not delegate to {event.identity} with this key"
+                self._reject(claim, reason, now)
+                return
+            claim.homes = outcome.gateways
+        elif not (isinstance(outcome, NothingFound) and proven and peers.is_at(event, client)):
+            self._reject(claim, f"no delegation by {client}: {outcome.detail}", now)
+            return
+        claim.entitled = True
+        self._decide(claim, now)
 
     def _accept(self, event: TunnelProposed, selectors: Selectors, now: float) -> None:  # (5G4)
         ledger = self._ledger
@@ -176,22 +285,25 @@ class Responder:
         rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
         proven = event.channel in self._proven
         if rule is not None and not proven and ledger.peers[rule.name].key is None:
-            self._refuse(event, "the policy has changed")
+            self._refuse(event, "the policy has changed", now)
             return
         if rule is None:
             try:
                 rule = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(event, selectors, rule)
             except peers.Refusal as refusal:
-                self._refuse(event, str(refusal))
+                self._refuse(event, str(refusal), now)
+                return
+            if rule is None:  # the decision points have not answered yet
                 return
         connection = ledger.connections.exact(selectors, rule)
         if connection is None:
             stranger = rule.category is Category.OPPORTUNISTIC
             if stranger and not ledger.connections.admits(event.identity):
-                self._refuse(event, "too many connections of this peer, or of all")
+                self._refuse(event, "too many connections of this peer, or of all", now)
                 return
             if not ledger.room(now):
-                self._refuse(event, "too many connections")
+                self._refuse(event, "too many connections", now)
                 return
             beginner = event.identity if stranger else None
             connection = ledger.connections.create(selectors, rule, now, beginner)
@@ -209,10 +321,18 @@ class Responder:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
-    def _refuse(self, event: TunnelProposed, reason: str) -> None:
+    def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
+        selectors = self._decisions.answered(asker, replies)
+        if selectors is not None:
+            self._accept(asker.proposal, selectors, now)
+
+    def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger
+        self._decisions.over(event.tunnel)
         ledger.trace.drop(
             "gateway", "tunnel_refused", identity=event.identity,
             local=event.local_selector.network, remote=event.remote_selector.network, reason=reason,
         )  # fmt: skip
+        what = f"a tunnel for {event.local_selector.network} and {event.remote_selector.network}"
+        ledger.refusals.note(event.identity, event.remote.address, what, reason, now)
         ledger.do(do.RefuseTunnel(event.tunnel, reason))

@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
+from oegw.assurance import UnsignedDelegation
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.nat import NatRule
@@ -27,8 +30,9 @@ class GatewaySettings:
 
     ``addresses``: outer addresses, at most one per family; empty means that
     the daemon finds them out.  ``identity``: a domain name, or None for the
-    address in use.  The private key is known by its path only.  ``state``: the
-    file of what must survive a crash.
+    address in use.  ``fqdn``: the name to use where the address has no KEY
+    record.  The private key is known by its path only.  ``state``: the file of
+    what must survive a crash.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -37,6 +41,7 @@ class GatewaySettings:
     control_socket: Path = Path("/run/oegw/control.sock")
     trace: Path | None = None
     state: Path = Path("/var/lib/oegw/state.db")
+    fqdn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,21 @@ class InterfacesSettings:
 class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
-    ``local_reverse``: private ranges whose reverse zones these resolvers serve.
+    ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
+    look at our own records before we begin, and before we accept.  ``trusted``: those
+    of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
+    ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
     timeout: float = 1.0
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
+    check_own: bool = True
+    trusted: tuple[IPAddress, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
+    records: tuple[str, ...] = ("txt",)
+    questions_per_second: int = PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,7 @@ class Settings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    decision_points: tuple[DecisionPoint, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

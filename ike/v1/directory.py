@@ -10,6 +10,7 @@ from ike.configuration import Configuration
 from ike.events import IPAddress, TrafficSelector, TransportAddress
 from ike.half_open import HalfOpenTable
 from ike.v1.contact import Contacts
+from ike.v1.crowd import Crowd
 from ike.v1.keepalive import Keepalives
 from ike.v1.main_mode import Peer
 
@@ -36,6 +37,7 @@ class Directory:
         self._alike: dict[tuple[TrafficSelector, TrafficSelector], dict[int, Tunnel]] = {}
         self._led_to: dict[Peer, dict[int, Tunnel]] = {}
         self.contacts = Contacts(configuration.lost_contacts)
+        self.crowd = Crowd()
         self.last_channel = 0
         self._last_tunnel = -1
 
@@ -67,6 +69,7 @@ class Directory:
         """A channel that the peer began is authenticated."""
         self.half_open.remove(session.first_remote.address, session.number)
         self._between(session)[session.number] = session
+        self.crowd.add(session)
 
     def _between(self, session: Session) -> dict[int, Session]:
         ends = (session.local.address, session.remote.address)
@@ -80,6 +83,7 @@ class Directory:
             self._answered.pop(cookies, None)
             self._first_messages.pop((session.first_message, session.first_remote.address), None)
             self.half_open.remove(session.first_remote.address, session.number)
+            self.crowd.remove(session)
         self._forget_between(session)
 
     def _forget_between(self, session: Session) -> None:

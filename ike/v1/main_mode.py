@@ -29,6 +29,7 @@ from ike.errors import (
     InvalidCookie,
     NoNatTraversal,
     UnexpectedMessage,
+    WrongIdentity,
     WrongSignature,
 )
 from ike.events import Encapsulation, Identity
@@ -105,6 +106,7 @@ class _Candidate:
     iv: bytes  # for the next encrypted message
     nat: NatFindings = NO_NAT
     own_message: bytes = b""  # the initiator's message 5
+    farewell: bytes = b""  # the last block of the newest message 6 that could be read
     strikes: int = 0
 
     def digest(self, initiators: bool, own: bool, identification: bytes) -> bytes:
@@ -344,14 +346,51 @@ class MainModeInitiator:
     def _candidates(self) -> list[_Candidate]:
         return [c for branch in self._branches.values() for c in branch.candidates]
 
-    def all_candidate_keys(self) -> list[tuple[ChannelKeys, bytes]]:
-        """The same for every responder cookie."""
-        return [(candidate.keys, candidate.iv) for candidate in self._candidates()]
+    def farewell_keys(
+        self, responder_cookie: bytes | None = None
+    ) -> list[tuple[ChannelKeys, bytes]]:
+        """Unproved keys, each with the block that begins what we tell the responder before we end.
+
+        That is the last block of message 6; if none could be read, of message 5, as in a
+        refusal.  Without a cookie: those of every responder.
+        """
+        branch = self._branches.get(responder_cookie or b"")
+        candidates = branch.candidates if branch else []
+        if responder_cookie is None:
+            candidates = self._candidates()
+        return [(c.keys, c.farewell or c.iv) for c in candidates]
 
     def candidate_keys(self, responder_cookie: bytes) -> list[tuple[ChannelKeys, bytes]]:
         """Unproved keys, each with its last block: what a refusal may be encrypted with."""
         branch = self._branches.get(responder_cookie)
         return [(c.keys, c.iv) for c in branch.candidates] if branch else []
+
+    def claim_6(self, header: Header, message: bytes, expected: Identity) -> None:
+        """Message 6, while the keys of ``expected`` are looked up: does it claim to be of them?
+
+        Raises ``Dropped`` if it can't be read, ``WrongIdentity`` if it claims to be another's;
+        ``take_6`` judges it when the keys are known.
+        """
+        self._progress.expect(MainModeStep.MM6_CLAIMED)
+        branch = self._branches.get(header.responder_cookie)
+        failure: Dropped = GarbledMessage("under no key that we know")
+        for candidate in branch.candidates if branch else ():
+            try:
+                identity = self._claimed(candidate, header, message).identity
+            except Dropped as error:
+                failure = error
+            else:
+                if identity != expected:
+                    raise WrongIdentity(f"{identity} where {expected} was expected")
+                self._progress.advance(MainModeStep.MM6_CLAIMED)
+                return
+        raise failure
+
+    @staticmethod
+    def _claimed(candidate: _Candidate, header: Header, message: bytes) -> _Claim:
+        claim = _read_claim(candidate, header, message)
+        candidate.farewell = last_block(candidate.keys, message)
+        return claim
 
     def take_6(
         self, header: Header, message: bytes, keys: tuple[rsa.RSAPublicKey, ...]
@@ -368,7 +407,7 @@ class MainModeInitiator:
             raise failure
         for candidate in branch.candidates:
             try:
-                claim = _read_claim(candidate, header, message)
+                claim = self._claimed(candidate, header, message)
                 digest = candidate.digest(False, False, claim.identification)
                 key = verifying_key(keys, claim.signature, digest)
             except WrongSignature as error:
@@ -387,9 +426,11 @@ class MainModeInitiator:
                     branch.vendors,
                     candidate.nat,
                 )
-        if isinstance(failure, WrongSignature):
-            self._progress.advance(MainModeStep.CANDIDATE_REJECTED)
         raise failure
+
+    def reject(self) -> None:
+        """None of the messages 6 so far was signed with a key of the peer."""
+        self._progress.advance(MainModeStep.CANDIDATE_REJECTED)
 
     @property
     def beaten(self) -> bool:

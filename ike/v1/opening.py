@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.alarms import Alarm
-from ike.constants import HEADER_LENGTH
+from ike.constants import CLAIMS_MOST, DECISION_LONGEST, HEADER_LENGTH
 from ike.errors import (
     ClearMessage,
     Dropped,
@@ -85,7 +85,11 @@ class Owner(Protocol):
 
 
 class InitiatorOpening:
-    """We began.  ``peer_keys`` and ``expected`` are what the peer must prove."""
+    """We began.  ``peer_keys`` and ``expected`` are what the peer must prove.
+
+    Without ``peer_keys`` main mode runs as far as message 6, and only then asks for them: their
+    look-up costs no time beside the exchange (RFC 4322 section 4.2).
+    """
 
     def __init__(
         self,
@@ -107,6 +111,13 @@ class InitiatorOpening:
         self._retransmission = self._new_schedule()
         self._alarm: Alarm | None = None
         self._hint: tuple[Failure, str] | None = None
+        self._keys = peer_keys  # those that are known by now
+        self._claims: list[tuple[Header, bytes]] = []  # messages 6 that wait for the keys
+        self._patience: Alarm | None = None  # with the shell that looks for them
+
+    @property
+    def wants_keys(self) -> bool:
+        return self.state is MainModeState.AWAIT_KEYS_FOR_6
 
     @property
     def cookie(self) -> bytes:
@@ -134,6 +145,8 @@ class InitiatorOpening:
 
     def _silence(self, now: float) -> None:
         """Nothing came in the interval."""
+        if self.wants_keys:  # the peer has answered: now it is our turn
+            return
         if self._retransmission.exhausted:
             silence = (Failure.SILENCE, f"no answer while we {self.state.value}")
             failure, detail = self._hint or silence
@@ -166,22 +179,83 @@ class InitiatorOpening:
 
     def _receive_6(self, now: float, header: Header, message: bytes) -> None:
         try:
-            end = self._main.take_6(header, message, self.peer_keys)
+            if not self._keys:
+                self._claim_6(now, header, message)
+                return
+            end = self._main.take_6(header, message, self._keys)
         except WrongSignature as error:
-            if self._main.beaten:
-                self._tell(NotifyType.AUTHENTICATION_FAILED, header.responder_cookie)
-                self._owner.opening_failed(now, Failure.BAD_SIGNATURE, str(error))
-            elif not self._retransmission.exhausted:
-                # It may have been corrupted on its way: ask at once for another copy.
-                self._hint = (Failure.BAD_SIGNATURE, str(error))
-                for own in self._main.outstanding():
-                    self._send(own, retransmission=True)
-                self._arm(now)
+            self._signed_wrongly(now, header, error)
             raise
-        except InvalidIdentity as error:
+        except (InvalidIdentity, WrongIdentity) as error:
             self._hinted(Failure.WRONG_IDENTITY, str(error))
             raise
         self._owner.received("MM6", len(message))
+        self._signed_rightly(now, header, end)
+
+    def _claim_6(self, now: float, header: Header, message: bytes) -> None:
+        """Message 6 waits for the keys of its sender; nothing is sent again meanwhile.
+
+        Any of the first few may be the true one, as with messages 2 and 4.
+        """
+        if any(message == other for _, other in self._claims):
+            raise DuplicateMessage("message 6 again while its keys are looked up")
+        if len(self._claims) == CLAIMS_MOST:
+            raise UnexpectedMessage("too many rival messages 6")
+        self._main.claim_6(header, message, self.expected)
+        self._claims.append((header, message))
+        if len(self._claims) > 1:
+            return
+        owner = self._owner
+        owner.received("MM6", len(message))
+        self._patience = self._station.alarms.set(now + DECISION_LONGEST, self._no_keys_in_time)
+        self._station.emit(
+            PeerKeyNeeded(owner.number, self.expected, owner.arrival.remote, initiator=True)
+        )
+
+    def _no_keys_in_time(self, now: float) -> None:
+        self.refuse(now, NotifyType.AUTHENTICATION_FAILED, "no answer from our side about keys")
+
+    def provide_peer_keys(self, now: float, keys: tuple[rsa.RSAPublicKey, ...]) -> None:
+        """Raises ``Dropped``, and ``UnexpectedMessage`` if nobody asked."""
+        if not self.wants_keys:
+            raise UnexpectedMessage("no keys are wanted now")
+        self._keys = keys
+        claims, self._claims = self._claims, []
+        failure: tuple[Header, WrongSignature] | None = None
+        for header, message in claims:
+            try:
+                end = self._main.take_6(header, message, keys)
+            except WrongSignature as error:
+                failure = (header, error)
+            else:
+                self._signed_rightly(now, header, end)
+                return
+        assert failure is not None  # each could be read, and may have been signed wrongly only
+        self._silence_patience()
+        self._retransmission = self._new_schedule()
+        self._signed_wrongly(now, *failure)
+        raise failure[1]
+
+    def refuse(self, now: float, notify: NotifyType, detail: str) -> None:
+        """There are no keys to be had: tell the peer, and end."""
+        cookies = dict.fromkeys(header.responder_cookie for header, _ in self._claims)
+        for cookie in cookies:
+            self._tell(notify, cookie)
+        self._owner.opening_failed(now, Failure.NO_KEY, detail)
+
+    def _signed_wrongly(self, now: float, header: Header, error: WrongSignature) -> None:
+        self._main.reject()
+        if self._main.beaten:
+            self._tell(NotifyType.AUTHENTICATION_FAILED, header.responder_cookie)
+            self._owner.opening_failed(now, Failure.BAD_SIGNATURE, str(error))
+        elif not self._retransmission.exhausted:
+            # It may have been corrupted on its way: ask at once for another copy.
+            self._hint = (Failure.BAD_SIGNATURE, str(error))
+            for own in self._main.outstanding():
+                self._send(own, retransmission=True)
+            self._arm(now)
+
+    def _signed_rightly(self, now: float, header: Header, end: Authenticated) -> None:
         if end.identity != self.expected:
             detail = f"{end.identity} where {self.expected} was expected"
             self._tell(NotifyType.INVALID_ID_INFORMATION, header.responder_cookie)
@@ -217,16 +291,16 @@ class InitiatorOpening:
 
     def _tell(self, notify: NotifyType, responder_cookie: bytes) -> None:
         """Tell the peer why, under keys that it may have; nothing depends on it."""
-        for keys, block in self._main.candidate_keys(responder_cookie):
+        for keys, block in self._main.farewell_keys(responder_cookie):
             _send_refusal(self._station, self._owner, keys, block, notify)
 
     def take_leave(self) -> None:
         """We give up after message 5: the responder may hold a channel for which we have no key.
 
-        Message 6, whose last block should begin the encryption, never came.  So this begins
-        with the block of message 5, as refusals do; a responder of our kind reads it.
+        The last block of message 6 begins the encryption.  If none came, it is that of message 5,
+        as in refusals; a responder of our kind reads it.
         """
-        for keys, block in self._main.all_candidate_keys():
+        for keys, block in self._main.farewell_keys():
             message_id = random_message_id(self._station)
             message = informational(keys, block, message_id, [channel_delete(keys)])
             self._owner.send("INFO", message)
@@ -234,6 +308,11 @@ class InitiatorOpening:
     def close(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        self._silence_patience()
+
+    def _silence_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
 
 
 def _send_refusal(

@@ -48,6 +48,7 @@ from ike.registry import (
 from ike.retransmit import AnsweredMessages
 from ike.station import Station
 from ike.v1.contact import forget_former_life
+from ike.v1.crowd import make_way
 from ike.v1.deletes import Deletes
 from ike.v1.directory import Directory
 from ike.v1.informational import (
@@ -94,6 +95,8 @@ class Session:
         self.established_at: float | None = None
         self.end: Authenticated | None = None
         self.opening: InitiatorOpening | ResponderOpening
+        self.identity: Identity = station.configuration.identity or local.address  # ours
+        self.keys_given = not initiator  # whether the shell gave the keys, for the identity
         self.first_message = b""  # digest of message 1, if the peer sent it
         self.silent = False  # whether a quick mode got no answer and nothing came since
         self.closed = False
@@ -125,6 +128,8 @@ class Session:
         path = _opening_path(directory, request)
         session = cls(station, directory, path.local, path.remote, now, initiator=True)
         encapsulation = request.encapsulation or station.configuration.encapsulation
+        session.identity = session._own_identity(request)
+        session.keys_given = not request.peer_keys
         session._begin(now, expected_identity(request), request.peer_keys, encapsulation)
         return session
 
@@ -136,7 +141,7 @@ class Session:
         encapsulation: Encapsulation,
     ) -> None:
         opening = InitiatorOpening(
-            self._station, self, self._own_identity(), expected, peer_keys, encapsulation
+            self._station, self, self.identity, expected, peer_keys, encapsulation
         )
         self.opening = opening
         self._directory.add_initiated(self, opening.cookie)
@@ -161,7 +166,7 @@ class Session:
         opening = ResponderOpening(
             station,
             session,
-            session._own_identity(),
+            session.identity,
             station.encapsulation_of(ends[1].address),
             header,
             message,
@@ -172,8 +177,11 @@ class Session:
         opening.start(now)
         return session
 
-    def _own_identity(self) -> Identity:
-        return self._station.configuration.identity or self.local.address
+    def _own_identity(self, request: TunnelRequest) -> Identity:
+        """What we call ourselves for ``request``."""
+        if request.identity is None:
+            return self._station.configuration.identity or self.local.address
+        return normal_identity(request.identity)
 
     @property
     def cookies(self) -> tuple[bytes, bytes]:
@@ -293,6 +301,7 @@ class Session:
         self.established_at = now
         self._newest_then = self._directory.last_channel
         if not self.initiator:
+            make_way(now, self._directory, self)
             self._directory.answered_established(self)
         elif end.nat.encapsulated:
             floated = self.path.floated()
@@ -355,6 +364,7 @@ class Session:
             self._station, self._directory, self.local, self.remote, now, initiator=True
         )
         session.used_at = self.used_at
+        session.identity, session.keys_given = self.identity, self.keys_given
         session.replaces.append(self)
         self._successor = session
         encapsulation = self._station.encapsulation_of(self.remote.address)
@@ -425,7 +435,7 @@ class Session:
     def serves(self, request: TunnelRequest, now: float) -> bool:
         """Whether ``request`` may be negotiated here (see ``TunnelRequest``)."""
         expected = expected_identity(request)
-        if self._full:
+        if self._full or self.identity != self._own_identity(request):
             return False
         if self.end is None:
             opening = self.opening
@@ -442,7 +452,7 @@ class Session:
             self.end.identity == expected
             and self.usable
             and self._encapsulates_as(request.encapsulation)
-            and self.end.key in request.peer_keys
+            and (self.end.key in request.peer_keys if request.peer_keys else self.keys_given)
             and left > reuse_margin(self.end.choice.lifetime)
             and len(self._message_ids) < MESSAGE_IDS_MOST
         )

@@ -24,6 +24,7 @@ class MainModeState(Enum):
     AWAIT_MM5 = "await message 5"
     AWAIT_MM6 = "await message 6"
     AWAIT_PEER_KEYS = "await the peer's keys"
+    AWAIT_KEYS_FOR_6 = "await the keys for message 6"
     ESTABLISHED = "established"
     CLOSED = "closed"
 
@@ -35,6 +36,7 @@ class MainModeStep(Enum):
     MM3_TAKEN = "message 3 taken"
     MM4_TAKEN = "message 4 taken"
     MM5_TAKEN = "message 5 taken"
+    MM6_CLAIMED = "message 6 read, keys wanted"
     MM6_TAKEN = "message 6 taken"
     KEY_VERIFIED = "signature of message 5 verified"
     CANDIDATE_REJECTED = "signature wrong, but another candidate is left"
@@ -71,6 +73,14 @@ MAIN_MODE: Mapping[tuple[MainModeState, MainModeStep], MainModeState] = {
     (_M.AWAIT_MM6, _S.MM6_TAKEN): _M.ESTABLISHED,
     # initiator:  message 6 was signed wrongly, and a rival message 4 was taken
     (_M.AWAIT_MM6, _S.CANDIDATE_REJECTED): _M.AWAIT_MM6,
+    # initiator:  <-- HDR*, IDir, SIG_R   whose keys are still being looked up; rivals are followed
+    (_M.AWAIT_MM6, _S.MM6_CLAIMED): _M.AWAIT_KEYS_FOR_6,
+    (_M.AWAIT_KEYS_FOR_6, _S.MM6_CLAIMED): _M.AWAIT_KEYS_FOR_6,
+    (_M.AWAIT_KEYS_FOR_6, _S.MM2_TAKEN): _M.AWAIT_KEYS_FOR_6,
+    (_M.AWAIT_KEYS_FOR_6, _S.MM4_TAKEN): _M.AWAIT_KEYS_FOR_6,
+    # initiator:  the keys are known, and the signature is right, or none of those claimed was
+    (_M.AWAIT_KEYS_FOR_6, _S.MM6_TAKEN): _M.ESTABLISHED,
+    (_M.AWAIT_KEYS_FOR_6, _S.CANDIDATE_REJECTED): _M.AWAIT_MM6,
     # time is over, the peer deleted it, we closed it
     **{(state, _S.CLOSE): _M.CLOSED for state in _M if state is not _M.CLOSED},
 }

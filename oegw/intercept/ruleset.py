@@ -107,13 +107,13 @@ def static_chains(table: PolicyTable, translations: tuple[Translation, ...] = ()
     exempt = Question(lambda rule: not rule.builtin, "return", "accept")
     refused = Question(_is_refused, "goto refuse", "return")
     inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
-    guard = Question(lambda rule: rule.protected, "goto leak", "accept")
+    guard = Question(lambda rule: rule.guarded, "goto leak", "accept")
     return StaticChains(
         _asking("exempt", table, exempt, translations),
         _asking("refused", table, refused, translations),
         "".join(ordered_chain(f"inbound{f}", table, f, inbound) for f in FAMILIES),
         _asking("guard", table, guard, translations),
-        any(rule.protected for rule in (*table.rules, table.default)),
+        any(rule.guarded for rule in (*table.rules, table.default)),
         translating_chains(table, translations),
     )
 

@@ -504,8 +504,6 @@ def test_our_own_mistakes_raise() -> None:
     for tunnel in (0, 1, -2):
         with pytest.raises(ValueError, match="tunnel"):
             pair.a.endpoint.initiate(pair.now, tunnel, pair.request())
-    with pytest.raises(ValueError, match="peer_keys"):
-        pair.a.endpoint.initiate(pair.now, 2, pair.request(peer_keys=()))
     for profiles in ((), ("modern", "ancient")):
         with pytest.raises(ValueError, match="profiles"):
             Endpoint(Configuration(private_key("a"), profiles=profiles), octets_from(1))

@@ -379,7 +379,7 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "nat")
+    if each.name not in ("rules", "default", "peers", "nat", "decision_points")
 ]
 
 
@@ -394,6 +394,7 @@ def test_every_key_is_in_the_reference_with_its_default(section: str, kind: Any)
             assert "`" not in row[1], f"{each.name} has no fixed default"
             continue
         words = {str(default), f"{default:#x}" if isinstance(default, int) else "", repr(default)}
+        words |= {str(default).lower()} if isinstance(default, bool) else set()
         words |= {f'"{default}"', str(list(default) if isinstance(default, tuple) else "")}
         words |= {f"{default:g}" if isinstance(default, float) else ""}
         shown = row[1].strip("`").replace('"', "'")

@@ -227,7 +227,7 @@ class TestChannelThatWeBegan:
         nothing = NothingFound(60.0, "no such record")
         known = book.send(happened.KeyLookupEnded(2, keys if record == "KEY" else nothing))
         if known != [do.AcceptTunnel(1)]:
-            assert known == [do.StartLookup(3, SG_B, purpose="authority")]
+            assert known == [do.StartLookup(3, SG_B, with_keys=True, purpose="authority")]
             known = book.send(happened.LookupEnded(3, found((SG_B, "sg-b"))))
         (answer,) = known
         assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)
@@ -235,7 +235,9 @@ class TestChannelThatWeBegan:
     @pytest.mark.parametrize("key", ["mallory", "sg-b"])
     def test_delegation_without_key_is_for_the_key_of_the_gateway(self, key: str) -> None:
         book = self.begun()
-        assert book.send(self.proposed(key, BOB)) == [do.StartLookup(2, BOB, purpose="authority")]
+        assert book.send(self.proposed(key, BOB)) == [
+            do.StartLookup(2, BOB, with_keys=True, purpose="authority")
+        ]
         gateway = Gateway(10, SG_B, None, (rsa_key("sg-b"),), keyless=True)
         outcome = GatewaysFound((gateway,), 60.0, Trust.INSECURE)
         (answer,) = book.send(happened.LookupEnded(2, outcome))
