@@ -255,7 +255,7 @@ def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
         builtin = builtin_rules(box.attached, box.own)
         addresses, translates = box.addresses, box.translates
-        named = bool(settings.gateway.identity or settings.gateway.fqdn)
+        named = (settings.gateway.identity or settings.gateway.fqdn) is not None
     except (UnsuitableBox, OSError) as error:
         builtin = builtin_rules()
         addresses, translates = settings.gateway.addresses, ()

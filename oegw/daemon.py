@@ -120,7 +120,7 @@ def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
         return nat_of(
             settings.nat,
             environment.addresses,
-            named=bool(settings.gateway.identity or settings.gateway.fqdn),
+            named=(settings.gateway.identity or settings.gateway.fqdn) is not None,
             served=settings.dns.local_reverse,
             translates=environment.translates,
         )
@@ -214,6 +214,7 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                contacts=self._contacts.all(),
                 setups=hold.setups,
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
@@ -447,6 +448,10 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.GreetPeer(request=request):
+                    self.endpoint.greet(now, request)
+                case do.DisownSpi(local=local, remote=remote, spi=spi):
+                    self.endpoint.disown(now, local, remote, spi)
                 case do.QueryUsage():
                     self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):

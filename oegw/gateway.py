@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -34,6 +35,7 @@ from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
 from oegw.selfknowledge import OwnQuestion
@@ -67,6 +69,7 @@ class Gateway:
         self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._recovery = recovery = Recovery(ledger, initiator)
         self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
@@ -90,13 +93,20 @@ class Gateway:
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,
             SaExpired: tunnels.sa_expired,
-            UnknownSpiReceived: tunnels.unknown_spi_received,
+            UnknownSpiReceived: recovery.unknown_spi_received,
+            keying.SpiRefused: recovery.spi_refused,
+            keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
     @property
     def table(self) -> PolicyTable:
         return self._ledger.table
+
+    @property
+    def decision_points(self) -> tuple[DecisionPoint, ...]:
+        """Those that are asked; the shell's replies are in their order."""
+        return self._ledger.decision_points
 
     @property
     def nat(self) -> Nat:
@@ -106,11 +116,6 @@ class Gateway:
     @nat.setter
     def nat(self, nat: Nat) -> None:
         self._ledger.nat = nat
-
-    @property
-    def decision_points(self) -> tuple[DecisionPoint, ...]:
-        """Those that are asked; the shell's replies are in their order."""
-        return self._ledger.decision_points
 
     @property
     def held(self) -> tuple[int, int]:
@@ -190,6 +195,8 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), Greeting():
+                self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
@@ -215,6 +222,7 @@ class Gateway:
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
         self._initiator.homes.heard(event.remote.address, now)
+        self._recovery.channel_established(event, now)
 
     @property
     def memory(self) -> KeyMemory:
@@ -299,6 +307,7 @@ class Gateway:
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None
+                    and (not connection.tunnels or assurance.is_enough(rule, connection.trust))
                 )
                 or (
                     rule.category is Category.CONFIGURED

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from dnsrecords.trust import Trust
+from ike.events import Identity
 from oegw import commands as do
 from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from oegw.decisions import Approval
     from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
+    from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
@@ -48,8 +51,9 @@ if TYPE_CHECKING:
         | OwnClient
         | OwnQuestion
         | GatewayKey
-        | Homecoming
+        | Greeting
         | LookAhead
+        | Homecoming
         | keying.PeerKeyNeeded
     )
 
@@ -94,7 +98,8 @@ class Lifespans:
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
     ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
-    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at."""
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
+    ``contacts``: peers that may hold tunnels of our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -103,6 +108,7 @@ class CoordinatorSettings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    contacts: frozenset[Identity] = frozenset()
     setups: int = 1000
     setups_per_second: float = 250.0
     connections: int = 65536
@@ -128,8 +134,8 @@ class Ledger:
         self.table = table
         self.settings = settings
         self.peers = settings.peers
-        self.nat = settings.nat
         self.decision_points = settings.decision_points
+        self.nat = settings.nat
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
@@ -172,11 +178,15 @@ class Ledger:
             self.do(do.CancelLookup(lookup))
 
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
-        """Ask the DNS about ourselves."""
+        """Ask the DNS about ourselves.
+
+        There are few names of ours; but whoever forges sources, or proposes tunnels, chooses the
+        client that is asked about: that is no question of ours as far as the budget goes.
+        """
         if question.record is Record.KEY:
             self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
         elif not isinstance(question.about, str):
-            self.do(do.StartLookup(lookup, question.about, purpose="own", ours=True))
+            self.do(do.StartLookup(lookup, question.about, purpose="own"))
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""
@@ -250,6 +260,15 @@ class Ledger:
                 "memory", "encrypted_before", source=connection.selectors.local,
                 destination=connection.selectors.remote, gateway=before, reason=reason,
             )  # fmt: skip
+
+    def rests_on(self, connection: Connection, trust: Trust, gateway: IPAddress) -> None:
+        """How far the records can be trusted that a tunnel with ``gateway`` rests on."""
+        connection.trust = trust
+        self.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=trust.value,
+        )  # fmt: skip
 
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False

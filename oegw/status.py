@@ -44,9 +44,9 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
+        *_decision_points(status.get("decision_points") or []),
         *(("NAT", plain(by)) for by in status.get("nat") or []),
         *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
-        *_decision_points(status.get("decision_points") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "

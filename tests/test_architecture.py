@@ -142,6 +142,7 @@ CORES = (
     "oegw/tunnels.py",
     "oegw/ledger.py",
     "oegw/ageing.py",
+    "oegw/recovery.py",
     "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
@@ -320,7 +321,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "recovery", "ledger")
     ),
 ]
 
