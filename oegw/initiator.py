@@ -173,7 +173,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if reason := ledger.objection(flow.source):
+        if (reason := ledger.objection(flow.source)) and not ledger.decision_points:
             ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -190,8 +190,10 @@ class Initiator:
         connection.inquiry = inquiry = Inquiry(flow)
         if ledger.decision_points:
             self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        reason = ledger.objection(flow.source)
         if not ledger.may_look_up(flow.destination):
             reason = f"{flow.destination} is in a private or reserved range: not looked up"
+        if reason:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
