@@ -414,6 +414,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "interface": changes.interface,
     "publish": publishing.publish,
     "withdraw": publishing.withdraw,
     "matrix": matrix.play,
