@@ -59,6 +59,16 @@ def plug(stage: Stage, step: dict[str, Any]) -> str:
     return f"plugged {'in' if step['plugged'] else 'out'}"
 
 
+def write_file(stage: Stage, step: dict[str, Any]) -> str:
+    """A file that a configuration names as ``$RUN/FILE`` gets this ``text``."""
+    check_keys(step, {"file", "text_of_file"})
+    path = stage.lab.run.directory / step["file"]
+    if path.parent != stage.lab.run.directory or not path.exists():
+        raise LabError(f"write-file: the scenario has no file {step['file']}")
+    path.write_text(step["text_of_file"])
+    return f"{len(step['text_of_file'].splitlines())} lines"
+
+
 def interface(stage: Stage, step: dict[str, Any]) -> str:
     """The interface of ``host`` on link ``on`` goes ``up`` or down, as its operator would have it.
 

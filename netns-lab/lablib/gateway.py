@@ -109,7 +109,7 @@ class Oegw:
     def begin_records(
         self, gateway: str, identity: list[str], clients: list[str], name: str
     ) -> Process:
-        """``identity``: the options that say what the gateway is called."""
+        """``identity``: the options that say what the gateway is called, and its precedence."""
         key = self._run.directory / f"{gateway}.pem"
         arguments = ["dns-records", "--key", str(key), *identity]
         for client in clients:

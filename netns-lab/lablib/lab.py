@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from lablib import dns, gateway, network, topology
@@ -18,6 +18,7 @@ from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
 
+PREFIX_FILES = "*.prefixes"  # of a scenario, for its configurations: $RUN/NAME.prefixes
 Say = Callable[[str], None]
 
 
@@ -85,16 +86,16 @@ def topology_of(scenario: Scenario) -> Topology:
 
 
 def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
-    """The addresses of clients, in both families; a crowd has many."""
+    """The addresses of clients, in both families; a crowd has many, a written one no twin."""
     result = []
     for client in clients:
         crowd = lab.scenario.crowd.get(client)
-        own = lab.topology.address(client)
-        if not isinstance(own, IPv4Address):
-            raise LabError(f"records: {client}: give the IPv4 address, its twin goes with it")
-        for address in (own, *(lab.topology.crowd(client, crowd) if crowd else ())):
-            result += [str(address), str(twin_address(address))]
-    return result
+        many = lab.topology.crowd(client, crowd) if crowd else []
+        for family in (4, 6):
+            own = lab.topology.address(client, family)
+            result += [own] if own.version == family else []
+            result += [a if family == 4 else twin_address(a) for a in many]
+    return [str(address) for address in result]
 
 
 def _begin_records(
@@ -106,6 +107,7 @@ def _begin_records(
     else:
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
+    identity = [*lab.scenario.precedence(name), *identity]
     return oegw.begin_records(name, identity, _addresses(lab, clients), f"records-{name}")
 
 
@@ -178,6 +180,8 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         forwarder.await_text("start of service")
     say(f"keys, zones, nsd and unbound: {time.monotonic() - started:.2f} s")
 
+    for path in scenario.directory.glob(PREFIX_FILES):
+        shutil.copyfile(path, run.directory / path.name)
     lab.start_captures()
     if oegw:
         for name in scenario.gateways:

@@ -27,13 +27,14 @@ KNOWN = {
 class Records:
     """For whom a gateway's records are published.
 
-    With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
-    delegations to it.
+    Of gateways, those with the lower ``precedence`` are tried first.  With ``fqdn`` the records are
+    not bound to the gateway's address but to its name: KEY there, and delegations to it.
     """
 
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
+    precedence: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Scenario:
     def seconds(self) -> float:
         """What its steps say that they take at least; how long it runs is more."""
         return sum(float(step.get("seconds", 0)) for step in self.steps)
+
+    def precedence(self, gateway: str) -> list[str]:
+        """The option of ``oegw dns-records`` for the precedence of a gateway's records."""
+        entries = [entry for entry in self.records if entry.gateway == gateway]
+        return ["--precedence", str(entries[0].precedence)] if entries else []
 
 
 def fits(scenario: Scenario, text: str) -> bool:
@@ -137,7 +143,12 @@ def load(name: str, long: bool = False) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            Records(
+                entry["gateway"],
+                tuple(entry["clients"]),
+                entry.get("fqdn", False),
+                entry.get("precedence", 10),
+            )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",

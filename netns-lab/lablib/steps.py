@@ -17,7 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, pings, publishing, stream
+from lablib import (
+    changes,
+    crossing,
+    errorsback,
+    forge,
+    lifetimes,
+    matrix,
+    operator,
+    outage,
+    pings,
+    publishing,
+    stream,
+)
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -94,6 +106,7 @@ def start_ping(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"host", "to", "interval", "name", "patience"})
     command = _ping_command(stage, {**step, "count": 0})
     stage.background[step["name"]] = stage.lab.run.start(step["name"], step["host"], command)
+    stage.intervals[step["name"]] = step.get("interval", 0.1)
     return "under way"
 
 
@@ -140,7 +153,7 @@ def kill_gateway(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
-    """Append ``rules`` to the gateway's configuration and send SIGHUP.
+    """Append ``rules``, if any, to the gateway's configuration and send SIGHUP.
 
     Waits until it traced what became of it: ``refused`` says whether it must keep the old policy.
     """
@@ -154,7 +167,7 @@ def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
 
     before = told()
     good = gateway.configuration.read_text()
-    gateway.configuration.write_text(good + step["rules"])
+    gateway.configuration.write_text(good + step.get("rules", ""))
     gateway.process.send(signal.SIGHUP)
     wait_until(f"{wanted} by {gateway.name}", lambda: told() > before, 5.0)
     if step.get("refused"):
@@ -307,13 +320,16 @@ def _web_server(stage: Stage, host: str) -> None:
 
 
 def download(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared."""
-    check_keys(step, {"host", "from", "bytes", "within"})
+    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
+
+    ``at``: by this address of it.
+    """
+    check_keys(step, {"host", "from", "at", "bytes", "within"})
     lab, server = stage.lab, step["from"]
     _web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
     (lab.run.directory / f"http-{server}" / "file").write_bytes(original)
-    address = lab.address(server)
+    address = lab.address(step.get("at", server))
     url_host = f"[{address}]" if address.version == 6 else str(address)
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
@@ -400,6 +416,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-answers": await_answers,
     "await-losses": await_losses,
     "stop": stop,
+    "outage": outage.outage,
     "kill-gateway": kill_gateway,
     "reload-gateway": reload_gateway,
     "stop-gateway": stop_gateway,
@@ -415,11 +432,15 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "remap": changes.remap,
     "plug": changes.plug,
     "interface": changes.interface,
+    "write-file": changes.write_file,
+    "path-mtu": errorsback.path_mtu,
+    "knock": errorsback.knock,
     "publish": publishing.publish,
     "withdraw": publishing.withdraw,
     "matrix": matrix.play,
     "cross": crossing.cross,
     "forge": forge_packet,
+    "forge-esp": lifetimes.forge_esp,
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
