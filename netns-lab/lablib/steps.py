@@ -28,6 +28,7 @@ from lablib import (
     outage,
     pings,
     publishing,
+    services,
     stream,
 )
 from lablib.errors import LabError
@@ -444,6 +445,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
+    "serve": services.serve,
+    "connect": services.connect,
     "stream": stream_packets,
 }
 
