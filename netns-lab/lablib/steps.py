@@ -76,13 +76,18 @@ def ping(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def _pings(stage: Stage, step: dict[str, Any], count: int, answered: int) -> str:
-    """The same by our own program, which is more patient: see there."""
+    """The same by our own program, which is more patient: see there.
+
+    Where all must be answered, the second request is sent when the first was answered: of what is
+    held for a tunnel, a gateway keeps the first packet and the newest, and drops those between.
+    """
     source = str(stage.lab.address(step["source"])) if "source" in step else ""
     patience, size = patient(step.get("patience", 2)), step.get("size", 56)
     order = {
         "requests": [[source, step["to"]]] * count, "family": stage.lab.scenario.family,
         "apart": step.get("interval", 0.1), "answers": answered, "within": patience,
         "after": 0 if answered == count else patience,
+        "first": patience if answered == count else 0,
         "payload": (PING_PATTERN.decode() * (size // 16 + 1))[:size],
     }  # fmt: skip
     command = [sys.executable, "-IS", str(Path(pings.__file__)), json.dumps(order)]
