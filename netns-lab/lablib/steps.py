@@ -24,6 +24,7 @@ from lablib import (
     forge,
     lifetimes,
     matrix,
+    nameservers,
     operator,
     outage,
     pings,
@@ -453,6 +454,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "serve": services.serve,
     "connect": services.connect,
     "stream": stream_packets,
+    "relay": nameservers.change_relay,
+    "await-resolver": nameservers.await_resolver,
 }
 
 
