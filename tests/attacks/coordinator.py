@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.outcome import KeysFound
 from dnsrecords.trust import Trust
 from ike.events import TransportAddress
@@ -48,6 +49,69 @@ def scanner() -> None:
 
 @attack(
     16,
+    "50,000 packets in a second, each with another forged source",
+    source="the howto: one look-up for each forged source; oe-flood-deadlock-01",
+    defence="oegw/setups.py SetupBudget.refuses",
+    otherwise="each forged source is a look-up, and the limits for one source see nothing",
+    without=replaced(("oegw.setups.SetupBudget.refuses", lambda self, under_way, now: None)),
+)
+def forged_sources_inside() -> None:
+    book = Playbook()
+    keyed(book)
+    lookups = dropped = 0
+    for number in range(50_000):
+        book.now += 1 / 50_000
+        source = ip_address(0xC1000000 + number)
+        commands = book.send(ping(number + 10, source=source))
+        lookups += sum(isinstance(c, do.StartLookup) for c in commands)
+        dropped += sum(isinstance(c, do.DiscardHeld) for c in commands)
+        assert lookups <= 1000, "more look-ups than the budget has"
+    assert lookups + dropped == 50_000
+    assert lookups <= 501  # those of a second, and a burst
+    assert book.send(ping(9))[-1] == do.ReleaseHeld((9,), Verdict.TUNNEL), "a tunnel goes on"
+
+
+@attack(
+    16,
+    "A flood of questions to the DNS, whoever causes them",
+    source="oe-flood-deadlock-01",
+    defence="dnsrecords/budget.py Budget.refusal",
+    otherwise="strangers' questions take all, and configured peers' none are left",
+    without=replaced(
+        ("dnsrecords.budget.Budget.refusal", lambda self, under_way, now, *, ours: None)
+    ),
+)
+def questions_without_end() -> None:
+    budget = Budget()
+    asked = sum(
+        budget.refusal(0, 100.0 + number / 50_000, ours=False) is None for number in range(50_000)
+    )
+    assert asked <= 1500
+    assert budget.refusal(0, 101.0, ours=True) is None, "nothing is left for our own"
+    assert budget.refusal(200, 200.0, ours=False) is not None
+    assert budget.refusal(200, 200.0, ours=True) is None
+
+
+@attack(
+    16,
+    "20,000 messages 1 with forged sources, for each of which a key might be looked up ahead",
+    source="RFC 4322 section 12.3",
+    defence="oegw/ahead.py Ahead.exchange_started",
+    otherwise="each forged message 1 is a question to the DNS",
+    without=replaced(("oegw.ahead.UNDER_WAY", 1 << 30), ("oegw.ahead.BURST", 1 << 30)),
+)
+def look_ups_ahead_of_forged_sources() -> None:
+    book = Playbook()
+    local, asked = TransportAddress(ip_address("192.1.1.4")), 0
+    for number in range(20_000):
+        remote = TransportAddress(ip_address(0xC1000000 + number))
+        commands = book.send(keying.ExchangeStarted(number, local, remote))
+        asked += sum(isinstance(c, do.StartKeyLookup) for c in commands)
+    assert asked <= 50
+
+
+@attack(
+    16,
     "Packets for so many pairs that the table is full",
     source="oe-flood-deadlock-01",
     defence="oegw/ledger.py Ledger.room",
@@ -73,7 +137,9 @@ def _keep_all(self: Any, connection: int, packet: int, size: int) -> None:
     without=replaced(("oegw.hold.Hold.keep", _keep_all)),
 )
 def held_packets() -> None:
-    book = Playbook(setups_per_source=1 << 20, connections=1 << 20)
+    book = Playbook(
+        setups_per_source=1 << 20, connections=1 << 20, setups=1 << 20, setups_per_second=1e9
+    )
     discarded = 0
     for number in range(3000):
         destination = ip_address(0xC0020000 + number)
