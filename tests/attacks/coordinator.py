@@ -15,7 +15,7 @@ from ike.events import TransportAddress
 from oegw import commands as do
 from oegw import events as happened
 from oegw.commands import Verdict
-from oegw.datapath.interface import SaExpired
+from oegw.datapath.interface import SaExpired, UnknownSpiReceived
 from oegw.keyingport import KeyingPort
 from oegw.peer import ConfiguredPeer
 from policy.rule import OnFailure, Rule
@@ -122,7 +122,7 @@ def full_table() -> None:
     TestBounds().test_connections_are_bounded()
 
 
-def _keep_all(self: Any, connection: int, packet: int, size: int) -> None:
+def _keep_all(self: Any, connection: int, packet: int, size: int, *more: Any) -> None:
     """Hold.keep without limits."""
     self.packets += 1
     self.octets += size
@@ -253,6 +253,31 @@ def identity_of_a_configured_peer() -> None:
             commands += book.send(happened.KeyLookupEnded(command.lookup, outcome))
     [provided] = [c for c in commands if isinstance(c, do.ProvidePeerKeys)]
     assert provided.keys == (rsa_key("sg-b"),)
+
+
+@attack(
+    22,
+    "10,000 forged ESP packets a minute in the name of a gateway that we have a tunnel with, and "
+    "as many notices that it does not know our SPI",
+    source="RFC 4322 section 3.2.6",
+    defence="oegw/recovery.py Recovery._may_try",
+    otherwise="each is an attempt at a new keying channel",
+    without=replaced(("oegw.recovery.Recovery._may_try", lambda self, peer, now: True)),
+)
+def forged_signs_of_a_restart() -> None:
+    book = Playbook()
+    keyed(book)
+    attempts = 0
+    for number in range(10_000):
+        book.now += 60.0 / 10_000
+        commands = book.send(UnknownSpiReceived(SG_B, ip_address("192.1.1.4"), 0x9000 + number))
+        commands += book.send(keying.SpiRefused(TransportAddress(SG_B), 0x2001, False))
+        attempts += len(commands)
+    assert attempts <= 2, "more than one in a minute"
+    # Strangers get nothing at all, and nothing is sent to where a packet claims to come from.
+    for number in range(1000):
+        stranger = ip_address(0xC1000000 + number)
+        assert book.send(UnknownSpiReceived(stranger, ip_address("192.1.1.4"), 0x9000)) == []
 
 
 _NAMED_IS_ENOUGH = replaced(

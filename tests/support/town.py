@@ -137,6 +137,7 @@ class House:
         self.ike_settings = {"private_key": self.key, **ike}
         self.settings = settings
         self.check_own, self.fqdn = check_own, fqdn
+        self.decide: Callable[[Any], Any] = lambda question: ()  # the decision points
         self.behind: House | None = None  # the gateway in whose network it is itself
         self.on = True
         self.rules, self.default = rules, default or opportunistic("default")
@@ -183,7 +184,9 @@ class House:
         return OwnSettings(key.public_key(), name, self.fqdn)
 
     def _table(self) -> PolicyTable:
-        return PolicyTable((*self.rules, *builtin_rules(self.inside)), self.default)
+        return PolicyTable(
+            (*self.rules, *builtin_rules(self.inside, (self.address,))), self.default
+        )
 
     def reload(self, rules: tuple[Rule, ...], default: Rule | None = None, **peers: Any) -> None:
         """A new policy, as SIGHUP brings it."""
@@ -392,6 +395,17 @@ class House:
     def _do_StartPeerLookup(self, c: Any) -> None:  # noqa: N802
         self._look_up(c.lookup, PeerLookup(c.name, c.identity), happened.PeerLookupEnded)
 
+    def _do_StartDecision(self, c: Any) -> None:  # noqa: N802
+        boots = self._boots
+        self._lookups.add(c.lookup)
+
+        def answered() -> None:
+            if boots == self._boots and c.lookup in self._lookups:
+                self._lookups.discard(c.lookup)
+                self.feed(happened.DecisionsEnded(c.lookup, self.decide(c.question)))
+
+        self.town.later(self.town.delay, answered)
+
     def _do_CancelLookup(self, c: Any) -> None:  # noqa: N802
         self._lookups.discard(c.lookup)
 
@@ -428,6 +442,12 @@ class House:
     def _do_ReportPeerMoved(self, c: Any) -> None:  # noqa: N802
         self.endpoint.peer_moved(self.town.now, c.tunnel, c.remote)
 
+    def _do_GreetPeer(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.greet(self.town.now, c.request)
+
+    def _do_DisownSpi(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.disown(self.town.now, c.local, c.remote, c.spi)
+
     def _do_QueryUsage(self, c: Any) -> None:  # noqa: N802
         boots = self._boots
         self.town.later(0.0, lambda: self._look(boots))
@@ -451,7 +471,7 @@ class House:
         self.engine.move(c.key, c.source, c.destination, c.encapsulation)
 
     def _do_PreferSa(self, c: Any) -> None:  # noqa: N802
-        self.engine.prefer(c.key)  # type: ignore[attr-defined]
+        self.engine.prefer(c.key)
 
     def _do_RemoveSa(self, c: Any) -> None:  # noqa: N802
         self.engine.remove(c.key)
