@@ -309,7 +309,7 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                connection.suspect = False
+                connection.key_failure = None
                 try:
                     usable = self._presentable(connection, outcome)
                 except NotOurs as why:
@@ -337,7 +337,8 @@ class Initiator:
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        One that rolls its key over may have both, a record with a key and one without.
+        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
+        that rolls its key over may be there twice: it has a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -366,7 +367,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate: every gateway would refuse us."""
+        """Fail before we negotiate."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -446,18 +447,18 @@ class Initiator:
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
-        failure = Failure.NO_KEY
-        match outcome:
-            case Malformed():
-                connection.suspect = True
-                ledger.trace.event(
-                    "gateway", "malformed_record", destination=connection.selectors.remote,
-                    detail=detail,
-                )  # fmt: skip
-            case Unanswered():
-                failure = Failure.SILENCE
+        if isinstance(outcome, Malformed):
+            ledger.trace.event(
+                "gateway", "malformed_record", destination=connection.selectors.remote,
+                detail=detail,
+            )  # fmt: skip
+        worst = (connection.key_failure, outcome)
+        connection.key_failure = next(
+            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
+            if isinstance(each, kind)
+        )  # fmt: skip
         ledger.do(do.CloseTunnel(asker.tunnel))
-        failed = NegotiationFailed(asker.tunnel, failure, detail)
+        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
         self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
@@ -542,10 +543,20 @@ class Initiator:
                 return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        lifespan = self._lifespan_after(failure, connection.records_until, now)
-        if connection.suspect:
-            lifespan = ledger.settings.lifespans.malformed
-        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
+        lifespan, deny = self._after(failure, connection, now)
+        ledger.fall_back(connection, lifespan, reason, now, deny=deny)
+
+    def _after(self, failure: Failure, connection: Connection, now: float) -> tuple[float, bool]:
+        """How long what follows is good for, and whether it is a denial whatever the rule says."""
+        lifespans = self._ledger.settings.lifespans
+        match connection.key_failure:
+            case Malformed():
+                return lifespans.malformed, True
+            case Unanswered() if failure is Failure.NO_KEY:
+                return lifespans.silence, False
+            case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
+                return min(max(ttl, 1.0), lifespans.no_record), False
+        return self._lifespan_after(failure, connection.records_until, now), False
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans

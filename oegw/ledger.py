@@ -51,8 +51,8 @@ if TYPE_CHECKING:
         | OwnQuestion
         | GatewayKey
         | Greeting
-        | Homecoming
         | LookAhead
+        | Homecoming
         | keying.PeerKeyNeeded
     )
 

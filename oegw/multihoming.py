@@ -40,6 +40,7 @@ _TELLING = (
     Failure.NO_PROPOSAL,
     Failure.NO_KEY,
     Failure.MALFORMED,
+    Failure.NO_KEY,
     Failure.SILENCE,
     Failure.LIMIT,
     Failure.CANCELLED,

@@ -13,6 +13,7 @@ from lablib.cells import Played
 from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw, placeholder
 from lablib.pcap import Packet
+from lablib.records import shaped
 from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
@@ -97,16 +98,17 @@ def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
 
 
 def _begin_records(
-    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool
+    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool, key: str = ""
 ) -> Process:
-    """Start what prints the records of gateway ``name`` for its clients."""
+    """Start what prints the records of gateway ``name`` for its clients; ``key``: another's key."""
+    key = key or name
     if fqdn:
         identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
     else:
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
     identity = [*lab.scenario.precedence(name), *identity]
-    return oegw.begin_records(name, identity, _addresses(lab, clients), f"records-{name}")
+    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
 
 
 def published_records(
@@ -131,6 +133,17 @@ def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
     for name, process in asked.items():
         lines = dns.joined(oegw.finish(process))
         lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
+
+
+def _make_spare_keys(oegw: Oegw, lab: Lab) -> None:
+    """Keys that are published beside those in use, and signed with by nobody."""
+    for entry in lab.scenario.records:
+        spares = [f"{entry.gateway}-spare-{number}" for number in range(entry.spare_keys)]
+        for process in [oegw.begin_keygen(spare, lab.scenario.bits) for spare in spares]:
+            oegw.finish(process)
+        for spare in spares:
+            process = _begin_records(oegw, lab, entry.gateway, entry.clients, entry.fqdn, key=spare)
+            lab.keys[entry.gateway].spare_records += dns.joined(oegw.finish(process))
 
 
 def publishers(scenario: Scenario) -> list[str]:
@@ -160,8 +173,14 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
 
     if oegw:
         _make_keys(oegw, lab, keygens)
+        _make_spare_keys(oegw, lab)
     named = {entry.gateway for entry in scenario.records}
-    wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
+    wanted = [
+        line
+        for name, pair in lab.keys.items()
+        if name in named
+        for line in shaped(pair.records + pair.spare_records, scenario.records, name)
+    ]
     lab.records = wanted + dns.joined(scenario.additions)
     dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
     if scenario.resolver:

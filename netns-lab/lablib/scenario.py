@@ -29,12 +29,17 @@ class Records:
 
     Of gateways, those with the lower ``precedence`` are tried first.  With ``fqdn`` the records are
     not bound to the gateway's address but to its name: KEY there, and delegations to it.
+    ``omit``: the types of records that are left out ("KEY", "TXT").  With ``keyless`` the
+    delegations have no key.  ``spare_keys``: how many further keys are published in the same way.
     """
 
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
     precedence: int = 10
+    omit: tuple[str, ...] = ()
+    keyless: bool = False
+    spare_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,9 @@ def load(name: str, long: bool = False) -> Scenario:
                 tuple(entry["clients"]),
                 entry.get("fqdn", False),
                 entry.get("precedence", 10),
+                tuple(entry.get("omit", ())),
+                entry.get("keyless", False),
+                entry.get("spare_keys", 0),
             )
             for entry in table.get("records", ())
         ),
