@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
@@ -22,6 +21,7 @@ from dnsrecords.outcome import (
     PeerOutcome,
     Unanswered,
 )
+from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -46,7 +46,7 @@ from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Rule, Scope
+from policy.rule import Category, Require, Rule, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,10 @@ class Initiator:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
+        # Where the policy demands something of the keys' records, it is known before we begin.
+        with_keys = connection.rule.require is Require.SECURE
         ours = connection.live_tunnel is not None  # it is to go on
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
+        ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -405,12 +407,8 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        connection.trust = gateway.trust
-        self._ledger.trace.event(
-            "connection", "trust", connection=connection.number, gateway=gateway.address,
-            source=connection.selectors.local, destination=connection.selectors.remote,
-            trust=gateway.trust.value,
-        )  # fmt: skip
+        assert gateway.address is not None
+        self._ledger.rests_on(connection, gateway.trust, gateway.address)
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
@@ -442,7 +440,8 @@ class Initiator:
         tunnel.key_lookup = None
         if isinstance(outcome, KeysFound):
             if connection.trust is not None:
-                connection.trust = weaker(connection.trust, outcome.trust)
+                trust = weakest(connection.trust, outcome.trust)
+                ledger.rests_on(connection, trust, asker.gateway)
             return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return

@@ -73,7 +73,7 @@ class TestOwnClient:
         b = book()
         assert b.send(proposal()) == [  # (5G1), (5G2)
             do.StartLookup(1, BOB, with_keys=False, purpose="authority"),
-            do.StartLookup(2, ALICE, purpose="own", ours=True),
+            do.StartLookup(2, ALICE, purpose="own"),
         ]
         assert b.send(happened.LookupEnded(1, THEIRS)) == []
         assert b.send(happened.LookupEnded(2, OURS_TO_SPEAK_FOR)) == [do.AcceptTunnel(1)]
@@ -151,7 +151,7 @@ class TestOwnClient:
 
     def test_gateway_that_speaks_for_itself_asks_for_our_client(self) -> None:
         b = book()
-        assert b.send(proposal(remote=SG_B)) == [do.StartLookup(1, ALICE, purpose="own", ours=True)]
+        assert b.send(proposal(remote=SG_B)) == [do.StartLookup(1, ALICE, purpose="own")]
         assert b.send(happened.LookupEnded(1, OURS_TO_SPEAK_FOR)) == [do.AcceptTunnel(1)]
 
     def test_proposal_that_is_over_takes_both_questions_along(self) -> None:

@@ -323,7 +323,7 @@ class TestInitiator:
         b = book()
         assert b.send(ping(1)) == [
             do.StartLookup(1, BOB),
-            do.StartLookup(2, ALICE, purpose="own", ours=True),
+            do.StartLookup(2, ALICE, purpose="own"),
             do.StartKeyLookup(3, SG_A, purpose="own", ours=True),
         ]
         assert b.send(happened.LookupEnded(1, found((SG_B, "sg-b")))) == []
@@ -424,7 +424,7 @@ class TestInitiator:
         b.send(happened.KeyLookupEnded(2, keys()))
         assert b.send(ping(1)) == [
             do.StartLookup(3, BOB),
-            do.StartLookup(4, ALICE, purpose="own", ours=True),
+            do.StartLookup(4, ALICE, purpose="own"),
         ]
 
     def test_forgotten_connection_gives_its_questions_up(self) -> None:
