@@ -23,6 +23,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -37,8 +38,9 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
@@ -57,8 +59,9 @@ class GatewayKey:
 class Initiator:
     """What we do for a packet of ours."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
         self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
@@ -129,7 +132,7 @@ class Initiator:
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
-        verdict = VERDICT_OF[connection.state]
+        verdict = verdict_of(connection)
         if cacheable:
             connection.scopes.setdefault(scope)
             ledger.install(connection, scope, verdict, now)
@@ -149,7 +152,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if not ledger.may_look_up(destination):
+        if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -160,8 +163,15 @@ class Initiator:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = inquiry = Inquiry(flow)
+        if ledger.decision_points:
+            self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        if not ledger.may_look_up(flow.destination):
+            reason = f"{flow.destination} is in a private or reserved range: not looked up"
+            inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
+            return
         number = self._open(connection, inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -175,7 +185,7 @@ class Initiator:
     def answered(
         self,
         connection: Connection,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         """One answer more; with the last of them the connection is decided on (draft 5.4)."""
@@ -192,6 +202,8 @@ class Initiator:
             case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
                 self._ledger.own.learned(inquiry.own[event.lookup], own, now)
                 self._drop_needless(connection, inquiry)
+            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
+                inquiry.replies = replies
         if not inquiry.complete:
             return
         connection.inquiry = None
@@ -205,11 +217,36 @@ class Initiator:
                 del inquiry.open[number]
                 self._ledger.cancel(number)
 
+    def assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
+
+    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
+        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
+        if inquiry.replies is None:
+            return None
+        return self._decisions.forbids(connection, inquiry.replies)
+
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
+        if inquiry.replies is not None and self._decisions.settles(
+            connection, inquiry.replies, now
+        ):
+            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
-            self._gateways_known(connection, inquiry.gateways, now)
+            self._gateways_known(connection, self.assured(connection, inquiry.gateways), now)
 
     def _begin_configured(
         self, connection: Connection, peer: ConfiguredPeer, flow: Flow, now: float
@@ -337,6 +374,12 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
+        connection.trust = gateway.trust
+        self._ledger.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway.address,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=gateway.trust.value,
+        )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
