@@ -52,8 +52,8 @@ class StartLookup(Command):
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
-    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"contact"`` or ``"own"``.
-    ``ours``: see ``StartLookup``.
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"own"``,
+    ``"contact"``.  ``ours``: see ``StartLookup``.
     """
 
     lookup: int

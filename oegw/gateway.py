@@ -32,6 +32,7 @@ from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
@@ -107,6 +108,15 @@ class Gateway:
         return self._ledger.decision_points
 
     @property
+    def nat(self) -> Nat:
+        """Which of our hosts have another address outside."""
+        return self._ledger.nat
+
+    @nat.setter
+    def nat(self, nat: Nat) -> None:
+        self._ledger.nat = nat
+
+    @property
     def held(self) -> tuple[int, int]:
         """Packets and octets in the hold."""
         return self._ledger.hold.packets, self._ledger.hold.octets
@@ -166,7 +176,8 @@ class Gateway:
 
     def find(self, flow: Flow) -> Connection | None:
         """The connection that a packet of ``flow`` would belong to."""
-        rule = self._ledger.table.lookup(flow).rule
+        seen = self._ledger.nat.seen(flow, self._ledger.table)
+        flow, rule = seen.flow, seen.rule
         if rule.category in (Category.PERMIT, Category.DENY):
             return None
         selectors = self._initiator.selectors(flow, rule)

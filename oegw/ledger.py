@@ -23,6 +23,7 @@ from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.refusals import Refusals
 from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
+# Our choice: scopes of one connection that the kernel is told of.  A pair of hosts has a few; a
+# connection that many hosts share has some for each of them.  The packets of others are trapped.
+SCOPES_KEPT = 1024
 
 _VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
@@ -92,8 +96,9 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
-    None: that is not looked at.  ``contacts``: peers that may hold tunnels of our former life."""
+    ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
+    ``contacts``: peers that may hold tunnels of our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -108,6 +113,7 @@ class CoordinatorSettings:
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    nat: Nat = field(default_factory=Nat)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     own: OwnSettings | None = None
     decision_points: tuple[DecisionPoint, ...] = ()
@@ -128,6 +134,7 @@ class Ledger:
         self.settings = settings
         self.peers = settings.peers
         self.decision_points = settings.decision_points
+        self.nat = settings.nat
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
@@ -187,6 +194,10 @@ class Ledger:
         return not never_public(address) or any(
             address.version == n.version and address in n for n in self.settings.local_reverse
         )
+
+    def objection(self, source: IPAddress) -> str:
+        """Why no opportunistic tunnel can be had for a source; empty if it can (7.2, 7.3)."""
+        return self.nat.objection(source, self.settings.local_reverse)
 
     # Time.
 
@@ -300,6 +311,13 @@ class Ledger:
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
+
+    def remember(self, connection: Connection, scope: Scope) -> bool:
+        """Whether the kernel may be told of one scope more."""
+        if scope not in connection.scopes and len(connection.scopes) >= SCOPES_KEPT:
+            return False
+        connection.scopes.setdefault(scope)
+        return True
 
     def install(self, connection: Connection, scope: Scope, verdict: Verdict, now: float) -> None:
         """Cache a verdict in the kernel, for as long as the connection is good for it."""

@@ -149,10 +149,7 @@ class Tunnels:
         if not connection.scopes:
             self._foresee_scope(connection)
         for other in ledger.connections.within(connection):
-            if other.standing in (
-                State.CLEAR,
-                State.DENIED,
-            ):  # it is narrower: it would precede ours
+            if other.standing in (State.CLEAR, State.DENIED):  # narrower: it would precede ours
                 ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
@@ -211,7 +208,9 @@ class Tunnels:
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is None or connection.state is not State.KEYED:
             return
-        self._ageing.renew(connection, connection.tunnels[event.tunnel], now)
+        tunnel = connection.tunnels[event.tunnel]
+        if not self._homes.idle(connection, tunnel, now):
+            self._ageing.renew(connection, tunnel, now)
 
     def sa_expired(self, event: SaExpired, now: float) -> None:
         number = self._ledger.connections.tunnel_of_sa(event.key)
@@ -237,7 +236,11 @@ class Tunnels:
     def _gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
         """A tunnel that was agreed is over; what of the connection depends on the others."""
         ledger = self._ledger
-        others = [t for n, t in connection.tunnels.items() if n != number and not t.receives_only]
+        others = [
+            t
+            for n, t in connection.tunnels.items()
+            if n != number and not t.receives_only and (t.agreed or not self._homes.leads_back(n))
+        ]
         if any(t.agreed for t in others):
             # The other's SAs are in place, or on their way there before these are removed.
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)

@@ -154,6 +154,8 @@ CORES = (
     "oegw/decision.py",
     "oegw/decisions.py",
     "oegw/hold.py",
+    "oegw/nat.py",
+    "oegw/intercept/translation.py",
     "oegw/gateways.py",
     "oegw/multihoming.py",
     "oegw/memory.py",
