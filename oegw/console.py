@@ -299,6 +299,7 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "protocol": selectors.protocol or None,
         "port": selectors.remote_port or None,
         "state": connection.state.value,
+        "standing": connection.standing.value,
         "rule": connection.rule.name,
         "category": connection.rule.category.value,
         "gateway": str(tunnel.gateway) if tunnel else None,

@@ -155,6 +155,8 @@ def _connections(connections: Sequence[Row]) -> list[str]:
 
 def _detail(row: Row) -> list[str]:
     parts = [f"rule {plain(row.get('rule', '?'))} ({plain(row.get('category', '?'))})"]
+    if row.get("standing", row.get("state")) != row.get("state"):
+        parts.append(f"still {plain(row['standing'])}")
     if row.get("trust"):
         parts.append(f"DNS {plain(row['trust'])}")
     if row.get("cipher"):
