@@ -250,6 +250,7 @@ class Connection:
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
     patience_ends: float = 0.0
     suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
+    turned: tuple[int, float | None] | None = None  # whose turn it is, and when it last sent before
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
