@@ -252,6 +252,7 @@ class Connection:
     suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
     turned: tuple[int, float | None] | None = None  # whose turn it is, and when it last sent before
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
+    ruled_until: float | None = None  # when what a decision point said of it is over
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
 
@@ -274,6 +275,16 @@ class Connection:
             self.before = self.state
         old, self.state, self.since, self.reason = self.state, new, now, reason
         return old
+
+    def clients(self) -> list[IPv4Address | IPv6Address]:
+        """The hosts inside whose packets it carries under its own address."""
+        local = self.selectors.local
+        sources = dict.fromkeys(scope.source for scope in self.scopes)
+        return [
+            source.network_address
+            for source in sources
+            if source.prefixlen == source.max_prefixlen and source.network_address not in local
+        ]
 
     @property
     def standing(self) -> State:

@@ -19,6 +19,8 @@ from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
+from oegw.decision import Replies
+from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
@@ -85,8 +87,9 @@ class Responder:
     delegation says: whoever owns a reverse zone can name any gateway there, with a key of its own.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._proven: dict[int, None] = {}  # channels whose key is that of their identity
 
     def forget_proofs(self) -> None:
@@ -128,6 +131,7 @@ class Responder:
 
     def tunnel_proposed(self, event: TunnelProposed, now: float) -> None:  # (5G1)
         ledger = self._ledger
+        self._decisions.proposed(event)
         missed = ""
         claim: Claim | None = None
         try:
@@ -139,6 +143,7 @@ class Responder:
                 peers.opportunistic_rule(selectors, ledger.table)
                 if selectors.remote.network_address in ledger.settings.addresses:
                     raise peers.Refusal("the far side claims an address of ours")
+                self._refuse_hidden(selectors)
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
                     self._ask_authority(claim)
                 else:
@@ -156,6 +161,17 @@ class Responder:
                 self._reject(claim, reason, now)
             return
         self._decide(claim, now)
+
+    def _refuse_hidden(self, selectors: Selectors) -> None:
+        """Nobody outside can mean a host of ours by the address that it has inside (7.1, 7.3).
+
+        Raises Refusal.
+        """
+        by = self._ledger.nat.hides(selectors.local)
+        if by is not None:
+            raise peers.Refusal(f"{selectors.local} is inside, and known outside as {by.outside}")
+        if reason := self._ledger.objection(selectors.local.network_address):
+            raise peers.Refusal(reason)
 
     def _decide(self, claim: Claim, now: float) -> None:
         """Accept when both ends are found in order."""
@@ -274,8 +290,11 @@ class Responder:
         if rule is None:
             try:
                 rule = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(event, selectors, rule)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
+                return
+            if rule is None:  # the decision points have not answered yet
                 return
         connection = ledger.connections.exact(selectors, rule)
         if connection is None:
@@ -302,8 +321,14 @@ class Responder:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
+    def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
+        selectors = self._decisions.answered(asker, replies)
+        if selectors is not None:
+            self._accept(asker.proposal, selectors, now)
+
     def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger
+        self._decisions.over(event.tunnel)
         ledger.trace.drop(
             "gateway", "tunnel_refused", identity=event.identity,
             local=event.local_selector.network, remote=event.remote_selector.network, reason=reason,

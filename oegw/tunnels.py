@@ -21,7 +21,6 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     Selector,
     UdpEncapsulation,
-    UnknownSpiReceived,
     Usage,
 )
 from oegw.initiator import Initiator
@@ -282,11 +281,6 @@ class Tunnels:
                 ledger.do(do.RemoveSa(tunnel.outbound))
                 tunnel.outbound = None
 
-    def unknown_spi_received(self, event: UnknownSpiReceived, now: float) -> None:
-        self._ledger.trace.drop(
-            "gateway", "unknown_spi", source=event.source, spi=f"{event.spi:08x}"
-        )
-
     # Elsewhere.
 
     def peer_address_changed(self, event: PeerAddressChanged, now: float) -> None:
@@ -317,7 +311,7 @@ class Tunnels:
         remote: keying.TransportAddress,
     ) -> None:
         tunnel.udp = (udp[0], remote.port)
-        tunnel.gateway = remote.address
+        self._ledger.connections.lead(tunnel, remote.address)
         # It still calls itself what it has called itself.
         identity = request.remote if request.peer_identity is None else request.peer_identity
         tunnel.request = replace(request, remote=remote.address, peer_identity=identity)
