@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import ike.events as keying
 from dnsrecords.lookup import weaker
-from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound
+from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound, Unanswered
 from dnsrecords.trust import Trust
 from ike.events import Failure
 from oegw import commands as do
@@ -215,7 +215,7 @@ class Multihoming:
             asker = Homecoming(connection, gateway, returning.began)
             lookup = self._ledger.start_lookup(asker)
             destination = connection.selectors.remote.network_address
-            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway"))
+            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway", ours=True))
         if not returning.under_way:
             del self._returns[gateway]
 
@@ -230,6 +230,10 @@ class Multihoming:
                 tunnel = self._negotiate(connection, home)
                 self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
                 return
+        returning = self._returns.get(gateway)
+        if isinstance(outcome, Unanswered) and returning and not returning.scouted:
+            self._fell_silent(gateway, now, asker.began)  # nothing is known better than before
+            return
         self._one_done(asker, now)
 
     def leads_back(self, tunnel: int) -> bool:

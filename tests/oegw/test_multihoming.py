@@ -398,6 +398,14 @@ class TestBackAgain:
         assert book.send(happened.LookupEnded(lookup, outcome)) == []
         assert carrier(book) == SG_D
 
+    def test_without_an_answer_of_the_dns_it_is_asked_again_later(self) -> None:
+        book = Playbook()
+        by_second_gateway(book)
+        [lookup] = lookups(book.wait(60.0))
+        assert book.send(happened.LookupEnded(lookup, Unanswered("time-out"))) == []
+        assert lookups(book.wait(59.0)) == []
+        assert len(lookups(book.wait(1.0))) == 1
+
     @pytest.mark.parametrize("require", list(Require))
     def test_the_policy_demands_as_much_of_the_way_back(self, require: Require) -> None:
         book = Playbook(default=opportunistic("default", require=require))
