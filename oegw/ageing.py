@@ -29,7 +29,7 @@ from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.datapath.interface import SaKey, Usage
 from oegw.events import PacketTrapped
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from policy.flow import Flow
 from policy.rule import Category, Scope
 
@@ -87,7 +87,7 @@ class Ageing:
 
         ``scope`` is None for a packet whose verdict must not be cached.
         """
-        ledger, verdict = self._ledger, VERDICT_OF[connection.standing]
+        ledger, verdict = self._ledger, verdict_of(connection)
         while_asking = BEHIND
         if connection.expires is not None and not self._ask_again(connection, event.flow, now):
             while_asking = POSTPONED
@@ -98,7 +98,7 @@ class Ageing:
             ledger.do(do.InstallPolicy(scope, verdict, while_asking))
         elif scope is not None:
             connection.scopes.setdefault(scope)
-            ledger.install(connection, scope, VERDICT_OF[connection.standing], now)
+            ledger.install(connection, scope, verdict_of(connection), now)
         ledger.let_go((event.packet,), verdict, "denied")
 
     def _ask_again(self, connection: Connection, flow: Flow, now: float) -> bool:
@@ -179,23 +179,27 @@ class Ageing:
     ) -> None:
         """Renew with what the DNS says now; until its end the tunnel stays as it is in any case."""
         ledger, outcome = self._ledger, inquiry.gateways
+        if outcome is not None:
+            outcome = self._initiator.assured(connection, outcome)
+        if (why := self._initiator.forbidden(connection, inquiry)) is not None:
+            self._not_renewed(connection, number, why)
+            return
         successor = replace(request, replaces=number)
         if isinstance(outcome, Malformed):
             self._not_renewed(connection, number, outcome.detail)
             return
         keys: list[rsa.RSAPublicKey] = []
-        late = False
+        named: list[Gateway] = []
         if isinstance(outcome, GatewaysFound):
             connection.trust, connection.records_until = outcome.trust, now + outcome.ttl
-            named = _named(outcome.gateways, request)
+            named = _still_named(outcome.gateways, request)
             keys += (key for gateway in named for key in gateway.keys)
-            late = any(gateway.keyless for gateway in named)
         if isinstance(inquiry.keys, KeysFound):
             keys += (k for k in inquiry.keys.keys if not any(peers.same_key(k, o) for o in keys))
         if keys:
             self._order(connection, replace(successor, peer_keys=tuple(keys)))
-        elif late:  # the KEY records are looked up if a main mode asks for them
-            self._order(connection, replace(successor, peer_keys=()))
+        elif any(gateway.keyless or not gateway.keys for gateway in named):
+            self._order(connection, replace(successor, peer_keys=()))  # its KEY records say
         elif isinstance(outcome, Unanswered) or isinstance(inquiry.keys, Unanswered):
             ledger.trace.event(
                 "tunnel", "renewed_unasked", tunnel=number, detail=f"DNS: {outcome or inquiry.keys}"
@@ -238,7 +242,9 @@ class Ageing:
                 self._try_other(connection, request.replaces, request)
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        self._initiator.order(connection, request)
+        number = self._initiator.order(connection, request)
+        if not request.peer_keys:
+            self._initiator.look_up_key(connection, number, request.remote)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(
@@ -298,8 +304,8 @@ def _identity(request: TunnelRequest) -> Identity:
     return request.remote if request.peer_identity is None else request.peer_identity
 
 
-def _named(gateways: tuple[Gateway, ...], request: TunnelRequest) -> list[Gateway]:
-    """What of the far client's delegations still names the gateway of ``request``."""
+def _still_named(gateways: tuple[Gateway, ...], request: TunnelRequest) -> list[Gateway]:
+    """The far client's delegations that still name the gateway of ``request``."""
     identity = _identity(request)
     if isinstance(identity, str):
         return [g for g in gateways if g.fqdn is not None and g.fqdn.lower() == identity.lower()]

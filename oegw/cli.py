@@ -31,7 +31,7 @@ from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Sett
 from oegw.status import plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow, IPAddress, IPNetwork
+from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
@@ -141,7 +141,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence)
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -214,6 +214,7 @@ def _check(arguments: argparse.Namespace) -> int:
         _complain(FINE, f"note: private key: {error}")
     except KeyFileError as error:
         problems.append(f"private key: {error}")
+    _check_resolvers(settings)
     try:
         table = _table(settings)
     except PolicyError as error:
@@ -226,6 +227,18 @@ def _check(arguments: argparse.Namespace) -> int:
     raise Failure(CONFIGURATION, *problems)
 
 
+def _check_resolvers(settings: Settings) -> None:
+    """Where the box says which resolvers there are, it may be another box than the gateway."""
+    if settings.dns.trusted:
+        from oegw.environment import UnsuitableBox
+        from oegw.resolvers import in_use
+
+        try:
+            in_use(settings.dns)
+        except UnsuitableBox as error:
+            _complain(FINE, f"note: {error}")
+
+
 def _table(settings: Settings) -> PolicyTable:
     """The policy as this box would have it.
 
@@ -235,11 +248,11 @@ def _table(settings: Settings) -> PolicyTable:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        attached: tuple[IPNetwork, ...] = box.attached
+        builtin = builtin_rules(box.attached, box.own)
     except (UnsuitableBox, OSError) as error:
-        attached = ()
+        builtin = builtin_rules()
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    return PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.events import Identity, TransportAddress, TunnelRequest
 from oegw.datapath.interface import SaKey, SecurityAssociation, UdpEncapsulation
+from oegw.decision import Question
 from policy.rule import Scope
 
 IPAddress = IPv4Address | IPv6Address
@@ -36,13 +37,15 @@ class StartLookup(Command):
     ``with_keys``: also fetch KEY records for gateways whose TXT has no key.  An initiator does
     without: it looks them up while it negotiates.
     ``purpose`` is for the trace: ``"gateway"`` (5B), ``"authority"`` (5G2), or ``"own"`` for what
-    the DNS says of ourselves.
+    the DNS says of ourselves.  ``ours``: it may use what the resolver's budget keeps from
+    strangers: for tunnels that are up, and our own affairs.
     """
 
     lookup: int
     address: IPAddress
     with_keys: bool = False
     purpose: str = "gateway"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
     ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
+    ``ours``: see ``StartLookup``.
     """
 
     lookup: int
     identity: Identity
     purpose: str = "peer-key"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,14 @@ class StartPeerLookup(Command):
     lookup: int
     name: str | None
     identity: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartDecision(Command):
+    """Ask all decision points about a connection; answered by ``DecisionsEnded``."""
+
+    lookup: int
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from oegw import __version__
 from oegw.config import ConfigError
 from oegw.connection import Connection, State
 from oegw.datapath.interface import DatapathError, SaKey, Usage
+from oegw.decision import PointError
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
 from oegw.refusals import Refusal
+from oegw.resolvers import status_row
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -61,7 +63,8 @@ class Console:
                 case other:
                     raise BadRequest(f"no such command: {other!r}")
         except (
-            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
+            PointError,
         ) as error:  # fmt: skip
             yield {"error": str(error), "done": True}
         except DatapathError as error:
@@ -85,6 +88,9 @@ class Console:
             "fqdn": daemon.settings.gateway.fqdn,
             "addresses": [str(a) for a in daemon.environment.addresses],
             "outside": list(daemon.environment.outside),
+            "resolvers": [
+                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
+            ],
             "datapath": capability and {"name": capability.name, "reason": capability.reason},
             "interception": {"queue": daemon.interception.queue_kind},
             "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],
@@ -101,6 +107,10 @@ class Console:
                 for c in snapshot.channels
             ],
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
+            "decision_points": [
+                {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
+                for p in daemon.settings.decision_points
+            ],
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)
@@ -167,6 +177,7 @@ class Console:
     def _forget(self, request: Answer) -> int:
         network = _network(request)
         self._daemon.resolver.forget()
+        self._daemon.forget_opinions()
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
         self._daemon.carry_out(commands)
         return number
@@ -179,6 +190,8 @@ _STEPS = {
     ("dns", "answer", "own"): "answer about ourselves, TXT",
     ("dns", "query", "gateway-key"): "look-up of the gateway's TXT record",
     ("dns", "answer", "gateway-key"): "answer about the gateway's TXT record",
+    ("decision", "asked", ""): "decision point asked",
+    ("decision", "answered", ""): "decision point answered",
     ("dns", "query", "peer"): "look-up of the configured peer",
     ("dns", "answer", "peer"): "answer about it",
     ("ike", "sent", "MM1"): "(5D) main mode, message 1",

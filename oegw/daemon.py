@@ -20,15 +20,16 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerFound, PeerOutcome
 from dnsrecords.peer import PeerLookup
-from dnsrecords.resolver import Resolver, system_resolvers
+from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
@@ -46,6 +47,7 @@ from oegw.datapath.interface import (
     DatapathFailed,
     KeyingDatagram,
 )
+from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
@@ -57,13 +59,17 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow
+from policy.flow import Flow, IPAddress
 from policy.table import PolicyTable
+
+if TYPE_CHECKING:
+    from oegw.decisionpoint import DecisionPoints
 
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
@@ -82,7 +88,8 @@ _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
-    return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+    builtin = builtin_rules(environment.attached, environment.own)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
@@ -123,6 +130,7 @@ class Daemon:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
+        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
@@ -137,12 +145,14 @@ class Daemon:
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
-        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        resolvers = in_use(settings.dns)
         self.resolver = Resolver(
             resolvers,
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
+            trusted=trusted(resolvers, settings.dns),
+            budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
         self._state = StateFile(settings.gateway.state)
@@ -182,18 +192,22 @@ class Daemon:
                 addresses=environment.addresses,
                 peers=settings.peers,
                 local_reverse=settings.dns.local_reverse,
+                unsigned_delegation=settings.dns.unsigned_delegation,
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
                 setups=hold.setups,
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
-                own=own_settings(settings, private_key.public_key()),
                 multihoming=settings.multihoming,
+                own=own_settings(settings, private_key.public_key()),
+                decision_points=settings.decision_points,
             ),
             self.trace,
             self._memory.load(),
         )
+        self._mark = marks.own
+        self._points = self._decision_points(settings)
         self.interception = NftInterception(
             InterceptSettings(
                 outside=environment.outside,
@@ -254,6 +268,7 @@ class Daemon:
         undo.push_async_callback(self.interception.close)
         await self._port.open()
         undo.push_async_callback(self._port.close)
+        undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
@@ -316,6 +331,8 @@ class Daemon:
             self.trace.drop("dns", **fields)
         else:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+        if event == "server":
+            self._say("dns", in_words(fields))
 
     def _datapath_event(self, event: DatapathEvent) -> None:
         match event:
@@ -387,6 +404,8 @@ class Daemon:
                     self._lookups[number] = self._spawn(self._look_up_keys(command))
                 case do.StartPeerLookup(lookup=number):
                     self._lookups[number] = self._spawn(self._look_up_peer(command))
+                case do.StartDecision(lookup=number):
+                    self._lookups[number] = self._spawn(self._ask_points(command))
                 case do.CancelLookup(lookup=number):
                     if number in self._lookups:
                         self._lookups.pop(number).cancel()
@@ -452,24 +471,59 @@ class Daemon:
             random.SystemRandom().shuffle,
             with_keys=command.with_keys,
             may_ask=self.gateway.may_look_up,
+            records=self._records,
         )
         _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup)
+        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
         _PURPOSE.set(command.purpose)
-        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
+        lookup = KeyLookup(command.identity, self._records)
+        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
     async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
         _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity)
-        outcome: PeerOutcome = await self.resolver.run(lookup)
+        lookup = PeerLookup(command.name, command.identity, self._records)
+        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
+
+    async def _ask_points(self, command: do.StartDecision) -> None:
+        replies = await self._points.ask(command.question) if self._points is not None else ()
+        self._lookups.pop(command.lookup, None)
+        self.feed(happened.DecisionsEnded(command.lookup, replies))
+
+    def _decision_points(self, settings: config.Settings) -> DecisionPoints | None:
+        """The shell that asks them.  Raises PointError, which is an OSError."""
+        if not settings.decision_points:
+            return None
+        from oegw.decisionpoint import DecisionPoints  # a HTTP client takes a while to import
+
+        return DecisionPoints(
+            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic
+        )
+
+    async def _addresses_of(self, name: str) -> tuple[IPAddress, ...]:
+        _PURPOSE.set("decision-point")
+        outcome: PeerOutcome = await self.resolver.run(PeerLookup(name, None))
+        return outcome.addresses if isinstance(outcome, PeerFound) else ()
+
+    def forget_opinions(self) -> None:
+        if self._points is not None:
+            self._points.forget()
+
+    async def _leave_points(self) -> None:
+        if self._points is not None:
+            await self._points.close()
+
+    async def _close_later(self, points: DecisionPoints) -> None:
+        """Those of an old policy, when nobody waits for them any more."""
+        await asyncio.sleep(points.patience)
+        await points.close()
 
     async def _install_sa(self, command: do.InstallSa) -> None:
         sa = command.sa
@@ -634,12 +688,21 @@ class Daemon:
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
+        points = self._points
+        if settings.decision_points != self.settings.decision_points:
+            points = await asyncio.to_thread(self._decision_points, settings)
         await self.interception.replace_policy(table)
+        if points is not self._points and self._points is not None:
+            self._spawn(self._close_later(self._points))
+        self._points = points
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
         self.settings = settings
         self._prefer_encapsulations(settings)
-        self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
+        commands = self.gateway.replace_policy(
+            table, settings.peers, time.monotonic(), settings.decision_points
+        )
+        self.carry_out(commands)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 
@@ -647,7 +710,8 @@ class Daemon:
         try:
             await self.reload()
         except (
-            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
+            PointError,
         ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)

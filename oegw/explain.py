@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 
 from dnsrecords.reverse import reverse_name
+from oegw.assurance import UnsignedDelegation, trust_in
 from oegw.configrules import PROTOCOLS
 from oegw.peer import ConfiguredPeer
 from oegw.settings import Settings
 from oegw.status import columns
 from policy.builtin import never_public
 from policy.flow import Flow, IPNetwork
-from policy.rule import ANY_PORT, Category, Decision, OnFailure, PortRange, Rule, Scope
+from policy.rule import ANY_PORT, Category, Decision, OnFailure, PortRange, Require, Rule, Scope
 from policy.table import PolicyTable
 
 SHOWN_PAIRS = 8  # of one rule in one place of the order: lists may have a million
@@ -80,6 +81,8 @@ def category(rule: Rule, settings: Settings) -> str:
     text = rule.category.value
     if rule.category is Category.OPPORTUNISTIC:
         text += f", else {rule.on_failure.value}"
+        if rule.require is Require.SECURE:
+            text += ", secure records only"
         if not rule.initiate:
             text += ", accepts only"
     elif rule.icmp:
@@ -143,11 +146,31 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
                 yield "The destination is not a public address, so the DNS is not asked."
                 yield f"It {other}."
                 return
+            if settings.decision_points:
+                names = ", ".join(point.name for point in settings.decision_points)
+                yield f"It waits while these decision points are asked: {names}."
+                yield "The first that has an opinion decides; else it is as follows."
             name = reverse_name(flow.destination)
-            yield f"It waits while a TXT record at {name} is looked up."
+            kinds = " or ".join(kind.upper() for kind in settings.dns.records)
+            yield f"It waits while a {kinds} record at {name} is looked up."
             yield "If a gateway that the record names agrees, it goes through a tunnel."
+            yield from _demands(rule, settings)
             warning = "; after a malformed record it is dropped" if clear else ""
             yield f"If not, it {other}{warning}."
+
+
+def _demands(rule: Rule, settings: Settings) -> Iterator[str]:
+    """What is demanded of the records, and whether that can be had at all."""
+    if rule.require is Require.SECURE:
+        yield "DNSSEC has to vouch for the record, and for all else that the tunnel rests on."
+        resolvers = settings.dns.resolvers
+        if resolvers and not any(trust_in(each, settings.dns.trusted)[0] for each in resolvers):
+            yield (
+                "It never does: none of the resolvers is on this box or in dns.trusted, so that "
+                "every record counts as insecure."
+            )
+    if settings.dns.unsigned_delegation is UnsignedDelegation.SELF:
+        yield "A record that is not signed may name the destination itself only."
 
 
 def _is_not_asked(flow: Flow, settings: Settings) -> bool:

@@ -26,6 +26,8 @@ from oegw.datapath.interface import (
     SaExpired,
     UnknownSpiReceived,
 )
+from oegw.decision import DecisionPoint
+from oegw.decisions import Approval, Decisions
 from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
@@ -59,22 +61,24 @@ class Gateway:
         memory: KeyMemory | None = None,
     ) -> None:
         self._ledger = ledger = Ledger(table, settings, trace, memory)
-        self._initiator = initiator = Initiator(ledger)
-        self._responder = responder = Responder(ledger)
+        self._decisions = decisions = Decisions(ledger)
+        self._initiator = initiator = Initiator(ledger, decisions)
+        self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
-        self._ahead = ahead = Ahead(ledger)
         self._ageing = initiator.ageing
+        self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
             happened.KeyLookupEnded: self._lookup_ended,
             happened.PeerLookupEnded: self._lookup_ended,
+            happened.DecisionsEnded: self._lookup_ended,
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
             happened.UsageReported: tunnels.usage_reported,
-            keying.ExchangeStarted: ahead.exchange_started,
             keying.KeyingChannelEstablished: self._channel_established,
+            keying.ExchangeStarted: ahead.exchange_started,
             keying.PeerKeyNeeded: responder.peer_key_needed,
             keying.TunnelProposed: responder.tunnel_proposed,
             keying.InboundSaEstablished: tunnels.inbound_sa_established,
@@ -92,6 +96,11 @@ class Gateway:
     @property
     def table(self) -> PolicyTable:
         return self._ledger.table
+
+    @property
+    def decision_points(self) -> tuple[DecisionPoint, ...]:
+        """Those that are asked; the shell's replies are in their order."""
+        return self._ledger.decision_points
 
     @property
     def held(self) -> tuple[int, int]:
@@ -161,7 +170,7 @@ class Gateway:
 
     def _lookup_ended(
         self,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         asker = self._ledger.lookups.pop(event.lookup, None)
@@ -172,6 +181,8 @@ class Gateway:
                 self._responder.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
+            case happened.LookupEnded(outcome=outcome), Homecoming():
+                self._initiator.homes.homes_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), OwnClient():
                 self._responder.own_client_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
@@ -180,8 +191,8 @@ class Gateway:
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():
                 self._ahead.ended(asker)
-            case happened.LookupEnded(outcome=outcome), Homecoming():
-                self._initiator.homes.homes_known(asker, outcome, now)
+            case happened.DecisionsEnded(replies=replies), Approval():
+                self._responder.approval_known(asker, replies, now)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
 
@@ -251,12 +262,17 @@ class Gateway:
         return closed, ledger.take_commands()
 
     def replace_policy(
-        self, table: PolicyTable, configured: dict[str, ConfiguredPeer], now: float
+        self,
+        table: PolicyTable,
+        configured: dict[str, ConfiguredPeer],
+        now: float,
+        decision_points: tuple[DecisionPoint, ...] = (),
     ) -> list[Command]:
         """Go over to a new policy; tunnels that it still wants stay as they are."""
         ledger = self._ledger
         old_peers = ledger.peers
         ledger.table, ledger.peers = table, configured
+        ledger.decision_points = decision_points
         self._responder.forget_proofs()
         for connection in ledger.connections:
             selectors = connection.selectors

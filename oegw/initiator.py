@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
-from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
@@ -21,7 +21,9 @@ from dnsrecords.outcome import (
     PeerOutcome,
     Unanswered,
 )
+from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -36,8 +38,9 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
@@ -56,8 +59,9 @@ class GatewayKey:
 class Initiator:
     """What we do for a packet of ours."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
         self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
@@ -128,7 +132,7 @@ class Initiator:
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
-        verdict = VERDICT_OF[connection.state]
+        verdict = verdict_of(connection)
         if cacheable:
             connection.scopes.setdefault(scope)
             ledger.install(connection, scope, verdict, now)
@@ -148,7 +152,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if not ledger.may_look_up(destination):
+        if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -159,8 +163,15 @@ class Initiator:
         """Ask all that a decision on an opportunistic connection rests on, at the same time."""
         ledger = self._ledger
         connection.inquiry = inquiry = Inquiry(flow)
+        if ledger.decision_points:
+            self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        if not ledger.may_look_up(flow.destination):
+            reason = f"{flow.destination} is in a private or reserved range: not looked up"
+            inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
+            return
         number = self._open(connection, inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -174,7 +185,7 @@ class Initiator:
     def answered(
         self,
         connection: Connection,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         """One answer more; with the last of them the connection is decided on (draft 5.4)."""
@@ -186,11 +197,13 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
+            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
+                inquiry.keys = keys
             case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
                 self._ledger.own.learned(inquiry.own[event.lookup], own, now)
                 self._drop_needless(connection, inquiry)
-            case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
-                inquiry.keys = keys
+            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
+                inquiry.replies = replies
         if not inquiry.complete:
             return
         connection.inquiry = None
@@ -204,11 +217,36 @@ class Initiator:
                 del inquiry.open[number]
                 self._ledger.cancel(number)
 
+    def assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
+
+    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
+        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
+        if inquiry.replies is None:
+            return None
+        return self._decisions.forbids(connection, inquiry.replies)
+
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
+        if inquiry.replies is not None and self._decisions.settles(
+            connection, inquiry.replies, now
+        ):
+            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
-            self._gateways_known(connection, inquiry.gateways, now)
+            self._gateways_known(connection, self.assured(connection, inquiry.gateways), now)
 
     def _begin_configured(
         self, connection: Connection, peer: ConfiguredPeer, flow: Flow, now: float
@@ -249,9 +287,8 @@ class Initiator:
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
                 connection.key_failure = None
-                usable = self.usable(connection, outcome)
                 try:
-                    self._check_own(connection, usable)
+                    usable = self._presentable(connection, outcome)
                 except NotOurs as why:
                     self._not_ours(connection, why, now)
                     return
@@ -263,42 +300,43 @@ class Initiator:
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
     def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
-        """What we can negotiate with, in the order of the DNS, and would be known by.
-
-        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
-        that rolls its key over may be there twice: it has a record with a key and one without.
-        """
-        tries: list[Gateway] = []
-        for gateway in outcome.gateways:
-            address = gateway.address
-            if address is None or not self._reachable(address):
-                continue
-            if gateway.keys:
-                tries.append(replace(gateway, keyless=False))
-            if gateway.keyless and self._ledger.may_look_up(address):
-                tries.append(replace(gateway, keys=()))
-        known_by = [g for g in tries if self._why_not_ours(connection, g) is None]
-        return known_by or tries
-
-    def _why_not_ours(self, connection: Connection, gateway: Gateway) -> NotOurs | None:
-        """What our own records lack for this gateway to accept us."""
-        assert gateway.address is not None
-        client = connection.selectors.local.network_address
+        """The gateways that we can negotiate with, in the order of the DNS."""
         try:
-            self._ledger.own.identity_for(client, self._local(gateway.address))
-        except NotOurs as why:
-            return why
-        return None
+            return self._presentable(connection, outcome)
+        except NotOurs:
+            return []
 
-    def _check_own(self, connection: Connection, usable: list[Gateway]) -> None:
-        """Raises NotOurs if every gateway would refuse us."""
-        reasons = [self._why_not_ours(connection, gateway) for gateway in usable]
-        for why in reasons[-1:]:
-            if why is not None and None not in reasons:
-                raise why
+    def _tries(self, gateway: Gateway) -> list[Gateway]:
+        """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
+
+        One that rolls its key over may have both, a record with a key and one without.
+        """
+        address = gateway.address
+        if address is None or not self._reachable(address):
+            return []
+        tries = [replace(gateway, keyless=False)] if gateway.keys else []
+        if gateway.keyless and self._ledger.may_look_up(address):
+            tries.append(replace(gateway, keys=()))
+        return tries
+
+    def _presentable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
+        """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
+        client = connection.selectors.local.network_address
+        presentable, refused = list[Gateway](), None
+        for gateway in chain.from_iterable(map(self._tries, outcome.gateways)):
+            assert gateway.address is not None
+            try:
+                self._ledger.own.identity_for(client, self._local(gateway.address))
+            except NotOurs as why:
+                refused = why
+            else:
+                presentable.append(gateway)
+        if refused is not None and not presentable:
+            raise refused
+        return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate."""
+        """Fail before we negotiate: every gateway would refuse us."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -336,22 +374,28 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
+        connection.trust = gateway.trust
+        self._ledger.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway.address,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=gateway.trust.value,
+        )  # fmt: skip
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
     def _negotiate_with(self, connection: Connection, gateway: Gateway) -> int:
-        """Have a tunnel negotiated with a gateway that the DNS names; returns its number.
-
-        Keys that its TXT record lacks are wanted at message 6: looked up from now on, they cost
-        no time beside the exchange.
-        """
+        """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
         assert gateway.address is not None
         number = self._negotiate(connection, gateway.address, gateway.keys, None)
         if not gateway.keys:
-            lookup = self._ledger.start_lookup(GatewayKey(number, gateway.address))
-            connection.tunnels[number].key_lookup = lookup
-            self._ledger.do(do.StartKeyLookup(lookup, gateway.address, purpose="gateway-key"))
+            self.look_up_key(connection, number, gateway.address)
         return number
+
+    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
+        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
+        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
+        connection.tunnels[number].key_lookup = lookup
+        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
 
     def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
         """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
@@ -367,8 +411,15 @@ class Initiator:
         tunnel.key_lookup = None
         if isinstance(outcome, KeysFound):
             if connection.trust is not None:
-                connection.trust = weaker(connection.trust, outcome.trust)
-            return
+                connection.trust = weakest(connection.trust, outcome.trust)
+            try:
+                assurance.check(connection.rule, connection.trust)
+                return
+            except assurance.Unassured as why:
+                outcome = NothingFound(outcome.ttl, str(why))
+                if tunnel.agreed:
+                    ledger.do(do.CloseTunnel(asker.tunnel))
+                    return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from oegw import commands as do
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
@@ -32,30 +34,39 @@ from policy.table import PolicyTable
 
 if TYPE_CHECKING:
     from oegw.ahead import LookAhead
+    from oegw.decisions import Approval
     from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
     from oegw.responder import Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
         Connection
+        | Approval
         | Authority
         | KeyQuestion
         | OwnClient
         | OwnQuestion
         | GatewayKey
-        | LookAhead
         | Homecoming
+        | LookAhead
         | keying.PeerKeyNeeded
     )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
 
-VERDICT_OF = {
+_VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
     State.CLEAR: Verdict.CLEAR,
     State.DENIED: Verdict.DENY,
 }
+
+
+def verdict_of(connection: Connection) -> Verdict:
+    """What becomes of its packets, once it has come to something."""
+    if connection.standing is State.DENIED and connection.rule.icmp:
+        return Verdict.REFUSE
+    return _VERDICT_OF[connection.standing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,7 @@ class CoordinatorSettings:
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     local_reverse: tuple[IPNetwork, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
@@ -94,6 +106,7 @@ class CoordinatorSettings:
     replay_window: int = 1024
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     own: OwnSettings | None = None
+    decision_points: tuple[DecisionPoint, ...] = ()
 
 
 class Ledger:
@@ -110,13 +123,15 @@ class Ledger:
         self.table = table
         self.settings = settings
         self.peers = settings.peers
+        self.decision_points = settings.decision_points
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
+        self.budget = SetupBudget(settings.setups, settings.setups_per_second)
         self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
         self.refusals = Refusals()
-        self.budget = SetupBudget(settings.setups, settings.setups_per_second)
         self.lookups: dict[int, Asker] = {}
+        self.approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
@@ -151,9 +166,12 @@ class Ledger:
             self.do(do.CancelLookup(lookup))
 
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
-        """Ask the DNS about ourselves."""
+        """Ask the DNS about ourselves.
+
+        Our names are few; whose delegation is asked for, a stranger or a host inside chooses.
+        """
         if question.record is Record.KEY:
-            self.do(do.StartKeyLookup(lookup, question.about, purpose="own"))
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
         elif not isinstance(question.about, str):
             self.do(do.StartLookup(lookup, question.about, purpose="own"))
 
@@ -239,6 +257,8 @@ class Ledger:
         rule = connection.rule
         if rule.category is Category.CONFIGURED:
             deny, lifespan = True, self.settings.configured_retry
+        if connection.ruled_until is not None:
+            lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
         deny = deny or rule.on_failure is OnFailure.DROP
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
@@ -275,7 +295,7 @@ class Ledger:
 
     def apply_state(self, connection: Connection, now: float) -> None:
         """Put the verdict of the state into the kernel, then let the held packets go by it."""
-        verdict = VERDICT_OF[connection.standing]
+        verdict = verdict_of(connection)
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
@@ -326,7 +346,8 @@ class Ledger:
             heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
 
     def proposal_over(self, number: int) -> None:
-        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        """The peer gave its proposal up while we asked about it: don't accept it later."""
+        self.approvals.pop(number, None)
         for lookup, asker in list(self.lookups.items()):
             proposal: Any = getattr(asker, "proposal", None)
             if proposal is not None and proposal.tunnel == number:

@@ -36,6 +36,7 @@ _TELLING = (
     Failure.WRONG_IDENTITY,
     Failure.REFUSED,
     Failure.NO_PROPOSAL,
+    Failure.NO_KEY,
     Failure.MALFORMED,
     Failure.NO_KEY,
     Failure.SILENCE,

@@ -19,6 +19,8 @@ from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
+from oegw.decision import Replies
+from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
@@ -85,8 +87,9 @@ class Responder:
     delegation says: whoever owns a reverse zone can name any gateway there, with a key of its own.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         self._proven: dict[int, None] = {}  # channels whose key is that of their identity
 
     def forget_proofs(self) -> None:
@@ -128,6 +131,7 @@ class Responder:
 
     def tunnel_proposed(self, event: TunnelProposed, now: float) -> None:  # (5G1)
         ledger = self._ledger
+        self._decisions.proposed(event)
         missed = ""
         claim: Claim | None = None
         try:
@@ -277,8 +281,11 @@ class Responder:
         if rule is None:
             try:
                 rule = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(event, selectors, rule)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
+                return
+            if rule is None:  # the decision points have not answered yet
                 return
         connection = ledger.connections.exact(selectors, rule)
         if connection is None:
@@ -305,8 +312,14 @@ class Responder:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
+    def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
+        selectors = self._decisions.answered(asker, replies)
+        if selectors is not None:
+            self._accept(asker.proposal, selectors, now)
+
     def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger
+        self._decisions.over(event.tunnel)
         ledger.trace.drop(
             "gateway", "tunnel_refused", identity=event.identity,
             local=event.local_selector.network, remote=event.remote_selector.network, reason=reason,

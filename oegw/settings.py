@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
+from oegw.assurance import UnsignedDelegation
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.peer import ConfiguredPeer
@@ -52,7 +55,9 @@ class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
     ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
-    look at our own records before we begin, and before we accept.
+    look at our own records before we begin, and before we accept.  ``trusted``: those
+    of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
+    ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
@@ -60,6 +65,10 @@ class DnsSettings:
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
     check_own: bool = True
+    trusted: tuple[IPAddress, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
+    records: tuple[str, ...] = ("txt",)
+    questions_per_second: int = PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,7 @@ class Settings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    decision_points: tuple[DecisionPoint, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)

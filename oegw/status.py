@@ -44,6 +44,7 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
+        *_decision_points(status.get("decision_points") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -56,6 +57,7 @@ def _head(status: Row) -> list[str]:
         facts.append(("Silent", f"tried last: {tried_last}"))
     head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
     lines = [head]
+    facts += [("Resolver", _resolver(row)) for row in status.get("resolvers") or []]
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
     return lines
@@ -81,6 +83,30 @@ def _refusals(refusals: Sequence[Row]) -> list[str]:
         reason = plain(row.get("reason", ""))
         lines.append(fill(reason, WIDTH, initial_indent="    ", subsequent_indent="    "))
     return lines
+
+
+def _resolver(row: Row) -> str:
+    """One server in one line: whether its word counts, and how it does."""
+    words = [_with_reason("trusted" if row.get("trusted") else "not trusted", row.get("why"))]
+    standing = plain(row.get("standing", "?"))
+    if row.get("smoothed") is not None:
+        standing += f", answers in {row['smoothed'] * 1000:.0f} ms"
+    words.append(standing)
+    if row.get("queries") and row.get("last_answer") is None:
+        words.append("no answer yet")
+    elif row.get("last_answer") is not None:
+        words.append(f"last answer {span(row['last_answer'])} ago")
+    if row.get("timeouts"):
+        words.append(f"{row['timeouts']} time-outs in a row")
+    if row.get("refused"):
+        words.append(f"{row['refused']} responses that were not to our queries, or unreadable")
+    return f"{plain(row.get('address', '?'))}: {'; '.join(words)}"
+
+
+def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
+    if not points:
+        return []
+    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
 
 
 def _with_reason(name: object, reason: object) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from policy.flow import IPNetwork
+from policy.order import Exemption
 from policy.rule import ANY_PORT, PortRange, Rule
 from policy.table import PolicyTable
 
@@ -67,6 +68,8 @@ def _rules(table: PolicyTable, family: int, question: Question) -> Iterator[str]
     default = question.strict(table.default)
     waiting: list[str] = []  # rules with the default's verdict: needed only above others
     for group in table.groups(family):
+        if group.order.exemption is Exemption.OWN:
+            continue  # what the kernel delivers to this box leaves by no interface
         parts: dict[_Part, dict[tuple[IPNetwork, IPNetwork], None]] = {}
         for source, destination, rule in group.entries:
             part = _Part(

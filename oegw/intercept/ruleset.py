@@ -94,13 +94,13 @@ def static_chains(table: PolicyTable) -> StaticChains:
     exempt = Question(lambda rule: not rule.builtin, "return", "accept")
     refused = Question(_is_refused, "goto refuse", "return")
     inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
-    guard = Question(lambda rule: rule.protected, "goto leak", "accept")
+    guard = Question(lambda rule: rule.guarded, "goto leak", "accept")
     return StaticChains(
         _both("exempt", table, exempt),
         _both("refused", table, refused),
         _both("inbound", table, inbound),
         _both("guard", table, guard),
-        any(rule.protected for rule in (*table.rules, table.default)),
+        any(rule.guarded for rule in (*table.rules, table.default)),
     )
 
 

@@ -324,7 +324,7 @@ class TestInitiator:
         assert b.send(ping(1)) == [
             do.StartLookup(1, BOB),
             do.StartLookup(2, ALICE, purpose="own"),
-            do.StartKeyLookup(3, SG_A, purpose="own"),
+            do.StartKeyLookup(3, SG_A, purpose="own", ours=True),
         ]
         assert b.send(happened.LookupEnded(1, found((SG_B, "sg-b")))) == []
         assert b.send(happened.LookupEnded(2, names_us())) == []
@@ -417,8 +417,8 @@ class TestInitiator:
     def test_keys_are_asked_for_at_the_start(self) -> None:
         b = book(fqdn=NAME)
         assert b.gateway.begin(b.now) == [
-            do.StartKeyLookup(1, SG_A, purpose="own"),
-            do.StartKeyLookup(2, NAME, purpose="own"),
+            do.StartKeyLookup(1, SG_A, purpose="own", ours=True),
+            do.StartKeyLookup(2, NAME, purpose="own", ours=True),
         ]
         b.send(happened.KeyLookupEnded(1, keys()))
         b.send(happened.KeyLookupEnded(2, keys()))
