@@ -93,11 +93,11 @@ class Ageing:
             while_asking = POSTPONED
             ledger.expire_at(connection, now + ledger.settings.lifespans.unused)
         # Where the answer is known without a question, it is in place already.
+        if scope is not None and not ledger.remember(connection, scope):
+            scope = None
         if scope is not None and connection.state is State.EXPIRING:
-            connection.scopes.setdefault(scope)
             ledger.do(do.InstallPolicy(scope, verdict, while_asking))
         elif scope is not None:
-            connection.scopes.setdefault(scope)
             ledger.install(connection, scope, verdict_of(connection), now)
         ledger.let_go((event.packet,), verdict, "denied")
 

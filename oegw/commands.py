@@ -52,8 +52,8 @@ class StartLookup(Command):
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
-    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
-    ``ours``: see ``StartLookup``.
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"own"``,
+    ``"contact"``.  ``ours``: see ``StartLookup``.
     """
 
     lookup: int
@@ -135,6 +135,22 @@ class CloseChannels(Command):
     """Close the keying channels with a gateway that have no tunnels any more."""
 
     remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class GreetPeer(Command):
+    """Begin a new keying channel with the peer of ``request``, whatever there is."""
+
+    request: TunnelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DisownSpi(Command):
+    """Tell the peer under a keying channel with it that we do not receive on ``spi``."""
+
+    local: IPAddress
+    remote: IPAddress
+    spi: int
 
 
 @dataclass(frozen=True, slots=True)

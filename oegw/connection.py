@@ -275,6 +275,16 @@ class Connection:
         old, self.state, self.since, self.reason = self.state, new, now, reason
         return old
 
+    def clients(self) -> list[IPv4Address | IPv6Address]:
+        """The hosts inside whose packets it carries under its own address."""
+        local = self.selectors.local
+        sources = dict.fromkeys(scope.source for scope in self.scopes)
+        return [
+            source.network_address
+            for source in sources
+            if source.prefixlen == source.max_prefixlen and source.network_address not in local
+        ]
+
     @property
     def standing(self) -> State:
         """The state by which packets go: while it expires, the one before (RFC 4322 3.2.7)."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.nat import Nat, nat_of
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
@@ -80,6 +82,7 @@ NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "nat",
 )
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
@@ -109,6 +112,20 @@ def check_peers(settings: config.Settings, environment: Environment) -> None:
             raise UnsuitableBox(
                 f"rule {name!r}: peer {address}: this box has no outer IPv{address.version} address"
             )
+
+
+def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
+    """What this box translates.  Raises UnsuitableBox."""
+    try:
+        return nat_of(
+            settings.nat,
+            environment.addresses,
+            named=(settings.gateway.identity or settings.gateway.fqdn) is not None,
+            served=settings.dns.local_reverse,
+            translates=environment.translates,
+        )
+    except ValueError as error:
+        raise UnsuitableBox(str(error)) from None
 
 
 class Daemon:
@@ -186,6 +203,7 @@ class Daemon:
         )
         self._prefer_encapsulations(settings)
         hold = settings.intercept
+        nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
             CoordinatorSettings(
@@ -196,9 +214,11 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                contacts=self._contacts.all(),
                 setups=hold.setups,
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
+                nat=nat,
                 multihoming=settings.multihoming,
                 own=own_settings(settings, private_key.public_key()),
                 decision_points=settings.decision_points,
@@ -216,6 +236,7 @@ class Daemon:
                 queue=hold.queue,
                 resolvers=resolvers,
                 local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+                translations=nat.translations,
             ),
             self.trace,
         )
@@ -244,6 +265,8 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
+            for warning in self.gateway.nat.warnings():
+                self._say("nat", warning)
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -425,6 +448,10 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.GreetPeer(request=request):
+                    self.endpoint.greet(now, request)
+                case do.DisownSpi(local=local, remote=remote, spi=spi):
+                    self.endpoint.disown(now, local, remote, spi)
                 case do.QueryUsage():
                     self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
@@ -658,6 +685,15 @@ class Daemon:
             }
         )
 
+    def _notice_nat(self, environment: Environment) -> None:
+        """Rules that translate sources may have come since we were started."""
+        nat = self.gateway.nat
+        noticed = environment.translates[0] if environment.translates else ""
+        self.gateway.nat = replace(nat, noticed=noticed)
+        for warning in self.gateway.nat.warnings():
+            if warning not in nat.warnings():
+                self._say("nat", warning)
+
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
         self.trace.event(category, "note", detail=text)
@@ -698,6 +734,7 @@ class Daemon:
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
         self.settings = settings
+        self._notice_nat(environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points

@@ -42,6 +42,7 @@ from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
+from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
@@ -64,7 +65,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
-        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
+        self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -78,14 +79,14 @@ class Initiator:
         return selectors
 
     def packet_trapped(self, event: happened.PacketTrapped, now: float) -> None:  # (5)
-        ledger, flow = self._ledger, event.flow
-        decision = ledger.table.lookup(flow)
-        rule, scope = decision.rule, decision.scope
+        ledger = self._ledger
+        seen = ledger.nat.seen(event.flow, ledger.table)  # draft section 7.1
+        flow, rule, scope = seen.flow, seen.rule, seen.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
-            if rule.icmp and decision.cacheable:  # the kernel has to know of it to answer
+            if rule.icmp and seen.cacheable:  # the kernel has to know of it to answer
                 verdict = Verdict.REFUSE
-            if decision.cacheable:
+            if seen.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
             return
@@ -95,7 +96,7 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            refusal = ledger.refuses_setup(flow.source, now)
+            refusal = ledger.refuses_setup(event.flow.source, now)
             if refusal is not None:
                 ledger.discard((event.packet,), refusal)
                 return
@@ -103,16 +104,29 @@ class Initiator:
         if connection.state is State.NONEXISTENT:
             if any(tunnel.inbound for tunnel in connection.tunnels.values()):
                 # The peer's tunnel is nearly up, and it sends already: none of our own is needed.
-                ledger.connections.set_under_way(connection, flow.source)
+                ledger.connections.set_under_way(connection, event.flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self.begin(connection, flow, now)
+                self.begin(connection, flow, now, event.flow.source)
         if rule.category is Category.OPPORTUNISTIC:
-            scope = _narrowed(scope, flow)
+            scope = _narrowed(scope, event.flow)
         if connection.state is State.EXPIRING:
-            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            event = replace(event, flow=flow)
+            self.ageing.in_use(connection, event, scope if seen.cacheable else None, now)
             return
-        self._settle(connection, event, scope, decision.cacheable, now)
+        if seen.by is not None and seen.cacheable:
+            self._shared_pair(connection, seen, now)
+        self._settle(connection, event, scope, seen.cacheable, now)
+
+    def _shared_pair(self, connection: Connection, seen: Seen, now: float) -> None:
+        """What the translated pair has on the wire: no clear packets of it may come back in."""
+        ledger, scope = self._ledger, seen.policy_scope
+        if connection.rule.category is Category.OPPORTUNISTIC:
+            scope = _narrowed(scope, seen.flow)
+        if scope in connection.scopes or not ledger.remember(connection, scope):
+            return
+        if not connection.under_way:
+            ledger.install(connection, scope, verdict_of(connection), now)
 
     def _settle(
         self,
@@ -126,24 +140,29 @@ class Initiator:
         ledger = self._ledger
         if connection.under_way:
             if cacheable:
-                connection.scopes.setdefault(scope)
+                ledger.remember(connection, scope)
             if event.packet >= 0:
-                discard = ledger.hold.keep(connection.number, event.packet, event.size)
+                client = event.flow.source
+                discard = ledger.hold.keep(connection.number, event.packet, event.size, client)
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
         verdict = verdict_of(connection)
-        if cacheable:
-            connection.scopes.setdefault(scope)
+        if cacheable and ledger.remember(connection, scope):
             ledger.install(connection, scope, verdict, now)
         ledger.let_go((event.packet,), verdict, "denied")
 
     # Finding the far gateway.
 
-    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
-        """Find out how packets of ``flow`` are to go, and have it so."""
+    def begin(
+        self, connection: Connection, flow: Flow, now: float, client: IPAddress | None = None
+    ) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so.
+
+        ``client``: the host inside that they come from, if it has another address there.
+        """
         ledger, rule = self._ledger, connection.rule
-        ledger.connections.set_under_way(connection, flow.source)
+        ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
@@ -152,6 +171,10 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
+        if reason := ledger.objection(flow.source):
+            ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
+            ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
+            return
         if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
@@ -306,6 +329,11 @@ class Initiator:
         except NotOurs:
             return []
 
+    def _acceptable(self, connection: Connection, outcome: GatewayOutcome) -> list[Gateway]:
+        """The same, of an answer of which nothing has been demanded yet."""
+        assured = self.assured(connection, outcome)
+        return self.usable(connection, assured) if isinstance(assured, GatewaysFound) else []
+
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
@@ -314,8 +342,10 @@ class Initiator:
         address = gateway.address
         if address is None or not self._reachable(address):
             return []
+        if not self._ledger.may_look_up(address):  # one in some other network (draft section 7.2)
+            return []
         tries = [replace(gateway, keyless=False)] if gateway.keys else []
-        if gateway.keyless and self._ledger.may_look_up(address):
+        if gateway.keyless:
             tries.append(replace(gateway, keys=()))
         return tries
 
@@ -428,14 +458,12 @@ class Initiator:
                 "gateway", "malformed_record", destination=connection.selectors.remote,
                 detail=detail,
             )  # fmt: skip
-        worst = (connection.key_failure, outcome)
-        connection.key_failure = next(
-            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
-            if isinstance(each, kind)
-        )  # fmt: skip
+        if not isinstance(connection.key_failure, Malformed):  # the worst that can come of it
+            connection.key_failure = outcome
         ledger.do(do.CloseTunnel(asker.tunnel))
-        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
-        self.negotiation_failed(failed, now)
+        failure = Failure.SILENCE if isinstance(outcome, Unanswered) else Failure.NO_KEY
+        failed = NegotiationFailed(asker.tunnel, failure, detail)
+        self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
         """Our outer address towards a gateway."""
@@ -481,8 +509,13 @@ class Initiator:
             detail = "no tunnel within its share of multihoming.patience"
             self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
-    def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
-        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
+    def negotiation_failed(
+        self, event: NegotiationFailed, now: float, *, of_dns: bool = False
+    ) -> None:
+        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5).
+
+        ``of_dns``: it is the DNS that failed, and the gateway has no part in it.
+        """
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(event.tunnel)
         if connection is None:
@@ -494,7 +527,7 @@ class Initiator:
         )  # fmt: skip
         tunnel = connection.tunnels[event.tunnel]
         if tunnel.initiator:
-            self.homes.failed(connection, event, now)
+            self.homes.failed(connection, event, now, of_dns=of_dns)
         ledger.take_down(connection, event.tunnel)
         self.ageing.successor_failed(connection, tunnel)
         behind = connection.state is State.EXPIRING and connection.expires is None
@@ -523,8 +556,6 @@ class Initiator:
         match connection.key_failure:
             case Malformed():
                 return lifespans.malformed, True
-            case Unanswered() if failure is Failure.NO_KEY:
-                return lifespans.silence, False
             case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
                 return min(max(ttl, 1.0), lifespans.no_record), False
         return self._lifespan_after(failure, connection.records_until, now), False

@@ -143,6 +143,7 @@ class Responder:
                 peers.opportunistic_rule(selectors, ledger.table)
                 if selectors.remote.network_address in ledger.settings.addresses:
                     raise peers.Refusal("the far side claims an address of ours")
+                self._refuse_hidden(selectors)
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
                     self._ask_authority(claim)
                 else:
@@ -160,6 +161,17 @@ class Responder:
                 self._reject(claim, reason, now)
             return
         self._decide(claim, now)
+
+    def _refuse_hidden(self, selectors: Selectors) -> None:
+        """Nobody outside can mean a host of ours by the address that it has inside (7.1, 7.3).
+
+        Raises Refusal.
+        """
+        by = self._ledger.nat.hides(selectors.local)
+        if by is not None:
+            raise peers.Refusal(f"{selectors.local} is inside, and known outside as {by.outside}")
+        if reason := self._ledger.objection(selectors.local.network_address):
+            raise peers.Refusal(reason)
 
     def _decide(self, claim: Claim, now: float) -> None:
         """Accept when both ends are found in order."""

@@ -16,6 +16,7 @@ from oegw.assurance import UnsignedDelegation
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule
@@ -159,3 +160,4 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    nat: tuple[NatRule, ...] = ()

@@ -142,6 +142,7 @@ CORES = (
     "oegw/tunnels.py",
     "oegw/ledger.py",
     "oegw/ageing.py",
+    "oegw/recovery.py",
     "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
@@ -153,6 +154,8 @@ CORES = (
     "oegw/decision.py",
     "oegw/decisions.py",
     "oegw/hold.py",
+    "oegw/nat.py",
+    "oegw/intercept/translation.py",
     "oegw/gateways.py",
     "oegw/multihoming.py",
     "oegw/memory.py",
@@ -318,7 +321,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "recovery", "ledger")
     ),
 ]
 

@@ -84,35 +84,31 @@ def topology_of(scenario: Scenario) -> Topology:
     return result
 
 
-def _addresses(lab: Lab, clients: Iterable[str], family: int) -> list[str]:
-    """The addresses of clients, of which a crowd has many."""
+def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
+    """The addresses of clients, in both families; a crowd has many, a written one no twin."""
     result = []
     for client in clients:
         crowd = lab.scenario.crowd.get(client)
         many = lab.topology.crowd(client, crowd) if crowd else []
-        result.append(lab.topology.address(client, family))
-        result += [a if family == 4 else twin_address(a) for a in many]
+        for family in (4, 6):
+            own = lab.topology.address(client, family)
+            result += [own] if own.version == family else []
+            result += [a if family == 4 else twin_address(a) for a in many]
     return [str(address) for address in result]
 
 
 def _begin_records(
     oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool, key: str = ""
-) -> list[Process]:
+) -> Process:
     """Start what prints the records of gateway ``name`` for its clients; ``key``: another's key."""
-    key = key or name
-    who = {family: _addresses(lab, clients, family) for family in (4, 6)}
-    if fqdn:  # one name for both families
+    if fqdn:
         identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
-        return [oegw.begin_records(key, identity, who[4] + who[6], f"records-{key}")]
-    return [
-        oegw.begin_records(
-            key,
-            ["--gateway", str(lab.topology.address(name, family))],
-            who[family],
-            f"records-{key}-{family}",
-        )
-        for family in (4, 6)
-    ]
+    else:
+        own = (str(lab.topology.address(name, family)) for family in (4, 6))
+        identity = [word for address in own for word in ("--gateway", address)]
+    identity = [*lab.scenario.precedence(name), *identity]
+    key = key or name
+    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
 
 
 def published_records(
@@ -121,21 +117,21 @@ def published_records(
     """What a gateway's operator puts into the DNS for these clients."""
     if name not in lab.keys:
         raise LabError(f"{name} has no key: it is neither a gateway nor in a [[records]]")
-    processes = _begin_records(oegw, lab, name, clients, fqdn)
-    return [line for process in processes for line in dns.joined(oegw.finish(process))]
+    return dns.joined(oegw.finish(_begin_records(oegw, lab, name, clients, fqdn)))
 
 
 def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
     """Keys and records of all gateways, made side by side."""
-    for process in keygens.values():
+    for name, process in keygens.items():
         oegw.finish(process)
+        oegw.keep_key(name, lab.scenario.bits)
     asked = {}
-    for name in keygens:
+    for name in publishers(lab.scenario):
         entries = [entry for entry in lab.scenario.records if entry.gateway == name]
         clients = tuple(client for entry in entries for client in entry.clients)
         asked[name] = _begin_records(oegw, lab, name, clients, any(e.fqdn for e in entries))
-    for name, processes in asked.items():
-        lines = [line for process in processes for line in dns.joined(oegw.finish(process))]
+    for name, process in asked.items():
+        lines = dns.joined(oegw.finish(process))
         lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
 
 
@@ -146,11 +142,13 @@ def _make_spare_keys(oegw: Oegw, lab: Lab) -> None:
         for process in [oegw.begin_keygen(spare, lab.scenario.bits) for spare in spares]:
             oegw.finish(process)
         for spare in spares:
-            processes = _begin_records(
-                oegw, lab, entry.gateway, entry.clients, entry.fqdn, key=spare
-            )
-            lines = [line for process in processes for line in dns.joined(oegw.finish(process))]
-            lab.keys[entry.gateway].spare_records += lines
+            process = _begin_records(oegw, lab, entry.gateway, entry.clients, entry.fqdn, key=spare)
+            lab.keys[entry.gateway].spare_records += dns.joined(oegw.finish(process))
+
+
+def publishers(scenario: Scenario) -> list[str]:
+    """The gateways that have a key."""
+    return sorted({entry.gateway for entry in scenario.records} | set(scenario.gateways))
 
 
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
@@ -162,8 +160,11 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     lab = Lab(run, topology_of(scenario), scenario)
     run.variant = scenario.variant
     oegw = Oegw(run) if with_gateways else None
-    publishers = {entry.gateway for entry in scenario.records} | set(scenario.gateways)
-    keygens = {name: oegw.begin_keygen(name, scenario.bits) for name in sorted(publishers) if oegw}
+    keygens = {
+        name: oegw.begin_keygen(name, scenario.bits)
+        for name in publishers(scenario)
+        if oegw and not oegw.has_key(name, scenario.bits)
+    }
     resolvers = {scenario.resolver: "127.0.0.1"} if scenario.resolver else {}
     if scenario.forwarder:
         resolvers |= lab.topology.clients(scenario.forwarder)

@@ -384,7 +384,7 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "decision_points")
+    if each.name not in ("rules", "default", "peers", "decision_points", "nat")
 ]
 
 
