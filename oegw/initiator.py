@@ -458,11 +458,13 @@ class Initiator:
                 "gateway", "malformed_record", destination=connection.selectors.remote,
                 detail=detail,
             )  # fmt: skip
-        if not isinstance(connection.key_failure, Malformed):  # the worst that can come of it
-            connection.key_failure = outcome
+        worst = (connection.key_failure, outcome)
+        connection.key_failure = next(
+            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
+            if isinstance(each, kind)
+        )  # fmt: skip
         ledger.do(do.CloseTunnel(asker.tunnel))
-        failure = Failure.SILENCE if isinstance(outcome, Unanswered) else Failure.NO_KEY
-        failed = NegotiationFailed(asker.tunnel, failure, detail)
+        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
         self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
@@ -556,6 +558,8 @@ class Initiator:
         match connection.key_failure:
             case Malformed():
                 return lifespans.malformed, True
+            case Unanswered() if failure is Failure.NO_KEY:
+                return lifespans.silence, False
             case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
                 return min(max(ttl, 1.0), lifespans.no_record), False
         return self._lifespan_after(failure, connection.records_until, now), False

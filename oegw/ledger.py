@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         | OwnClient
         | OwnQuestion
         | GatewayKey
-        | Greeting
         | Homecoming
+        | Greeting
         | LookAhead
         | keying.PeerKeyNeeded
     )

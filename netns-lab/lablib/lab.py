@@ -101,13 +101,13 @@ def _begin_records(
     oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool, key: str = ""
 ) -> Process:
     """Start what prints the records of gateway ``name`` for its clients; ``key``: another's key."""
+    key = key or name
     if fqdn:
         identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
     else:
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
     identity = [*lab.scenario.precedence(name), *identity]
-    key = key or name
     return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
 
 

@@ -28,9 +28,9 @@ class Records:
     """For whom a gateway's records are published.
 
     Of gateways, those with the lower ``precedence`` are tried first.  With ``fqdn`` the records are
-    not bound to the gateway's address but to its name: KEY there, and delegations to it.  ``omit``:
-    the types of records that are left out ("KEY", "TXT").  With ``keyless`` the delegations have no
-    key.  ``spare_keys``: how many further keys are published in the same way.
+    not bound to the gateway's address but to its name: KEY there, and delegations to it.
+    ``omit``: the types of records that are left out ("KEY", "TXT").  With ``keyless`` the
+    delegations have no key.  ``spare_keys``: how many further keys are published in the same way.
     """
 
     gateway: str
