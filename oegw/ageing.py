@@ -29,7 +29,7 @@ from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.datapath.interface import SaKey, Usage
 from oegw.events import PacketTrapped
 from oegw.inquiry import Inquiry, Part
-from oegw.ledger import VERDICT_OF, Ledger
+from oegw.ledger import Ledger, verdict_of
 from policy.flow import Flow
 from policy.rule import Category, Scope
 
@@ -87,18 +87,18 @@ class Ageing:
 
         ``scope`` is None for a packet whose verdict must not be cached.
         """
-        ledger, verdict = self._ledger, VERDICT_OF[connection.standing]
+        ledger, verdict = self._ledger, verdict_of(connection)
         while_asking = BEHIND
         if connection.expires is not None and not self._ask_again(connection, event.flow, now):
             while_asking = POSTPONED
             ledger.expire_at(connection, now + ledger.settings.lifespans.unused)
         # Where the answer is known without a question, it is in place already.
+        if scope is not None and not ledger.remember(connection, scope):
+            scope = None
         if scope is not None and connection.state is State.EXPIRING:
-            connection.scopes.setdefault(scope)
             ledger.do(do.InstallPolicy(scope, verdict, while_asking))
         elif scope is not None:
-            connection.scopes.setdefault(scope)
-            ledger.install(connection, scope, VERDICT_OF[connection.standing], now)
+            ledger.install(connection, scope, verdict_of(connection), now)
         ledger.let_go((event.packet,), verdict, "denied")
 
     def _ask_again(self, connection: Connection, flow: Flow, now: float) -> bool:
@@ -179,6 +179,11 @@ class Ageing:
     ) -> None:
         """Renew with what the DNS says now; until its end the tunnel stays as it is in any case."""
         ledger, outcome = self._ledger, inquiry.gateways
+        if outcome is not None:
+            outcome = self._initiator.assured(connection, outcome)
+        if (why := self._initiator.forbidden(connection, inquiry)) is not None:
+            self._not_renewed(connection, number, why)
+            return
         successor = replace(request, replaces=number)
         if isinstance(outcome, Malformed):
             self._not_renewed(connection, number, outcome.detail)
@@ -225,7 +230,9 @@ class Ageing:
             "tunnel", "gateway_changed", tunnel=number, gateway=gateway.address,
             destination=connection.selectors.remote,
         )  # fmt: skip
-        self._order(connection, other)
+        tunnel = self._initiator.order(connection, other)
+        if not gateway.keys:
+            self._initiator.look_up_key(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -237,9 +244,7 @@ class Ageing:
                 self._try_other(connection, request.replaces, request)
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        number = self._initiator.order(connection, request)
-        if not request.peer_keys:
-            self._initiator.look_up_key(connection, number, request.remote)
+        self._initiator.order(connection, request)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(

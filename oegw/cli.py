@@ -26,12 +26,13 @@ from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.nat import Nat, nat_of
 from oegw.publish import records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
-from oegw.status import plain, render
+from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow, IPAddress, IPNetwork
+from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
@@ -216,13 +217,16 @@ def _check(arguments: argparse.Namespace) -> int:
         problems.append(f"private key: {error}")
     _check_resolvers(settings)
     try:
-        table = _table(settings)
+        table, nat = _policy(settings)
     except PolicyError as error:
         problems += str(error).splitlines()
     else:
         if not problems:
             for line in table_lines(table, settings):
                 print(line)
+            for by in nat.translations:
+                print(f"NAT: {by}")
+            _complain(FINE, *(f"note: {warning}" for warning in nat.warnings()))
             return FINE
     raise Failure(CONFIGURATION, *problems)
 
@@ -239,20 +243,35 @@ def _check_resolvers(settings: Settings) -> None:
             _complain(FINE, f"note: {error}")
 
 
-def _table(settings: Settings) -> PolicyTable:
-    """The policy as this box would have it.
+def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
+    """The policy as this box would have it, and what of its sources it would translate.
 
-    A box that can't be the gateway of this configuration lends no attached networks to it.
+    A box that can't be the gateway of this configuration lends no attached networks to it, and
+    what its own address means for NAT is not told.
     """
     from oegw.environment import UnsuitableBox, survey  # takes a while to import
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        attached: tuple[IPNetwork, ...] = box.attached
+        builtin = builtin_rules(box.attached, box.own)
+        addresses, translates = box.addresses, box.translates
+        named = (settings.gateway.identity or settings.gateway.fqdn) is not None
     except (UnsuitableBox, OSError) as error:
-        attached = ()
+        builtin = builtin_rules()
+        addresses, translates = settings.gateway.addresses, ()
+        named = True
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    return PolicyTable((*settings.rules, *builtin_rules(attached)), settings.default)
+    table = PolicyTable((*settings.rules, *builtin), settings.default)
+    known = [
+        r
+        for r in settings.nat
+        if r.outside or any(a.version == r.inside.version for a in addresses)
+    ]
+    for rule in settings.nat:
+        if rule not in known:
+            _complain(FINE, f"note: {rule.origin}: which outer address has the gateway?")
+    served = settings.dns.local_reverse
+    return table, nat_of(known, addresses, named=named, served=served, translates=translates)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -330,11 +349,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     flow = _flow(arguments)
     settings = config.load(arguments.config)
     try:
-        table = _table(settings)
+        table, nat = _policy(settings)
     except PolicyError as error:
         raise Failure(CONFIGURATION, str(error)) from error
-    decision = table.lookup(flow)
-    for word, sentence in explanation(flow, decision, settings):
+    for word, sentence in explanation(flow, table, settings, nat):
         print(_entry(word, sentence))
     socket = arguments.socket or settings.gateway.control_socket
     try:
@@ -349,7 +367,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     _without_error(answer)
     state = str(answer.get("state", "unknown"))
     print(_entry("now", f"{state}: {answer['reason']}" if answer.get("reason") else state))
-    if answer.get("rule") != decision.rule.name:
+    if clients := answer.get("clients"):
+        print(_entry("", clients_text(clients)))
+    if answer.get("rule") != nat.seen(flow, table).rule.name:
         print(_entry("", f"the running gateway applies rule {answer.get('rule')}; oegw reload?"))
     return FINE
 

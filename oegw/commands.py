@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.events import Identity, TransportAddress, TunnelRequest
 from oegw.datapath.interface import SaKey, SecurityAssociation, UdpEncapsulation
+from oegw.decision import Question
 from policy.rule import Scope
 
 IPAddress = IPv4Address | IPv6Address
@@ -51,8 +52,8 @@ class StartLookup(Command):
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
-    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
-    ``ours``: see ``StartLookup``.
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"own"``,
+    ``"contact"``.  ``ours``: see ``StartLookup``.
     """
 
     lookup: int
@@ -71,6 +72,14 @@ class StartPeerLookup(Command):
     lookup: int
     name: str | None
     identity: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartDecision(Command):
+    """Ask all decision points about a connection; answered by ``DecisionsEnded``."""
+
+    lookup: int
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,22 @@ class CloseChannels(Command):
     """Close the keying channels with a gateway that have no tunnels any more."""
 
     remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class GreetPeer(Command):
+    """Begin a new keying channel with the peer of ``request``, whatever there is."""
+
+    request: TunnelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DisownSpi(Command):
+    """Tell the peer under a keying channel with it that we do not receive on ``spi``."""
+
+    local: IPAddress
+    remote: IPAddress
+    spi: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from dnsrecords.name import normal_fqdn
 from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
+from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
@@ -134,9 +136,11 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
         multihoming=_multihoming(sections["multihoming"]),
+        decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
+        nat=read_nat(top.raw("nat", []), problems),
     )
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")

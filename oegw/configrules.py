@@ -152,13 +152,15 @@ class RuleReader:
 
     def _with_options(self, section: Section, rule: Rule) -> Rule:
         """The rule with what only one category can say."""
-        self._only_for(section, rule.category, Category.OPPORTUNISTIC, "initiate", "require")
+        opportunistic = ("initiate", "require", "relax")
+        self._only_for(section, rule.category, Category.OPPORTUNISTIC, *opportunistic)
         self._only_for(section, rule.category, Category.DENY, "icmp")
         return replace(
             rule,
             initiate=section.truth("initiate", True),
             icmp=section.truth("icmp", False),
             require=section.choice("require", Require.ANY, REQUIRE),
+            relax=section.truth("relax", False),
         )
 
     def _only_for(self, section: Section, category: Category, meant: Category, *keys: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from dnsrecords.outcome import Gateway
+from dnsrecords.outcome import Gateway, KeyOutcome
 from dnsrecords.trust import Trust
 from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
@@ -248,9 +248,10 @@ class Connection:
     candidates: list[Gateway] = field(default_factory=list)  # not tried yet
     homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
+    key_failure: KeyOutcome | None = None  # the worst that came of looking a gateway's keys up
     patience_ends: float = 0.0
-    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
+    ruled_until: float | None = None  # when what a decision point said of it is over
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
 
@@ -273,6 +274,16 @@ class Connection:
             self.before = self.state
         old, self.state, self.since, self.reason = self.state, new, now, reason
         return old
+
+    def clients(self) -> list[IPv4Address | IPv6Address]:
+        """The hosts inside whose packets it carries under its own address."""
+        local = self.selectors.local
+        sources = dict.fromkeys(scope.source for scope in self.scopes)
+        return [
+            source.network_address
+            for source in sources
+            if source.prefixlen == source.max_prefixlen and source.network_address not in local
+        ]
 
     @property
     def standing(self) -> State:

@@ -18,16 +18,17 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
 from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerFound, PeerOutcome
 from dnsrecords.peer import PeerLookup
 from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
@@ -47,6 +48,7 @@ from oegw.datapath.interface import (
     DatapathFailed,
     KeyingDatagram,
 )
+from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
@@ -58,14 +60,18 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.nat import Nat, nat_of
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
-from policy.flow import Flow
+from policy.flow import Flow, IPAddress
 from policy.table import PolicyTable
+
+if TYPE_CHECKING:
+    from oegw.decisionpoint import DecisionPoints
 
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
@@ -76,6 +82,7 @@ NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "nat",
 )
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
@@ -84,7 +91,8 @@ _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
-    return PolicyTable((*settings.rules, *builtin_rules(environment.attached)), settings.default)
+    builtin = builtin_rules(environment.attached, environment.own)
+    return PolicyTable((*settings.rules, *builtin), settings.default)
 
 
 def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
@@ -104,6 +112,20 @@ def check_peers(settings: config.Settings, environment: Environment) -> None:
             raise UnsuitableBox(
                 f"rule {name!r}: peer {address}: this box has no outer IPv{address.version} address"
             )
+
+
+def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
+    """What this box translates.  Raises UnsuitableBox."""
+    try:
+        return nat_of(
+            settings.nat,
+            environment.addresses,
+            named=(settings.gateway.identity or settings.gateway.fqdn) is not None,
+            served=settings.dns.local_reverse,
+            translates=environment.translates,
+        )
+    except ValueError as error:
+        raise UnsuitableBox(str(error)) from None
 
 
 class Daemon:
@@ -181,6 +203,7 @@ class Daemon:
         )
         self._prefer_encapsulations(settings)
         hold = settings.intercept
+        nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
             CoordinatorSettings(
@@ -191,15 +214,20 @@ class Daemon:
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                contacts=self._contacts.all(),
                 setups=hold.setups,
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
+                nat=nat,
                 multihoming=settings.multihoming,
                 own=own_settings(settings, private_key.public_key()),
+                decision_points=settings.decision_points,
             ),
             self.trace,
             self._memory.load(),
         )
+        self._mark = marks.own
+        self._points = self._decision_points(settings)
         self.interception = NftInterception(
             InterceptSettings(
                 outside=environment.outside,
@@ -208,6 +236,7 @@ class Daemon:
                 queue=hold.queue,
                 resolvers=resolvers,
                 local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+                translations=nat.translations,
             ),
             self.trace,
         )
@@ -236,6 +265,8 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
+            for warning in self.gateway.nat.warnings():
+                self._say("nat", warning)
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -260,6 +291,7 @@ class Daemon:
         undo.push_async_callback(self.interception.close)
         await self._port.open()
         undo.push_async_callback(self._port.close)
+        undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
@@ -395,6 +427,8 @@ class Daemon:
                     self._lookups[number] = self._spawn(self._look_up_keys(command))
                 case do.StartPeerLookup(lookup=number):
                     self._lookups[number] = self._spawn(self._look_up_peer(command))
+                case do.StartDecision(lookup=number):
+                    self._lookups[number] = self._spawn(self._ask_points(command))
                 case do.CancelLookup(lookup=number):
                     if number in self._lookups:
                         self._lookups.pop(number).cancel()
@@ -414,6 +448,10 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.GreetPeer(request=request):
+                    self.endpoint.greet(now, request)
+                case do.DisownSpi(local=local, remote=remote, spi=spi):
+                    self.endpoint.disown(now, local, remote, spi)
                 case do.QueryUsage():
                     self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
@@ -480,6 +518,39 @@ class Daemon:
         outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
+
+    async def _ask_points(self, command: do.StartDecision) -> None:
+        replies = await self._points.ask(command.question) if self._points is not None else ()
+        self._lookups.pop(command.lookup, None)
+        self.feed(happened.DecisionsEnded(command.lookup, replies))
+
+    def _decision_points(self, settings: config.Settings) -> DecisionPoints | None:
+        """The shell that asks them.  Raises PointError, which is an OSError."""
+        if not settings.decision_points:
+            return None
+        from oegw.decisionpoint import DecisionPoints  # a HTTP client takes a while to import
+
+        return DecisionPoints(
+            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic
+        )
+
+    async def _addresses_of(self, name: str) -> tuple[IPAddress, ...]:
+        _PURPOSE.set("decision-point")
+        outcome: PeerOutcome = await self.resolver.run(PeerLookup(name, None))
+        return outcome.addresses if isinstance(outcome, PeerFound) else ()
+
+    def forget_opinions(self) -> None:
+        if self._points is not None:
+            self._points.forget()
+
+    async def _leave_points(self) -> None:
+        if self._points is not None:
+            await self._points.close()
+
+    async def _close_later(self, points: DecisionPoints) -> None:
+        """Those of an old policy, when nobody waits for them any more."""
+        await asyncio.sleep(points.patience)
+        await points.close()
 
     async def _install_sa(self, command: do.InstallSa) -> None:
         sa = command.sa
@@ -614,6 +685,15 @@ class Daemon:
             }
         )
 
+    def _notice_nat(self, environment: Environment) -> None:
+        """Rules that translate sources may have come since we were started."""
+        nat = self.gateway.nat
+        noticed = environment.translates[0] if environment.translates else ""
+        self.gateway.nat = replace(nat, noticed=noticed)
+        for warning in self.gateway.nat.warnings():
+            if warning not in nat.warnings():
+                self._say("nat", warning)
+
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
         self.trace.event(category, "note", detail=text)
@@ -644,12 +724,22 @@ class Daemon:
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
+        points = self._points
+        if settings.decision_points != self.settings.decision_points:
+            points = await asyncio.to_thread(self._decision_points, settings)
         await self.interception.replace_policy(table)
+        if points is not self._points and self._points is not None:
+            self._spawn(self._close_later(self._points))
+        self._points = points
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
         self.settings = settings
+        self._notice_nat(environment)
         self._prefer_encapsulations(settings)
-        self.carry_out(self.gateway.replace_policy(table, settings.peers, time.monotonic()))
+        commands = self.gateway.replace_policy(
+            table, settings.peers, time.monotonic(), settings.decision_points
+        )
+        self.carry_out(commands)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 
@@ -657,7 +747,8 @@ class Daemon:
         try:
             await self.reload()
         except (
-            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError
+            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
+            PointError,
         ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)

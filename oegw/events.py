@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
 from oegw.datapath.interface import SaKey, Usage
+from oegw.decision import Replies
 from policy.flow import Flow
 
 
@@ -50,6 +52,17 @@ class PeerLookupEnded(Event):
 
     lookup: int
     outcome: PeerOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionsEnded(Event):
+    """The answer to ``StartDecision``: the replies of all points, in their order."""
+
+    lookup: int
+    replies: Replies
+
+
+Answer: TypeAlias = LookupEnded | KeyLookupEnded | PeerLookupEnded | DecisionsEnded
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,15 @@ from oegw.datapath.interface import (
     SaExpired,
     UnknownSpiReceived,
 )
+from oegw.decision import DecisionPoint
+from oegw.decisions import Approval, Decisions
 from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
 from oegw.selfknowledge import OwnQuestion
@@ -60,16 +64,19 @@ class Gateway:
         memory: KeyMemory | None = None,
     ) -> None:
         self._ledger = ledger = Ledger(table, settings, trace, memory)
-        self._initiator = initiator = Initiator(ledger)
-        self._responder = responder = Responder(ledger)
+        self._decisions = decisions = Decisions(ledger)
+        self._initiator = initiator = Initiator(ledger, decisions)
+        self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._recovery = recovery = Recovery(ledger, initiator)
         self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
             happened.LookupEnded: self._lookup_ended,
             happened.KeyLookupEnded: self._lookup_ended,
             happened.PeerLookupEnded: self._lookup_ended,
+            happened.DecisionsEnded: self._lookup_ended,
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
@@ -86,13 +93,29 @@ class Gateway:
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,
             SaExpired: tunnels.sa_expired,
-            UnknownSpiReceived: tunnels.unknown_spi_received,
+            UnknownSpiReceived: recovery.unknown_spi_received,
+            keying.SpiRefused: recovery.spi_refused,
+            keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
     @property
     def table(self) -> PolicyTable:
         return self._ledger.table
+
+    @property
+    def decision_points(self) -> tuple[DecisionPoint, ...]:
+        """Those that are asked; the shell's replies are in their order."""
+        return self._ledger.decision_points
+
+    @property
+    def nat(self) -> Nat:
+        """Which of our hosts have another address outside."""
+        return self._ledger.nat
+
+    @nat.setter
+    def nat(self, nat: Nat) -> None:
+        self._ledger.nat = nat
 
     @property
     def held(self) -> tuple[int, int]:
@@ -154,7 +177,8 @@ class Gateway:
 
     def find(self, flow: Flow) -> Connection | None:
         """The connection that a packet of ``flow`` would belong to."""
-        rule = self._ledger.table.lookup(flow).rule
+        seen = self._ledger.nat.seen(flow, self._ledger.table)
+        flow, rule = seen.flow, seen.rule
         if rule.category in (Category.PERMIT, Category.DENY):
             return None
         selectors = self._initiator.selectors(flow, rule)
@@ -162,7 +186,7 @@ class Gateway:
 
     def _lookup_ended(
         self,
-        event: happened.LookupEnded | happened.KeyLookupEnded | happened.PeerLookupEnded,
+        event: happened.Answer,
         now: float,
     ) -> None:
         asker = self._ledger.lookups.pop(event.lookup, None)
@@ -171,6 +195,8 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), Greeting():
+                self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
@@ -183,6 +209,8 @@ class Gateway:
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():
                 self._ahead.ended(asker)
+            case happened.DecisionsEnded(replies=replies), Approval():
+                self._responder.approval_known(asker, replies, now)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
 
@@ -194,6 +222,7 @@ class Gateway:
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
         self._initiator.homes.heard(event.remote.address, now)
+        self._recovery.channel_established(event, now)
 
     @property
     def memory(self) -> KeyMemory:
@@ -252,12 +281,17 @@ class Gateway:
         return closed, ledger.take_commands()
 
     def replace_policy(
-        self, table: PolicyTable, configured: dict[str, ConfiguredPeer], now: float
+        self,
+        table: PolicyTable,
+        configured: dict[str, ConfiguredPeer],
+        now: float,
+        decision_points: tuple[DecisionPoint, ...] = (),
     ) -> list[Command]:
         """Go over to a new policy; tunnels that it still wants stay as they are."""
         ledger = self._ledger
         old_peers = ledger.peers
         ledger.table, ledger.peers = table, configured
+        ledger.decision_points = decision_points
         self._responder.forget_proofs()
         for connection in ledger.connections:
             selectors = connection.selectors

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerOutcome
+from oegw.decision import Replies
 from oegw.selfknowledge import OwnQuestion
 from policy.flow import Flow
 
@@ -21,6 +22,7 @@ class Part(Enum):
     PEER = "peer"  # where a configured peer is, and its key
     KEYS = "keys"  # the keys of a peer that is its own client, before its tunnel is renewed
     OWN = "own"  # whether our client delegates to us, and under which identity we are known
+    DECISIONS = "decisions"  # what decision points elsewhere say
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Inquiry:
     peer: PeerOutcome | None = None
     keys: KeyOutcome | None = None
     own: dict[int, OwnQuestion] = field(default_factory=dict)  # by the number of the look-up
+    replies: Replies | None = None
 
     @property
     def complete(self) -> bool:

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
 from dnsrecords.trust import Trust
+from ike.events import Identity
 from oegw import commands as do
 from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.refusals import Refusals
 from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
@@ -34,30 +37,44 @@ from policy.table import PolicyTable
 
 if TYPE_CHECKING:
     from oegw.ahead import LookAhead
+    from oegw.decisions import Approval
     from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
+    from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
         Connection
+        | Approval
         | Authority
         | KeyQuestion
         | OwnClient
         | OwnQuestion
         | GatewayKey
-        | Homecoming
+        | Greeting
         | LookAhead
+        | Homecoming
         | keying.PeerKeyNeeded
     )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
+# Our choice: scopes of one connection that the kernel is told of.  A pair of hosts has a few; a
+# connection that many hosts share has some for each of them.  The packets of others are trapped.
+SCOPES_KEPT = 1024
 
-VERDICT_OF = {
+_VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
     State.CLEAR: Verdict.CLEAR,
     State.DENIED: Verdict.DENY,
 }
+
+
+def verdict_of(connection: Connection) -> Verdict:
+    """What becomes of its packets, once it has come to something."""
+    if connection.standing is State.DENIED and connection.rule.icmp:
+        return Verdict.REFUSE
+    return _VERDICT_OF[connection.standing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +97,9 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
-    None: that is not looked at."""
+    ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
+    ``contacts``: peers that may hold tunnels of our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -90,13 +108,16 @@ class CoordinatorSettings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    contacts: frozenset[Identity] = frozenset()
     setups: int = 1000
     setups_per_second: float = 250.0
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
+    nat: Nat = field(default_factory=Nat)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     own: OwnSettings | None = None
+    decision_points: tuple[DecisionPoint, ...] = ()
 
 
 class Ledger:
@@ -113,6 +134,8 @@ class Ledger:
         self.table = table
         self.settings = settings
         self.peers = settings.peers
+        self.decision_points = settings.decision_points
+        self.nat = settings.nat
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
@@ -120,6 +143,7 @@ class Ledger:
         self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
         self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
+        self.approvals: dict[int, Approval] = {}  # by the number of the proposed tunnel
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
@@ -175,6 +199,10 @@ class Ledger:
         return not never_public(address) or any(
             address.version == n.version and address in n for n in self.settings.local_reverse
         )
+
+    def objection(self, source: IPAddress) -> str:
+        """Why no opportunistic tunnel can be had for a source; empty if it can (7.2, 7.3)."""
+        return self.nat.objection(source, self.settings.local_reverse)
 
     # Time.
 
@@ -255,6 +283,8 @@ class Ledger:
         rule = connection.rule
         if rule.category is Category.CONFIGURED:
             deny, lifespan = True, self.settings.configured_retry
+        if connection.ruled_until is not None:
+            lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
         deny = deny or rule.on_failure is OnFailure.DROP
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
@@ -291,10 +321,17 @@ class Ledger:
 
     def apply_state(self, connection: Connection, now: float) -> None:
         """Put the verdict of the state into the kernel, then let the held packets go by it."""
-        verdict = VERDICT_OF[connection.standing]
+        verdict = verdict_of(connection)
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
+
+    def remember(self, connection: Connection, scope: Scope) -> bool:
+        """Whether the kernel may be told of one scope more."""
+        if scope not in connection.scopes and len(connection.scopes) >= SCOPES_KEPT:
+            return False
+        connection.scopes.setdefault(scope)
+        return True
 
     def install(self, connection: Connection, scope: Scope, verdict: Verdict, now: float) -> None:
         """Cache a verdict in the kernel, for as long as the connection is good for it."""
@@ -342,7 +379,8 @@ class Ledger:
             heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
 
     def proposal_over(self, number: int) -> None:
-        """The peer gave its proposal up while we asked the DNS about it: don't accept it later."""
+        """The peer gave its proposal up while we asked about it: don't accept it later."""
+        self.approvals.pop(number, None)
         for lookup, asker in list(self.lookups.items()):
             proposal: Any = getattr(asker, "proposal", None)
             if proposal is not None and proposal.tunnel == number:

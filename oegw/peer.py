@@ -20,6 +20,8 @@ from policy.table import PolicyTable
 
 PublicKey = rsa.RSAPublicKey
 
+IKE_PORT = 500  # RFC 2408 section 2.5.1
+
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPeer:
@@ -181,9 +183,14 @@ def is_at(event: TunnelProposed, client: IPAddress) -> bool:
     """Whether a peer known by name proposes the very address that it talks to us from.
 
     It need not have a reverse map then: no record of ``client`` says that another speaks for it,
-    and it could answer us there (draft section 6.3; FreeS/WAN's oe-road-01).
+    and it could answer us there (draft sections 6.3 and 8; FreeS/WAN's oe-road-01).  Behind a NAT
+    it proves nothing, for others have the same address; there IKE leaves its own port.
     """
-    return isinstance(event.identity, str) and event.remote.address == client
+    return (
+        isinstance(event.identity, str)
+        and event.remote.port == IKE_PORT
+        and event.remote.address == client
+    )
 
 
 def delegated(

@@ -21,6 +21,8 @@ from oegw import assurance
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
+from oegw.decision import Replies
+from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
@@ -94,8 +96,9 @@ class Responder:
     delegation says: whoever owns a reverse zone can name any gateway there, with a key of its own.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
+        self._decisions = decisions
         # Channels whose key is that of their identity, and how far that can be trusted: None for
         # a key of the configuration.
         self._proven: dict[int, Trust | None] = {}
@@ -140,6 +143,7 @@ class Responder:
 
     def tunnel_proposed(self, event: TunnelProposed, now: float) -> None:  # (5G1)
         ledger = self._ledger
+        self._decisions.proposed(event)
         missed = ""
         claim: Claim | None = None
         try:
@@ -151,6 +155,7 @@ class Responder:
                 peers.opportunistic_rule(selectors, ledger.table)
                 if selectors.remote.network_address in ledger.settings.addresses:
                     raise peers.Refusal("the far side claims an address of ours")
+                self._refuse_hidden(selectors)
                 if not peers.speaks_for_itself(event.identity, event.remote_selector):
                     self._ask_authority(claim)
                 else:
@@ -168,6 +173,17 @@ class Responder:
                 self._reject(claim, reason, now)
             return
         self._decide(claim, now)
+
+    def _refuse_hidden(self, selectors: Selectors) -> None:
+        """Nobody outside can mean a host of ours by the address that it has inside (7.1, 7.3).
+
+        Raises Refusal.
+        """
+        by = self._ledger.nat.hides(selectors.local)
+        if by is not None:
+            raise peers.Refusal(f"{selectors.local} is inside, and known outside as {by.outside}")
+        if reason := self._ledger.objection(selectors.local.network_address):
+            raise peers.Refusal(reason)
 
     def _decide(self, claim: Claim, now: float) -> None:
         """Accept when both ends are found in order."""
@@ -216,6 +232,9 @@ class Responder:
         """
         ledger = self._ledger
         client = claim.selectors.local.network_address
+        if client in ledger.settings.addresses:  # we speak for it as itself
+            claim.ours = True
+            return
         questions = ledger.own.client_questions(client, now)
         for question in questions:
             lookup = self._open(claim, OwnClient(claim, question))
@@ -308,8 +327,11 @@ class Responder:
         if rule is None:
             try:
                 rule = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(claim, rule)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
+                return
+            if rule is None:  # the decision points have not answered yet
                 return
         try:
             assurance.check(rule, claim.trust)
@@ -343,8 +365,14 @@ class Responder:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
+    def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
+        claim = self._decisions.answered(asker, replies)
+        if claim is not None:
+            self._accept(claim, now)
+
     def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger
+        self._decisions.over(event.tunnel)
         ledger.trace.drop(
             "gateway", "tunnel_refused", identity=event.identity,
             local=event.local_selector.network, remote=event.remote_selector.network, reason=reason,

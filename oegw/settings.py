@@ -13,8 +13,10 @@ from pathlib import Path
 from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
 from oegw.assurance import UnsignedDelegation
+from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule
@@ -154,6 +156,8 @@ class Settings:
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    decision_points: tuple[DecisionPoint, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    nat: tuple[NatRule, ...] = ()

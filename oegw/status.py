@@ -44,6 +44,9 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
+        *_decision_points(status.get("decision_points") or []),
+        *(("NAT", plain(by)) for by in status.get("nat") or []),
+        *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -102,6 +105,12 @@ def _resolver(row: Row) -> str:
     return f"{plain(row.get('address', '?'))}: {'; '.join(words)}"
 
 
+def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
+    if not points:
+        return []
+    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
+
+
 def _with_reason(name: object, reason: object) -> str:
     if name is None:
         return "-"
@@ -156,12 +165,21 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
+    if clients := row.get("clients"):
+        parts.append(clients_text(clients))
     if row.get("encrypted_before"):
         parts.append(f"LAST TIME IT WAS ENCRYPTED, by {plain(row['encrypted_before'])}")
     indent = " " * 4
     return fill(
         ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent
     ).splitlines()
+
+
+def clients_text(clients: Row) -> str:
+    """Who shares a connection: the first few hosts, and how many more."""
+    first = [plain(client) for client in clients.get("first") or ()]
+    more = clients.get("number", len(first)) - len(first)
+    return f"for {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
 
 
 def _channels(channels: Sequence[Row]) -> list[str]:

@@ -2,8 +2,8 @@
 
 A built-in is an ordinary rule of category permit, and by the ordinary order a
 rule of the user's for the same network or a part of it precedes it, while a
-rule for a shorter prefix doesn't.  What DHCP needs beyond that stands in
-`policy.order`.
+rule for a shorter prefix doesn't.  What DHCP needs beyond that, and what is for
+the box itself, stands in `policy.order`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from policy.errors import PolicyError
 from policy.flow import IPAddress, IPNetwork
-from policy.order import UDP
+from policy.order import OWN_NAME, UDP
 from policy.rule import Category, PortRange, Rule
 
 _EXEMPT_NETWORKS: tuple[tuple[str, IPNetwork], ...] = (
@@ -35,8 +35,10 @@ _DHCP: tuple[tuple[str, IPNetwork, PortRange], ...] = (
 )
 
 
-def builtin_rules(attached: Iterable[IPNetwork] = ()) -> tuple[Rule, ...]:
-    """The exemptions of a gateway on the directly ``attached`` networks.
+def builtin_rules(
+    attached: Iterable[IPNetwork] = (), own: Iterable[IPAddress] = ()
+) -> tuple[Rule, ...]:
+    """The exemptions of a gateway with ``own`` addresses on the directly ``attached`` networks.
 
     An attached network's own broadcast address is in that network.  Raises
     PolicyError for an attached network of length 0, which would exempt all.
@@ -61,7 +63,22 @@ def builtin_rules(attached: Iterable[IPNetwork] = ()) -> tuple[Rule, ...]:
                 builtin=True,
             )
         )
+    itself = tuple(_host(address) for address in sorted(set(own), key=_family_and_number))
+    if itself:
+        rules.append(
+            Rule(OWN_NAME, Category.PERMIT, None, itself, origin="built in", builtin=True)
+        )  # fmt: skip
     return tuple(rules)
+
+
+def _host(address: IPAddress) -> IPNetwork:
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, 32))
+    return IPv6Network((address, 128))
+
+
+def _family_and_number(address: IPAddress) -> tuple[int, int]:
+    return address.version, int(address)
 
 
 def _exemption(name: str, network: IPNetwork) -> Rule:

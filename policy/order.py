@@ -11,10 +11,13 @@ Of the rules that match a flow, that one applies which has, in this sequence,
 Two rules of the user's that match a common flow and are equal in all five are
 a load error.  A rule of the user's precedes a built-in that is equal to it.
 
-Before all that comes one exemption.  DHCP is told by its ports, whatever the
-destination, so that by the order above any rule with a destination would trap
-it.  Therefore to DHCP traffic only those rules apply, in the order above, that
-*name* it: that give protocol UDP, and ports that overlap its own.
+Before all that come two exemptions.  What is for this box itself is permitted,
+whatever any rule says: a list of networks that all members of a mesh share
+contains each of them, and nobody encrypts to oneself.  DHCP is told by its
+ports, whatever the destination, so that by the order above any rule with a
+destination would trap it.  Therefore to DHCP traffic only those rules apply, in
+the order above, that *name* it: that give protocol UDP, and ports that overlap
+its own.
 """
 
 from __future__ import annotations
@@ -30,12 +33,21 @@ PORTED_PROTOCOLS = frozenset({6, UDP, 33, 132, 136})
 """TCP, UDP, DCCP, SCTP, UDP-Lite: a rule with ports matches these only."""
 
 
-class Exemption(IntEnum):
-    """Where a rule stands with regard to the exemption of DHCP."""
+OWN_NAME = "built-in: traffic to oneself"
 
-    NAMED = 0  # the part of a user's rule that names DHCP
-    DHCP = 1
-    NONE = 2
+
+class Exemption(IntEnum):
+    """Where a rule stands with regard to the exemptions."""
+
+    OWN = 0  # the box itself
+    NAMED = 1  # the part of a user's rule that names DHCP
+    DHCP = 2
+    NONE = 3
+
+    @property
+    def of_ports(self) -> bool:
+        """Whether an entry is for some ports of UDP only, and not there for other traffic."""
+        return self in (Exemption.NAMED, Exemption.DHCP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,11 @@ def order_key(
 def gives_ports(rule: Rule) -> bool:
     """Whether a rule matches some ports only."""
     return rule.source_ports != ANY_PORT or rule.destination_ports != ANY_PORT
+
+
+def is_own_exemption(rule: Rule) -> bool:
+    """Whether a rule is the built-in for what is for the box itself."""
+    return rule.builtin and rule.name == OWN_NAME
 
 
 def is_dhcp_exemption(rule: Rule) -> bool:

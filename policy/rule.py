@@ -62,7 +62,8 @@ class Rule:
     gateway has; a rule of the user's with the same selectors replaces one.
     ``initiate`` of False: an opportunistic rule that only accepts what peers begin (RFC 4322
     section 3.3.2); until then its traffic is clear or dropped, as ``on_failure`` says.  ``icmp``:
-    what this deny rule drops is answered with ICMP 3/13 (RFC 4322 section 3.1.4).
+    what this deny rule drops is answered with ICMP 3/13 (RFC 4322 section 3.1.4).  ``relax``: other
+    sources of policy may say less than this opportunistic rule demands.
     """
 
     name: str
@@ -79,13 +80,19 @@ class Rule:
     initiate: bool = True
     icmp: bool = False
     require: Require = Require.ANY
+    relax: bool = False
 
     @property
     def protected(self) -> bool:
-        """Whether traffic of this rule must never leave in clear."""
+        """Whether traffic of this rule must never leave in clear, as far as the rule goes."""
         return self.category is Category.CONFIGURED or (
             self.category is Category.OPPORTUNISTIC and self.on_failure is OnFailure.DROP
         )
+
+    @property
+    def guarded(self) -> bool:
+        """Whether nobody else may let traffic of this rule out in clear."""
+        return self.protected and not self.relax
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def first_match(stack: Stack, default: Rule, protocol: int, ports: tuple[int, in
     depends = False
     obstacles: list[Entry] = []
     for entry in stack:
-        if entry.exemption is not Exemption.NONE:
+        if entry.exemption.of_ports:
             if entry.protocol == protocol and ports is not None and entry.has_ports(*ports):
                 return Match(entry.rule, protocol, entry.source_ports, entry.destination_ports)
             continue
@@ -193,7 +193,7 @@ def strictest(stack: Stack, default: Rule, protocol: int | None) -> tuple[Rule, 
     possible: list[Entry] = []
     rules: list[Rule] = []
     for entry in stack:
-        if entry.exemption is not Exemption.NONE:
+        if entry.exemption.of_ports:
             continue  # DHCP comes whole, and a rule that names it stands here once more
         if protocol is not None and entry.protocol not in (None, protocol):
             continue

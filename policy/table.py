@@ -27,6 +27,7 @@ from policy.order import (
     OrderKey,
     gives_ports,
     is_dhcp_exemption,
+    is_own_exemption,
     names_dhcp,
     order_key,
 )
@@ -280,6 +281,9 @@ def _entries(rules: tuple[Rule, ...]) -> Iterator[Entry]:
     """Each rule as an entry, and once more for each part of DHCP that it names."""
     exemptions = [rule for rule in rules if is_dhcp_exemption(rule)]
     for number, rule in enumerate(rules):
+        if is_own_exemption(rule):
+            yield Entry.of(rule, number, Exemption.OWN)
+            continue
         if is_dhcp_exemption(rule):
             yield Entry.of(rule, number, Exemption.DHCP)
             continue

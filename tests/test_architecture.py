@@ -79,7 +79,16 @@ MAY_IMPORT = {
     "policy": ("policy",),
     "dnsrecords": ("dnsrecords", "cryptography", "dns"),
     "ike": ("ike", "cryptography"),
-    "oegw": ("oegw", "ike", "policy", "dnsrecords", "cryptography", "pyroute2", "netfilterqueue"),
+    "oegw": (
+        "oegw",
+        "ike",
+        "policy",
+        "dnsrecords",
+        "cryptography",
+        "pyroute2",
+        "netfilterqueue",
+        "aiohttp",
+    ),
 }
 
 
@@ -133,6 +142,7 @@ CORES = (
     "oegw/tunnels.py",
     "oegw/ledger.py",
     "oegw/ageing.py",
+    "oegw/recovery.py",
     "oegw/setups.py",
     "oegw/connection.py",
     "oegw/connections.py",
@@ -141,7 +151,11 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/assurance.py",
+    "oegw/decision.py",
+    "oegw/decisions.py",
     "oegw/hold.py",
+    "oegw/nat.py",
+    "oegw/intercept/translation.py",
     "oegw/gateways.py",
     "oegw/multihoming.py",
     "oegw/memory.py",
@@ -307,7 +321,7 @@ FORBIDDEN = [
             ),
             "The coordinator is told what happens; it does not know by whom.",
         )
-        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "ledger")
+        for part in ("gateway", "initiator", "responder", "tunnels", "ageing", "recovery", "ledger")
     ),
 ]
 

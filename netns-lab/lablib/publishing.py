@@ -25,9 +25,12 @@ def _serve(lab: Lab, records: list[str], forget: bool) -> None:
 
     With ``forget`` the resolvers lose what they have cached; else they keep it as long as they may.
     """
+    server = next((p for p in lab.run.processes if p.name == "nsd"), None)
+    if server is None:
+        raise LabError("publish, withdraw: the zones of this scenario are not nsd's")
     lab.records, lab.serial = records, lab.serial + 1
     written = lab.write_zones()
-    next(p for p in lab.run.processes if p.name == "nsd").send(signal.SIGHUP)
+    server.send(signal.SIGHUP)
     order = {
         "server": dns.AUTHORITATIVE, "zones": [zone.name for zone in written],
         "serial": lab.serial, "seconds": patient(RELOAD_SECONDS),

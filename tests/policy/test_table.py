@@ -635,12 +635,13 @@ def test_groups_begin_with_what_applies_first():
         rule("wide", DENY, "10.0.0.0/8"),
         rule("narrow", DENY, "10.1.0.0/16 2001:db8::/32"),
         rule("dhcp", DENY, "10.0.0.0/8", protocol=17, destination_ports=PortRange(60, 67)),
-        *builtin_rules(),
+        *builtin_rules(own=[ip_address("10.1.0.1")]),
     ]
-    groups = list(PolicyTable(rules, DEFAULT).groups(4))
+    itself, *groups = list(PolicyTable(rules, DEFAULT).groups(4))
+    assert itself.order.exemption is Exemption.OWN
     orders = [group.order.precedence for group in groups]
     assert orders == sorted(orders)
-    assert [group.order.exemption for group in groups[:3]] == list(Exemption)
+    assert [group.order.exemption for group in groups[:3]] == list(Exemption)[1:]
     ((_, _, named),) = groups[0].entries
     assert named.name == "dhcp"
     assert named.destination_ports == PortRange(67, 67)

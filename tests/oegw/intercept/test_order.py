@@ -182,6 +182,17 @@ def test_random_policies_against_the_table(family):
     assert min(strict, lenient) > 2000
 
 
+REST = Rule("rest", Category.OPPORTUNISTIC)
+
+
+def test_what_is_for_the_box_itself_is_the_kernels_business():
+    """An address that moves to another box must not stay exempt in the kernel."""
+    own = [ip_address("10.0.0.5")]
+    table = PolicyTable((*builtin_rules(own=own), protected_rule("10.0.0.0/24")), REST)
+    assert table.lookup(Flow(own[0], own[0], 1)).rule.category is Category.PERMIT
+    assert "10.0.0.5" not in ordered_chain("it", table, 4, GUARD)
+
+
 def test_a_hundred_thousand_prefixes_make_one_rule_in_seconds():
     many = tuple(IPv4Network((0x0B000000 + (n << 8), 24)) for n in range(100_000))
     permit = Rule("many", Category.PERMIT, None, many)

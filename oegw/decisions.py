@@ -1,0 +1,160 @@
+"""The decisions' desk: what points elsewhere say of our packets and of peers' proposals.
+
+Hooks of the initiator's and the responder's desk; without decision points it does nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ike.events import TunnelProposed
+from oegw import commands as do
+from oegw import peer as peers
+from oegw.connection import Connection, Selectors
+from oegw.decision import Question, Replies, Role, Ruling, ruling
+from oegw.ledger import Ledger
+from policy.flow import IPAddress
+from policy.rule import ANY_PORT, Category, PortRange, Rule
+
+if TYPE_CHECKING:
+    from oegw.responder import Claim
+
+
+@dataclass(slots=True)
+class Approval:
+    """Our question about a peer's proposal.
+
+    ``waiting``: the responder's desk has said yes, and waits for the answer.
+    """
+
+    proposal: TunnelProposed
+    replies: Replies | None = None
+    waiting: Claim | None = field(default=None)
+
+
+class Decisions:
+    """Asks when a connection or a proposal is to be decided on, and applies what comes back."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    # Packets of ours.
+
+    def ask(self, lookup: int, connection: Connection) -> None:
+        """Ask about a connection of ours, beside the DNS."""
+        question = question_about(connection.selectors, connection.rule, Role.INITIATOR)
+        self._ledger.do(do.StartDecision(lookup, question))
+
+    def settles(self, connection: Connection, replies: Replies, now: float) -> bool:
+        """Apply the replies; whether that was all that is to be done for the connection."""
+        ledger = self._ledger
+        found = self._ruling(connection.rule, replies, connection.selectors)
+        connection.rule = found.rule
+        if found.ttl is not None:
+            connection.ruled_until = now + found.ttl
+        if found.point is None or found.ttl is None:
+            return False
+        reason = f"decision point {found.point!r}: {found.category.value}"
+        if found.reason:
+            reason += f" ({found.reason})"
+        if found.category is Category.OPPORTUNISTIC:
+            if found.rule.initiate:
+                return False
+            ledger.fall_back(connection, found.ttl, f"{reason}, begins none", now)
+        elif found.category is Category.DENY:
+            ledger.fall_back(connection, found.ttl, reason, now, deny=True)
+        else:
+            ledger.fall_back(connection, found.ttl, reason, now)
+        return True
+
+    def forbids(self, connection: Connection, replies: Replies) -> str | None:
+        """Why a tunnel that is up is not to be renewed; None if nobody says so."""
+        found = self._ruling(connection.rule, replies, connection.selectors)
+        if found.category is Category.OPPORTUNISTIC:
+            return None
+        return f"decision point {found.point!r}: {found.category.value}"
+
+    # What a peer proposes.
+
+    def proposed(self, event: TunnelProposed) -> None:
+        """Ask about what a stranger proposes, while the DNS is asked for its authority."""
+        ledger = self._ledger
+        if not ledger.decision_points:
+            return
+        try:
+            selectors = peers.proposed_selectors(event)
+            if peers.configured_rule(event, selectors, ledger.table, ledger.peers) is not None:
+                return
+            rule = peers.opportunistic_rule(selectors, ledger.table)
+        except peers.Refusal:
+            return  # the responder's desk says so to the peer
+        approval = ledger.approvals[event.tunnel] = Approval(event)
+        question = question_about(
+            selectors, rule, Role.RESPONDER, event.identity, event.remote.address
+        )
+        ledger.do(do.StartDecision(ledger.start_lookup(approval), question))
+
+    def approved(self, claim: Claim, rule: Rule) -> Rule | None:
+        """The rule under which a proposal is accepted; None: it is to wait for the answer.
+
+        Raises Refusal.
+        """
+        event, selectors = claim.proposal, claim.selectors
+        approval = self._ledger.approvals.get(event.tunnel)
+        if approval is None or rule.category is not Category.OPPORTUNISTIC:
+            return rule
+        if approval.replies is None:
+            approval.waiting = claim
+            return None
+        del self._ledger.approvals[event.tunnel]
+        found = self._ruling(rule, approval.replies, selectors)
+        if found.category is not Category.OPPORTUNISTIC:
+            said = f": {found.reason}" if found.reason else ""
+            raise peers.Refusal(f"decision point {found.point!r} says {found.category.value}{said}")
+        return found.rule
+
+    def answered(self, approval: Approval, replies: Replies) -> Claim | None:
+        """The answer about a proposal; returns what waits to be accepted."""
+        approval.replies = replies
+        return approval.waiting
+
+    def over(self, tunnel: int) -> None:
+        """A proposal was refused: don't ask about it any more."""
+        if tunnel in self._ledger.approvals:
+            self._ledger.proposal_over(tunnel)
+
+    def _ruling(self, rule: Rule, replies: Replies, selectors: Selectors) -> Ruling:
+        found = ruling(rule, replies)
+        if found.overruled:
+            self._ledger.trace.drop(
+                "decision", "not_relaxed", detail=found.overruled,
+                source=selectors.local, destination=selectors.remote,
+            )  # fmt: skip
+        return found
+
+
+def question_about(
+    selectors: Selectors,
+    rule: Rule,
+    role: Role,
+    identity: object = None,
+    gateway: IPAddress | None = None,
+) -> Question:
+    """The question about a connection of ``rule`` with these selectors."""
+    ours = role is Role.INITIATOR
+    return Question(
+        role,
+        rule.name,
+        str(selectors.local.network_address),
+        str(selectors.remote.network_address),
+        selectors.protocol or None,
+        rule.source_ports if ours else _single(selectors.local_port),
+        rule.destination_ports if ours else _single(selectors.remote_port),
+        None if identity is None else str(identity),
+        None if gateway is None else str(gateway),
+    )
+
+
+def _single(port: int) -> PortRange:
+    return PortRange(port, port) if port else ANY_PORT
