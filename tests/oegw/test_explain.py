@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 from oegw.assurance import UnsignedDelegation
 from oegw.explain import explanation
+from oegw.nat import Nat
 from oegw.settings import DnsSettings, Settings
 from policy.flow import Flow
 from policy.rule import Require
@@ -19,7 +20,7 @@ def said(dns: DnsSettings, require: Require = Require.ANY) -> dict[str, str]:
     rule = opportunistic("rule", require=require)
     settings = Settings(dns=dns, default=rule)
     flow = Flow(ALICE, BOB, 1)
-    return dict(explanation(flow, PolicyTable((), rule).lookup(flow), settings))
+    return dict(explanation(flow, PolicyTable((), rule), settings, Nat()))
 
 
 def test_nothing_is_demanded_by_default() -> None:
