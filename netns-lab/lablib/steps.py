@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, publishing, stream
+from lablib import changes, crossing, forge, matrix, operator, policysteps, publishing, stream
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -388,6 +388,11 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "matrix": matrix.play,
     "cross": crossing.cross,
     "forge": forge_packet,
+    "decision-server": policysteps.decision_server,
+    "asked": policysteps.asked,
+    "connect": policysteps.connect,
+    "firewall": policysteps.firewall,
+    "firewall-count": policysteps.firewall_count,
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
