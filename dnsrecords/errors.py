@@ -43,6 +43,12 @@ class NearMissDelegation(MalformedDelegation):
     trigger = "txt_record_near_miss"
 
 
+class MalformedIpsecKey(RecordError):
+    """An IPSECKEY record (RFC 4025) with an RSA key, or none, that can't be read."""
+
+    trigger = "ipseckey_record_malformed"
+
+
 class MalformedName(RecordError):
     """The text is not a fully qualified domain name of a host."""
 

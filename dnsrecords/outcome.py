@@ -20,7 +20,8 @@ class Gateway:
     only: enough to verify an initiator, not to find a gateway.  ``keys`` are
     those of the TXT record, or of the gateway's KEY records if it had none.
     ``keyless``: one of its TXT records has no key, so that any key of the
-    gateway's KEY records will do.
+    gateway's KEY records will do.  ``trust`` is that of what had to be asked for it beyond the
+    delegation, its keys and its addresses: SECURE if that was nothing.
     """
 
     precedence: int
@@ -28,11 +29,15 @@ class Gateway:
     fqdn: str | None
     keys: tuple[rsa.RSAPublicKey, ...]
     keyless: bool = False
+    trust: Trust = Trust.SECURE
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaysFound:
-    """In the order to be tried: precedence ascending, ties in random order."""
+    """In the order to be tried: precedence ascending, ties in random order.
+
+    ``trust`` is that of the delegations.
+    """
 
     gateways: tuple[Gateway, ...]
     ttl: float

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from dnsrecords.delegation import Delegation
 from dnsrecords.errors import RecordError
+from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.name import normal_fqdn
-from dnsrecords.zonefile import key_line, txt_line
+from dnsrecords.zonefile import ipseckey_line, key_line, txt_line
 
 # RFC 8945 section 6, without those that it forbids (MD5) or that few servers know.
 TSIG_ALGORITHMS = ("hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512")
@@ -54,6 +55,13 @@ class PublishedRecord:
         """A TXT record.  Raises MalformedName."""
         return cls(
             normal_fqdn(owner) + ".", "TXT", delegation.serialize(), txt_line(owner, delegation)
+        )
+
+    @classmethod
+    def of_ipseckey(cls, owner: str, record: IpsecKey) -> PublishedRecord:
+        """An IPSECKEY record.  Raises MalformedName."""
+        return cls(
+            normal_fqdn(owner) + ".", "IPSECKEY", record.serialize(), ipseckey_line(owner, record)
         )
 
 

@@ -1,19 +1,16 @@
-"""The only module of this room that talks: questions to a resolver, by UDP and TCP.
+"""Questions to name servers, with all that can go wrong: the shell of this room.
 
-A stub (RFC 1034 section 5.3.1): the servers asked do the recursion.  Each query
-has a socket, hence a source port, and an ID of its own (RFC 5452 section 4).
+A stub (RFC 1034 section 5.3.1): the servers asked do the recursion, and the validation.  Those on
+a trusted path may say what DNSSEC makes of an answer; what others say is INSECURE, always.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,27 +18,18 @@ import dns.exception
 import dns.name
 import dns.rdatatype
 
+from dnsrecords.budget import Budget
 from dnsrecords.cache import AnswerCache
 from dnsrecords.errors import RecordError
-from dnsrecords.message import MalformedResponse
+from dnsrecords.exchange import Exchange
 from dnsrecords.outcome import IPAddress, Malformed
 from dnsrecords.question import Answer, Question, Status
-from dnsrecords.response import (
-    MAX_ALIASES,
-    MismatchedResponse,
-    Response,
-    Verdict,
-    query_octets,
-    read_response,
-)
-from dnsrecords.trust import Trust
+from dnsrecords.response import MAX_ALIASES, Response, Verdict
+from dnsrecords.trust import Trust, weakest
+from dnsrecords.upstream import ServerReport, Standing, Upstream, in_order
 
 # Specification: resolv.conf(5).
 MAX_SYSTEM_RESOLVERS = 3
-
-# Our choices.
-MAX_UNDER_WAY = 256  # questions; each may hold a socket
-MAX_DATAGRAM = 65535  # what a server sends although we announced 1232
 
 Listener = Callable[[str, dict[str, Any]], None]
 OutcomeT = TypeVar("OutcomeT", covariant=True)
@@ -52,6 +40,8 @@ _STATUS = {
     Verdict.NO_NAME: Status.NO_NAME,
     Verdict.BOGUS: Status.UNANSWERED,
 }
+# What a server says if it has something to say about the name.
+_KNOWS = (Verdict.ANSWERED, Verdict.NO_DATA, Verdict.NO_NAME, Verdict.ALIAS)
 
 
 class Lookup(Protocol[OutcomeT]):
@@ -75,78 +65,108 @@ class _UnderWay:
     waiting: int = 0
 
 
+@dataclass(slots=True)
+class _Try:
+    """One server being asked; ``counted``: it took too long, and the server's books say so."""
+
+    upstream: Upstream
+    began: float
+    counted: bool = False
+
+
 class Resolver:
     """Asks ``servers``, in turn, and remembers what they said.
 
-    ``timeout`` is for one try, ``deadline`` for one question with all its
-    tries, CNAMEs and TCP connections, both in seconds; each server is tried
-    ``tries`` times.  ``mark`` is set on every socket (SO_MARK, needs
-    CAP_NET_ADMIN), so that the gateway's own questions pass its own traps.
-    ``trusted`` says that the path to the servers is safe and that they
-    validate: their AD flag then makes an answer SECURE, and their report of a
-    failed validation makes it BOGUS.
+    ``trusted`` are those of them that validate, with nobody in between: their AD flag makes an
+    answer SECURE, and what they refuse to validate is BOGUS.
 
-    ``listener`` hears "query", "answer", "dropped" and "note", each with its
-    fields.  "dropped" and "note" have a ``trigger``.
+    A server is asked at most ``tries`` times: the second and each further time after twice the wait
+    of the one before, the first of which is ``timeout``.  All tries are listened to until the
+    first that knows, so that a slow server's answer counts; a dead one is tried once, and later
+    than the others.  ``deadline`` is for one question with all its tries, CNAMEs and TCP
+    connections.  All are in seconds.  ``mark`` is set on every socket (SO_MARK, needs
+    CAP_NET_ADMIN), so that the gateway's own questions pass its own traps.
+
+    ``listener`` hears "query", "answer", "dropped", "note" and "server", each with its fields.
+    "dropped" and "note" have a ``trigger``; "server" tells that one of them has become slow or
+    dead, or is well again.
     """
 
     def __init__(
         self,
         servers: Sequence[IPAddress],
         *,
+        trusted: Collection[IPAddress] = (),
         timeout: float = 1.0,
         tries: int = 3,
         deadline: float = 5.0,
         mark: int | None = None,
         port: int = 53,
-        trusted: bool = False,
         cache_entries: int = 10000,
+        budget: Budget | None = None,
         listener: Listener | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not servers:
             raise ValueError("a resolver needs at least one server")
-        self._servers = tuple(servers)
+        self._upstreams = [
+            Upstream(each, trusted=each in trusted, timeout=timeout)
+            for each in dict.fromkeys(servers)
+        ]
         self._timeout = timeout
         self._tries = tries
         self._deadline = deadline
         self._mark = mark
         self._port = port
-        self._trusted = trusted
         self._cache = AnswerCache(cache_entries)
+        self._budget = budget or Budget()
         self._listener = listener
         self._clock = clock
         self._under_way: dict[Question, _UnderWay] = {}
+        self._probes: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def run(self, lookup: Lookup[OutcomeT]) -> OutcomeT:
-        """Ask what ``lookup`` wants to know, until it has a result."""
-        while (question := lookup.next_question()) is not None:
-            lookup.receive_answer(await self.ask(question))
+    async def run(self, lookup: Lookup[OutcomeT], *, ours: bool = False) -> OutcomeT:
+        """Ask what ``lookup`` wants to know, all at the same time, until it has a result."""
+        asked: set[asyncio.Task[Answer]] = set()
+        try:
+            while True:
+                while (question := lookup.next_question()) is not None:
+                    asked.add(asyncio.create_task(self.ask(question, ours=ours)))
+                if (result := lookup.result) is not None or not asked:
+                    break
+                done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for each in done:
+                    lookup.receive_answer(each.result())
+        finally:
+            for each in asked:
+                each.cancel()
         for trigger, detail in lookup.notes:
             self._tell("note", trigger=trigger, detail=detail)
-        result = lookup.result
         if result is None:
             raise RuntimeError("the look-up neither asks nor has a result")
         if isinstance(result, Malformed):
             self._tell("dropped", trigger="dns_record_malformed", detail=result.detail)
         return result
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question, *, ours: bool = False) -> Answer:
         """The answer, from memory or from a server; never raises for what the DNS does.
 
         Those who ask the same at the same time share one query.  It ends with
-        the last of them that is cancelled.
+        the last of them that is cancelled.  ``ours``: it may use the part of the budget that is
+        kept from what strangers cause.
         """
         if self._closed:
             return _unanswered(question, "resolver is closed")
-        if (kept := self._cache.find(question, self._clock())) is not None:
+        now = self._clock()
+        if (kept := self._cache.find(question, now)) is not None:
             self._tell_answer(kept, 0.0, cached=True)
             return kept
         under_way = self._under_way.get(question)
         if under_way is None:
-            if len(self._under_way) >= MAX_UNDER_WAY:
-                self._tell_dropped("dns_too_many_lookups", question)
+            refusal = self._budget.refusal(len(self._under_way), now, ours=ours)
+            if refusal is not None:
+                self._tell_dropped(refusal, question)
                 return _unanswered(question, "too many look-ups")
             under_way = self._start(question)
         under_way.waiting += 1
@@ -162,6 +182,10 @@ class Resolver:
             return _unanswered(question, "resolver is closed")
         return under_way.task.result()
 
+    def servers(self) -> list[ServerReport]:
+        """How each server does, in the order given."""
+        return [each.report() for each in self._upstreams]
+
     def forget(self) -> None:
         """Drop all remembered answers."""
         self._cache.forget()
@@ -171,6 +195,8 @@ class Resolver:
         self._closed = True
         for each in list(self._under_way.values()):
             each.task.cancel()
+        for probe in self._probes:
+            probe.cancel()
 
     def _start(self, question: Question) -> _UnderWay:
         task = asyncio.get_running_loop().create_task(self._answer(question))
@@ -201,12 +227,12 @@ class Resolver:
             rdtype = dns.rdatatype.from_text(question.rdtype)
         except (dns.exception.DNSException, UnicodeError) as error:
             return _unanswered(question, f"can't be asked: {type(error).__name__}")
-        aliases, ttl, authentic = 0, float("inf"), True
+        aliases, ttl, trust = 0, float("inf"), Trust.SECURE
         while True:
             response = await self._ask_servers(question, name, rdtype)
             aliases += response.aliases
             ttl = min(ttl, response.ttl)
-            authentic = authentic and response.authentic
+            trust = weakest(trust, response.trust)  # each link of a chain may be forged
             if aliases > MAX_ALIASES:
                 return _unanswered(question, f"more than {MAX_ALIASES} CNAMEs")
             if response.verdict is not Verdict.ALIAS:
@@ -215,33 +241,166 @@ class Resolver:
         status = _STATUS.get(response.verdict)
         if status is None:
             return _unanswered(question, response.detail)
-        trust = Trust.SECURE if authentic else Trust.INSECURE
-        if response.verdict is Verdict.BOGUS:
-            trust = Trust.BOGUS
         return Answer(question, status, response.records, ttl, trust, response.detail)
+
+    # One question, several tries.
 
     async def _ask_servers(
         self, question: Question, name: dns.name.Name, rdtype: dns.rdatatype.RdataType
     ) -> Response:
         """What the first server says that knows."""
-        without_edns: set[IPAddress] = set()
-        response = Response(Verdict.FAILED, name, detail="no server asked")
-        for attempt in range(self._tries * len(self._servers)):
-            server = self._servers[attempt % len(self._servers)]
-            query = _Query(self, question, server, name, rdtype, server not in without_edns)
-            try:
-                response = await query.ask_by("udp")
-                if response.verdict is Verdict.TRUNCATED:
-                    response = await query.ask_by("tcp")
-            except TimeoutError:
-                response = replace(response, verdict=Verdict.FAILED, detail="no answer in time")
-            except (OSError, EOFError, RecordError) as error:
-                response = replace(response, verdict=Verdict.FAILED, detail=f"{server}: {error}")
-            if response.verdict is Verdict.UNSUPPORTED:
-                without_edns.add(server)
-            elif response.verdict not in (Verdict.FAILED, Verdict.TRUNCATED):
-                return response
+        without_edns: set[Upstream] = set()
+        response = Response(Verdict.FAILED, name, detail="no answer in time")
+        tries: dict[asyncio.Task[Response], _Try] = {}
+        upstreams = in_order(self._upstreams)
+        self._probe(question, name, rdtype, upstreams)
+        try:
+            for number in range(self._tries * len(upstreams)):
+                upstream = upstreams[number % len(upstreams)]
+                turn = number // len(upstreams)
+                if turn and upstream.standing is Standing.DEAD:
+                    continue
+                edns = upstream not in without_edns
+                newest = asyncio.create_task(self._try(question, name, rdtype, upstream, edns=edns))
+                tries[newest] = _Try(upstream, self._clock())
+                end = self._clock() + self._timeout * 2**turn
+                while not newest.done() and (left := end - self._clock()) > 0:
+                    done, _ = await asyncio.wait(
+                        [each for each in tries if not each.done()],
+                        timeout=left,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    for each in done:
+                        response = each.result()
+                        if response.verdict is Verdict.UNSUPPORTED:
+                            without_edns.add(tries[each].upstream)
+                        elif response.verdict in _KNOWS or response.verdict is Verdict.BOGUS:
+                            return response
+                if not newest.done():
+                    self._gave_up(tries[newest])
+        finally:
+            for each, attempt in tries.items():
+                if not each.done():
+                    each.cancel()
+                    if self._clock() - attempt.began >= self._timeout:
+                        self._gave_up(attempt)
         return replace(response, verdict=Verdict.FAILED)
+
+    def _gave_up(self, attempt: _Try) -> None:
+        if not attempt.counted:
+            attempt.counted = True
+            before = attempt.upstream.standing
+            attempt.upstream.timed_out(self._clock())
+            self._tell_standing(attempt.upstream, before)
+
+    async def _try(
+        self,
+        question: Question,
+        name: dns.name.Name,
+        rdtype: dns.rdatatype.RdataType,
+        upstream: Upstream,
+        *,
+        edns: bool,
+    ) -> Response:
+        """What one server says.  What a trusted one can't validate is asked for without (CD)."""
+        try:
+            response = await self._query(question, name, rdtype, upstream, edns=edns)
+            if response.verdict is not Verdict.UNVALIDATED:
+                return response
+            unchecked = await self._query(
+                question, name, rdtype, upstream, edns=edns, unchecked=True
+            )
+        except (OSError, EOFError, RecordError) as error:
+            detail = f"{upstream.address}: {error}"
+            return Response(Verdict.FAILED, name, detail=detail)
+        if unchecked.verdict not in _KNOWS:  # it is not to be had at all: nobody knows
+            return replace(response, verdict=Verdict.FAILED)
+        if response.trust is Trust.INDETERMINATE:
+            return replace(unchecked, trust=Trust.INDETERMINATE, detail=response.detail)
+        return replace(response, verdict=Verdict.BOGUS)
+
+    async def _query(
+        self,
+        question: Question,
+        name: dns.name.Name,
+        rdtype: dns.rdatatype.RdataType,
+        upstream: Upstream,
+        *,
+        edns: bool,
+        unchecked: bool = False,
+    ) -> Response:
+        """By UDP, and by TCP if that is too small.  Raises OSError, EOFError, RecordError."""
+
+        def refused(error: RecordError) -> None:
+            upstream.refused += 1
+            self._tell_dropped(
+                error.trigger, question, server=str(upstream.address), detail=str(error)
+            )
+
+        exchange = Exchange(
+            upstream,
+            name,
+            rdtype,
+            port=self._port,
+            mark=self._mark,
+            edns=edns,
+            unchecked=unchecked,
+            refused=refused,
+        )
+        for transport in ("udp", "tcp"):
+            fields = {"unchecked": True} if unchecked else {}
+            self._tell(
+                "query",
+                name=str(name),
+                rdtype=question.rdtype,
+                server=str(upstream.address),
+                transport=transport,
+                **fields,
+            )
+            before, began = upstream.standing, self._clock()
+            upstream.asked(began)
+            try:
+                response = await exchange.ask_by(transport)
+            except OSError:  # nobody is at that port, or the way to it is closed
+                upstream.timed_out(self._clock())
+                self._tell_standing(upstream, before)
+                raise
+            upstream.answered(self._clock(), self._clock() - began)
+            self._tell_standing(upstream, before)
+            if response.verdict is not Verdict.TRUNCATED:
+                break
+        return response
+
+    def _probe(
+        self,
+        question: Question,
+        name: dns.name.Name,
+        rdtype: dns.rdatatype.RdataType,
+        upstreams: Sequence[Upstream],
+    ) -> None:
+        """Ask those as well that have become slow or dead, now and then: they may be well again."""
+        for upstream in upstreams:
+            if upstream.probe_due(self._clock()):
+                probe = asyncio.create_task(self._find_out(question, name, rdtype, upstream))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+
+    async def _find_out(
+        self,
+        question: Question,
+        name: dns.name.Name,
+        rdtype: dns.rdatatype.RdataType,
+        upstream: Upstream,
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._try(question, name, rdtype, upstream, edns=True)
+        except TimeoutError:
+            before = upstream.standing
+            upstream.timed_out(self._clock())
+            self._tell_standing(upstream, before)
+
+    # What the listener hears.
 
     def _tell(self, event: str, **fields: Any) -> None:
         if self._listener is not None:
@@ -249,6 +408,18 @@ class Resolver:
 
     def _tell_dropped(self, trigger: str, question: Question, **fields: Any) -> None:
         self._tell("dropped", trigger=trigger, name=question.name, rdtype=question.rdtype, **fields)
+
+    def _tell_standing(self, upstream: Upstream, before: Standing) -> None:
+        now = upstream.standing
+        if now is not before:
+            self._tell(
+                "server",
+                server=str(upstream.address),
+                old=before.value,
+                new=now.value,
+                timeouts=upstream.timeouts,
+                smoothed=None if upstream.smoothed is None else round(upstream.smoothed, 3),
+            )
 
     def _tell_answer(self, answer: Answer, seconds: float, *, cached: bool) -> None:
         self._tell(
@@ -263,102 +434,6 @@ class Resolver:
             trust=answer.trust.value,
             detail=answer.detail,
         )
-
-
-class _Query:
-    """One question to one server."""
-
-    def __init__(
-        self,
-        resolver: Resolver,
-        question: Question,
-        server: IPAddress,
-        name: dns.name.Name,
-        rdtype: dns.rdatatype.RdataType,
-        edns: bool,
-    ) -> None:
-        self._resolver = resolver
-        self._question = question
-        self._server = server
-        self._name = name
-        self._rdtype = rdtype
-        self._edns = edns
-        self._id = 0
-
-    async def ask_by(self, transport: str) -> Response:
-        """Send and wait.  Raises TimeoutError, OSError and, by TCP, EOFError and RecordError."""
-        resolver = self._resolver
-        self._id = secrets.randbelow(1 << 16)
-        octets = query_octets(
-            self._name, self._rdtype, self._id, edns=self._edns, authentic=resolver._trusted
-        )
-        resolver._tell(
-            "query",
-            name=str(self._name),
-            rdtype=self._question.rdtype,
-            server=str(self._server),
-            transport=transport,
-        )
-        async with asyncio.timeout(resolver._timeout):
-            if transport == "udp":
-                return await self._exchange_by_udp(octets)
-            return await self._exchange_by_tcp(octets)
-
-    async def _exchange_by_udp(self, octets: bytes) -> Response:
-        loop = asyncio.get_running_loop()
-        with self._socket(socket.SOCK_DGRAM) as sock:
-            # Connected, so that the kernel keeps other senders' datagrams away
-            # and picks a random source port.
-            sock.connect((str(self._server), self._resolver._port))
-            await loop.sock_sendall(sock, octets)
-            while True:
-                received = await loop.sock_recv(sock, MAX_DATAGRAM)
-                try:
-                    return self._read(received)
-                except RecordError:
-                    continue  # a forger must not be able to end the wait for the true response
-
-    async def _exchange_by_tcp(self, octets: bytes) -> Response:
-        loop = asyncio.get_running_loop()
-        with self._socket(socket.SOCK_STREAM) as sock:
-            await loop.sock_connect(sock, (str(self._server), self._resolver._port))
-            await loop.sock_sendall(sock, len(octets).to_bytes(2, "big") + octets)
-            length = int.from_bytes(await _receive_exactly(sock, 2), "big")
-            return self._read(await _receive_exactly(sock, length))
-
-    def _read(self, octets: bytes) -> Response:
-        try:
-            return read_response(
-                octets, self._name, self._rdtype, self._id, trusted=self._resolver._trusted
-            )
-        except (MismatchedResponse, MalformedResponse) as error:
-            self._resolver._tell_dropped(
-                error.trigger, self._question, server=str(self._server), detail=str(error)
-            )
-            raise
-
-    def _socket(self, kind: socket.SocketKind) -> socket.socket:
-        family = socket.AF_INET6 if isinstance(self._server, IPv6Address) else socket.AF_INET
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-        try:
-            if self._resolver._mark is not None:
-                mark = struct.pack("=I", self._resolver._mark)  # all 32 bits
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-
-
-async def _receive_exactly(sock: socket.socket, count: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    received = bytearray()
-    while len(received) < count:
-        piece = await loop.sock_recv(sock, count - len(received))
-        if not piece:
-            raise EOFError("server closed the connection")
-        received += piece
-    return bytes(received)
 
 
 def _unanswered(question: Question, detail: str) -> Answer:

@@ -15,6 +15,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from dnsrecords import extended
 from dnsrecords.errors import RecordError
 from dnsrecords.message import (
     HEADER_SIZE,
@@ -27,13 +28,12 @@ from dnsrecords.message import (
     extended_code,
     extended_errors,
 )
+from dnsrecords.trust import Trust
 
 # Specification.
 QUERY_OR_RESPONSE = 0x8000
 TRUNCATED = 0x0200
 TTL_SIGN_BIT = 1 << 31  # RFC 2181 section 8: a TTL with it counts as 0
-# RFC 8914 sections 4.7 to 4.13: the ways in which DNSSEC validation fails.
-BOGUS_CODES = frozenset(range(6, 13))
 
 # Our choices.
 EDNS_PAYLOAD = 1232  # octets: what passes everywhere without fragments
@@ -57,6 +57,7 @@ class Verdict(Enum):
     UNSUPPORTED = "unsupported"  # the server does not like EDNS: ask without
     FAILED = "failed"  # this server does not know; ask another
     BOGUS = "bogus"  # it knows, and DNSSEC says that the answer is forged
+    UNVALIDATED = "unvalidated"  # SERVFAIL of a validating server: forged, or just not to be had
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Response:
     """What a message says about ``name``, the end of the chain of CNAMEs in it.
 
     ``ttl`` in seconds, at most MAX_TTL or MAX_NEGATIVE_TTL; ``aliases`` is the
-    length of the chain; ``authentic`` is the AD flag.
+    length of the chain.  ``trust`` is that of the whole message, as the AD flag and extended errors
+    say it.
     """
 
     verdict: Verdict
@@ -72,7 +74,7 @@ class Response:
     records: tuple[bytes, ...] = ()
     ttl: float = 0.0
     aliases: int = 0
-    authentic: bool = False
+    trust: Trust = Trust.INSECURE
     detail: str = ""
 
 
@@ -83,9 +85,14 @@ def query_octets(
     *,
     edns: bool = True,
     authentic: bool = False,
+    unchecked: bool = False,
 ) -> bytes:
-    """A query with recursion desired; ``authentic`` asks for the AD flag (RFC 6840 section 5.7)."""
-    flags = dns.flags.RD | (dns.flags.AD if authentic else 0)
+    """A query with recursion desired.
+
+    ``authentic`` asks for the AD flag (RFC 6840 section 5.7), ``unchecked`` for what is there,
+    validated or not (CD: RFC 4035 section 3.2.2).
+    """
+    flags = dns.flags.RD | (dns.flags.AD if authentic else 0) | (dns.flags.CD if unchecked else 0)
     message = dns.message.make_query(
         name,
         rdtype,
@@ -107,8 +114,10 @@ def read_response(
 ) -> Response:
     """What ``octets`` say to the question for ``name`` with ``query_id``.
 
-    With ``trusted``, the server's word about DNSSEC is passed on.  Raises
-    MismatchedResponse and MalformedResponse; both mean: go on waiting.
+    With ``trusted``, the server validates and the path to it is safe: its word about DNSSEC is
+    passed on.  From others nothing is more than INSECURE.
+
+    Raises MismatchedResponse and MalformedResponse; both mean: go on waiting.
     """
     if len(octets) < HEADER_SIZE:
         raise MismatchedResponse(f"response of {len(octets)} octets")
@@ -146,9 +155,14 @@ class _Sections:
 
     def read(self, labels: Labels, rdtype: int, trusted: bool) -> Response:
         code = extended_code(self._reader.flags, self._options)
+        errors = set(extended_errors(self._options)) if trusted else set()
         if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            return self._failure(labels, code, trusted)
-        authentic = trusted and bool(self._reader.flags & dns.flags.AD)
+            return self._failure(labels, code, trusted, errors)
+        trust, remark = self._trust(trusted, errors), extended.named(errors)
+        if trust is Trust.BOGUS:  # a resolver that only warns (RFC 8914 section 2)
+            return Response(Verdict.BOGUS, _name(labels), trust=trust, detail=remark)
+        if errors & extended.NOT_THE_ZONES_WORD:
+            return Response(Verdict.FAILED, _name(labels), detail=remark)
         ttl, aliases = MAX_TTL, 0
         while (found := self._answer.get((labels, rdtype))) is None:
             if (alias := self._answer.get((labels, TYPE_CNAME))) is None:
@@ -162,28 +176,44 @@ class _Sections:
         name = _name(labels)
         if found is not None:
             records = tuple(dict.fromkeys(each.rdata for each in found))
-            return Response(
-                Verdict.ANSWERED, name, records, min(ttl, _ttl(found)), aliases, authentic
-            )
+            ttl = min(ttl, _ttl(found))
+            return Response(Verdict.ANSWERED, name, records, ttl, aliases, trust, remark)
         soa_ttl = self._negative_ttl(labels)
         if code == dns.rcode.NOERROR and soa_ttl is None:
             if aliases:
-                return Response(Verdict.ALIAS, name, (), ttl, aliases, authentic)
+                return Response(Verdict.ALIAS, name, (), ttl, aliases, trust, remark)
             if not self._reader.flags & (dns.flags.RA | dns.flags.AA):
                 return Response(Verdict.FAILED, name, detail="server neither knows nor asks for us")
         ttl = min(ttl, soa_ttl or 0.0)
+        verdict, what = Verdict.NO_DATA, "no such record"
         if code == dns.rcode.NXDOMAIN:
-            return Response(Verdict.NO_NAME, name, (), ttl, aliases, authentic, "no such name")
-        return Response(Verdict.NO_DATA, name, (), ttl, aliases, authentic, "no such record")
+            verdict, what = Verdict.NO_NAME, "no such name"
+        return Response(
+            verdict, name, (), ttl, aliases, trust, f"{what}; {remark}" if remark else what
+        )
 
-    def _failure(self, labels: Labels, code: int, trusted: bool) -> Response:
+    def _trust(self, trusted: bool, errors: set[int]) -> Trust:
+        """RFC 4033 section 5, by the word of a server that validates."""
+        if errors & extended.FOUND_WRONG:
+            return Trust.BOGUS
+        if errors & {extended.ExtendedError.DNSSEC_INDETERMINATE, *extended.FOUND_MISSING}:
+            return Trust.INDETERMINATE
+        authentic = trusted and bool(self._reader.flags & dns.flags.AD)
+        return Trust.SECURE if authentic else Trust.INSECURE
+
+    def _failure(self, labels: Labels, code: int, trusted: bool, errors: set[int]) -> Response:
+        name, detail = _name(labels), _text(code)
         if code in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
-            return Response(Verdict.UNSUPPORTED, _name(labels), detail=_text(code))
-        bogus = BOGUS_CODES.intersection(extended_errors(self._options))
-        if trusted and bogus:
-            detail = f"{_text(code)}, extended error {min(bogus)}"
-            return Response(Verdict.BOGUS, _name(labels), detail=detail)
-        return Response(Verdict.FAILED, _name(labels), detail=_text(code))
+            return Response(Verdict.UNSUPPORTED, name, detail=detail)
+        if errors:
+            detail += f": {extended.named(errors)}"
+        if not trusted or code != dns.rcode.SERVFAIL or errors & extended.FAILED:
+            return Response(Verdict.FAILED, name, detail=detail)
+        if errors & extended.FOUND_WRONG:
+            return Response(Verdict.BOGUS, name, trust=Trust.BOGUS, detail=detail)
+        indeterminate = extended.ExtendedError.DNSSEC_INDETERMINATE in errors
+        trust = Trust.INDETERMINATE if indeterminate else Trust.BOGUS
+        return Response(Verdict.UNVALIDATED, name, trust=trust, detail=detail)
 
     def _negative_ttl(self, labels: Labels) -> float | None:
         """How long "there is nothing" holds (RFC 2308 section 5); None if no SOA says so."""

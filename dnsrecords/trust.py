@@ -10,3 +10,15 @@ class Trust(Enum):
     INSECURE = "insecure"  # not signed, or not validated
     INDETERMINATE = "indeterminate"  # the resolver can't tell whether it should be signed
     BOGUS = "bogus"  # signed, and the signature does not hold
+
+
+_FROM_WEAK_TO_STRONG = (Trust.BOGUS, Trust.INDETERMINATE, Trust.INSECURE, Trust.SECURE)
+
+
+def weakest(*links: Trust) -> Trust:
+    """What a chain holds; a chain of nothing is SECURE.
+
+    Nobody vouches for an insecure or an indeterminate record.  The latter is the weaker one: there,
+    not even that there are no signatures was shown.
+    """
+    return min(links, key=_FROM_WEAK_TO_STRONG.index, default=Trust.SECURE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dnsrecords import rsakey
 from dnsrecords.delegation import Delegation
+from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import ALGORITHM_RSA, PROTOCOL_IPSEC, HostKey
 from dnsrecords.name import normal_fqdn
 
@@ -23,6 +24,11 @@ def key_line(owner: str, key: HostKey) -> str:
     """The KEY record of ``key`` at ``owner``, without a line end."""
     digits = rsakey.format_base64(key.key)
     return f"{_absolute(owner)} IN KEY {key.flags} {PROTOCOL_IPSEC} {ALGORITHM_RSA} {digits}"
+
+
+def ipseckey_line(owner: str, record: IpsecKey) -> str:
+    """The IPSECKEY record at ``owner``, without a line end."""
+    return f"{_absolute(owner)} IN IPSECKEY {record.presentation()}"
 
 
 def _absolute(owner: str) -> str:

@@ -49,6 +49,7 @@ from ike.events import (
     IPAddress,
     MessageDropped,
     NegotiationFailed,
+    SpiRefused,
     TransportAddress,
     TunnelRequest,
 )
@@ -62,11 +63,14 @@ from ike.v1.directory import Directory
 from ike.v1.fragments import Fragments
 from ike.v1.informational import clear_refusal
 from ike.v1.keepalive import Keepalives
+from ike.v1.message import Chain
 from ike.v1.moves import peer_moved
 from ike.v1.nat import Path
+from ike.v1.notices import refused_spi
 from ike.v1.opening import InitiatorOpening, ResponderOpening
+from ike.v1.payloads import Notification
 from ike.v1.quick_mode import Ends
-from ike.v1.session import Session
+from ike.v1.session import Session, begin_anew
 from ike.v1.suites import channel_tiers, check_proposals
 from ike.v1.tunnel import Tunnel
 from ike.wire import Reader
@@ -149,6 +153,27 @@ class Endpoint:
             self._station, self._directory, tunnel, ends, session.remote, session, True, request
         )
         session.carry(now, begun)
+
+    def greet(self, now: float, request: TunnelRequest) -> None:
+        """Begin a new keying channel with the peer of ``request``, whatever channels there are.
+
+        For when one of the two may have lost what was between them.  Only the request's
+        addresses, keys, identities and encapsulation count.  If INITIAL-CONTACT is owed to the
+        peer, the channel carries it; when it is up, the older ones with this peer hand over
+        to it.  Nothing happens while one is under way.
+        """
+        begin_anew(self._station, self._directory, request, now)
+
+    def disown(self, now: float, local: IPAddress, remote: IPAddress, spi: int) -> None:
+        """Tell a peer that sends on ``spi`` that we do not receive on it, by a Delete.
+
+        Said on one channel with each peer at that address, and nothing where there is none.
+        """
+        told = set()
+        for session in reversed(self._directory.between(local, remote)):
+            if session.end is not None and session.peer not in told:
+                told.add(session.peer)
+                session.disown(spi.to_bytes(4, "big"))
 
     def _too_many_under_way(self) -> bool:
         under_way = sum(not t.established for t in self._directory.tunnels.values())
@@ -372,6 +397,8 @@ class Endpoint:
             raise UnknownExchange(header.exchange.name)
         if header.initiator_cookie == NO_COOKIE:
             raise InvalidCookie("the initiator's is zero")
+        if header.exchange == ExchangeType.INFORMATIONAL and not header.encrypted:
+            self._take_hint(header, data, remote)
         session = self._find(header, remote)
         if session is None:
             self._receive_first(now, header, data, local, remote)
@@ -379,6 +406,17 @@ class Endpoint:
             self._expect_from(session, header, local, remote)
             session.arrival = Path(local, remote)
             session.receive(now, header, data)
+
+    def _take_hint(self, header: Header, data: bytes, remote: TransportAddress) -> None:
+        """Anybody may have sent this; the shell knows what little may come of INVALID-SPI."""
+        try:
+            chain = Chain.cut(header.next_payload, data[HEADER_LENGTH:], padded=False)
+            notifications = chain.all(Notification)
+        except (Dropped, ExchangeRefused):
+            return
+        spi = next(filter(None, map(refused_spi, notifications)), None)
+        if spi is not None:
+            self._station.emit(SpiRefused(remote, spi, authenticated=False))
 
     def _find(self, header: Header, remote: TransportAddress) -> Session | None:
         """The channel of a message; None for a message 1.  Raises ``UnknownCookies``."""

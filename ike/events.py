@@ -284,6 +284,18 @@ class PeerMoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SpiRefused(Event):
+    """INVALID-SPI came: the peer does not know the SPI that we send with, and may have restarted.
+
+    Unless ``authenticated``, anybody may have sent it: a hint (RFC 4322 section 3.2.6).
+    """
+
+    remote: TransportAddress
+    spi: int
+    authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ContactBegun(Event):
     """The first tunnel with this peer is up: remember it on disk, for Initial-Contact."""
 

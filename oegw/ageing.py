@@ -93,11 +93,11 @@ class Ageing:
             while_asking = POSTPONED
             ledger.expire_at(connection, now + ledger.settings.lifespans.unused)
         # Where the answer is known without a question, it is in place already.
+        if scope is not None and not ledger.remember(connection, scope):
+            scope = None
         if scope is not None and connection.state is State.EXPIRING:
-            connection.scopes.setdefault(scope)
             ledger.do(do.InstallPolicy(scope, verdict, while_asking))
         elif scope is not None:
-            connection.scopes.setdefault(scope)
             ledger.install(connection, scope, verdict_of(connection), now)
         ledger.let_go((event.packet,), verdict, "denied")
 
@@ -179,6 +179,8 @@ class Ageing:
     ) -> None:
         """Renew with what the DNS says now; until its end the tunnel stays as it is in any case."""
         ledger, outcome = self._ledger, inquiry.gateways
+        if outcome is not None:
+            outcome = self._initiator.assured(connection, outcome)
         successor = replace(request, replaces=number)
         if isinstance(outcome, Malformed):
             self._not_renewed(connection, number, outcome.detail)
@@ -225,7 +227,9 @@ class Ageing:
             "tunnel", "gateway_changed", tunnel=number, gateway=gateway.address,
             destination=connection.selectors.remote,
         )  # fmt: skip
-        self._order(connection, other)
+        tunnel = self._initiator.order(connection, other)
+        if not gateway.keys:
+            self._initiator.look_up_key(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -237,9 +241,7 @@ class Ageing:
                 self._try_other(connection, request.replaces, request)
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        number = self._initiator.order(connection, request)
-        if not request.peer_keys:
-            self._initiator.look_up_key(connection, number, request.remote)
+        self._initiator.order(connection, request)
 
     def not_renewed(self, connection: Connection, reason: str) -> None:
         """Somebody else has decided that the tunnel which is to be renewed ends with its life."""

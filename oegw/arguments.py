@@ -96,6 +96,11 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     records.add_argument(
         "--precedence", metavar="N", type=_precedence, help="lower first; default 10"
     )
+    records.add_argument(
+        "--ipseckey",
+        action="store_true",
+        help="IPSECKEY records (RFC 4025) too, for peers that read those",
+    )
     sending = records.add_mutually_exclusive_group()
     sending.add_argument(
         "--update",

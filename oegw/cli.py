@@ -26,9 +26,10 @@ from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.nat import Nat, nat_of
 from oegw.publish import records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
-from oegw.status import plain, render
+from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
@@ -141,7 +142,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence)
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -214,14 +215,18 @@ def _check(arguments: argparse.Namespace) -> int:
         _complain(FINE, f"note: private key: {error}")
     except KeyFileError as error:
         problems.append(f"private key: {error}")
+    _check_resolvers(settings)
     try:
-        table = _table(settings)
+        table, nat = _policy(settings)
     except PolicyError as error:
         problems += str(error).splitlines()
     else:
         if not problems:
             for line in table_lines(table, settings):
                 print(line)
+            for by in nat.translations:
+                print(f"NAT: {by}")
+            _complain(FINE, *(f"note: {warning}" for warning in nat.warnings()))
             _check_firewall(settings)
             return FINE
     raise Failure(CONFIGURATION, *problems)
@@ -254,20 +259,47 @@ def _check_firewall(settings: Settings) -> None:
     _complain(FINE, *(f"warning: firewall: {gap}" for gap in gaps))
 
 
-def _table(settings: Settings) -> PolicyTable:
-    """The policy as this box would have it.
+def _check_resolvers(settings: Settings) -> None:
+    """Where the box says which resolvers there are, it may be another box than the gateway."""
+    if settings.dns.trusted:
+        from oegw.environment import UnsuitableBox
+        from oegw.resolvers import in_use
 
-    A box that can't be the gateway of this configuration lends no attached networks to it.
+        try:
+            in_use(settings.dns)
+        except UnsuitableBox as error:
+            _complain(FINE, f"note: {error}")
+
+
+def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
+    """The policy as this box would have it, and what of its sources it would translate.
+
+    A box that can't be the gateway of this configuration lends no attached networks to it, and
+    what its own address means for NAT is not told.
     """
     from oegw.environment import UnsuitableBox, survey  # takes a while to import
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
         builtin = builtin_rules(box.attached, box.own)
+        addresses, translates = box.addresses, box.translates
+        named = (settings.gateway.identity or settings.gateway.fqdn) is not None
     except (UnsuitableBox, OSError) as error:
         builtin = builtin_rules()
+        addresses, translates = settings.gateway.addresses, ()
+        named = True
         _complain(FINE, f"note: without the networks that the gateway is attached to: {error}")
-    return PolicyTable((*settings.rules, *builtin), settings.default)
+    table = PolicyTable((*settings.rules, *builtin), settings.default)
+    known = [
+        r
+        for r in settings.nat
+        if r.outside or any(a.version == r.inside.version for a in addresses)
+    ]
+    for rule in settings.nat:
+        if rule not in known:
+            _complain(FINE, f"note: {rule.origin}: which outer address has the gateway?")
+    served = settings.dns.local_reverse
+    return table, nat_of(known, addresses, named=named, served=served, translates=translates)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -345,11 +377,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     flow = _flow(arguments)
     settings = config.load(arguments.config)
     try:
-        table = _table(settings)
+        table, nat = _policy(settings)
     except PolicyError as error:
         raise Failure(CONFIGURATION, str(error)) from error
-    decision = table.lookup(flow)
-    for word, sentence in explanation(flow, decision, settings):
+    for word, sentence in explanation(flow, table, settings, nat):
         print(_entry(word, sentence))
     socket = arguments.socket or settings.gateway.control_socket
     try:
@@ -364,7 +395,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     _without_error(answer)
     state = str(answer.get("state", "unknown"))
     print(_entry("now", f"{state}: {answer['reason']}" if answer.get("reason") else state))
-    if answer.get("rule") != decision.rule.name:
+    if clients := answer.get("clients"):
+        print(_entry("", clients_text(clients)))
+    if answer.get("rule") != nat.seen(flow, table).rule.name:
         print(_entry("", f"the running gateway applies rule {answer.get('rule')}; oegw reload?"))
     return FINE
 

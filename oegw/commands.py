@@ -45,25 +45,29 @@ class StartLookup(Command):
     ``with_keys``: also fetch KEY records for gateways whose TXT has no key.  An initiator does
     without: it looks them up while it negotiates.
     ``purpose`` is for the trace: ``"gateway"`` (5B), ``"authority"`` (5G2), or ``"own"`` for what
-    the DNS says of ourselves.
+    the DNS says of ourselves.  ``ours``: it may use what the resolver's budget keeps from
+    strangers: for tunnels that are up, and our own affairs.
     """
 
     lookup: int
     address: IPAddress
     with_keys: bool = False
     purpose: str = "gateway"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StartKeyLookup(Command):
     """Find KEY records of ``identity``; answered by ``KeyLookupEnded``.
 
-    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"`` or ``"own"``.
+    ``purpose`` is for the trace: ``"peer-key"`` (5F), ``"gateway-key"``, ``"own"``,
+    ``"contact"``.  ``ours``: see ``StartLookup``.
     """
 
     lookup: int
     identity: Identity
     purpose: str = "peer-key"
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,22 @@ class CloseChannels(Command):
     """Close the keying channels with a gateway that have no tunnels any more."""
 
     remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class GreetPeer(Command):
+    """Begin a new keying channel with the peer of ``request``, whatever there is."""
+
+    request: TunnelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DisownSpi(Command):
+    """Tell the peer under a keying channel with it that we do not receive on ``spi``."""
+
+    local: IPAddress
+    remote: IPAddress
+    spi: int
 
 
 @dataclass(frozen=True, slots=True)

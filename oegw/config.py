@@ -14,9 +14,12 @@ from typing import Any
 
 from dnsrecords.errors import MalformedName
 from dnsrecords.name import normal_fqdn
+from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
+from oegw.assurance import UnsignedDelegation
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
@@ -60,6 +63,8 @@ OTHER_ASSURANCE_MASK = 0x300000  # where mark_mask has bits of the usual one
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
+UNSIGNED_DELEGATION = {each.value: each for each in UnsignedDelegation}
+RECORDS = tuple(kind.lower() for kind in RECORD_KINDS)
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
@@ -131,11 +136,12 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         intercept=_intercept(sections["intercept"]),
         lifespans=_lifespans(sections["lifespans"]),
         publish=_publish(sections["publish"], path.parent),
-        decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
         multihoming=_multihoming(sections["multihoming"]),
+        decision_points=read_decision_points(top.raw("decision_point", []), path.parent, problems),
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
+        nat=read_nat(top.raw("nat", []), problems),
     )
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
@@ -245,13 +251,34 @@ def _dns(section: Section) -> DnsSettings:
     for address in resolvers:
         if address.is_unspecified or address.is_multicast:
             section.wrong("resolvers", f"{address} is not the address of a server")
+    trusted = section.addresses("trusted")
+    for address in trusted:
+        if resolvers and address not in resolvers:
+            section.wrong("trusted", f"{address} is not one of dns.resolvers")
     return DnsSettings(
         resolvers,
         section.seconds("timeout", default.timeout, 0.01, 60),
         section.integer("tries", default.tries, 1, 20),
         section.networks("local_reverse") or (),
         section.truth("check_own", default.check_own),
+        trusted,
+        section.choice("unsigned_delegation", default.unsigned_delegation, UNSIGNED_DELEGATION),
+        _record_kinds(section),
+        section.integer("questions_per_second", default.questions_per_second, 1, 100_000),
     )
+
+
+def _record_kinds(section: Section) -> tuple[str, ...]:
+    named = section.texts("records")
+    if named is None:
+        return DnsSettings().records
+    for place, name in named:
+        if name not in RECORDS:
+            section.wrong_place(place, f"{shown(name)} is not one of {', '.join(RECORDS)}")
+    kinds = dict.fromkeys(name for _, name in named if name in RECORDS)
+    if not named:
+        section.wrong("records", f"is empty; it may have {' and '.join(RECORDS)}")
+    return tuple(kinds) or DnsSettings().records
 
 
 def _ike(section: Section) -> IkeSettings:

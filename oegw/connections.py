@@ -26,6 +26,7 @@ class ConnectionTable:
         self._by_tunnel: dict[int, Connection] = {}
         self._begun: Counter[Identity] = Counter()
         self._begun_by_peers = 0
+        self._by_gateway: dict[IPAddress, dict[int, None]] = {}
         self._by_sa: dict[SaKey, int] = {}
         self._under_way: Counter[IPAddress] = Counter()
         self._asking: dict[int, IPAddress] = {}
@@ -117,14 +118,37 @@ class ConnectionTable:
     def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
         connection.tunnels[tunnel.number] = tunnel
         self._by_tunnel[tunnel.number] = connection
+        self._by_gateway.setdefault(tunnel.gateway, {})[tunnel.number] = None
 
     def remove_tunnel(self, connection: Connection, number: int) -> Tunnel | None:
         self._by_tunnel.pop(number, None)
         tunnel = connection.tunnels.pop(number, None)
+        if tunnel is not None:
+            self._forget_gateway(tunnel)
         for key in (tunnel.inbound, tunnel.outbound) if tunnel else ():
             if key is not None:
                 self.remove_sa(key)
         return tunnel
+
+    def lead(self, tunnel: Tunnel, gateway: IPAddress) -> None:
+        """The tunnel leads to another address from now on."""
+        self._forget_gateway(tunnel)
+        tunnel.gateway = gateway
+        self._by_gateway.setdefault(gateway, {})[tunnel.number] = None
+
+    def _forget_gateway(self, tunnel: Tunnel) -> None:
+        numbers = self._by_gateway.get(tunnel.gateway, {})
+        numbers.pop(tunnel.number, None)
+        if not numbers:
+            self._by_gateway.pop(tunnel.gateway, None)
+
+    def tunnel_with(self, gateway: IPAddress) -> Tunnel | None:
+        """A tunnel that is up with this gateway."""
+        for number in self._by_gateway.get(gateway, ()):
+            tunnel = self._by_tunnel[number].tunnels[number]
+            if tunnel.up:
+                return tunnel
+        return None
 
     def of_tunnel(self, number: int) -> Connection | None:
         return self._by_tunnel.get(number)

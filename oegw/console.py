@@ -18,12 +18,14 @@ from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
 from oegw.refusals import Refusal
+from oegw.resolvers import status_row
 from policy.errors import PolicyError
 from policy.flow import Flow
 
 if TYPE_CHECKING:
     from oegw.daemon import Daemon
 
+SHOWN_CLIENTS = 8  # of one connection in the status: a site may have thousands
 PROBE_PATIENCE = 90.0  # seconds: longer than all retransmissions to a few silent gateways
 
 Answer = dict[str, Any]
@@ -87,8 +89,13 @@ class Console:
             "fqdn": daemon.settings.gateway.fqdn,
             "addresses": [str(a) for a in daemon.environment.addresses],
             "outside": list(daemon.environment.outside),
+            "resolvers": [
+                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
+            ],
             "datapath": capability and {"name": capability.name, "reason": capability.reason},
             "interception": {"queue": daemon.interception.queue_kind},
+            "nat": [str(by) for by in daemon.gateway.nat.translations],
+            "warnings": list(daemon.gateway.nat.warnings()),
             "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],
             "channels": [
                 {
@@ -103,11 +110,11 @@ class Console:
                 for c in snapshot.channels
             ],
             "firewall_gaps": daemon.firewall_gaps,
+            "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "decision_points": [
                 {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
                 for p in daemon.settings.decision_points
             ],
-            "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)
@@ -118,11 +125,14 @@ class Console:
         }
 
     def _explain(self, flow: Flow) -> Answer:
-        decision = self._daemon.gateway.table.lookup(flow)
-        connection = self._daemon.gateway.find(flow)
+        gateway = self._daemon.gateway
+        seen = gateway.nat.seen(flow, gateway.table)
+        connection = gateway.find(flow)
         return {
-            "rule": decision.rule.name,
-            "category": decision.rule.category.value,
+            "rule": seen.rule.name,
+            "category": seen.rule.category.value,
+            "translated": str(seen.flow.source) if seen.by else None,
+            "clients": _clients(connection) if connection else None,
             "state": connection.state.value if connection else State.NONEXISTENT.value,
             "reason": connection.reason if connection else "",
         }
@@ -140,9 +150,10 @@ class Console:
         deadline = time.monotonic() + PROBE_PATIENCE
         try:
             daemon.carry_out(daemon.gateway.probe(flow, time.monotonic()))
+            outside = daemon.gateway.nat.seen(flow, daemon.gateway.table).flow
             while True:
                 while not lines.empty():
-                    step = _step(lines.get_nowait(), flow, started)
+                    step = _step(lines.get_nowait(), outside, started)
                     if step is not None:
                         yield step
                 # From here on nothing waits: an event can't slip in between look and sleep.
@@ -154,13 +165,13 @@ class Console:
                     line = await asyncio.wait_for(lines.get(), deadline - time.monotonic())
                 except TimeoutError:
                     continue
-                step = _step(line, flow, started)
+                step = _step(line, outside, started)
                 if step is not None:
                     yield step
         finally:
             daemon.trace.listeners.remove(listen)
         if connection is None:
-            rule = daemon.gateway.table.lookup(flow).rule
+            rule = daemon.gateway.nat.seen(flow, daemon.gateway.table).rule
             yield {"done": True, "result": rule.category.value, "reason": f"rule {rule.name!r}"}
         else:
             yield {"done": True, "result": connection.state.value, "reason": connection.reason}
@@ -183,12 +194,12 @@ class Console:
 _STEPS = {
     ("dns", "query", "gateway"): "(5B) TXT look-up",
     ("dns", "answer", "gateway"): "(5C) TXT answer",
-    ("decision", "asked", ""): "decision point asked",
-    ("decision", "answered", ""): "decision point answered",
     ("dns", "query", "own"): "look-up of our own TXT record",
     ("dns", "answer", "own"): "answer about ourselves, TXT",
     ("dns", "query", "gateway-key"): "look-up of the gateway's TXT record",
     ("dns", "answer", "gateway-key"): "answer about the gateway's TXT record",
+    ("decision", "asked", ""): "decision point asked",
+    ("decision", "answered", ""): "decision point answered",
     ("dns", "query", "peer"): "look-up of the configured peer",
     ("dns", "answer", "peer"): "answer about it",
     ("ike", "sent", "MM1"): "(5D) main mode, message 1",
@@ -305,4 +316,13 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "tunnels": sum(t.up for t in connection.tunnels.values()),
         "encrypted_before": connection.encrypted_before or None,
         "reason": connection.reason,
+        "clients": _clients(connection),
     }
+
+
+def _clients(connection: Connection) -> Answer | None:
+    """The hosts behind a connection that go by its address; None if there are no others."""
+    clients = connection.clients()
+    if not clients:
+        return None
+    return {"number": len(clients), "first": [str(c) for c in clients[:SHOWN_CLIENTS]]}

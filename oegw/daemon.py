@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
 from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerFound, PeerOutcome
 from dnsrecords.peer import PeerLookup
-from dnsrecords.resolver import Resolver, system_resolvers
+from dnsrecords.resolver import Resolver
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
@@ -61,6 +63,8 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.nat import Nat, nat_of
+from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
@@ -82,6 +86,7 @@ NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    "nat",
 )
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
@@ -113,6 +118,20 @@ def check_peers(settings: config.Settings, environment: Environment) -> None:
             )
 
 
+def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
+    """What this box translates.  Raises UnsuitableBox."""
+    try:
+        return nat_of(
+            settings.nat,
+            environment.addresses,
+            named=(settings.gateway.identity or settings.gateway.fqdn) is not None,
+            served=settings.dns.local_reverse,
+            translates=environment.translates,
+        )
+    except ValueError as error:
+        raise UnsuitableBox(str(error)) from None
+
+
 class Daemon:
     """One running gateway."""
 
@@ -132,6 +151,7 @@ class Daemon:
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
+        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
@@ -146,12 +166,14 @@ class Daemon:
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
         marks = Marks(settings.intercept.mark_mask)
-        resolvers = settings.dns.resolvers or tuple(system_resolvers())
+        resolvers = in_use(settings.dns)
         self.resolver = Resolver(
             resolvers,
             timeout=settings.dns.timeout,
             tries=settings.dns.tries,
             mark=marks.own,
+            trusted=trusted(resolvers, settings.dns),
+            budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
         self._state = StateFile(settings.gateway.state)
@@ -185,21 +207,25 @@ class Daemon:
         )
         self._prefer_encapsulations(settings)
         hold = settings.intercept
+        nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
             CoordinatorSettings(
                 addresses=environment.addresses,
                 peers=settings.peers,
                 local_reverse=settings.dns.local_reverse,
+                unsigned_delegation=settings.dns.unsigned_delegation,
                 lifespans=settings.lifespans,
                 hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
                 setups_per_source=hold.setups_per_source,
+                contacts=self._contacts.all(),
                 setups=hold.setups,
                 setups_per_second=hold.setups_per_second,
                 replay_window=settings.datapath.replay_window,
-                decision_points=settings.decision_points,
+                nat=nat,
                 multihoming=settings.multihoming,
                 own=own_settings(settings, private_key.public_key()),
+                decision_points=settings.decision_points,
             ),
             self.trace,
             self._memory.load(),
@@ -214,6 +240,7 @@ class Daemon:
             queue=hold.queue,
             resolvers=resolvers,
             local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+            translations=nat.translations,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
         self.firewall_gaps: list[str] = []
@@ -242,6 +269,8 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
+            for warning in self.gateway.nat.warnings():
+                self._say("nat", warning)
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -342,6 +371,8 @@ class Daemon:
             self.trace.drop("dns", **fields)
         else:
             self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+        if event == "server":
+            self._say("dns", in_words(fields))
 
     def _datapath_event(self, event: DatapathEvent) -> None:
         match event:
@@ -434,6 +465,10 @@ class Daemon:
                     self.endpoint.close_tunnel(now, number)
                 case do.CloseChannels(remote=gateway):
                     self.endpoint.close_channels(now, gateway)
+                case do.GreetPeer(request=request):
+                    self.endpoint.greet(now, request)
+                case do.DisownSpi(local=local, remote=remote, spi=spi):
+                    self.endpoint.disown(now, local, remote, spi)
                 case do.QueryUsage():
                     self._spawn(self._report_usage())
                 case do.ReportExpiring(tunnel=number):
@@ -480,22 +515,24 @@ class Daemon:
             random.SystemRandom().shuffle,
             with_keys=command.with_keys,
             may_ask=self.gateway.may_look_up,
+            records=self._records,
         )
         _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup)
+        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.LookupEnded(command.lookup, outcome))
 
     async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
         _PURPOSE.set(command.purpose)
-        outcome: KeyOutcome = await self.resolver.run(KeyLookup(command.identity))
+        lookup = KeyLookup(command.identity, self._records)
+        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.KeyLookupEnded(command.lookup, outcome))
 
     async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
         _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity)
-        outcome: PeerOutcome = await self.resolver.run(lookup)
+        lookup = PeerLookup(command.name, command.identity, self._records)
+        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
         self._lookups.pop(command.lookup, None)
         self.feed(happened.PeerLookupEnded(command.lookup, outcome))
 
@@ -690,6 +727,15 @@ class Daemon:
             }
         )
 
+    def _notice_nat(self, environment: Environment) -> None:
+        """Rules that translate sources may have come since we were started."""
+        nat = self.gateway.nat
+        noticed = environment.translates[0] if environment.translates else ""
+        self.gateway.nat = replace(nat, noticed=noticed)
+        for warning in self.gateway.nat.warnings():
+            if warning not in nat.warnings():
+                self._say("nat", warning)
+
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
         self.trace.event(category, "note", detail=text)
@@ -730,6 +776,7 @@ class Daemon:
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
         self.settings = settings
+        self._notice_nat(environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points

@@ -8,6 +8,8 @@ from ipaddress import ip_address, ip_interface
 
 from pyroute2 import IPRoute
 
+from oegw.intercept.interface import OWN_TABLE, InterceptError
+from oegw.natsurvey import translating_rules
 from policy.flow import IPAddress, IPNetwork
 
 _SCOPE_UNIVERSE = 0  # rtnetlink(7): addresses valid everywhere
@@ -20,12 +22,14 @@ class UnsuitableBox(Exception):  # noqa: N818  (it names the fact)
 @dataclass(frozen=True, slots=True)
 class Environment:
     """``addresses``: the outer address of each family; ``own``: every address of the box;
-    ``attached``: the networks on its links."""
+    ``attached``: the networks on its links; ``translates``: rules that translate sources, as far as
+    we may read them."""
 
     outside: tuple[str, ...]
     addresses: tuple[IPAddress, ...]
     own: frozenset[IPAddress]
     attached: tuple[IPNetwork, ...]
+    translates: tuple[str, ...] = ()
 
 
 def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Environment:
@@ -78,7 +82,11 @@ def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Enviro
             and i.network.prefixlen < i.network.max_prefixlen
         )
     )
-    return Environment(outside, addresses, own, attached)
+    try:
+        translates = translating_rules(OWN_TABLE)
+    except InterceptError:  # only root may read them
+        translates = ()
+    return Environment(outside, addresses, own, attached, translates)
 
 
 def _address_of(message: dict[str, object]) -> str:

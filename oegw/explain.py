@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 
 from dnsrecords.reverse import reverse_name
+from oegw.assurance import UnsignedDelegation, trust_in
 from oegw.configrules import PROTOCOLS
+from oegw.nat import Nat, Translation
 from oegw.peer import ConfiguredPeer
 from oegw.settings import Settings
 from oegw.status import columns
 from policy.builtin import never_public
 from policy.flow import Flow, IPNetwork
-from policy.rule import ANY_PORT, Category, Decision, OnFailure, PortRange, Rule, Scope
+from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule, Scope
 from policy.table import PolicyTable
 
 SHOWN_PAIRS = 8  # of one rule in one place of the order: lists may have a million
@@ -80,6 +82,8 @@ def category(rule: Rule, settings: Settings) -> str:
     text = rule.category.value
     if rule.category is Category.OPPORTUNISTIC:
         text += f", else {rule.on_failure.value}"
+        if rule.require is Require.SECURE:
+            text += ", secure records only"
         if not rule.initiate:
             text += ", accepts only"
     elif rule.icmp:
@@ -94,17 +98,33 @@ def peer_text(peer: ConfiguredPeer) -> str:
     return str(peer.address or peer.expected_identity)
 
 
-def explanation(flow: Flow, decision: Decision, settings: Settings) -> Iterator[tuple[str, str]]:
+def explanation(
+    flow: Flow, table: PolicyTable, settings: Settings, nat: Nat
+) -> Iterator[tuple[str, str]]:
     """What happens to ``flow`` and why, as pairs of a word and a sentence."""
-    rule = decision.rule
     yield "flow", flow_text(flow)
+    seen = nat.seen(flow, table)
+    if seen.by is not None:
+        yield "nat", " ".join(translation_text(flow, seen.flow, seen.by))
+    flow, rule = seen.flow, seen.rule
     yield "rule", rule.name
     yield "written", rule.origin
     yield "category", category(rule, settings)
-    yield "what", " ".join(_consequences(flow, rule, settings))
-    yield "scope", scope_text(decision.scope)
-    if not decision.cacheable:
+    yield "what", " ".join(_consequences(flow, rule, settings, nat))
+    yield "scope", scope_text(seen.policy_scope)
+    if not seen.cacheable:
         yield "", "for packets that show no ports; those that do may fall under other rules"
+
+
+def translation_text(flow: Flow, translated: Flow, by: Translation) -> Iterator[str]:
+    """What this box makes of a source, and what follows from it (draft section 7.1)."""
+    yield f"{flow.source} leaves as {translated.source}, which the policy, the DNS and IKE see."
+    if by.shared:
+        yield (
+            f"All hosts of {by.inside} share that address, and with it one tunnel to each "
+            "destination: nobody outside can tell them apart, so that separate tunnels for two "
+            "of them are not possible."
+        )
 
 
 def flow_text(flow: Flow) -> str:
@@ -120,7 +140,7 @@ def scope_text(scope: Scope) -> str:
     return f"{network(scope.source)} -> {network(scope.destination)}, {what}"
 
 
-def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
+def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
             yield (
@@ -139,6 +159,9 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
             if not rule.initiate:
                 yield f"It {other}, unless the far side has begun a tunnel: we begin none."
                 return
+            if reason := nat.objection(flow.source, settings.dns.local_reverse):
+                yield f"No tunnel can be had: {reason}. It {other}."
+                return
             if _is_not_asked(flow, settings):
                 yield "The destination is not a public address, so the DNS is not asked."
                 yield f"It {other}."
@@ -148,10 +171,26 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
                 yield f"It waits while these decision points are asked: {names}."
                 yield "The first that has an opinion decides; else it is as follows."
             name = reverse_name(flow.destination)
-            yield f"It waits while a TXT record at {name} is looked up."
+            kinds = " or ".join(kind.upper() for kind in settings.dns.records)
+            yield f"It waits while a {kinds} record at {name} is looked up."
             yield "If a gateway that the record names agrees, it goes through a tunnel."
+            yield from _demands(rule, settings)
             warning = "; after a malformed record it is dropped" if clear else ""
             yield f"If not, it {other}{warning}."
+
+
+def _demands(rule: Rule, settings: Settings) -> Iterator[str]:
+    """What is demanded of the records, and whether that can be had at all."""
+    if rule.require is Require.SECURE:
+        yield "DNSSEC has to vouch for the record, and for all else that the tunnel rests on."
+        resolvers = settings.dns.resolvers
+        if resolvers and not any(trust_in(each, settings.dns.trusted)[0] for each in resolvers):
+            yield (
+                "It never does: none of the resolvers is on this box or in dns.trusted, so that "
+                "every record counts as insecure."
+            )
+    if settings.dns.unsigned_delegation is UnsignedDelegation.SELF:
+        yield "A record that is not signed may name the destination itself only."
 
 
 def _is_not_asked(flow: Flow, settings: Settings) -> bool:

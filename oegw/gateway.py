@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -32,7 +33,9 @@ from oegw.initiator import GatewayKey, Initiator
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
 from oegw.selfknowledge import OwnQuestion
@@ -66,6 +69,7 @@ class Gateway:
         self._responder = responder = Responder(ledger, decisions)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
+        self._recovery = recovery = Recovery(ledger, initiator)
         self._ahead = ahead = Ahead(ledger)
         self._steps: dict[type, Callable[[Any, float], None]] = {
             happened.PacketTrapped: initiator.packet_trapped,
@@ -89,7 +93,9 @@ class Gateway:
             keying.PeerMoved: tunnels.peer_moved,
             keying.NegotiationFailed: initiator.negotiation_failed,
             SaExpired: tunnels.sa_expired,
-            UnknownSpiReceived: tunnels.unknown_spi_received,
+            UnknownSpiReceived: recovery.unknown_spi_received,
+            keying.SpiRefused: recovery.spi_refused,
+            keying.KeyingChannelClosed: recovery.channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
@@ -101,6 +107,15 @@ class Gateway:
     def decision_points(self) -> tuple[DecisionPoint, ...]:
         """Those that are asked; the shell's replies are in their order."""
         return self._ledger.decision_points
+
+    @property
+    def nat(self) -> Nat:
+        """Which of our hosts have another address outside."""
+        return self._ledger.nat
+
+    @nat.setter
+    def nat(self, nat: Nat) -> None:
+        self._ledger.nat = nat
 
     @property
     def held(self) -> tuple[int, int]:
@@ -162,7 +177,8 @@ class Gateway:
 
     def find(self, flow: Flow) -> Connection | None:
         """The connection that a packet of ``flow`` would belong to."""
-        rule = self._ledger.table.lookup(flow).rule
+        seen = self._ledger.nat.seen(flow, self._ledger.table)
+        flow, rule = seen.flow, seen.rule
         if rule.category in (Category.PERMIT, Category.DENY):
             return None
         selectors = self._initiator.selectors(flow, rule)
@@ -179,10 +195,10 @@ class Gateway:
                 self._responder.authority_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), keying.PeerKeyNeeded():
                 self._responder.keys_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), Greeting():
+                self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
-            case happened.DecisionsEnded(replies=replies), Approval():
-                self._responder.approval_known(asker, replies, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
                 self._initiator.homes.homes_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), OwnClient():
@@ -193,6 +209,8 @@ class Gateway:
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():
                 self._ahead.ended(asker)
+            case happened.DecisionsEnded(replies=replies), Approval():
+                self._responder.approval_known(asker, replies, now)
             case _, Connection():
                 self._initiator.answered(asker, event, now)
 
@@ -204,6 +222,7 @@ class Gateway:
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
         self._initiator.homes.heard(event.remote.address, now)
+        self._recovery.channel_established(event, now)
 
     @property
     def memory(self) -> KeyMemory:
@@ -288,6 +307,7 @@ class Gateway:
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None
+                    and (not connection.tunnels or assurance.is_enough(rule, connection.trust))
                 )
                 or (
                     rule.category is Category.CONFIGURED

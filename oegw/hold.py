@@ -2,12 +2,15 @@
 
 Only numbers and sizes are kept here; interception keeps the packets.  Two
 modes: ``first`` keeps one packet per connection and drops the new one, as the
-draft says; ``first+last`` keeps the first (a SYN, most often) and the newest.
+draft says; ``first+last`` keeps the first (a SYN, most often) and the newest.  Hosts that share a
+connection, because they share an address, have places of their own in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from policy.flow import IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +37,19 @@ class _Place:
 
 
 class Hold:
-    """At most two packets for each connection, bounded in number and octets."""
+    """At most two packets for each client of a connection, bounded in number and octets."""
 
     def __init__(self, settings: HoldSettings) -> None:
         self._settings = settings
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, dict[IPAddress | None, _Place]] = {}
         self.packets = 0
         self.octets = 0
 
-    def keep(self, connection: int, packet: int, size: int) -> Discard | None:
+    def keep(
+        self, connection: int, packet: int, size: int, client: IPAddress | None = None
+    ) -> Discard | None:
         """Take a packet in; returns the one that has to go for it, the new one included."""
-        place = self._places.get(connection)
+        place = self._places.get(connection, {}).get(client)
         if place is not None and self._settings.mode == "first":
             return Discard(packet, "hold_first_only")
         evicted = place.last if place is not None else None
@@ -54,17 +59,17 @@ class Hold:
             return Discard(packet, "hold_full")
         self.packets, self.octets = packets, octets
         if place is None:
-            self._places[connection] = _Place((packet, size))
+            self._places.setdefault(connection, {})[client] = _Place((packet, size))
         else:
             place.last = (packet, size)
         return Discard(evicted[0], "hold_newer_came") if evicted else None
 
     def take(self, connection: int) -> tuple[int, ...]:
         """The connection's packets in the order they came, which leave the hold."""
-        place = self._places.pop(connection, None)
-        if place is None:
-            return ()
-        kept = (place.first,) if place.last is None else (place.first, place.last)
+        places = self._places.pop(connection, {}).values()
+        kept = [p for place in places for p in (place.first, place.last) if p is not None]
+        if len(places) > 1:
+            kept.sort()  # packets are numbered as they come
         self.packets -= len(kept)
         self.octets -= sum(size for _, size in kept)
         return tuple(packet for packet, _ in kept)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
@@ -22,7 +21,9 @@ from dnsrecords.outcome import (
     PeerOutcome,
     Unanswered,
 )
+from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -42,10 +43,11 @@ from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
+from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Rule, Scope
+from policy.rule import Category, Require, Rule, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
-        self.homes = Multihoming(ledger, self.usable, self._negotiate_with)
+        self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
         """What we propose for ``flow``: never what a configured rule claims for itself."""
@@ -78,14 +80,14 @@ class Initiator:
         return selectors
 
     def packet_trapped(self, event: happened.PacketTrapped, now: float) -> None:  # (5)
-        ledger, flow = self._ledger, event.flow
-        decision = ledger.table.lookup(flow)
-        rule, scope = decision.rule, decision.scope
+        ledger = self._ledger
+        seen = ledger.nat.seen(event.flow, ledger.table)  # draft section 7.1
+        flow, rule, scope = seen.flow, seen.rule, seen.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
-            if rule.icmp and decision.cacheable:  # the kernel has to know of it to answer
+            if rule.icmp and seen.cacheable:  # the kernel has to know of it to answer
                 verdict = Verdict.REFUSE
-            if decision.cacheable:
+            if seen.cacheable:
                 ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
             ledger.let_go((event.packet,), verdict, "denied")
             return
@@ -95,7 +97,7 @@ class Initiator:
             if not ledger.room(now):
                 ledger.discard((event.packet,), "connections_full")
                 return
-            refusal = ledger.refuses_setup(flow.source, now)
+            refusal = ledger.refuses_setup(event.flow.source, now)
             if refusal is not None:
                 ledger.discard((event.packet,), refusal)
                 return
@@ -103,16 +105,29 @@ class Initiator:
         if connection.state is State.NONEXISTENT:
             if any(tunnel.inbound for tunnel in connection.tunnels.values()):
                 # The peer's tunnel is nearly up, and it sends already: none of our own is needed.
-                ledger.connections.set_under_way(connection, flow.source)
+                ledger.connections.set_under_way(connection, event.flow.source)
                 ledger.await_peer(connection, now)
             else:
-                self.begin(connection, flow, now)
+                self.begin(connection, flow, now, event.flow.source)
         if rule.category is Category.OPPORTUNISTIC:
-            scope = _narrowed(scope, flow)
+            scope = _narrowed(scope, event.flow)
         if connection.state is State.EXPIRING:
-            self.ageing.in_use(connection, event, scope if decision.cacheable else None, now)
+            event = replace(event, flow=flow)
+            self.ageing.in_use(connection, event, scope if seen.cacheable else None, now)
             return
-        self._settle(connection, event, scope, decision.cacheable, now)
+        if seen.by is not None and seen.cacheable:
+            self._shared_pair(connection, seen, now)
+        self._settle(connection, event, scope, seen.cacheable, now)
+
+    def _shared_pair(self, connection: Connection, seen: Seen, now: float) -> None:
+        """What the translated pair has on the wire: no clear packets of it may come back in."""
+        ledger, scope = self._ledger, seen.policy_scope
+        if connection.rule.category is Category.OPPORTUNISTIC:
+            scope = _narrowed(scope, seen.flow)
+        if scope in connection.scopes or not ledger.remember(connection, scope):
+            return
+        if not connection.under_way:
+            ledger.install(connection, scope, verdict_of(connection), now)
 
     def _settle(
         self,
@@ -126,25 +141,30 @@ class Initiator:
         ledger = self._ledger
         if connection.under_way:
             if cacheable:
-                connection.scopes.setdefault(scope)
+                ledger.remember(connection, scope)
             if event.packet >= 0:
-                discard = ledger.hold.keep(connection.number, event.packet, event.size)
+                client = event.flow.source
+                discard = ledger.hold.keep(connection.number, event.packet, event.size, client)
                 if discard is not None:
                     ledger.discard((discard.packet,), discard.trigger)
             return
         verdict = verdict_of(connection)
-        if cacheable:
-            connection.scopes.setdefault(scope)
+        if cacheable and ledger.remember(connection, scope):
             ledger.install(connection, scope, verdict, now)
         ledger.let_go((event.packet,), verdict, "denied")
 
     # Finding the far gateway.
 
-    def begin(self, connection: Connection, flow: Flow, now: float) -> None:
-        """Find out how packets of ``flow`` are to go, and have it so."""
+    def begin(
+        self, connection: Connection, flow: Flow, now: float, client: IPAddress | None = None
+    ) -> None:
+        """Find out how packets of ``flow`` are to go, and have it so.
+
+        ``client``: the host inside that they come from, if it has another address there.
+        """
         self._decisions.put_aside(connection)
         ledger, rule = self._ledger, connection.rule
-        ledger.connections.set_under_way(connection, flow.source)
+        ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
             self._begin_configured(connection, ledger.peers[rule.name], flow, now)
             return
@@ -153,6 +173,10 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
+        if reason := ledger.objection(flow.source):
+            ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
+            ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
+            return
         if not ledger.may_look_up(destination) and not ledger.decision_points:
             reason = f"{destination} is in a private or reserved range: not looked up"
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
@@ -171,7 +195,10 @@ class Initiator:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway"))  # (5B)
+        # Where the policy demands something of the keys' records, it is known before we begin.
+        with_keys = connection.rule.require is Require.SECURE or bool(ledger.decision_points)
+        ours = connection.live_tunnel is not None  # it is to go on
+        ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -197,13 +224,13 @@ class Initiator:
                 inquiry.gateways = outcome
             case Part.PEER, happened.PeerLookupEnded(outcome=peer):
                 inquiry.peer = peer
-            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
-                inquiry.replies = replies
             case Part.KEYS, happened.KeyLookupEnded(outcome=keys):
                 inquiry.keys = keys
             case Part.OWN, happened.LookupEnded(outcome=own) | happened.KeyLookupEnded(outcome=own):
                 self._ledger.own.learned(inquiry.own[event.lookup], own, now)
                 self._drop_needless(connection, inquiry)
+            case Part.DECISIONS, happened.DecisionsEnded(replies=replies):
+                inquiry.replies = replies
         if not inquiry.complete:
             return
         connection.inquiry = None
@@ -230,11 +257,26 @@ class Initiator:
                 del inquiry.open[number]
                 self._ledger.cancel(number)
 
+    def assured(self, connection: Connection, outcome: GatewayOutcome) -> GatewayOutcome:
+        """Of the gateways found, those whose records are as good as the policy demands."""
+        ledger, rule = self._ledger, connection.rule
+        if not isinstance(outcome, GatewaysFound) or rule.category is not Category.OPPORTUNISTIC:
+            return outcome
+        client = connection.selectors.remote.network_address
+        unsigned = ledger.settings.unsigned_delegation
+        assured = assurance.filtered(outcome, client, rule, unsigned)
+        if isinstance(assured, NothingFound):
+            ledger.trace.drop(
+                "gateway", "not_assured", destination=connection.selectors.remote,
+                trust=outcome.trust.value, reason=assured.detail,
+            )  # fmt: skip
+        return assured
+
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
-            self._gateways_known(connection, inquiry.gateways, now)
+            self._gateways_known(connection, self.assured(connection, inquiry.gateways), now)
 
     def _begin_configured(
         self, connection: Connection, peer: ConfiguredPeer, flow: Flow, now: float
@@ -274,7 +316,7 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                connection.suspect = False
+                connection.key_failure = None
                 try:
                     usable = self._presentable(connection, outcome)
                 except NotOurs as why:
@@ -294,16 +336,24 @@ class Initiator:
         except NotOurs:
             return []
 
+    def _acceptable(self, connection: Connection, outcome: GatewayOutcome) -> list[Gateway]:
+        """The same, of an answer of which nothing has been demanded yet."""
+        assured = self.assured(connection, outcome)
+        return self.usable(connection, assured) if isinstance(assured, GatewaysFound) else []
+
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        One that rolls its key over may have both, a record with a key and one without.
+        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
+        that rolls its key over may be there twice: it has a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
             return []
+        if not self._ledger.may_look_up(address):  # one in some other network (draft section 7.2)
+            return []
         tries = [replace(gateway, keyless=False)] if gateway.keys else []
-        if gateway.keyless and self._ledger.may_look_up(address):
+        if gateway.keyless:
             tries.append(replace(gateway, keys=()))
         return tries
 
@@ -324,7 +374,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate: every gateway would refuse us."""
+        """Fail before we negotiate."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -362,6 +412,8 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
+        assert gateway.address is not None
+        self._ledger.rests_on(connection, gateway.trust, gateway.address)
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
@@ -393,23 +445,25 @@ class Initiator:
         tunnel.key_lookup = None
         if isinstance(outcome, KeysFound):
             if connection.trust is not None:
-                connection.trust = weaker(connection.trust, outcome.trust)
+                trust = weakest(connection.trust, outcome.trust)
+                ledger.rests_on(connection, trust, asker.gateway)
             return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
-        failure = Failure.NO_KEY
-        match outcome:
-            case Malformed():
-                connection.suspect = True
-                ledger.trace.event(
-                    "gateway", "malformed_record", destination=connection.selectors.remote,
-                    detail=detail,
-                )  # fmt: skip
-            case Unanswered():
-                failure = Failure.SILENCE
+        if isinstance(outcome, Malformed):
+            ledger.trace.event(
+                "gateway", "malformed_record", destination=connection.selectors.remote,
+                detail=detail,
+            )  # fmt: skip
+        worst = (connection.key_failure, outcome)
+        connection.key_failure = next(
+            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
+            if isinstance(each, kind)
+        )  # fmt: skip
         ledger.do(do.CloseTunnel(asker.tunnel))
-        self.negotiation_failed(NegotiationFailed(asker.tunnel, failure, detail), now)
+        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
+        self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
         """Our outer address towards a gateway."""
@@ -455,8 +509,13 @@ class Initiator:
             detail = "no tunnel within its share of multihoming.patience"
             self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
 
-    def negotiation_failed(self, event: NegotiationFailed, now: float) -> None:
-        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5)."""
+    def negotiation_failed(
+        self, event: NegotiationFailed, now: float, *, of_dns: bool = False
+    ) -> None:
+        """What comes of a connection whose tunnel could not be had (RFC 4322 section 3.2.5).
+
+        ``of_dns``: it is the DNS that failed, and the gateway has no part in it.
+        """
         ledger = self._ledger
         connection = ledger.connections.of_tunnel(event.tunnel)
         if connection is None:
@@ -468,7 +527,7 @@ class Initiator:
         )  # fmt: skip
         tunnel = connection.tunnels[event.tunnel]
         if tunnel.initiator:
-            self.homes.failed(connection, event, now)
+            self.homes.failed(connection, event, now, of_dns=of_dns)
         ledger.take_down(connection, event.tunnel)
         self.ageing.successor_failed(connection, tunnel)
         behind = connection.state is State.EXPIRING and connection.expires is None
@@ -488,10 +547,20 @@ class Initiator:
                 return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        lifespan = self._lifespan_after(failure, connection.records_until, now)
-        if connection.suspect:
-            lifespan = ledger.settings.lifespans.malformed
-        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
+        lifespan, deny = self._after(failure, connection, now)
+        ledger.fall_back(connection, lifespan, reason, now, deny=deny)
+
+    def _after(self, failure: Failure, connection: Connection, now: float) -> tuple[float, bool]:
+        """How long what follows is good for, and whether it is a denial whatever the rule says."""
+        lifespans = self._ledger.settings.lifespans
+        match connection.key_failure:
+            case Malformed():
+                return lifespans.malformed, True
+            case Unanswered() if failure is Failure.NO_KEY:
+                return lifespans.silence, False
+            case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
+                return min(max(ttl, 1.0), lifespans.no_record), False
+        return self._lifespan_after(failure, connection.records_until, now), False
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans

@@ -20,9 +20,9 @@ class Part(Enum):
 
     GATEWAYS = "gateways"  # who speaks for the destination (5B)
     PEER = "peer"  # where a configured peer is, and its key
-    DECISIONS = "decisions"  # what decision points elsewhere say
     KEYS = "keys"  # the keys of a peer that is its own client, before its tunnel is renewed
     OWN = "own"  # whether our client delegates to us, and under which identity we are known
+    DECISIONS = "decisions"  # what decision points elsewhere say
 
 
 @dataclass(slots=True)
@@ -37,9 +37,9 @@ class Inquiry:
     open: dict[int, Part] = field(default_factory=dict)
     gateways: GatewayOutcome | None = None
     peer: PeerOutcome | None = None
-    replies: Replies | None = None
     keys: KeyOutcome | None = None
     own: dict[int, OwnQuestion] = field(default_factory=dict)  # by the number of the look-up
+    replies: Replies | None = None
 
     @property
     def complete(self) -> bool:

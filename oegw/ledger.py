@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from dnsrecords.trust import Trust
+from ike.events import Identity
 from oegw import commands as do
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
@@ -21,6 +24,7 @@ from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
 from oegw.memory import KeyMemory
+from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.refusals import Refusals
 from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from oegw.decisions import Approval
     from oegw.initiator import GatewayKey
     from oegw.multihoming import Homecoming
+    from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
@@ -46,13 +51,17 @@ if TYPE_CHECKING:
         | OwnClient
         | OwnQuestion
         | GatewayKey
-        | Homecoming
+        | Greeting
         | LookAhead
+        | Homecoming
         | keying.PeerKeyNeeded
     )
 
 # Our choice, seconds: what the peer sent into a tunnel before it closed may still be under way.
 LINGER = 2.0
+# Our choice: scopes of one connection that the kernel is told of.  A pair of hosts has a few; a
+# connection that many hosts share has some for each of them.  The packets of others are trapped.
+SCOPES_KEPT = 1024
 
 _VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
@@ -88,23 +97,27 @@ class Lifespans:
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
-    ranges whose reverse zones our resolvers serve.  ``own``: what the DNS must say of ourselves;
-    None: that is not looked at."""
+    ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
+    address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
+    ``contacts``: peers that may hold tunnels of our former life."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     local_reverse: tuple[IPNetwork, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
     lifespans: Lifespans = field(default_factory=Lifespans)
     hold: HoldSettings = field(default_factory=HoldSettings)
     setups_per_source: int = 32
+    contacts: frozenset[Identity] = frozenset()
     setups: int = 1000
     setups_per_second: float = 250.0
     connections: int = 65536
     configured_retry: float = 10.0  # seconds between two tries for a configured tunnel
     replay_window: int = 1024
-    decision_points: tuple[DecisionPoint, ...] = ()
+    nat: Nat = field(default_factory=Nat)
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     own: OwnSettings | None = None
+    decision_points: tuple[DecisionPoint, ...] = ()
 
 
 class Ledger:
@@ -122,6 +135,7 @@ class Ledger:
         self.settings = settings
         self.peers = settings.peers
         self.decision_points = settings.decision_points
+        self.nat = settings.nat
         self.trace = trace
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
@@ -164,9 +178,13 @@ class Ledger:
             self.do(do.CancelLookup(lookup))
 
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
-        """Ask the DNS about ourselves."""
+        """Ask the DNS about ourselves.
+
+        There are few names of ours; but whoever forges sources, or proposes tunnels, chooses the
+        client that is asked about: that is no question of ours as far as the budget goes.
+        """
         if question.record is Record.KEY:
-            self.do(do.StartKeyLookup(lookup, question.about, purpose="own"))
+            self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
         elif not isinstance(question.about, str):
             self.do(do.StartLookup(lookup, question.about, purpose="own"))
 
@@ -181,6 +199,10 @@ class Ledger:
         return not never_public(address) or any(
             address.version == n.version and address in n for n in self.settings.local_reverse
         )
+
+    def objection(self, source: IPAddress) -> str:
+        """Why no opportunistic tunnel can be had for a source; empty if it can (7.2, 7.3)."""
+        return self.nat.objection(source, self.settings.local_reverse)
 
     # Time.
 
@@ -239,6 +261,15 @@ class Ledger:
                 destination=connection.selectors.remote, gateway=before, reason=reason,
             )  # fmt: skip
 
+    def rests_on(self, connection: Connection, trust: Trust, gateway: IPAddress) -> None:
+        """How far the records can be trusted that a tunnel with ``gateway`` rests on."""
+        connection.trust = trust
+        self.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=trust.value,
+        )  # fmt: skip
+
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False
     ) -> None:
@@ -294,6 +325,13 @@ class Ledger:
         for scope in connection.scopes:
             self.install(connection, scope, verdict, now)
         self.let_go(self.hold.take(connection.number), verdict, "no_tunnel")
+
+    def remember(self, connection: Connection, scope: Scope) -> bool:
+        """Whether the kernel may be told of one scope more."""
+        if scope not in connection.scopes and len(connection.scopes) >= SCOPES_KEPT:
+            return False
+        connection.scopes.setdefault(scope)
+        return True
 
     def install(self, connection: Connection, scope: Scope, verdict: Verdict, now: float) -> None:
         """Cache a verdict in the kernel, for as long as the connection is good for it."""

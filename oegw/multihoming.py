@@ -13,10 +13,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ike.events as keying
 from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound
+from dnsrecords.trust import Trust, weakest
 from ike.events import Failure
 from oegw import commands as do
 from oegw.connection import Connection, State, Tunnel
@@ -38,6 +39,7 @@ _TELLING = (
     Failure.NO_PROPOSAL,
     Failure.NO_KEY,
     Failure.MALFORMED,
+    Failure.NO_KEY,
     Failure.SILENCE,
     Failure.LIMIT,
     Failure.CANCELLED,
@@ -51,6 +53,8 @@ class Homecoming:
     connection: Connection
     gateway: IPAddress
     began: float  # of the return that it is part of
+    trust: Trust = Trust.INDETERMINATE  # of the gateway's record
+    keyless: bool = False  # its KEY records count, too
 
 
 @dataclass(slots=True)
@@ -63,20 +67,20 @@ class _Return:
     scouted: bool = False  # one of them has a tunnel: it is really back
 
 
-Usable = Callable[[Connection, GatewaysFound], Sequence[Gateway]]
+Acceptable = Callable[[Connection, GatewayOutcome], Sequence[Gateway]]
 Negotiate = Callable[[Connection, Gateway], int]
 
 
 class Multihoming:
     """Which of several gateways.
 
-    ``usable`` says which gateways of an answer may be negotiated with for a connection, and
+    ``acceptable`` says which gateways of an answer may be negotiated with for a connection, and
     ``negotiate`` does it and returns the tunnel's number.
     """
 
-    def __init__(self, ledger: Ledger, usable: Usable, negotiate: Negotiate) -> None:
+    def __init__(self, ledger: Ledger, acceptable: Acceptable, negotiate: Negotiate) -> None:
         self._ledger = ledger
-        self._usable = usable
+        self._acceptable = acceptable
         self._negotiate = negotiate
         self._settings = ledger.settings.multihoming
         self.silent = SilentGateways()
@@ -98,7 +102,14 @@ class Multihoming:
         left = max(connection.patience_ends - now, 0.0)
         heapq.heappush(self._cuts, (now + left / (1 + len(connection.candidates)), tunnel))
 
-    def failed(self, connection: Connection, event: keying.NegotiationFailed, now: float) -> None:
+    def failed(
+        self,
+        connection: Connection,
+        event: keying.NegotiationFailed,
+        now: float,
+        *,
+        of_dns: bool = False,
+    ) -> None:
         """A negotiation of ours came to nothing: remember what it says of the gateway."""
         if connection.rule.category is not Category.OPPORTUNISTIC:
             return
@@ -107,7 +118,7 @@ class Multihoming:
             (event.reason, event.detail),
             key=lambda failure: _TELLING.index(failure[0]),
         )
-        if event.reason is Failure.SILENCE:
+        if event.reason is Failure.SILENCE and not of_dns:
             leading = self._leading.get(event.tunnel)
             since = leading.began if leading else None
             self._fell_silent(connection.tunnels[event.tunnel].gateway, now, since)
@@ -117,7 +128,7 @@ class Multihoming:
     ) -> tuple[Failure, str]:
         """All were tried: the most telling of the failures, and what to say of it."""
         reason, detail = connection.failure or (event.reason, event.detail)
-        tried = min(len(connection.homes), GATEWAYS_MOST)
+        tried = min(len({home.address for home in connection.homes}), GATEWAYS_MOST)
         return reason, f"{detail} ({tried} gateways tried)" if tried > 1 else detail
 
     # Who is silent, and who is not.
@@ -202,12 +213,17 @@ class Multihoming:
         connection, gateway = asker.connection, asker.gateway
         exists = self._ledger.connections.get(connection.number) is connection
         if isinstance(outcome, GatewaysFound) and exists:
-            connection.homes = tuple(self._usable(connection, outcome))
+            connection.homes = tuple(self._acceptable(connection, outcome))
             home = next((g for g in connection.homes if g.address == gateway), None)
             if home is not None and prefers(connection, gateway):
-                self._leading[self._negotiate(connection, home)] = asker
+                tunnel = self._negotiate(connection, home)
+                self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
                 return
         self._one_done(asker, now)
+
+    def leads_back(self, tunnel: int) -> bool:
+        """Whether it is under negotiation in the background: no hope to build on."""
+        return tunnel in self._leading
 
     def over(self, tunnel: int, now: float, *, up: bool = False) -> None:
         """A tunnel is up, or nothing comes of it: was it to lead back to a gateway?"""
@@ -231,6 +247,10 @@ class Multihoming:
         """
         sending = [t for t in connection.tunnels.values() if t.up and t.carries and t is not tunnel]
         before = sending[-1] if sending else None
+        leading = self._leading.get(tunnel.number)
+        if leading is not None:
+            known = connection.trust if leading.keyless else None
+            connection.trust = leading.trust if known is None else weakest(known, leading.trust)
         connection.sends_by(tunnel)
         replaced = tunnel.request.replaces if tunnel.request else None
         if (
@@ -242,6 +262,19 @@ class Multihoming:
         ):
             self._prefer(connection, before)
         self.over(tunnel.number, now, up=True)
+
+    def idle(self, connection: Connection, tunnel: Tunnel, now: float) -> bool:
+        """Whether another gateway's tunnel sends, and nothing comes by this one: let it end.
+
+        In turns (option 1), each sends.
+        """
+        live, heard = connection.live_tunnel, tunnel.traffic[0]
+        return (
+            self._settings.choice is not Choice.ROUND_ROBIN
+            and live is not None
+            and live.peer != tunnel.peer
+            and (heard is None or now - heard > self._ledger.settings.lifespans.in_use)
+        )
 
     def usage_reported(self) -> None:
         """The counters were read: options 1 and 2 choose anew."""
@@ -285,7 +318,7 @@ def prefers(connection: Connection, gateway: IPAddress) -> bool:
     """Whether a pair that is carried by another gateway would rather be by this one."""
     live = connection.live_tunnel
     if (
-        connection.state is not State.KEYED
+        connection.standing is not State.KEYED
         or connection.rule.category is not Category.OPPORTUNISTIC
         or not connection.rule.initiate
         or live is None

@@ -20,6 +20,8 @@ from policy.table import PolicyTable
 
 PublicKey = rsa.RSAPublicKey
 
+IKE_PORT = 500  # RFC 2408 section 2.5.1
+
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPeer:
@@ -181,15 +183,20 @@ def is_at(event: TunnelProposed, client: IPAddress) -> bool:
     """Whether a peer known by name proposes the very address that it talks to us from.
 
     It need not have a reverse map then: no record of ``client`` says that another speaks for it,
-    and it could answer us there (draft section 6.3; FreeS/WAN's oe-road-01).
+    and it could answer us there (draft sections 6.3 and 8; FreeS/WAN's oe-road-01).  Behind a NAT
+    it proves nothing, for others have the same address; there IKE leaves its own port.
     """
-    return isinstance(event.identity, str) and event.remote.address == client
+    return (
+        isinstance(event.identity, str)
+        and event.remote.port == IKE_PORT
+        and event.remote.address == client
+    )
 
 
 def delegated(
     gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey, *, proven: bool
-) -> bool:
-    """Whether one of the client's delegations names the gateway, and the key, of phase 1 (4.12.3).
+) -> Gateway | None:
+    """The one of the client's delegations that names gateway and key of phase 1 (4.12.3), if any.
 
     A delegation without key binds the gateway only; its key was ``proven`` by the KEY record of
     phase 1, or else is among the keys that were looked up with the delegation.
@@ -201,5 +208,5 @@ def delegated(
             named = gateway.address == identity
         keyless = gateway.keyless or not gateway.keys
         if named and ((proven and keyless) or any(same_key(key, k) for k in gateway.keys)):
-            return True
-    return False
+            return gateway
+    return None

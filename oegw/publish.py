@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords.delegation import Delegation
+from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.published import PublishedRecord
 from dnsrecords.reverse import reverse_name
@@ -19,18 +20,26 @@ def records_of(
     fqdn: str | None,
     clients: Sequence[IPAddress],
     precedence: int,
+    *,
+    ipseckey: bool = False,
 ) -> list[PublishedRecord]:
     """KEY records of the gateway, and a TXT record at the reverse name of each client.
 
     The KEY stands at the reverse name of each address of ``gateways`` and at
     ``fqdn`` (draft sections 6.1 and 6.3).  A client's TXT names the gateway's
     addresses of the client's own family, or all if there is none (section 6.2),
-    and its ``fqdn``.  Raises RecordError for what the DNS or a peer would not take.
+    and its ``fqdn``.  With ``ipseckey`` there is a record of RFC 4025 beside each: of the same
+    gateways for a client, and without a gateway for the gateway's own key.
+
+    Raises RecordError for what the DNS or a peer would not take.
     """
     owners = [reverse_name(address) for address in gateways]
     if fqdn is not None:
         owners.append(fqdn)
     records = [PublishedRecord.of_key(owner, HostKey(key)) for owner in owners]
+    if ipseckey:
+        itself = IpsecKey.of(precedence, None, None, key)
+        records += [PublishedRecord.of_ipseckey(owner, itself) for owner in owners]
     for client in clients:
         near = [address for address in gateways if address.version == client.version]
         named = [Delegation(precedence, address=a, key=key) for a in near or gateways]
@@ -38,4 +47,7 @@ def records_of(
             named.append(Delegation(precedence, fqdn=fqdn, key=key))
         owner = reverse_name(client)
         records += [PublishedRecord.of_delegation(owner, delegation) for delegation in named]
+        if ipseckey:
+            same = [IpsecKey.of(precedence, each.address, each.fqdn, key) for each in named]
+            records += [PublishedRecord.of_ipseckey(owner, each) for each in same]
     return records

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
+from oegw.assurance import UnsignedDelegation
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule
@@ -53,7 +56,9 @@ class DnsSettings:
     """``resolvers``: empty means those of /etc/resolv.conf.  ``timeout``: seconds for each try.
 
     ``local_reverse``: private ranges whose reverse zones these resolvers serve.  ``check_own``:
-    look at our own records before we begin, and before we accept.
+    look at our own records before we begin, and before we accept.  ``trusted``: those
+    of the resolvers that validate, on a path that is safe; ones on loopback addresses are anyway.
+    ``records``: the kinds that name a gateway.  ``questions_per_second``: in all.
     """
 
     resolvers: tuple[IPAddress, ...] = ()
@@ -61,6 +66,10 @@ class DnsSettings:
     tries: int = 3
     local_reverse: tuple[IPNetwork, ...] = ()
     check_own: bool = True
+    trusted: tuple[IPAddress, ...] = ()
+    unsigned_delegation: UnsignedDelegation = UnsignedDelegation.ANY
+    records: tuple[str, ...] = ("txt",)
+    questions_per_second: int = PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +156,9 @@ class Settings:
     intercept: InterceptOptions = field(default_factory=InterceptOptions)
     lifespans: Lifespans = field(default_factory=Lifespans)
     publish: PublishSettings = field(default_factory=PublishSettings)
-    decision_points: tuple[DecisionPoint, ...] = ()
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
+    decision_points: tuple[DecisionPoint, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    nat: tuple[NatRule, ...] = ()

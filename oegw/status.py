@@ -46,6 +46,8 @@ def _head(status: Row) -> list[str]:
         ("Interception", plain(queue or "-")),
         *_decision_points(status.get("decision_points") or []),
         *(("Firewall", f"warning: {plain(gap)}") for gap in status.get("firewall_gaps") or []),
+        *(("NAT", plain(by)) for by in status.get("nat") or []),
+        *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -58,15 +60,10 @@ def _head(status: Row) -> list[str]:
         facts.append(("Silent", f"tried last: {tried_last}"))
     head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
     lines = [head]
+    facts += [("Resolver", _resolver(row)) for row in status.get("resolvers") or []]
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
     return lines
-
-
-def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
-    if not points:
-        return []
-    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
 
 
 def _identity(status: Row) -> str:
@@ -89,6 +86,30 @@ def _refusals(refusals: Sequence[Row]) -> list[str]:
         reason = plain(row.get("reason", ""))
         lines.append(fill(reason, WIDTH, initial_indent="    ", subsequent_indent="    "))
     return lines
+
+
+def _resolver(row: Row) -> str:
+    """One server in one line: whether its word counts, and how it does."""
+    words = [_with_reason("trusted" if row.get("trusted") else "not trusted", row.get("why"))]
+    standing = plain(row.get("standing", "?"))
+    if row.get("smoothed") is not None:
+        standing += f", answers in {row['smoothed'] * 1000:.0f} ms"
+    words.append(standing)
+    if row.get("queries") and row.get("last_answer") is None:
+        words.append("no answer yet")
+    elif row.get("last_answer") is not None:
+        words.append(f"last answer {span(row['last_answer'])} ago")
+    if row.get("timeouts"):
+        words.append(f"{row['timeouts']} time-outs in a row")
+    if row.get("refused"):
+        words.append(f"{row['refused']} responses that were not to our queries, or unreadable")
+    return f"{plain(row.get('address', '?'))}: {'; '.join(words)}"
+
+
+def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
+    if not points:
+        return []
+    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
 
 
 def _with_reason(name: object, reason: object) -> str:
@@ -145,12 +166,21 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
+    if clients := row.get("clients"):
+        parts.append(clients_text(clients))
     if row.get("encrypted_before"):
         parts.append(f"LAST TIME IT WAS ENCRYPTED, by {plain(row['encrypted_before'])}")
     indent = " " * 4
     return fill(
         ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent
     ).splitlines()
+
+
+def clients_text(clients: Row) -> str:
+    """Who shares a connection: the first few hosts, and how many more."""
+    first = [plain(client) for client in clients.get("first") or ()]
+    more = clients.get("number", len(first)) - len(first)
+    return f"for {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
 
 
 def _channels(channels: Sequence[Row]) -> list[str]:

@@ -22,7 +22,6 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     Selector,
     UdpEncapsulation,
-    UnknownSpiReceived,
     Usage,
 )
 from oegw.initiator import Initiator
@@ -215,7 +214,9 @@ class Tunnels:
         connection = self._ledger.connections.of_tunnel(event.tunnel)
         if connection is None or connection.state is not State.KEYED:
             return
-        self._ageing.renew(connection, connection.tunnels[event.tunnel], now)
+        tunnel = connection.tunnels[event.tunnel]
+        if not self._homes.idle(connection, tunnel, now):
+            self._ageing.renew(connection, tunnel, now)
 
     def sa_expired(self, event: SaExpired, now: float) -> None:
         number = self._ledger.connections.tunnel_of_sa(event.key)
@@ -241,7 +242,11 @@ class Tunnels:
     def _gone(self, connection: Connection, number: int, reason: str, now: float) -> None:
         """A tunnel that was agreed is over; what of the connection depends on the others."""
         ledger = self._ledger
-        others = [t for n, t in connection.tunnels.items() if n != number and not t.receives_only]
+        others = [
+            t
+            for n, t in connection.tunnels.items()
+            if n != number and not t.receives_only and (t.agreed or not self._homes.leads_back(n))
+        ]
         if any(t.agreed for t in others):
             # The other's SAs are in place, or on their way there before these are removed.
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
@@ -279,11 +284,6 @@ class Tunnels:
                 ledger.do(do.RemoveSa(tunnel.outbound))
                 tunnel.outbound = None
 
-    def unknown_spi_received(self, event: UnknownSpiReceived, now: float) -> None:
-        self._ledger.trace.drop(
-            "gateway", "unknown_spi", source=event.source, spi=f"{event.spi:08x}"
-        )
-
     # Elsewhere.
 
     def peer_address_changed(self, event: PeerAddressChanged, now: float) -> None:
@@ -314,7 +314,7 @@ class Tunnels:
         remote: keying.TransportAddress,
     ) -> None:
         tunnel.udp = (udp[0], remote.port)
-        tunnel.gateway = remote.address
+        self._ledger.connections.lead(tunnel, remote.address)
         # It still calls itself what it has called itself.
         identity = request.remote if request.peer_identity is None else request.peer_identity
         tunnel.request = replace(request, remote=remote.address, peer_identity=identity)

@@ -36,6 +36,9 @@ def heed(now: float, directory: Directory, session: Session, chain: Chain, messa
                 forget_former_life(now, directory, session)
         elif notification.notify in NOTIFY_ERRORS:
             _end_quick_mode(now, session, notification)
+            spi = refused_spi(notification)
+            if spi is not None and not session.closed:
+                session.spi_refused(spi)
     answers = [
         spi
         for delete in deletes
@@ -51,6 +54,14 @@ def heed(now: float, directory: Directory, session: Session, chain: Chain, messa
             channel.close(now, "deleted by the peer", tell=False)
     for notification in notifications:
         _judge_life(session, notification, cookies, message)
+
+
+def refused_spi(notification: Notification) -> int | None:
+    """The ESP SPI that INVALID-SPI is about (RFC 2408 section 3.14.1)."""
+    esp = notification.protocol == Protocol.ESP
+    if notification.notify != NotifyType.INVALID_SPI or not esp or len(notification.spi) != 4:
+        return None
+    return int.from_bytes(notification.spi, "big") or None
 
 
 def _tunnels_deleted(

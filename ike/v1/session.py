@@ -35,6 +35,7 @@ from ike.events import (
     KeyingChannelEstablished,
     MessageReceived,
     MessageSent,
+    SpiRefused,
     TransportAddress,
     TunnelRequest,
 )
@@ -64,7 +65,7 @@ from ike.v1.moves import peer_moved
 from ike.v1.nat import NatFindings, Path
 from ike.v1.notices import heed
 from ike.v1.opening import InitiatorOpening, ResponderOpening
-from ike.v1.payloads import Notification, Payload
+from ike.v1.payloads import Delete, Notification, Payload
 from ike.v1.quick_mode import QuickModeResponder
 from ike.v1.rekey import grace, reuse_margin
 from ike.v1.renewal import Renewal, take_over
@@ -644,6 +645,14 @@ class Session:
         self.received("INFO", len(message))
         heed(now, self._directory, self, chain, message)
 
+    def spi_refused(self, spi: int) -> None:
+        """The peer says that it does not know an SPI that we send with."""
+        self._station.emit(SpiRefused(self.remote, spi, authenticated=True))
+
+    def disown(self, spi: bytes) -> None:
+        """Tell the peer that we do not receive on ``spi``, a tunnel of which we know nothing."""
+        self.send_informational([Delete(Protocol.ESP, (spi,))])
+
     def answer_notice(self, message: bytes, answer: bytes) -> None:
         """``message`` was answered: if it comes again, so does the same answer."""
         self._answered.remember(message, "INFO", answer)
@@ -696,6 +705,19 @@ class Session:
         self._directory.keepalives.release(self.path, self)
         self._directory.forget_session(self, cookies)
         self._station.emit(KeyingChannelClosed(self.number, reason))
+
+
+def begin_anew(station: Station, directory: Directory, request: TunnelRequest, now: float) -> None:
+    """A channel in place of those that there are with the peer of ``request``."""
+    expected = expected_identity(request)
+    older = []
+    for session in directory.between(request.local, request.remote):
+        opening = session.opening
+        if session.end is not None:
+            older += [session] if session.end.identity == expected else []
+        elif isinstance(opening, InitiatorOpening) and opening.expected == expected:
+            return
+    Session.initiate(station, directory, request, now).replaces += older
 
 
 def _opening_path(directory: Directory, request: TunnelRequest) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from lablib import capture, scenario
+from lablib import capture, scenario, several
 from lablib.errors import LabError
 from lablib.lab import load_topology, put_up
 from lablib.run import Run
@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   lab demo                            Alice pings Bob, with the draft's ladder in milliseconds
   lab list                            the scenarios
   lab run carol-drop                  one scenario; exit code 0 if all its facts are true
+  lab run --all                       all of them, and a table at the end
   lab up; lab exec alice -- ping bob  a lab that stays until `lab down`
   lab capture west                    what passes on the public link
 """
@@ -85,28 +86,54 @@ def _capture(arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)
 
 
-def _wanted(arguments: argparse.Namespace, name: str, long: bool = False) -> scenario.Scenario:
-    loaded = scenario.load(name, long)
-    if arguments.datapath:
-        return scenario.with_datapaths(loaded, arguments.datapath)
-    return loaded
+def _chosen(arguments: argparse.Namespace, one: scenario.Scenario) -> scenario.Scenario:
+    return scenario.with_datapaths(one, arguments.datapath) if arguments.datapath else one
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.all == bool(arguments.scenarios):
+        raise LabError("run: give names of scenarios, or --all")
+    names = scenario.names() if arguments.all else arguments.scenarios
+    loaded = [scenario.load(name, arguments.long) for name in dict.fromkeys(names)]
+    if arguments.all and arguments.long:
+        loaded = [one for one in loaded if one.has_long]
+    unfit = [one for one in loaded if not scenario.fits(one, arguments.datapath or "")]
+    if unfit and not arguments.all:
+        raise LabError(f"{unfit[0].name} is for datapath {unfit[0].only_datapath} only")
+    for one in unfit:
+        say(f"left out: {one.name}, which is for datapath {one.only_datapath} only")
+        loaded.remove(one)
+    wanted = [_chosen(arguments, one) for one in loaded]
     prepare()
-    wanted = _wanted(arguments, arguments.scenario, arguments.long)
-    return run_scenario(wanted, arguments.id, arguments.keep)
+    if len(wanted) == 1 and not (arguments.all or arguments.table):
+        outcome = run_scenario(wanted[0], arguments.id, arguments.keep)
+        if arguments.outcome:
+            outcome.write(Path(arguments.outcome))
+        return outcome.code
+    if arguments.id or arguments.keep or arguments.outcome:
+        raise LabError("run: --id and --keep are for one scenario")
+    options = ["--long"] if arguments.long else []
+    options += ["--datapath", arguments.datapath] if arguments.datapath else []
+    table = Path(arguments.table) if arguments.table else None
+    return several.run(wanted, options, arguments.jobs or several.default_jobs(), table)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     prepare()
-    return run_scenario(_wanted(arguments, DEMO), arguments.id, arguments.keep)
+    return run_scenario(_chosen(arguments, scenario.load(DEMO)), arguments.id, arguments.keep).code
 
 
 def _list(_: argparse.Namespace) -> int:
     for name in scenario.names():
         say(f"{name:22} {scenario.load(name).summary}")
     return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,10 +166,14 @@ def parser() -> argparse.ArgumentParser:
     watch = add("capture", _capture, "show what passes on a link: as1, west, wild, east, as3")
     watch.add_argument("link")
     watch.add_argument("--write", metavar="FILE", help="write a capture file instead")
-    one = add("run", _run, "run a scenario by name, check its facts")
-    one.add_argument("scenario")
-    one.add_argument("--long", action="store_true", help="in its longer form, if it has one")
+    one = add("run", _run, "run scenarios by name, check their facts; a table, if several")
+    one.add_argument("scenarios", nargs="*", metavar="scenario")
+    one.add_argument("--all", action="store_true", help="all there are; with --long: that have one")
+    one.add_argument("--jobs", type=_positive, metavar="N", help="labs side by side (3 on 2 CPUs)")
+    one.add_argument("--long", action="store_true", help="in the longer form, if there is one")
     one.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    one.add_argument("--table", metavar="FILE", help="where to write the table as well")
+    one.add_argument("--outcome", help=argparse.SUPPRESS)  # a file, for the process that started us
     demo = add("demo", _demo, "Alice pings bob, from the name to the tunnel")
     demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     for command in (one, demo):

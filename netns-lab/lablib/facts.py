@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, matrix
+from lablib import crossing, lifetimes, matrix, nameservers
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
@@ -281,9 +281,12 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "encrypted": encrypted,
     "same-tunnel": same_tunnel,
     "matrix": matrix.outcomes,
+    "all-answered": lifetimes.all_answered,
     "no-addresses": no_addresses,
     "no-payload": no_payload,
     "housekeeping": housekeeping,
+    "resolver": nameservers.resolver,
+    "said": nameservers.said,
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,6 +20,7 @@ from lablib.waiting import patient, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = ROOT / ".venv" / "bin" / "oegw"
+SHARED_KEYS = "OEGW_LAB_KEYS"
 ANSWER_SECONDS = 5.0
 START_SECONDS = 15.0
 
@@ -48,11 +51,12 @@ def ask(
 
 @dataclass(slots=True)
 class Keys:
-    """The key pair of a gateway and the records that publish it."""
+    """The key pair of a gateway and the records that publish it; and those of spare keys."""
 
     gateway: str
     path: Path
     records: list[str]
+    spare_records: list[str] = field(default_factory=list)
 
     @property
     def public(self) -> str:
@@ -70,10 +74,16 @@ def placeholder(gateway: str) -> str:
 
 
 class Oegw:
-    """The installed command, run beside the lab (not inside a namespace) to its end."""
+    """The installed command, run beside the lab (not inside a namespace) to its end.
+
+    ``$OEGW_LAB_KEYS`` is a folder in which the labs of one series share their keys: to make them
+    is a large part of what a lab needs to come up.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        folder = os.environ.get(SHARED_KEYS)
+        self._shared = Path(folder) if folder else None
         if not COMMAND.exists():
             raise LabError("oegw is not installed: netns-lab/setup runtime lab")
 
@@ -82,10 +92,25 @@ class Oegw:
         arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
         return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
 
+    def has_key(self, gateway: str, bits: int) -> bool:
+        """Whether another lab of this series made one, which this run then has as well."""
+        path = self._shared / f"{gateway}-{bits}.pem" if self._shared else None
+        if path is None or not path.exists():
+            return False
+        shutil.copy(path, self._run.directory / f"{gateway}.pem")  # with its mode
+        return True
+
+    def keep_key(self, gateway: str, bits: int) -> None:
+        """For the other labs of this series, if there is one."""
+        if self._shared is not None:
+            fresh = self._shared / f"{gateway}-{bits}.{self._run.identifier}"
+            shutil.copy(self._run.directory / f"{gateway}.pem", fresh)
+            fresh.replace(self._shared / f"{gateway}-{bits}.pem")
+
     def begin_records(
         self, gateway: str, identity: list[str], clients: list[str], name: str
     ) -> Process:
-        """``identity``: the options that say what the gateway is called."""
+        """``identity``: the options that say what the gateway is called, and its precedence."""
         key = self._run.directory / f"{gateway}.pem"
         arguments = ["dns-records", "--key", str(key), *identity]
         for client in clients:

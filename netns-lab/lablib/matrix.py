@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lablib import crossing, firstpings
+from lablib import crossing, pings
 from lablib.cells import TELL, Cell, Plan, Played, Seen
 from lablib.errors import LabError
 from lablib.lab import Lab
@@ -50,11 +50,15 @@ def play(stage: Stage, step: dict[str, Any]) -> str:
         raise LabError("the scenario has no [matrix]")
     pairs = _pairs(lab, wanted)
     order = {
-        "pairs": pairs, "apart": patient(wanted.apart), "within": patient(wanted.within),
-        "answers": sum(cell.answered for cell in wanted.cells), "after": patient(wanted.after),
+        "requests": pairs,
+        "family": lab.scenario.family,
+        "apart": patient(wanted.apart),
+        "answers": sum(cell.answered for cell in wanted.cells),
+        "within": patient(wanted.within),
+        "after": patient(wanted.after),
         "payload": PAYLOAD,
-    }  # fmt: skip
-    command = [sys.executable, str(Path(firstpings.__file__)), json.dumps(order)]
+    }
+    command = [sys.executable, str(Path(pings.__file__)), json.dumps(order)]
     longest = wanted.apart * len(pairs) + wanted.within + wanted.after
     result = lab.run.call(wanted.hosts[0], command, longest + 10)
     if result.returncode:

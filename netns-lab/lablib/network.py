@@ -80,14 +80,30 @@ def host_batch(host: Host) -> str:
 
 
 def masquerade_rules(interface: str, ports: str) -> str:
-    """nftables rules of a NAT, in place of those that are there."""
+    """nftables rules of a NAT, in place of those that are there.  Without ``ports``, UDP keeps its
+    own where it can."""
+    udp = f'oifname "{interface}" ip protocol udp masquerade to :{ports}' if ports else ""
     return f"""table ip nat {{}}
 flush table ip nat
 table ip nat {{
     chain out {{
         type nat hook postrouting priority srcnat
-        oifname "{interface}" ip protocol udp masquerade to :{ports}
+        {udp}
         oifname "{interface}" masquerade
+    }}
+}}"""
+
+
+def one_to_one_rules(interface: str, inside: str, outside: str) -> str:
+    """nftables rules that give each address of one prefix one of another, and back."""
+    return f"""table ip nat {{
+    chain out {{
+        type nat hook postrouting priority srcnat
+        oifname "{interface}" snat ip prefix to ip saddr map {{ {inside} : {outside} }}
+    }}
+    chain in {{
+        type nat hook prerouting priority dstnat
+        iifname "{interface}" dnat ip prefix to ip daddr map {{ {outside} : {inside} }}
     }}
 }}"""
 
@@ -159,6 +175,9 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
         _finish(f"addresses and routes of {name}", batch)
     for host in topology.hosts.values():
         if (nat := host.masquerade) is not None:
-            done = run.call(host.name, ["nft", masquerade_rules(nat.interface, nat.ports)])
+            rules = masquerade_rules(nat.interface, nat.ports)
+            if nat.inside:
+                rules = one_to_one_rules(nat.interface, nat.inside, nat.outside)
+            done = run.call(host.name, ["nft", rules])
             if done.returncode:
                 raise LabError(f"NAT of {host.name}: {done.stderr.strip()}")

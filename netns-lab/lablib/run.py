@@ -41,6 +41,14 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of what a run starts: ours, but Python may keep what it has compiled.
+
+    Without that, each start of the gateway takes a quarter of a second longer.
+    """
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 @dataclass(slots=True)
 class Process:
     """A process that this run started.  ``popen`` is None if another program started it."""
@@ -169,6 +177,7 @@ class Run:
                 stderr=stream,
                 start_new_session=True,  # Ctrl-C is for us, who then end it in order
                 cwd=self.directory,
+                env=surroundings(),
             )
         process = Process(name, popen.pid, start_ticks(popen.pid) or 0, log, popen)
         self.processes.append(process)
@@ -190,6 +199,7 @@ class Run:
                 errors="replace",
                 timeout=seconds,
                 cwd=self.directory,
+                env=surroundings(),
             )
         except subprocess.TimeoutExpired as error:
             raise DeadlineMissed(f"{' '.join(argv)}: not done within {seconds:g} s") from error

@@ -9,6 +9,7 @@ from typing import Any
 from lablib import cells, facts, kernelcounters, ladder, steps
 from lablib.errors import LabError
 from lablib.lab import Lab, put_up
+from lablib.outcome import AS_EXPECTED, NOT_AS_EXPECTED, NOT_RUN, Outcome
 from lablib.run import Run
 from lablib.scenario import Scenario
 from lablib.stage import Missed, Stage
@@ -23,13 +24,17 @@ class Report:
     """One line for each fact, and whether all were true."""
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.failed_lines: list[str] = []
+
+    @property
+    def failures(self) -> int:
+        return len(self.failed_lines)
 
     def ok(self, title: str, seen: str) -> None:
         say(f"ok      {title}: {seen}")
 
     def failed(self, title: str, seen: str) -> None:
-        self.failures += 1
+        self.failed_lines.append(f"{title}: {seen}")
         say(f"FAILED  {title}: {seen}")
 
 
@@ -116,12 +121,12 @@ def leave_behind(run: Run) -> None:
             say(f"  {path.name} ({path.stat().st_size} octets)")
 
 
-def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool = False) -> int:
-    """Exit code: 0 all facts true, 1 not all, 2 the lab could not do it."""
+def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool = False) -> Outcome:
+    """From putting up to taking down.  The outcome's code is that of `lab run`."""
     started = time.monotonic()
     run = Run.create(identifier)
     report = Report()
-    code = 2
+    code, drawing = NOT_RUN, []
     say(f"{scenario.name}: {scenario.summary}")
     try:
         lab = put_up(run, scenario, lambda line: say(f"        {line}"))
@@ -135,17 +140,19 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
             show_ladder(lab, report, began)
         check_facts(lab, report, scenario.facts)
         if lab.matrix is not None:
-            for line in cells.draw(lab.matrix, scenario.name):
+            drawing = cells.draw(lab.matrix, scenario.name)
+            for line in drawing:
                 say(line)
         check_gateways_alive(lab, report)
-        code = 1 if report.failures else 0
+        code = NOT_AS_EXPECTED if report.failures else AS_EXPECTED
     except LabError as error:
-        say(f"FAILED  {error}")
+        report.failed("the lab", str(error))
     finally:
-        finish(run, code != 0, keep)
+        finish(run, code != AS_EXPECTED, keep)
     verdicts = ("all as expected", f"{report.failures} not as expected", "could not be run")
-    say(f"{scenario.name}: {verdicts[code]} ({time.monotonic() - started:.1f} s)")
-    return code
+    seconds = time.monotonic() - started
+    say(f"{scenario.name}: {verdicts[code]} ({seconds:.1f} s)")
+    return Outcome(scenario.name, code, round(seconds, 1), report.failed_lines, drawing)
 
 
 def finish(run: Run, failed: bool, keep: bool) -> None:

@@ -19,7 +19,7 @@ DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
-    *("ttl", "negative", "matrix", "dynamic"),
+    *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
 }
 
 
@@ -27,13 +27,21 @@ KNOWN = {
 class Records:
     """For whom a gateway's records are published.
 
-    With ``fqdn`` they are not bound to the gateway's address but to its name: KEY there, and
-    delegations to it.
+    Of gateways, those with the lower ``precedence`` are tried first.  With ``fqdn`` the records are
+    not bound to the gateway's address but to its name: KEY there, and delegations to it.
+    ``omit``: the types of records that are left out ("KEY", "TXT").  With ``keyless`` the
+    delegations have no key.  ``spare_keys``: how many further keys are published in the same way.
     """
 
     gateway: str
     clients: tuple[str, ...]
     fqdn: bool = False
+    precedence: int = 10
+    omit: tuple[str, ...] = ()
+    keyless: bool = False
+    spare_keys: int = 0
+    ipseckey: bool = False  # IPSECKEY records beside the others
+    types: tuple[str, ...] = ()  # only records of these types; empty: of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Scenario:
     records: tuple[Records, ...]
     additions: str
     dynamic: bool = False  # whether the zones take updates
+    dnssec: dict[str, str] | None = None  # states of hosts' zones; None: without
+    relay: dict[str, str] = field(default_factory=dict)  # ``before`` whom it stands, its ``mode``
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
     late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
@@ -60,11 +70,29 @@ class Scenario:
     negative: int = 30  # seconds that "no such record" may be kept: the SOA minimum
     has_long: bool = False  # whether there is a longer form of it
     matrix: Plan | None = None  # of policies
+    only_datapath: str = ""  # what it shows is true of this datapath alone; its README says why
+    alone: bool = False  # it measures so finely that no other lab may run beside it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
     datapaths: Mapping[str, str] = field(
         default_factory=dict
     )  # by gateway; else the gateway's own choice
+
+    @property
+    def seconds(self) -> float:
+        """What its steps say that they take at least; how long it runs is more."""
+        return sum(float(step.get("seconds", 0)) for step in self.steps)
+
+    def precedence(self, gateway: str) -> list[str]:
+        """The option of ``oegw dns-records`` for the precedence of a gateway's records."""
+        entries = [entry for entry in self.records if entry.gateway == gateway]
+        return ["--precedence", str(entries[0].precedence)] if entries else []
+
+
+def fits(scenario: Scenario, text: str) -> bool:
+    """Whether what the scenario shows can be expected with these datapaths (of ``--datapath``)."""
+    chosen = {word.rpartition("=")[2] for word in text.split(",") if word}
+    return not scenario.only_datapath or chosen <= {scenario.only_datapath}
 
 
 def with_datapaths(scenario: Scenario, text: str) -> Scenario:
@@ -124,10 +152,22 @@ def load(name: str, long: bool = False) -> Scenario:
         ladder=table.get("ladder", ""),
         gateways=tuple(sorted(p.stem for p in directory.glob("*.toml") if p.name != EXPECTATION)),
         records=tuple(
-            Records(entry["gateway"], tuple(entry["clients"]), entry.get("fqdn", False))
+            Records(
+                entry["gateway"],
+                tuple(entry["clients"]),
+                entry.get("fqdn", False),
+                entry.get("precedence", 10),
+                tuple(entry.get("omit", ())),
+                entry.get("keyless", False),
+                entry.get("spare_keys", 0),
+                entry.get("ipseckey", False),
+                tuple(entry.get("types", ())),
+            )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dnssec=table["dnssec"].get("hosts", {}) if "dnssec" in table else None,
+        relay=table.get("relay", {}),
         dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),
@@ -136,6 +176,8 @@ def load(name: str, long: bool = False) -> Scenario:
         negative=table.get("negative", 30),
         has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
+        only_datapath=table.get("only_datapath", ""),
+        alone=table.get("alone", False),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
     )

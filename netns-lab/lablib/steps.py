@@ -17,7 +17,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lablib import changes, crossing, forge, matrix, operator, policysteps, publishing, stream
+from lablib import (
+    changes,
+    crossing,
+    errorsback,
+    forge,
+    lifetimes,
+    matrix,
+    nameservers,
+    operator,
+    outage,
+    pings,
+    policysteps,
+    publishing,
+    stream,
+)
 from lablib.errors import LabError
 from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
@@ -36,24 +50,55 @@ def _ping_command(stage: Stage, step: dict[str, Any]) -> list[str]:
         "ping", f"-{stage.lab.scenario.family}", "-n", "-O", "-p", PING_PATTERN.hex(),
         "-i", str(interval), "-W", str(patient(step.get("patience", 2))),
         *(["-c", str(count)] if count else []),
-        *(["-s", str(step["size"])] if "size" in step else []), step["to"],
+        *(["-s", str(step["size"])] if "size" in step else []),
+        *(["-I", str(stage.lab.address(step["source"]))] if "source" in step else []), step["to"],
     ]  # fmt: skip
 
 
 def ping(stage: Stage, step: dict[str, Any]) -> str:
-    """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back."""
-    check_keys(step, {"host", "to", "count", "interval", "patience", "answered", "size"})
+    """``count`` echo requests from ``host`` to ``to``; ``answered``: how many must come back.
+
+    ``source``: from this one of the host's addresses.
+
+    The last answer may take ``patience`` seconds, and where some must not come, so long they are
+    waited for.
+    """
+    check_keys(step, {"host", "to", "source", "count", "interval", "patience", "answered", "size"})
     count = step.get("count", 1)
+    answered = step.get("answered", count)
+    if count > 1 and answered:
+        return _pings(stage, step, count, answered)
     result = stage.lab.run.call(step["host"], _ping_command(stage, step), 30 + count)
     found = re.search(r"(\d+) packets transmitted, (\d+) received", result.stdout)
     if found is None:
         raise Missed(f"ping said: {(result.stdout + result.stderr).strip()}")
-    sent, received = int(found[1]), int(found[2])
-    times = re.findall(r"time=([\d.]+) ms", result.stdout)
-    seen: str = f"{received} of {sent} answered"
+    times = [float(ms) for ms in re.findall(r"time=([\d.]+) ms", result.stdout)]
+    return _answers(int(found[1]), int(found[2]), times, (count, answered))
+
+
+def _pings(stage: Stage, step: dict[str, Any], count: int, answered: int) -> str:
+    """The same by our own program, which is more patient: see there."""
+    source = str(stage.lab.address(step["source"])) if "source" in step else ""
+    patience, size = patient(step.get("patience", 2)), step.get("size", 56)
+    order = {
+        "requests": [[source, step["to"]]] * count, "family": stage.lab.scenario.family,
+        "apart": step.get("interval", 0.1), "answers": answered, "within": patience,
+        "after": 0 if answered == count else patience,
+        "payload": (PING_PATTERN.decode() * (size // 16 + 1))[:size],
+    }  # fmt: skip
+    command = [sys.executable, "-IS", str(Path(pings.__file__)), json.dumps(order)]
+    result = stage.lab.run.call(step["host"], command, 30 + count + 2 * patience)
+    if result.returncode:
+        raise Missed(f"pings said: {result.stderr.strip()[-300:]}")
+    heard = [1000 * s for s in json.loads(result.stdout) if s is not None]
+    return _answers(count, len(heard), heard, (count, answered))
+
+
+def _answers(sent: int, received: int, times: list[float], wanted: tuple[int, int]) -> str:
+    seen = f"{received} of {sent} answered"
     if times:
-        seen += f", first after {times[0]} ms"
-    if received != step.get("answered", count) or sent != count:
+        seen += f", first after {times[0]:.3g} ms"
+    if (sent, received) != wanted:
         raise Missed(seen)
     return seen
 
@@ -63,6 +108,7 @@ def start_ping(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"host", "to", "interval", "name", "patience"})
     command = _ping_command(stage, {**step, "count": 0})
     stage.background[step["name"]] = stage.lab.run.start(step["name"], step["host"], command)
+    stage.intervals[step["name"]] = step.get("interval", 0.1)
     return "under way"
 
 
@@ -276,13 +322,16 @@ def _web_server(stage: Stage, host: str) -> None:
 
 
 def download(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared."""
-    check_keys(step, {"host", "from", "bytes", "within"})
+    """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
+
+    ``at``: by this address of it.
+    """
+    check_keys(step, {"host", "from", "at", "bytes", "within"})
     lab, server = stage.lab, step["from"]
     _web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
     (lab.run.directory / f"http-{server}" / "file").write_bytes(original)
-    address = lab.address(server)
+    address = lab.address(step.get("at", server))
     url_host = f"[{address}]" if address.version == 6 else str(address)
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
@@ -369,6 +418,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-answers": await_answers,
     "await-losses": await_losses,
     "stop": stop,
+    "outage": outage.outage,
     "kill-gateway": kill_gateway,
     "reload-gateway": reload_gateway,
     "stop-gateway": stop_gateway,
@@ -383,6 +433,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "path-mtu": errorsback.path_mtu,
+    "knock": errorsback.knock,
     "publish": publishing.publish,
     "withdraw": publishing.withdraw,
     "matrix": matrix.play,
@@ -393,10 +445,13 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "connect": policysteps.connect,
     "firewall": policysteps.firewall,
     "firewall-count": policysteps.firewall_count,
+    "forge-esp": lifetimes.forge_esp,
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
     "stream": stream_packets,
+    "relay": nameservers.change_relay,
+    "await-resolver": nameservers.await_resolver,
 }
 
 

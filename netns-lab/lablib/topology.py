@@ -69,10 +69,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """A NAT: what leaves by ``interface`` gets its address and, if UDP, one of ``ports``."""
+    """A NAT: what leaves by ``interface`` gets its address and, if UDP, one of ``ports`` if given.
+
+    With ``inside`` and ``outside``, two prefixes, it translates one for one instead, both ways.
+    """
 
     interface: str
-    ports: str  # as "20000-20999"
+    ports: str = ""  # as "20000-20999"
+    inside: str = ""
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class NftInterception:
         keeps from leaving.  Raises InterceptError, and then leaves the kernel
         as it was.
         """
-        chains = await asyncio.to_thread(static_chains, table)
+        chains = await asyncio.to_thread(static_chains, table, self._settings.translations)
         jump = Jump(self._settings)
         nft = Nft()
         queue = PacketQueue(self._settings, listener, self._trace)
@@ -116,7 +116,7 @@ class NftInterception:
         TUNNEL verdicts stay, and pairs whose clear packets from outside are
         dropped.  Raises InterceptError, and then all is as before.
         """
-        chains = await asyncio.to_thread(static_chains, table)
+        chains = await asyncio.to_thread(static_chains, table, self._settings.translations)
         now = self._clock()
         kept: dict[Scope, Installed] = {}
         commands = [new_policy(self._settings, chains)]

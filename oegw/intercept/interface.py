@@ -9,9 +9,12 @@ from typing import Protocol
 
 from oegw.commands import Assurance, Verdict
 from oegw.datapath.interface import SaKey
+from oegw.nat import Translation
 from policy.flow import Flow
 from policy.rule import Scope
 from policy.table import PolicyTable
+
+OWN_TABLE = "oegw"
 
 
 class InterceptError(Exception):
@@ -26,7 +29,8 @@ class InterceptSettings:
     ``tunnel_interface`` is the device of the datapath.  ``resolvers`` are the
     addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
     these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
-    to and from port 53 is exempt."""
+    to and from port 53 is exempt.  ``translations``: what has another source in the tunnel than
+    on the inside."""
 
     outside: tuple[str, ...]
     tunnel_interface: str
@@ -34,9 +38,10 @@ class InterceptSettings:
     assurance_mask: int = 0xC0000
     queue: int = 4500
     queue_length: int = 4096
-    table: str = "oegw"
+    table: str = OWN_TABLE
     local_resolver: bool = False
     resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
+    translations: tuple[Translation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

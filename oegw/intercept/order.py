@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
 
 from policy.flow import IPNetwork
 from policy.order import Exemption
 from policy.rule import ANY_PORT, PortRange, Rule
-from policy.table import PolicyTable
+from policy.table import Group
 
 # Specification values: protocols with ports, and IPv6 extension headers (RFC 8200
 # section 4.5), behind one of which a non-first fragment hides its protocol.
@@ -25,6 +26,14 @@ EXTENSION_HEADERS = (0, 43, 44, 60, 135, 139, 140)
 _WORDS = {4: "ip", 6: "ip6"}
 _WIDTHS = {4: 32, 6: 128}
 _NON_FIRST_FRAGMENT = {4: "ip frag-off & 0x1fff != 0", 6: "frag frag-off != 0"}
+
+
+class Ordered(Protocol):
+    """What a chain is made of: the policy, or a view of it."""
+
+    @property
+    def default(self) -> Rule: ...
+    def groups(self, family: int) -> Iterator[Group]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class _Part:
     destination_ports: PortRange
 
 
-def ordered_chain(name: str, table: PolicyTable, family: int, question: Question) -> str:
+def ordered_chain(name: str, table: Ordered, family: int, question: Question) -> str:
     """The chain ``name`` that answers ``question``; only packets of ``family`` may get there."""
     lines = list(_rules(table, family, question))
     lines.append(question.verdict(question.strict(table.default)))
@@ -64,7 +73,7 @@ def ordered_chain(name: str, table: PolicyTable, family: int, question: Question
     return f"  chain {name} {{\n{body}  }}\n"
 
 
-def _rules(table: PolicyTable, family: int, question: Question) -> Iterator[str]:
+def _rules(table: Ordered, family: int, question: Question) -> Iterator[str]:
     default = question.strict(table.default)
     waiting: list[str] = []  # rules with the default's verdict: needed only above others
     for group in table.groups(family):

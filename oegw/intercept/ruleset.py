@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from oegw.intercept.assurance import ORDER, counter_name, declarations, mark_of, rules
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.order import Question, ordered_chain
+from oegw.intercept.translation import (
+    STRAYS,
+    asking_chains,
+    asking_names,
+    translating_chains,
+    translating_hooks,
+    translating_names,
+)
 from oegw.intercept.verdicts import FAMILIES, Shape
+from oegw.nat import Translation
 from policy.rule import Category, Rule
 from policy.table import PolicyTable
 
@@ -29,6 +38,8 @@ _DNS = "meta l4proto { 6, 17 } th"
 _DECIDE = -160
 _REFUSE = -140  # behind the queue
 _GUARD = 90
+# And once more behind source NAT, with the addresses that the packet really leaves with.
+_GUARD_BEHIND_NAT = 110
 _REFUSALS = "100/second burst 100 packets"  # ICMP messages, beside the kernel's limit for each host
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
@@ -47,6 +58,7 @@ COUNTERS = {
     "inbound_secure": "packets out of opportunistic tunnels that DNSSEC vouches for",
     "inbound_insecure": "packets out of other opportunistic tunnels",
     "inbound_unassured": "packets out of tunnels of which no more is known",
+    STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
 }
 """The counters in the table, and what they count."""
 
@@ -70,9 +82,10 @@ class StaticChains:
     inbound: str
     guard: str
     protects: bool
+    translation: str = ""
 
     def __str__(self) -> str:
-        return self.exempt + self.refused + self.inbound + self.guard
+        return self.exempt + self.refused + self.inbound + self.guard + self.translation
 
 
 def checked(settings: InterceptSettings) -> InterceptSettings:
@@ -97,18 +110,19 @@ def checked(settings: InterceptSettings) -> InterceptSettings:
     return settings
 
 
-def static_chains(table: PolicyTable) -> StaticChains:
+def static_chains(table: PolicyTable, translations: tuple[Translation, ...] = ()) -> StaticChains:
     """What follows from the policy, as chains in the order of its rules."""
     exempt = Question(lambda rule: not rule.builtin, "return", "accept")
     refused = Question(_is_refused, "goto refuse", "return")
     inbound = Question(_is_configured, "goto clear_inbound", "accept", reverse=True)
     guard = Question(lambda rule: rule.guarded, "goto leak", "accept")
     return StaticChains(
-        _both("exempt", table, exempt),
-        _both("refused", table, refused),
-        _both("inbound", table, inbound),
-        _both("guard", table, guard),
+        _asking("exempt", table, exempt, translations),
+        _asking("refused", table, refused, translations),
+        "".join(ordered_chain(f"inbound{f}", table, f, inbound) for f in FAMILIES),
+        _asking("guard", table, guard, translations),
         any(rule.guarded for rule in (*table.rules, table.default)),
+        translating_chains(table, translations),
     )
 
 
@@ -132,7 +146,9 @@ def whole_table(
         + _outbound(settings, nft_queue=nft_queue)
         + _inbound(settings, keyed=True)
         + _hooks(settings)
+        + translating_hooks(settings.tunnel_interface, settings.translations)
         + _guard(settings, tunnels=True)
+        + _guard_behind_nat(settings)
         + "}\n"
     )
 
@@ -146,8 +162,11 @@ def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
     """
     name = settings.table
     rewritten = ["known", "deny", "refuse_released", "inbound"]
-    static = ("exempt", "refused", "inbound", "guard")
-    rewritten += [f"{chain}{f}" for chain in static for f in FAMILIES]
+    for family in FAMILIES:
+        rewritten.append(f"inbound{family}")
+        for chain in ("exempt", "refused", "guard"):
+            rewritten += asking_names(f"{chain}{family}", family, settings.translations)
+    rewritten += translating_names(settings.translations)
     lines = [f"flush chain inet {name} {chain}\n" for chain in rewritten]
     for family in FAMILIES:
         for shape in Shape:
@@ -185,6 +204,7 @@ def residue(settings: InterceptSettings, chains: StaticChains) -> str:
         + _inbound(settings, keyed=False)
         + _chain("prerouting", hook, f"iifname {_outside(settings)} goto inbound")
         + _guard(settings, tunnels=False)
+        + _guard_behind_nat(settings)
         + "}\n"
     )
 
@@ -197,8 +217,10 @@ def _is_refused(rule: Rule) -> bool:
     return rule.category is Category.DENY and rule.icmp
 
 
-def _both(name: str, table: PolicyTable, question: Question) -> str:
-    return "".join(ordered_chain(f"{name}{f}", table, f, question) for f in FAMILIES)
+def _asking(
+    name: str, table: PolicyTable, question: Question, translations: tuple[Translation, ...]
+) -> str:
+    return "".join(asking_chains(f"{name}{f}", table, f, question, translations) for f in FAMILIES)
 
 
 def _removing(settings: InterceptSettings) -> str:
@@ -414,6 +436,26 @@ def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
         f"{_has(settings, marks.own)} accept",
         f"{_has(settings, marks.trap)} counter name trap_escaped_dropped drop",
         f"{_has(settings, marks.tunnel)} counter name tunnel_escaped_dropped drop",
+        _NEIGHBOUR_DISCOVERY,
+        dns,
+        "meta nfproto ipv4 jump guard4",
+        "meta nfproto ipv6 jump guard6",
+    )
+
+
+def _guard_behind_nat(settings: InterceptSettings) -> str:
+    """The guard's question once more, with the source that a packet has on the wire.
+
+    Rules of the user's may translate it to an address that a rule of the policy protects.
+    """
+    marks = Marks(settings.mark_mask)
+    dns = f"fib saddr type local {_DNS} dport 53 accept" if settings.local_resolver else ""
+    return _chain(
+        "guard_behind_nat",
+        f"type filter hook postrouting priority {_GUARD_BEHIND_NAT}; policy accept;",
+        f'oifname "{settings.tunnel_interface}" accept',
+        f"oifname != {_outside(settings)} accept",
+        f"{_has(settings, marks.own)} accept",
         _NEIGHBOUR_DISCOVERY,
         dns,
         "meta nfproto ipv4 jump guard4",

@@ -36,6 +36,7 @@ class Attack:
     perform: Perform
     without: TakeOut
     test: str  # where the attack is written, "tests/attacks/keying.py name"
+    marks: tuple[str, ...] = ()  # of pytest, for what needs more than Python
 
 
 ATTACKS: list[Attack] = []
@@ -49,6 +50,7 @@ def attack(
     defence: str | tuple[str, ...],
     otherwise: str,
     without: TakeOut,
+    marks: tuple[str, ...] = (),
 ) -> Callable[[Perform], Perform]:
     """Enter the function below into the table."""
 
@@ -58,7 +60,7 @@ def attack(
         defences = (defence,) if isinstance(defence, str) else defence
         entry = Attack(
             row, perform.__name__, what, source, defences, otherwise, perform, without,
-            f"{path} {perform.__name__}",
+            f"{path} {perform.__name__}", marks,
         )  # fmt: skip
         ATTACKS.append(entry)
         return perform

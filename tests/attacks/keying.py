@@ -149,7 +149,7 @@ _NO_CHECK = replaced(
     "Public values 0, 1, p-1, p, p+1, too short, too long in message 3",
     source="CVE-2015-3240, CVE-2023-41913",
     defence="ike/groups.py ModpGroup.check",
-    otherwise="the secret is one that everybody knows (taken out with the library, which looks too)",
+    otherwise="everybody knows the secret (the library looks too; taken out with it)",
     without=_NO_CHECK,
 )
 def degenerate_values_in_main_mode() -> None:

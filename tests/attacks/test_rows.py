@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from tests.attacks import flood, keying
-from tests.attacks.frame import ATTACKS, Attack
+from tests.attacks import table
+from tests.attacks.frame import Attack
 
 ROOT = Path(__file__).parents[2]
+ROWS = [*range(1, 26), "measured"]
 
-each = pytest.mark.parametrize("one", ATTACKS, ids=lambda a: f"{a.row}-{a.name}")
+each = pytest.mark.parametrize(
+    "one",
+    [
+        pytest.param(
+            a, id=f"{a.row}-{a.name}", marks=[getattr(pytest.mark, mark) for mark in a.marks]
+        )
+        for a in table.ATTACKS
+    ],
+)
 
 
 @each
@@ -27,3 +37,19 @@ def test_it_does_not_without_the_defence(one: Attack, monkeypatch: pytest.Monkey
     seen_by = [Path(str(entry.path)) for entry in failed.traceback]
     ours = [path.relative_to(ROOT).parts[0] for path in seen_by if path.is_relative_to(ROOT)]
     assert ours[-1] == "tests", f"{seen_by[-1]} raised: no attack of ours saw it"
+
+
+def test_every_row_has_an_attack() -> None:
+    assert [row for row in ROWS if not any(a.row == row for a in table.ATTACKS)] == []
+
+
+@pytest.mark.parametrize("defence", sorted({d for a in table.ATTACKS for d in a.defence}))
+def test_the_defence_is_where_the_table_says(defence: str) -> None:
+    path, symbol = defence.split()
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    assert symbol in table.symbols(tree), f"{path} has no {symbol}"
+
+
+def test_the_table_is_what_the_tests_say() -> None:
+    """``python -m tests.attacks.table`` writes it."""
+    assert table.PAGE.read_text(encoding="utf-8") == table.page()

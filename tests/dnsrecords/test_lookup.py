@@ -18,7 +18,7 @@ from dnsrecords.outcome import (
 )
 from dnsrecords.question import Answer, Question, Status
 from dnsrecords.reverse import reverse_name
-from dnsrecords.trust import Trust
+from dnsrecords.trust import Trust, weakest
 from tests.support.dns_keys import KEY_1024, KEY_2048, KEY_4096, key_rdata, many_keys, txt
 
 BOB = ip_address("192.2.0.66")
@@ -46,11 +46,14 @@ def silent(question: Question) -> Answer:
 
 
 def converse(lookup: GatewayLookup | KeyLookup, *answers: Answer):  # type: ignore[no-untyped-def]
-    """Each answer must be to the question asked; after the last there is a result."""
+    """All that is asked is answered, in the order of the answers; after the last is a result."""
+    asked: list[Question] = []
     for answer in answers:
         assert lookup.result is None
-        assert lookup.next_question() == answer.question
-        assert lookup.next_question() is None, "one question at a time"
+        while (question := lookup.next_question()) is not None:
+            asked.append(question)
+        assert answer.question in asked, "what nobody asked is not answered"
+        asked.remove(answer.question)
         lookup.receive_answer(answer)
     assert lookup.next_question() is None
     assert lookup.result is not None
@@ -71,7 +74,7 @@ def test_one_record_with_a_key() -> None:
     lookup = GatewayLookup(BOB, in_order)
     result = converse(lookup, found(AT_BOB, txt("v=spf1"), to(SG_B, key=KEY_2048)))
     assert result == GatewaysFound((Gateway(10, SG_B, None, (KEY_2048,)),), 300.0, Trust.INSECURE)
-    assert lookup.notes == []
+    assert lookup.notes == [("txt_joined_without_blanks", AT_BOB.name)]
 
 
 def test_a_record_without_a_key_leads_to_the_gateways_key_record() -> None:
@@ -92,7 +95,7 @@ def test_ipv6() -> None:
         found(Question(reverse_name(bob6), "TXT"), to(sg6)),
         found(Question(reverse_name(sg6), "KEY"), key_rdata(KEY_2048)),
     )
-    assert result.gateways == (Gateway(10, sg6, None, (KEY_2048,), True),)
+    assert result.gateways == (Gateway(10, sg6, None, (KEY_2048,), True, Trust.INSECURE),)
 
 
 def test_precedence_orders_and_ties_are_shuffled() -> None:
@@ -138,7 +141,7 @@ def test_a_gateway_with_and_without_a_key_in_its_records_is_looked_up_too() -> N
     result = converse(
         GatewayLookup(BOB, in_order), found(AT_BOB, *records), found(AT_SG_B, key_rdata(KEY_2048))
     )
-    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024, KEY_2048), True),)
+    assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024, KEY_2048), True, Trust.INSECURE),)
     result = converse(GatewayLookup(BOB, in_order), found(AT_BOB, *records), silent(AT_SG_B))
     assert result.gateways == (Gateway(10, SG_B, None, (KEY_1024,), True),)
 
@@ -151,7 +154,9 @@ def test_a_gateway_known_by_name_only() -> None:
         found(AT_BOB, to("sg-a.example")),
         found(Question("sg-a.example.", "KEY"), key_rdata(KEY_1024)),
     )
-    assert result.gateways == (Gateway(10, None, "sg-a.example", (KEY_1024,), True),)
+    assert result.gateways == (
+        Gateway(10, None, "sg-a.example", (KEY_1024,), True, Trust.INSECURE),
+    )
 
 
 def test_without_keys_nothing_more_is_asked() -> None:
@@ -211,7 +216,7 @@ def test_one_malformed_record_spoils_the_good_ones(bad: str, trigger: str) -> No
 def test_the_older_way_of_joining_is_noted() -> None:
     lookup = GatewayLookup(BOB, in_order, with_keys=False)
     converse(lookup, found(AT_BOB, txt("X-IPsec-Server", "(10)=@a", "")))
-    assert lookup.notes == []
+    assert lookup.notes == [("txt_joined_without_blanks", AT_BOB.name)]
     lookup = GatewayLookup(BOB, in_order)
     converse(
         lookup,
@@ -253,7 +258,7 @@ def test_a_gateway_without_a_key_leaves_the_others(failed) -> None:  # type: ign
         failed(AT_SG_B),
         found(AT_SG_D, key_rdata(KEY_2048)),
     )
-    assert result.gateways == (Gateway(10, SG_D, None, (KEY_2048,), True),)
+    assert result.gateways == (Gateway(10, SG_D, None, (KEY_2048,), True, Trust.INSECURE),)
 
 
 def test_a_bogus_key_record_denies_everything() -> None:
@@ -265,6 +270,29 @@ def test_a_bogus_key_record_denies_everything() -> None:
     assert result == Malformed(f"{AT_SG_B.name} KEY: DNSSEC calls the answer bogus", 300.0)
 
 
+def test_keys_of_all_gateways_are_asked_for_at_once_and_answered_in_any_order() -> None:
+    outcomes = []
+    for turned in (False, True):
+        lookup = GatewayLookup(BOB, in_order)
+        assert lookup.next_question() == AT_BOB
+        lookup.receive_answer(found(AT_BOB, to(SG_B, 10), to(SG_D, 20)))
+        asked = [lookup.next_question(), lookup.next_question()]
+        assert asked == [AT_SG_B, AT_SG_D]
+        assert lookup.next_question() is None
+        answers = [
+            found(AT_SG_B, key_rdata(KEY_1024), ttl=70.0),
+            found(AT_SG_D, key_rdata(KEY_2048), ttl=80.0, trust=Trust.SECURE),
+        ]
+        for answer in reversed(answers) if turned else answers:
+            assert lookup.result is None
+            lookup.receive_answer(answer)
+        outcomes.append(lookup.result)
+    assert outcomes[0] == outcomes[1]
+    assert isinstance(outcomes[0], GatewaysFound)
+    assert [each.address for each in outcomes[0].gateways] == [SG_B, SG_D]
+    assert outcomes[0].ttl == 70.0
+
+
 @pytest.mark.parametrize(
     ("of_txt", "of_key", "together"),
     [
@@ -273,13 +301,26 @@ def test_a_bogus_key_record_denies_everything() -> None:
         (Trust.INSECURE, Trust.SECURE, Trust.INSECURE),
     ],
 )
-def test_trust_is_that_of_the_weakest_answer(of_txt: Trust, of_key: Trust, together: Trust) -> None:
+def test_trust_of_a_gateway_is_that_of_the_weakest_answer(
+    of_txt: Trust, of_key: Trust, together: Trust
+) -> None:
     result = converse(
         GatewayLookup(BOB, in_order),
         found(AT_BOB, to(SG_B), trust=of_txt),
         found(AT_SG_B, key_rdata(KEY_2048), trust=of_key),
     )
-    assert result.trust is together
+    assert (result.trust, result.gateways[0].trust) == (of_txt, of_key)
+    assert weakest(result.trust, result.gateways[0].trust) is together
+
+
+def test_one_gateways_unsigned_key_is_not_the_others_concern() -> None:
+    result = converse(
+        GatewayLookup(BOB, in_order),
+        found(AT_BOB, to(SG_B), to(SG_D, key=KEY_1024), trust=Trust.SECURE),
+        found(AT_SG_B, key_rdata(KEY_2048)),
+    )
+    trusts = {each.address: each.trust for each in result.gateways}
+    assert trusts == {SG_B: Trust.INSECURE, SG_D: Trust.SECURE}
 
 
 def test_too_many_delegations_are_cut_the_same_way_each_time() -> None:
@@ -388,15 +429,16 @@ def test_an_identity_that_is_no_name_asks_nothing(identity: str) -> None:
 
 @pytest.mark.parametrize("lookup", [GatewayLookup(BOB, in_order), KeyLookup(SG_B)])
 def test_an_answer_that_was_not_asked_for_changes_nothing(lookup) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(RuntimeError, match="None is under way"):
+    with pytest.raises(RuntimeError, match="not under way"):
         lookup.receive_answer(found(AT_BOB, to(SG_B, key=KEY_1024)))
     question = lookup.next_question()
-    with pytest.raises(RuntimeError, match="is under way"):
+    with pytest.raises(RuntimeError, match="not under way"):
         lookup.receive_answer(found(AT_SG_D, key_rdata(KEY_1024)))
     assert lookup.result is None
     lookup.receive_answer(nothing(question))
-    with pytest.raises(RuntimeError, match="None is under way"):
-        lookup.receive_answer(nothing(question))
+    before = lookup.result
+    lookup.receive_answer(found(question, to(SG_B, key=KEY_1024)))  # too late to matter
+    assert lookup.result is before
 
 
 def test_a_gateway_that_may_not_be_asked_for_is_one_without_a_key() -> None:

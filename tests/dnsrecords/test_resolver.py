@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import dns.flags
+import dns.message
 import dns.rcode
 import pytest
 
-from dnsrecords import resolver as resolver_module
+from dnsrecords import exchange as exchange_module
+from dnsrecords.budget import Budget
 from dnsrecords.delegation import Delegation
 from dnsrecords.key import HostKey
 from dnsrecords.lookup import GatewayLookup, KeyLookup
@@ -21,6 +23,7 @@ from dnsrecords.outcome import GatewaysFound, KeysFound, Malformed, NothingFound
 from dnsrecords.question import Answer, Question, Status
 from dnsrecords.resolver import Resolver, system_resolvers
 from dnsrecords.trust import Trust
+from dnsrecords.upstream import Standing, Upstream, in_order
 from tests.support.dns_keys import KEY_2048, KEY_4096, base64_key
 from tests.support.dns_server import (
     LOOPBACK,
@@ -87,6 +90,7 @@ def play(scene: Scene, server_options: dict[str, Any] | None = None, **options: 
         trace = Trace()
         async with DnsServer(RECORDS, **(server_options or {})) as server:
             settings = {"timeout": 0.4, "port": server.port, "listener": trace, **options}
+            settings["trusted"] = [ip_address(LOOPBACK)] if settings.get("trusted") else []
             resolver = Resolver([ip_address(LOOPBACK)], **settings)
             try:
                 await scene(server, resolver, trace)
@@ -265,10 +269,21 @@ def test_tries_end_and_failure_is_not_remembered(behaviour: object, detail: str)
     play(scene)
 
 
-def test_a_late_answer_is_not_the_answer_to_the_next_query() -> None:
-    async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
-        server.next(BOB, Delay(0.15), Delay(0.15), Delay(0.15))
-        assert (await resolver.ask(AT_BOB)).status is Status.UNANSWERED
+def test_a_slow_server_is_listened_to_while_it_is_asked_again() -> None:
+    """Three tries of 0.1, 0.2 and 0.4 s; the answer to the first of them comes after 0.35 s."""
+
+    async def scene(server: DnsServer, resolver: Resolver, trace: Trace) -> None:
+        server.next(BOB, Delay(0.35), Delay(0.35), Delay(0.35))
+        started = time.monotonic()
+        assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
+        assert 0.3 < time.monotonic() - started < 0.7
+        assert len(server.queries) == 3
+        (slow,) = resolver.servers()
+        assert slow.standing is Standing.SLOW
+        assert slow.timeouts == 0
+        assert slow.smoothed is not None
+        assert 0.3 < slow.smoothed < 0.7
+        assert trace.named("server")[0]["new"] == "slow"
 
     play(scene, timeout=0.1)
 
@@ -280,7 +295,7 @@ def test_the_deadline_holds_over_all_tries() -> None:
         answer = await resolver.ask(AT_BOB)
         assert answer.detail == "no answer within 0.25 s"
         assert 0.2 < time.monotonic() - started < 5.0
-        assert len(server.queries) == 3
+        assert len(server.queries) == 2  # after 0.1 s, and 0.2 s later it would be too late
 
     play(scene, timeout=0.1, tries=10, deadline=0.25)
 
@@ -407,16 +422,102 @@ def test_trust(authentic: bool, trusted: bool, trust: Trust) -> None:
     play(scene, {"authentic": authentic}, trusted=trusted)
 
 
-def test_a_validating_server_that_calls_it_bogus() -> None:
+@pytest.mark.parametrize(
+    ("codes", "queries", "words"),
+    [
+        ([6], 1, "DNSSEC bogus (6)"),  # it has seen what is wrong: no need to ask again
+        ([7], 1, "signature expired (7)"),
+        ([7, 9], 1, "signature expired (7), DNSKEY missing (9)"),
+        ([9], 2, "DNSKEY missing (9)"),  # perhaps a server of the zone is down: with CD it is not
+        ([13], 2, "cached error (13)"),
+        ([], 2, "SERVFAIL"),
+    ],
+)
+def test_what_a_validating_server_refuses_and_has_is_bogus(
+    codes: list[int], queries: int, words: str
+) -> None:
     async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
-        server.next(BOB, Fail(extended=6))
+        server.next(BOB, Fail(extended=codes))
         outcome = await resolver.run(GatewayLookup(ip_address("192.2.0.66"), lambda _: None))
-        assert outcome == Malformed(f"{BOB} TXT: DNSSEC calls the answer bogus", 0.0)
-        assert len(server.queries) == 1
-        server.next(BOB, Fail(extended=22))  # "no reachable authority" is an ordinary failure
-        assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
+        assert isinstance(outcome, Malformed)
+        assert outcome.detail.startswith(f"{BOB} TXT: DNSSEC calls the answer bogus (SERVFAIL")
+        assert words in outcome.detail
+        flags = [bool(query.flags & dns.flags.CD) for _, query in server.queries]
+        assert flags == [False, True][:queries]
 
     play(scene, trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "detail"),
+    [
+        # Neither with nor without validation: nobody can say what is there.
+        ([Fail(), Fail()], "SERVFAIL"),
+        ([Fail(extended=9), Fail(extended=22)], "SERVFAIL: DNSKEY missing (9)"),
+        # A reason that has nothing to do with signatures: not asked again without validation.
+        ([Fail(extended=22)], "SERVFAIL: no reachable authority (22)"),
+        ([Fail(extended=[9, 23])], "SERVFAIL: DNSKEY missing (9), network error (23)"),
+    ],
+)
+def test_what_a_validating_server_does_not_have_either_is_a_failed_lookup(
+    behaviours: list[object], detail: str
+) -> None:
+    async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
+        server.next(BOB, *behaviours)
+        outcome = await resolver.run(GatewayLookup(ip_address("192.2.0.66"), lambda _: None))
+        assert outcome == Unanswered(f"{BOB} TXT: {detail}")
+
+    play(scene, trusted=True, tries=1)
+
+
+def test_an_answer_without_validation_may_be_slow_to_come_too() -> None:
+    async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
+        server.next(BOB, Fail(), Drop())
+        answer = await resolver.ask(AT_BOB)
+        assert (answer.status, answer.trust) == (Status.UNANSWERED, Trust.INSECURE)
+
+    play(scene, trusted=True, tries=1, timeout=0.1)
+
+
+def test_indeterminate_is_neither_secure_nor_bogus() -> None:
+    async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
+        server.next(BOB, Fail(extended=5))
+        answer = await resolver.ask(AT_BOB)
+        assert (answer.status, answer.trust) == (Status.ANSWERED, Trust.INDETERMINATE)
+        assert "DNSSEC indeterminate (5)" in answer.detail
+
+    play(scene, {"authentic": True}, trusted=True)
+
+
+def test_the_cache_keeps_the_trust() -> None:
+    async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
+        assert (await resolver.ask(AT_BOB)).trust is Trust.SECURE
+        assert (await resolver.ask(Question("nowhere.example.", "TXT"))).trust is Trust.SECURE
+        server.authentic = False
+        assert (await resolver.ask(AT_BOB)).trust is Trust.SECURE
+        nothing = await resolver.ask(Question("nowhere.example.", "TXT"))
+        assert (nothing.status, nothing.trust) == (Status.NO_NAME, Trust.SECURE)
+        assert len(server.queries) == 2
+
+    play(scene, {"authentic": True}, trusted=True)
+
+
+def test_a_chain_of_aliases_is_as_strong_as_its_weakest_link() -> None:
+    class HalfSigned(DnsServer):
+        def respond(self, query: dns.message.Message) -> dns.message.Message:
+            self.authentic = str(query.question[0].name) != "67.64/26.0.2.192.in-addr.arpa."
+            return super().respond(query)
+
+    async def run() -> None:
+        async with HalfSigned(RECORDS, chase=False) as server:
+            loopback = ip_address(LOOPBACK)
+            resolver = Resolver([loopback], trusted=[loopback], port=server.port)
+            answer = await resolver.ask(Question("67.0.2.192.in-addr.arpa.", "TXT"))
+            assert (answer.status, answer.trust) == (Status.ANSWERED, Trust.INSECURE)
+            assert len(server.queries) == 2
+            resolver.close()
+
+    asyncio.run(run())
 
 
 def test_without_trust_nobody_is_told_bogus() -> None:
@@ -489,9 +590,7 @@ def test_closing_answers_those_who_wait() -> None:
     assert open_sockets() == before
 
 
-def test_too_many_questions_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver_module, "MAX_UNDER_WAY", 4)
-
+def test_too_many_questions_are_turned_away() -> None:
     async def scene(_: DnsServer, resolver: Resolver, trace: Trace) -> None:
         questions = [Question(f"n{i}.example.", "TXT") for i in range(10)]
         answers = await asyncio.gather(*map(resolver.ask, questions))
@@ -500,7 +599,105 @@ def test_too_many_questions_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> 
         assert trace.triggers() == ["dns_too_many_lookups"] * 6
         assert (await resolver.ask(questions[9])).status is Status.NO_NAME
 
-    play(scene)
+    play(scene, budget=Budget(under_way=4, kept=0.0))
+
+
+def test_fifty_thousand_forged_sources_stay_within_the_budget() -> None:
+    """And a question of our own is asked in the middle of them."""
+
+    async def scene(server: DnsServer, resolver: Resolver, trace: Trace) -> None:
+        server.next("ours.example.", Delay(0.1))
+        forged = [
+            asyncio.create_task(resolver.ask(Question(f"n{i}.example.", "TXT")))
+            for i in range(50_000)
+        ]
+        await asyncio.sleep(0)
+        mine = await resolver.ask(Question("ours.example.", "KEY"), ours=True)
+        assert mine.status is Status.NO_NAME
+        answers = await asyncio.gather(*forged)
+        asked = sum(each.status is Status.NO_NAME for each in answers)
+        shed = sum(each.detail == "too many look-ups" for each in answers)
+        assert asked == 192  # three quarters of 256
+        assert asked + shed == 50_000
+        assert trace.triggers().count("dns_too_many_lookups") == shed
+        assert len(server.queries) <= asked + 1 + 3 * asked  # tries, where the box is slow
+
+    play(scene, timeout=5.0, deadline=20.0)
+
+
+def test_questions_per_second_are_bounded_too() -> None:
+    clock = Clock()
+
+    async def scene(server: DnsServer, resolver: Resolver, trace: Trace) -> None:
+        for number in range(30):
+            await resolver.ask(Question(f"n{number}.example.", "TXT"))
+        assert len(server.queries) == 15  # of 20 in two seconds; five are kept
+        assert trace.triggers() == ["dns_too_many_per_second"] * 15
+        answer = await resolver.ask(Question("ours.example.", "TXT"), ours=True)
+        assert answer.status is Status.NO_NAME
+        clock.now += 0.25
+        assert (await resolver.ask(Question("n29.example.", "TXT"))).status is Status.NO_NAME
+
+    play(scene, clock=clock, budget=Budget(per_second=10.0))
+
+
+def test_a_dead_server_is_tried_once_and_found_again() -> None:
+    async def scene(server: DnsServer, resolver: Resolver, trace: Trace) -> None:
+        server.next(BOB, *[Drop()] * 4)
+        assert (await resolver.ask(AT_BOB)).status is Status.UNANSWERED  # 0.7 s
+        (report,) = resolver.servers()
+        assert (report.standing, report.timeouts, report.last_answer) == (Standing.DEAD, 3, None)
+        started = time.monotonic()
+        assert (await resolver.ask(AT_BOB)).status is Status.UNANSWERED
+        assert time.monotonic() - started < 0.3, "nobody waits long for one that is dead"
+        assert len(server.queries) == 4
+        assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
+        told = [(each["old"], each["new"]) for each in trace.named("server")]
+        assert told == [("good", "dead"), ("dead", "good")]
+
+    play(scene, timeout=0.1)
+
+
+def test_dead_servers_are_asked_last_and_probed_now_and_then() -> None:
+    async def run() -> None:
+        trace = Trace()
+        async with (
+            DnsServer(RECORDS) as dying,
+            DnsServer(RECORDS, host="127.0.0.2", port=dying.port) as well,
+        ):
+            resolver = Resolver(
+                [ip_address(LOOPBACK), ip_address("127.0.0.2")],
+                port=dying.port, timeout=0.05, listener=trace,
+            )  # fmt: skip
+            resolver._upstreams[0]._dead = True
+            resolver._upstreams[0]._next_probe = time.monotonic() + 0.3
+            assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
+            assert (len(dying.queries), len(well.queries)) == (0, 1)
+            await asyncio.sleep(0.35)
+            resolver.forget()
+            assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
+            await asyncio.sleep(0.05)
+            assert (len(dying.queries), len(well.queries)) == (1, 2)
+            assert resolver.servers()[0].standing is Standing.GOOD
+            resolver.close()
+
+    asyncio.run(run())
+
+
+def test_trusted_servers_are_asked_before_others() -> None:
+    """Else who can slow the first one down chooses our answers."""
+    one, other = (
+        Upstream(ip_address(f"192.1.1.{n}"), trusted=n == 54, timeout=1.0) for n in (53, 54)
+    )
+    assert in_order([one, other]) == [other, one]
+    other.answered(1.0, 3.0)
+    assert other.standing is Standing.SLOW
+    assert in_order([one, other]) == [other, one]
+    other.asked(2.0)
+    for now in (3.0, 5.0, 7.0):
+        other.timed_out(now)
+    assert other.standing is Standing.DEAD
+    assert in_order([one, other]) == [one, other]
 
 
 @pytest.mark.parametrize(
@@ -530,7 +727,7 @@ def test_the_mark_is_on_every_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
         server.next(BOB, Truncate())
         with monkeypatch.context() as patched:
-            patched.setattr(resolver_module.socket, "socket", Spy)
+            patched.setattr(exchange_module.socket, "socket", Spy)
             assert (await resolver.ask(AT_BOB)).status is Status.ANSWERED
         ours = [(kind, mark) for kind, mark, port in opened if port == server.port]
         assert ours == [(socket.SOCK_DGRAM, 0x4F45), (socket.SOCK_STREAM, 0x4F45)]
@@ -545,7 +742,7 @@ def test_a_mark_that_is_not_allowed_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
     async def scene(server: DnsServer, resolver: Resolver, _: Trace) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(resolver_module.socket, "socket", NoMark)
+            patched.setattr(exchange_module.socket, "socket", NoMark)
             answer = await resolver.ask(AT_BOB)
         assert (answer.status, server.queries) == (Status.UNANSWERED, [])
         assert "Operation not permitted" in answer.detail

@@ -18,6 +18,7 @@ from dnsrecords.response import (
     query_octets,
     read_response,
 )
+from dnsrecords.trust import Trust
 from tests.support import dns_server
 
 NAME = dns.name.from_text("66.0.2.192.in-addr.arpa.")
@@ -154,9 +155,10 @@ def test_truncated_is_seen_before_the_missing_half() -> None:
 
 def test_the_authentic_flag_counts_on_a_trusted_path_only() -> None:
     octets = message('66.0.2.192.in-addr.arpa. 77 IN TXT "a"', flags=dns.flags.AD)
-    assert read(octets, trusted=True).authentic
-    assert not read(octets).authentic
-    assert not read(message('66.0.2.192.in-addr.arpa. 77 IN TXT "a"'), trusted=True).authentic
+    assert read(octets, trusted=True).trust is Trust.SECURE
+    assert read(octets).trust is Trust.INSECURE
+    plain = message('66.0.2.192.in-addr.arpa. 77 IN TXT "a"')
+    assert read(plain, trusted=True).trust is Trust.INSECURE
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="whose ESP: host (user space on both sides), kernel, mixed (ours user space)",
     )
     group.addoption(
+        "--interop-datapath",
+        action="store_true",
+        help="only the cells in which the datapath has a part: those that are also mixed",
+    )
+    group.addoption(
         "--interop-stand-in",
         action="store_true",
         help="check the test bed itself: strongSwan stands in for our gateway",
@@ -44,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     And what strangers get out of ours is not asked of a strongSwan that stands in for it.
     """
     stand_in = config.getoption("--interop-stand-in", default=False)
+    datapath = config.getoption("--interop-datapath", default=False)
 
     def elsewhere(item: pytest.Item) -> bool:
         # This hook sees the items of all folders.
@@ -53,6 +59,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return False
         cell, where = item.callspec.params["cell"], item.callspec.params["where"]
         assert isinstance(cell, Cell)
+        if datapath and "mixed" not in cell.places:
+            return True
         return where not in cell.places or (stand_in and item.path.name == "test_scan.py")
 
     left_out = [item for item in items if elsewhere(item)]

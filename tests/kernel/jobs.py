@@ -27,6 +27,8 @@ PATIENCE = (
 )
 MEMORY = 1536  # MB; half of it is room for what a job writes, captures above all
 TIMEOUT = 900.0
+TOGETHER = 6  # lab scenarios in one guest: fewer starts, and yet enough guests for all CPUs
+TABLE = "table"  # the file with what became of each of them
 
 # After a failure what the lab kept is brought out, because it would vanish with the guest.
 _BRING_OUT = """
@@ -47,6 +49,8 @@ class Job:
     timeout: float = TIMEOUT
     patience: float = PATIENCE
     here: bool = False
+    scenarios: tuple[str, ...] = ()  # of the lab, which the command is then completed with
+    datapath: str = ""
 
     def command_line(self, kernel: Kernel, folder: Path) -> list[str]:
         if self.here:
@@ -57,30 +61,61 @@ class Job:
             str(HERE / "boot"), "--kernel", str(kernel.image), "--memory", str(self.memory),
             "--timeout", f"{self.timeout:g}", "--share", str(folder),
             *(word for pair in settings.items() for word in ("--env", "=".join(pair))),
-            "--", "sh", "-c", _BRING_OUT, str(folder), *self.command,
+            "--", "sh", "-c", _BRING_OUT, str(folder), *self._inside(folder),
         ]  # fmt: skip
 
+    def _inside(self, folder: Path) -> tuple[str, ...]:
+        if not self.scenarios:
+            return self.command
+        table = ("--table", str(folder / TABLE))
+        return (*self.command, "--datapath", self.datapath, *table, *self.scenarios)
 
-def _scenarios(words: list[str]) -> list[str]:
+
+def _scenarios(words: list[str], datapath: str) -> list[str]:
+    """All that there are, but for those that are about another datapath."""
     if words != ["all"]:
         return words
-    folder = ROOT / "netns-lab" / "scenarios"
-    return sorted(path.parent.name for path in folder.glob("*/expect.toml"))
+    chosen = {word.rpartition("=")[2] for word in datapath.split(",")}
+    names = []
+    for path in sorted((ROOT / "netns-lab" / "scenarios").glob("*/expect.toml")):
+        only = tomllib.loads(path.read_text()).get("only_datapath")
+        if only is None or chosen == {only}:
+            names.append(path.parent.name)
+    return names
+
+
+def _lab(scenarios: tuple[str, ...], name: str, datapath: str) -> Job:
+    what = f"lab with datapath {datapath}: {', '.join(scenarios)}"
+    command = ("netns-lab/lab", "run", "--jobs", "1")
+    timeout = TIMEOUT + 60.0 * len(scenarios)
+    return Job(name, what, command, timeout=timeout, scenarios=scenarios, datapath=datapath)
 
 
 def load(path: Path = HERE / "jobs.toml") -> list[Job]:
-    """The jobs of a file.  Raises TypeError for a key that no job has."""
+    """The jobs of a file, one for each scenario.  Raises TypeError for a key that no job has."""
     table: dict[str, Any] = tomllib.loads(path.read_text())
     jobs = [Job(**{**entry, "command": tuple(entry["command"])}) for entry in table["job"]]
     for entry in table["lab"]:
         datapath = entry["datapath"]
-        for scenario in _scenarios(entry["scenarios"]):
-            sides = "-".join(word.rpartition("=")[2] for word in datapath.split(","))
-            name = f"{scenario}@{sides}"
-            what = f"lab scenario {scenario}, datapath {datapath}"
-            command = ("netns-lab/lab", "run", "--datapath", datapath, scenario)
-            jobs.append(Job(name, what, command))
+        sides = "-".join(word.rpartition("=")[2] for word in datapath.split(","))
+        for scenario in _scenarios(entry["scenarios"], datapath):
+            jobs.append(_lab((scenario,), f"{scenario}@{sides}", datapath))
     return jobs
+
+
+def grouped(jobs: list[Job]) -> list[Job]:
+    """The same, but scenarios of one datapath share guests: `TOGETHER` one after the other."""
+    result = [job for job in jobs if not job.scenarios]
+    for datapath in dict.fromkeys(job.datapath for job in jobs if job.scenarios):
+        singles = [job for job in jobs if job.scenarios and job.datapath == datapath]
+        for number, start in enumerate(range(0, len(singles), TOGETHER), 1):
+            some = singles[start : start + TOGETHER]
+            sides = some[0].name.rpartition("@")[2]
+            names = tuple(name for job in some for name in job.scenarios)
+            result.append(
+                some[0] if len(some) == 1 else _lab(names, f"lab-{number}@{sides}", datapath)
+            )
+    return result
 
 
 @dataclass(slots=True)
@@ -132,6 +167,7 @@ class Round:
     def _run(self, job: Job) -> int:
         folder = RESULTS / job.name
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / TABLE).unlink(missing_ok=True)  # of an earlier round
         with self.lock:
             if self.stopped:
                 return 130
@@ -192,7 +228,11 @@ def _report(round_: Round) -> int:
         failures += code != 0
         verdict = "ok    " if code == 0 else "FAILED"
         print(f"{verdict} {seconds:5.0f} s  {job.name}: {job.what}")
-    print(f"{len(round_.jobs) - failures} of {len(round_.jobs)} jobs passed", flush=True)
+    for job in round_.jobs:
+        path = RESULTS / job.name / TABLE
+        if path.exists():
+            print(f"\n{job.name}:\n{path.read_text().rstrip()}")
+    print(f"\n{len(round_.jobs) - failures} of {len(round_.jobs)} jobs passed", flush=True)
     return failures
 
 
@@ -223,7 +263,7 @@ def main(arguments: list[str]) -> int:
         kernel = built()
         if not _boots(kernel):
             return 1
-        round_ = Round(kernel, jobs)
+        round_ = Round(kernel, grouped(jobs))
         round_.play(max(1, options.guests))
         return 1 if _report(round_) else 0
     except BuildFailed as error:

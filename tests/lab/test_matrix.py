@@ -18,8 +18,8 @@ def lablib() -> Iterator[ModuleType]:
     try:
         import lablib
         import lablib.cells
-        import lablib.firstpings
         import lablib.matrix
+        import lablib.pings
         import lablib.scenario
 
         yield lablib
@@ -117,12 +117,13 @@ def test_pings_of_the_matrix_are_what_scapy_reads(lablib: ModuleType) -> None:
 
     from scapy.all import ICMP, IP
 
-    pings = lablib.firstpings
-    read = ICMP(pings.request(socket.AF_INET, 7, b"payload!"))
-    assert (read.type, read.id, bytes(read.payload)) == (8, 7, b"payload!")
-    reply = IP(src=PAIR[1], dst=PAIR[0]) / ICMP(type=0, id=7) / b"payload!"
-    assert pings.answered(socket.AF_INET, bytes(reply)) == 7
-    assert read.chksum == ICMP(bytes(ICMP(type=8, id=7, seq=1) / b"payload!")).chksum
-    assert pings.answered(socket.AF_INET, bytes(IP() / ICMP(type=8, id=7))) is None
-    assert pings.answered(socket.AF_INET6, b"\x81\0\0\0\0\x07\0\1") == 7
-    assert pings.answered(socket.AF_INET6, b"\x81\0") is None
+    pings = lablib.pings
+    read = ICMP(pings.request(socket.AF_INET, 9, 7, b"payload!"))
+    assert (read.type, read.id, read.seq, bytes(read.payload)) == (8, 9, 7, b"payload!")
+    reply = IP(src=PAIR[1], dst=PAIR[0]) / ICMP(type=0, id=9, seq=7) / b"payload!"
+    assert pings.answered(socket.AF_INET, 9, bytes(reply)) == 7
+    assert pings.answered(socket.AF_INET, 8, bytes(reply)) is None
+    assert read.chksum == ICMP(bytes(ICMP(type=8, id=9, seq=7) / b"payload!")).chksum
+    assert pings.answered(socket.AF_INET, 9, bytes(IP() / ICMP(type=8, id=9))) is None
+    assert pings.answered(socket.AF_INET6, 9, b"\x81\0\0\0\0\x09\0\7") == 7
+    assert pings.answered(socket.AF_INET6, 9, b"\x81\0") is None

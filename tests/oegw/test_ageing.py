@@ -491,7 +491,7 @@ class TestRenewal:
 
     def test_question_is_not_asked_twice_at_a_time(self) -> None:
         book = keyed()
-        assert book.send(keying.TunnelExpiring(0)) == [do.StartLookup(2, BOB)]
+        assert book.send(keying.TunnelExpiring(0)) == [do.StartLookup(2, BOB, ours=True)]
         assert book.send(keying.TunnelExpiring(0)) == []
 
     def test_tunnel_that_ends_meanwhile_is_not_renewed(self) -> None:

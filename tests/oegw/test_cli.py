@@ -42,7 +42,7 @@ addresses = ["192.1.1.4", "2001:db8:1:1::4"]
 private_key = "gateway.pem"
 control_socket = "control.sock"
 [dns]
-local_reverse = "10.1.0.0/16"
+local_reverse = ["10.1.0.0/16", "2001:db8::/32"] # the second stands for public addresses
 [[rule]]
 name = "branch"
 category = "configured"

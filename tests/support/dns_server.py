@@ -48,10 +48,10 @@ class Delay:
 
 @dataclass(frozen=True)
 class Fail:
-    """Answer with this response code, and with an extended error (RFC 8914) if given."""
+    """Answer with this response code, and with extended errors (RFC 8914) if given."""
 
     code: int = dns.rcode.SERVFAIL
-    extended: int | None = None
+    extended: int | Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class DnsServer:
         recursive: bool = True,
         authentic: bool = False,
         chase: bool = True,
+        host: str = LOOPBACK,
+        port: int = 0,  # one that is free
     ) -> None:
         self.records = {dns.name.from_text(name): dict(types) for name, types in records.items()}
         self.ttl = ttl
@@ -118,7 +120,8 @@ class DnsServer:
         self.authentic = authentic
         self.chase = chase  # put what a CNAME points to into the same message
         self.queries: list[tuple[str, dns.message.Message]] = []  # transport, query
-        self.port = 0
+        self.host = host
+        self.port = port
         self._planned: dict[dns.name.Name, deque[object]] = defaultdict(deque)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -127,10 +130,10 @@ class DnsServer:
 
     async def __aenter__(self) -> DnsServer:
         loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._serve_stream, LOOPBACK, 0)
+        self._tcp = await asyncio.start_server(self._serve_stream, self.host, self.port)
         self.port = self._tcp.sockets[0].getsockname()[1]
         self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=(LOOPBACK, self.port)
+            lambda: _Datagrams(self), local_addr=(self.host, self.port)
         )
         return self
 
@@ -165,9 +168,11 @@ class DnsServer:
         if isinstance(behaviour, Fail):
             response = dns.message.make_response(query)
             response.set_rcode(dns.rcode.Rcode.make(behaviour.code))
-            if behaviour.extended is not None:
-                code = dns.edns.EDECode.make(behaviour.extended)
-                response.use_edns(0, options=[dns.edns.EDEOption(code)])
+            codes = behaviour.extended
+            codes = [codes] if isinstance(codes, int) else codes
+            if codes:
+                options = [dns.edns.EDEOption(dns.edns.EDECode.make(code)) for code in codes]
+                response.use_edns(0, options=options)
         if isinstance(behaviour, Truncate) and transport == "udp":
             response.answer.clear()
             response.flags |= dns.flags.TC

@@ -27,6 +27,7 @@ from oegw.datapath.interface import (
     SaKey,
     SecurityAssociation,
     UdpEncapsulation,
+    UnknownSpiReceived,
 )
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
@@ -58,6 +59,8 @@ def told(event: DatapathEvent) -> dict[str, Any]:
     fields: dict[str, Any] = {"event": type(event).__name__, "text": repr(event)}
     if isinstance(event, SaExpired):
         fields |= {"spi": event.key.spi, "hard": event.hard}
+    elif isinstance(event, UnknownSpiReceived):
+        fields |= {"spi": event.spi, "source": str(event.source), "local": str(event.destination)}
     elif isinstance(event, PeerAddressChanged):
         fields |= {"spi": event.key.spi, "address": str(event.address), "port": event.port}
     elif isinstance(event, KeyingDatagram):

@@ -38,6 +38,7 @@ from oegw.datapath.xfrm.reports import Expired, Mapped
 from oegw.datapath.xfrm.settings import XfrmSettings
 from oegw.datapath.xfrm.state import State, StateName, StateUsage
 from oegw.datapath.xfrm.statistics import xfrm_statistics
+from oegw.datapath.xfrm.unknown import UnknownSpis
 from oegw.intercept.interface import Marks
 
 # Our choices.
@@ -78,6 +79,7 @@ class XfrmDatapath:
         self._routes = TunnelRoutes(settings)
         own = Marks(settings.mark_mask).own
         self._port = EncapsulationPort(settings.encapsulation_port or 0, own, self._tell)
+        self._unknown = UnknownSpis(settings.encapsulation_port, self._receives_on, self._tell)
         self._installed: dict[StateName, _Installed] = {}
         self._senders = Senders(settings)
         self._statistics: dict[str, int] = {}
@@ -109,6 +111,7 @@ class XfrmDatapath:
             undo.push_async_callback(asyncio.to_thread, remove_link, self._settings)
             await asyncio.to_thread(self._routes.install)
             self._statistics = xfrm_statistics()
+            self._unknown.start(asyncio.get_running_loop())
             self._listener = listener
             undo.pop_all()
         udp = self._settings.encapsulation_port is not None
@@ -146,6 +149,7 @@ class XfrmDatapath:
             if self._reports is not None:
                 each.callback(self._reports.close)
             each.callback(self._port.close)
+            each.callback(self._unknown.close)
             try:
                 await asyncio.to_thread(remove_link, self._settings)
             finally:
@@ -277,6 +281,10 @@ class XfrmDatapath:
         if self._resyncs:
             counters["events_lost"] = self._resyncs
         return counters
+
+    def _receives_on(self, destination: IPAddress, spi: int) -> bool:
+        installed = self._installed.get(StateName(destination, spi))
+        return installed is not None and installed.sa.direction is Direction.INBOUND
 
     # What the kernel says by itself.
 

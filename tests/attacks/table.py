@@ -1,0 +1,77 @@
+"""The attacks as a page of the documentation: ``python -m tests.attacks.table`` writes it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+from tests.attacks import coordinator, flood, keying, network, packets, records
+from tests.attacks.frame import ATTACKS, Attack
+
+__all__ = ["ATTACKS", "coordinator", "flood", "keying", "network", "packets", "records"]
+
+PAGE = Path(__file__).parents[2] / "oegw" / "docs" / "attacks.md"
+
+_HEAD = """\
+# Attacks
+
+What broke others, and what is known against a gateway of this kind. Each line is a test that
+attacks the real code twice: as it is, where nothing must come of it, and with the defence taken
+out, where the same test must fail. So every defence is known to be one, and every test to see.
+
+`python -m pytest tests/attacks` runs them; this page is written by `python -m tests.attacks.table`,
+and a test holds it to what the others say. The numbers are those of the project's list of known
+attacks; "measured" is what a widely used daemon was measured to do, and what ours is held to.
+
+| | attack | known from | defence | test | without it |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def symbols(tree: ast.Module) -> set[str]:
+    """Functions, classes, methods and constants of a module, "Class.method"."""
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                    found.add(f"{node.name}.{inner.name}")
+                elif isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
+                    found.add(f"{node.name}.{inner.target.id}")
+                elif isinstance(inner, ast.Assign):
+                    for target in inner.targets:
+                        if isinstance(target, ast.Name):
+                            found.add(f"{node.name}.{target.id}")
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return found
+
+
+def _order(attack: Attack) -> tuple[bool, int]:
+    return isinstance(attack.row, str), attack.row if isinstance(attack.row, int) else 0
+
+
+def page() -> str:
+    """The text of the page."""
+    lines = []
+    for a in sorted(ATTACKS, key=_order):
+        defence = ", ".join("`{}`: `{}`".format(*d.split()) for d in a.defence)
+        place, name = a.test.split()
+        row = a.row if isinstance(a.row, int) else "m."
+        lines.append(
+            f"| {row} | {a.what} | {a.source} | {defence} | `{place}`: `{name}` | {a.otherwise} |\n"
+        )
+    return _HEAD + "".join(lines)
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

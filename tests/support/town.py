@@ -1,0 +1,606 @@
+"""A town: any number of whole gateways in virtual time, with a network and a DNS of their own.
+
+A house is what `oegw.daemon` is around the same cores: coordinator, keying core, ESP engine, with
+interception, DNS and sockets played.  The packets are real ones, and what crosses the town between
+houses is real ISAKMP and ESP; so a test says what hosts send, and reads what came and how.
+
+    town = Town()
+    sg_a = town.house("sg-a", "192.1.1.4", "192.1.0.0/24")
+    sg_b = town.house("sg-b", "192.1.1.5", "192.2.0.0/24")
+    town.publish(sg_a, "192.1.0.65")
+    town.publish(sg_b, "192.2.0.66")
+    assert town.ping("192.1.0.65", "192.2.0.66") == "tunnel"
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+import ike.events as keying
+from dnsrecords.lookup import GatewayLookup, KeyLookup
+from dnsrecords.peer import PeerLookup
+from ike.configuration import Configuration
+from ike.endpoint import Endpoint
+from oegw import events as happened
+from oegw.commands import Verdict
+from oegw.datapath.interface import DatapathError
+from oegw.datapath.userspace.engine import Deliver, Engine, EngineSettings, SendEsp
+from oegw.gateway import CoordinatorSettings, Gateway
+from oegw.packet.checksum import checksum
+from oegw.packet.flow import flow_of
+from policy.builtin import builtin_rules
+from policy.flow import Flow
+from policy.rule import Rule, Scope
+from policy.table import PolicyTable
+from tests.support.playbook import CountingTrace, opportunistic
+from tests.support.town_dns import Stub, Zones
+
+IPAddress = IPv4Address | IPv6Address
+ICMP, ECHO, REPLY = 1, 8, 0
+USAGE_LOOK = 5.0  # seconds between two readings of the counters, as in the daemon
+INSTALLING = 0.0005  # seconds that an SA takes to be installed
+
+
+@cache
+def town_key(name: str, bits: int = 1024) -> rsa.RSAPrivateKey:
+    """A key for each name and run: the smallest that is allowed, for it is quick."""
+    return rsa.generate_private_key(65537, bits)
+
+
+def packet_of(
+    source: IPAddress, destination: IPAddress, protocol: int = ICMP, rest: bytes = b""
+) -> bytes:
+    """An IPv4 packet."""
+    length = 20 + len(rest)
+    head = b"\x45\x00" + length.to_bytes(2, "big") + b"\x00\x00\x00\x00\x40"
+    head += bytes((protocol, 0, 0)) + source.packed + destination.packed
+    return head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + rest
+
+
+def echo(number: int, kind: int = ECHO) -> bytes:
+    return bytes((kind, 0, 0, 0)) + number.to_bytes(4, "big")
+
+
+def ports(source: int, destination: int, text: bytes = b"") -> bytes:
+    """A UDP header and what follows."""
+    both = source.to_bytes(2, "big") + destination.to_bytes(2, "big")
+    return both + (8 + len(text)).to_bytes(2, "big") + bytes(2) + text
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Something between two houses.  ``kind``: "clear", "esp" or "ike"."""
+
+    time: float
+    kind: str
+    source: IPAddress
+    destination: IPAddress
+    octets: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A packet at its host, and how it came there: "clear", "tunnel" or "local"."""
+
+    time: float
+    flow: Flow
+    how: str
+    packet: bytes
+
+
+class _ForgetfulTrace(CountingTrace):
+    """Counts what is dropped, and keeps no lines."""
+
+    def event(self, category: str, event: str, **fields: Any) -> None:
+        pass
+
+
+@dataclass
+class _Place:
+    verdict: Verdict
+    expires: float | None
+    drop_clear_inbound: bool
+
+
+class House:
+    """One gateway with its clients."""
+
+    def __init__(
+        self,
+        town: Town,
+        name: str,
+        address: str,
+        inside: tuple[str, ...],
+        rules: tuple[Rule, ...],
+        default: Rule | None,
+        ike: dict[str, Any],
+        settings: dict[str, Any],
+    ) -> None:
+        self.town = town
+        self.name = name
+        self.address = ip_address(address)
+        self.inside = tuple(ip_network(text) for text in inside)
+        self.key = town_key(name)
+        self.ike_settings = {"private_key": self.key, **ike}
+        self.settings = settings
+        self.on = True
+        self.rules, self.default = rules, default or opportunistic("default")
+        self.stub = Stub(town.zones, town.later, lambda: town.now, f"{town.seed} {name}")
+        self._boots = 0
+        self.boot()
+
+    def boot(self, **ike: Any) -> None:
+        """Begin with empty hands, as after a crash."""
+        self._boots += 1
+        self.trace = CountingTrace() if self.town.record else _ForgetfulTrace()
+        self.events: list[keying.Event] = []
+        self.drops: Counter[str] = Counter()  # of packets
+        self.held: dict[int, bytes] = {}
+        self.verdicts: dict[Scope, _Place] = {}
+        self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.retransmissions = 0
+        randomness = random.Random(f"{self.town.seed} {self.name} {self._boots}").randbytes
+        self.endpoint = Endpoint(Configuration(**{**self.ike_settings, **ike}), randomness)
+        self.engine = Engine(EngineSettings(), randomness)
+        self.gateway = Gateway(
+            self._table(), CoordinatorSettings(addresses=(self.address,), **self.settings),
+            self.trace,
+        )  # fmt: skip
+        self._packets = 0
+        self._lookups: set[int] = set()
+        self._armed: float | None = None
+        self._looking = False
+
+    def _table(self) -> PolicyTable:
+        return PolicyTable((*self.rules, *builtin_rules(self.inside)), self.default)
+
+    def reload(self, rules: tuple[Rule, ...], default: Rule | None = None, **peers: Any) -> None:
+        """A new policy, as SIGHUP brings it."""
+        self.rules, self.default = rules, default or self.default
+        table = self._table()
+        kept = {s: p for s, p in self.verdicts.items() if p.verdict is Verdict.TUNNEL}
+        self.verdicts = kept
+        self.execute(self.gateway.replace_policy(table, peers, self.town.now))
+        self.pump()
+
+    def owns(self, address: IPAddress) -> bool:
+        return address == self.address or any(
+            address.version == n.version and address in n for n in self.inside
+        )
+
+    # What happens to packets.
+
+    def leave(self, packet: bytes) -> None:
+        """A packet of our side that would go out."""
+        flow, now = flow_of(packet), self.town.now
+        if self.gateway.table.lookup(flow).rule.builtin:
+            self._clear(packet)
+            return
+        place = self._verdict(flow)
+        if place is None:
+            self._packets += 1
+            self.held[self._packets] = packet
+            self.feed(happened.PacketTrapped(flow, self._packets, len(packet)))
+        else:
+            self._go(packet, place.verdict)
+        del now
+
+    def _verdict(self, flow: Flow) -> _Place | None:
+        for scope, place in reversed(list(self.verdicts.items())):
+            if place.expires is not None and place.expires <= self.town.now:
+                del self.verdicts[scope]
+            elif _covers(scope, flow):
+                return place
+        return None
+
+    def _go(self, packet: bytes, verdict: Verdict) -> None:
+        if verdict is Verdict.CLEAR:
+            self._clear(packet)
+        elif verdict is Verdict.TUNNEL:
+            self._act(self.engine.outbound(packet, self.town.now))
+        else:
+            self.drops[verdict.value] += 1
+
+    def _clear(self, packet: bytes) -> None:
+        flow = flow_of(packet)
+        if self.gateway.table.lookup(flow).rule.protected:
+            self.drops["guard"] += 1
+            return
+        self.town.cross("clear", flow.source, flow.destination, packet)
+
+    def _act(self, actions: list[Any]) -> None:
+        for action in actions:
+            if isinstance(action, SendEsp):
+                sa = action.sa.sa
+                self.town.cross("esp", sa.source, sa.destination, action.payload)
+            elif isinstance(action, Deliver):
+                self.town.arrive(action.packet, "tunnel")
+        self._drain_engine()
+
+    def _drain_engine(self) -> None:
+        taken, self.engine.events = self.engine.events, []
+        for event in taken:
+            self.feed(event)
+
+    def come_in(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
+        """Something from outside."""
+        now = self.town.now
+        if kind == "ike":
+            here, there = keying.TransportAddress(destination), keying.TransportAddress(source)
+            self.endpoint.receive_datagram(now, data, here, there)
+            self.pump()
+        elif kind == "esp":
+            act = self.engine.inbound(data, source.packed, destination.packed, 0, None, now)
+            self._act(act)
+        else:
+            flow = flow_of(data)
+            back = Flow(
+                flow.destination, flow.source, flow.protocol, flow.destination_port,
+                flow.source_port,
+            )  # fmt: skip
+            place = self._verdict(back)
+            rule = self.gateway.table.lookup(back).rule
+            if place is not None and place.drop_clear_inbound:
+                self.drops["keyed_clear_inbound"] += 1
+            elif rule.category.value == "configured":
+                self.drops["clear_inbound"] += 1
+            else:
+                self.town.arrive(data, "clear")
+
+    # The pump, as in the daemon.
+
+    def feed(self, event: Any) -> None:
+        self.execute(self.gateway.receive(event, self.town.now))
+        self.pump()
+
+    def pump(self) -> None:
+        now = self.town.now
+        while (event := self.endpoint.next_event()) is not None:
+            if self.town.record:
+                self.events.append(event)
+            if isinstance(event, keying.MessageSent):
+                self.sent[event.name] += 1
+                self.retransmissions += event.retransmission
+            elif isinstance(event, keying.MessageReceived):
+                self.received[event.name] += 1
+            self.execute(self.gateway.receive(event, now))
+        for datagram in self.endpoint.datagrams_to_send():
+            self.town.cross("ike", datagram.local.address, datagram.remote.address, datagram.data)
+        self._rearm()
+
+    def _rearm(self) -> None:
+        moments = (
+            self.endpoint.next_timer(), self.gateway.next_timer(), self.engine.next_deadline(),
+        )  # fmt: skip
+        due = min((m for m in moments if m is not None), default=None)
+        if due is not None and (self._armed is None or due < self._armed):
+            self._armed = due
+            boots = self._boots
+            self.town.at(due, lambda: self._ring(boots, due))
+        if not self._looking and self.endpoint._directory.tunnels:
+            self._looking = True
+            boots = self._boots
+            self.town.later(USAGE_LOOK, lambda: self._look(boots))
+
+    def _ring(self, boots: int, due: float) -> None:
+        if boots != self._boots or self._armed != due:
+            return
+        self._armed = None
+        now = self.town.now
+        self.endpoint.handle_timer(now)
+        self.execute(self.gateway.handle_timer(now))
+        self.engine.expire_due(now)
+        self._drain_engine()
+        self.pump()
+
+    def _look(self, boots: int) -> None:
+        """Read the counters now and then."""
+        if boots == self._boots:
+            self._looking = False
+            self.feed(happened.UsageReported(self.engine.usage()))
+
+    def execute(self, commands: list[Any]) -> None:
+        for command in commands:
+            getattr(self, "_do_" + type(command).__name__)(command)
+
+    def _look_up(self, number: int, lookup: Any, event: Callable[[int, Any], Any]) -> None:
+        boots = self._boots
+        self._lookups.add(number)
+
+        def done(outcome: Any) -> None:
+            if boots == self._boots and number in self._lookups:
+                self._lookups.discard(number)
+                self.feed(event(number, outcome))
+
+        self.stub.run(lookup, done)
+
+    def _do_StartLookup(self, c: Any) -> None:  # noqa: N802 - named for the commands
+        lookup = GatewayLookup(
+            c.address, self.stub.shuffle, with_keys=c.with_keys,
+            may_ask=self.gateway.may_look_up,
+        )  # fmt: skip
+        self._look_up(c.lookup, lookup, happened.LookupEnded)
+
+    def _do_StartKeyLookup(self, c: Any) -> None:  # noqa: N802
+        self._look_up(c.lookup, KeyLookup(c.identity), happened.KeyLookupEnded)
+
+    def _do_StartPeerLookup(self, c: Any) -> None:  # noqa: N802
+        self._look_up(c.lookup, PeerLookup(c.name, c.identity), happened.PeerLookupEnded)
+
+    def _do_CancelLookup(self, c: Any) -> None:  # noqa: N802
+        self._lookups.discard(c.lookup)
+
+    def _do_StartNegotiation(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.initiate(self.town.now, c.tunnel, c.request)
+
+    def _do_ProvidePeerKeys(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.provide_peer_keys(self.town.now, c.channel, c.keys)
+
+    def _do_RefusePeerKeys(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.peer_keys_unavailable(self.town.now, c.channel, c.reason)
+
+    def _do_AcceptTunnel(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.accept_tunnel(self.town.now, c.tunnel)
+
+    def _do_RefuseTunnel(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.refuse_tunnel(self.town.now, c.tunnel, c.reason)
+
+    def _do_ConfirmInbound(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.confirm_inbound(self.town.now, c.tunnel)
+
+    def _do_CloseTunnel(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.close_tunnel(self.town.now, c.tunnel)
+
+    def _do_CloseChannels(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.close_channels(self.town.now, c.remote)
+
+    def _do_ReportExpiring(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.tunnel_expiring(self.town.now, c.tunnel)
+
+    def _do_ReportTraffic(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.traffic_seen(self.town.now, c.tunnel, c.received, c.sent)
+
+    def _do_ReportPeerMoved(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.peer_moved(self.town.now, c.tunnel, c.remote)
+
+    def _do_QueryUsage(self, c: Any) -> None:  # noqa: N802
+        boots = self._boots
+        self.town.later(0.0, lambda: self._look(boots))
+
+    def _do_InstallSa(self, c: Any) -> None:  # noqa: N802
+        boots = self._boots
+
+        def install() -> None:
+            if boots != self._boots:
+                return
+            try:
+                self.engine.install(c.sa, self.town.now)
+            except DatapathError as error:
+                self.feed(happened.SaInstallFailed(c.tunnel, c.sa.key, str(error)))
+            else:
+                self.feed(happened.SaInstalled(c.tunnel, c.sa.key))
+
+        self.town.later(INSTALLING + c.after, install)
+
+    def _do_MoveSa(self, c: Any) -> None:  # noqa: N802
+        self.engine.move(c.key, c.source, c.destination, c.encapsulation)
+
+    def _do_PreferSa(self, c: Any) -> None:  # noqa: N802
+        self.engine.prefer(c.key)  # type: ignore[attr-defined]
+
+    def _do_RemoveSa(self, c: Any) -> None:  # noqa: N802
+        self.engine.remove(c.key)
+
+    def _do_InstallPolicy(self, c: Any) -> None:  # noqa: N802
+        expires = None if c.lifespan is None else self.town.now + c.lifespan
+        self.verdicts.pop(c.scope, None)
+        self.verdicts[c.scope] = _Place(c.verdict, expires, c.drop_clear_inbound)
+
+    def _do_RemovePolicy(self, c: Any) -> None:  # noqa: N802
+        self.verdicts.pop(c.scope, None)
+
+    def _do_ReleaseHeld(self, c: Any) -> None:  # noqa: N802
+        for number in c.packets:
+            self._go(self.held.pop(number), c.verdict)
+
+    def _do_DiscardHeld(self, c: Any) -> None:  # noqa: N802
+        for number in c.packets:
+            del self.held[number]
+            self.drops[c.trigger] += 1
+
+    # To read.
+
+    def state(self, source: str, destination: str, protocol: int = ICMP) -> str | None:
+        found = self.gateway.find(Flow(ip_address(source), ip_address(destination), protocol))
+        return found.state.value if found else None
+
+    def seen(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def triggers(self) -> list[str]:
+        return [event.trigger for event in self.seen(keying.MessageDropped)]
+
+    @property
+    def sas(self) -> int:
+        """SAs installed."""
+        return len(self.engine.usage())
+
+    def traced(self, event: str) -> list[dict[str, Any]]:
+        return [fields for _, name, fields in self.trace.lines if name == event]
+
+
+def _covers(scope: Scope, flow: Flow) -> bool:
+    if flow.source.version != scope.source.version:
+        return False
+    if flow.source not in scope.source or flow.destination not in scope.destination:
+        return False
+    if scope.protocol not in (None, flow.protocol):
+        return False
+    return all(
+        port is None or wanted.first <= port <= wanted.last
+        for port, wanted in (
+            (flow.source_port, scope.source_ports),
+            (flow.destination_port, scope.destination_ports),
+        )
+    )
+
+
+@dataclass
+class Town:
+    """All houses, and what is between them.
+
+    ``delay`` in seconds; ``loss`` and ``doubled`` are the parts of what crosses that is lost, or
+    comes twice.  ``held_back(crossing)`` may keep something from arriving.  ``record``: whether
+    crossings, arrivals, events and traces are kept, for a test to read.
+    """
+
+    seed: int = 1
+    delay: float = 0.005
+    loss: float = 0.0
+    doubled: float = 0.0
+    now: float = 1000.0
+    zones: Zones = field(default_factory=Zones)
+    houses: dict[str, House] = field(default_factory=dict)
+    crossings: list[Crossing] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+    held_back: Callable[[Crossing], bool] = lambda crossing: False
+    record: bool = True
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._pings = 0
+        self._owner: dict[IPAddress, House | None] = {}
+
+    def house(
+        self,
+        name: str,
+        address: str,
+        *inside: str,
+        rules: tuple[Rule, ...] = (),
+        default: Rule | None = None,
+        ike: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> House:
+        house = House(self, name, address, inside, rules, default, ike or {}, settings)
+        self.houses[name] = house
+        self._owner.clear()
+        return house
+
+    def publish(self, house: House, *clients: str, with_key: bool = True) -> None:
+        """The records of a gateway and its clients, as the draft's section 6 has them."""
+        key = house.key.public_key()
+        self.zones.publish_key(house.address, key)
+        for client in clients:
+            self.zones.delegate(ip_address(client), house.address, key if with_key else None)
+
+    # Time.
+
+    def at(self, moment: float, work: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._queue, (max(moment, self.now), self._order, work))
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        self.at(self.now + seconds, work)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self._queue and self._queue[0][0] <= end:
+            moment, _, work = heapq.heappop(self._queue)
+            self.now = max(self.now, moment)
+            work()
+        self.now = end
+
+    # The network.
+
+    def owner(self, address: IPAddress) -> House | None:
+        if address not in self._owner:
+            self._owner[address] = next((h for h in self.houses.values() if h.owns(address)), None)
+        return self._owner[address]
+
+    def cross(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
+        """Something leaves a house, or a host without one, and is under way."""
+        crossing = Crossing(self.now, kind, source, destination, len(data))
+        if self.record:
+            self.crossings.append(crossing)
+        if self.held_back(crossing) or (self.loss and self._dice.random() < self.loss):
+            return
+        times = 2 if self.doubled and self._dice.random() < self.doubled else 1
+        for again in range(times):
+            self.later(
+                self.delay * (1 + again), lambda: self._deliver(kind, source, destination, data)
+            )
+
+    def _deliver(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
+        house = self.owner(destination)
+        if house is None:
+            if kind == "clear":
+                self.arrive(data, "clear")
+        elif house.on:
+            house.come_in(kind, source, destination, data)
+
+    def arrive(self, packet: bytes, how: str) -> None:
+        """At its host, which answers an echo request."""
+        flow = flow_of(packet)
+        if self.record:
+            self.arrivals.append(Arrival(self.now, flow, how, packet))
+        if flow.protocol == ICMP and packet[20] == ECHO:
+            answer = packet_of(flow.destination, flow.source, ICMP, bytes((REPLY,)) + packet[21:])
+            self._leave(answer)
+
+    def _leave(self, packet: bytes) -> None:
+        flow = flow_of(packet)
+        house, there = self.owner(flow.source), self.owner(flow.destination)
+        if house is None:
+            self.cross("clear", flow.source, flow.destination, packet)
+        elif house is there:
+            self.arrive(packet, "local")
+        elif house.on:
+            house.leave(packet)
+
+    def send(
+        self, source: str, destination: str, protocol: int = ICMP, rest: bytes | None = None
+    ) -> None:
+        """A host sends a packet."""
+        body = echo(0, REPLY) if rest is None else rest
+        self._leave(packet_of(ip_address(source), ip_address(destination), protocol, body))
+
+    def ping(self, source: str, destination: str, wait: float = 10.0) -> str | None:
+        """An echo request; how its answer came back within ``wait`` seconds, or None."""
+        self._pings += 1
+        number, end = self._pings, self.now + wait
+        self.send(source, destination, ICMP, echo(number))
+        while self.now < end:
+            self.run(min(0.05, end - self.now))
+            for arrival in reversed(self.arrivals):
+                if arrival.packet[20:] == echo(number, REPLY):
+                    return arrival.how
+        return None
+
+    # To read.
+
+    def came(self, source: str, destination: str) -> list[str]:
+        """How the packets of a pair came, in order."""
+        pair = (ip_address(source), ip_address(destination))
+        return [a.how for a in self.arrivals if (a.flow.source, a.flow.destination) == pair]
+
+    def clear_on_the_way(self, *hosts: str) -> list[Crossing]:
+        """The clear packets between these hosts that were seen outside."""
+        wanted = {ip_address(host) for host in hosts}
+        return [
+            c for c in self.crossings
+            if c.kind == "clear" and c.source in wanted and c.destination in wanted
+        ]  # fmt: skip
