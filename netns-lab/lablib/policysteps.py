@@ -52,6 +52,15 @@ def asked(stage: Stage, step: dict[str, Any]) -> str:
     return f"{len(found)} asked"
 
 
+def write(stage: Stage, step: dict[str, Any]) -> str:
+    """``content`` into ``file``, beside the configurations of the gateways."""
+    check_keys(step, {"file", "content"})
+    file = stage.lab.run.directory / step["file"]
+    file.with_suffix(".new").write_text(step["content"])
+    file.with_suffix(".new").replace(file)
+    return f"{len(step['content'].splitlines())} lines"
+
+
 def connect(stage: Stage, step: dict[str, Any]) -> str:
     """TCP from ``host`` to ``port`` of ``to``, where something listens; it must end in ``result``.
 

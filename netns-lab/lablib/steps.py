@@ -442,6 +442,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "forge": forge_packet,
     "decision-server": policysteps.decision_server,
     "asked": policysteps.asked,
+    "write": policysteps.write,
     "connect": policysteps.connect,
     "firewall": policysteps.firewall,
     "firewall-count": policysteps.firewall_count,
