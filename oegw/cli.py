@@ -232,6 +232,18 @@ def _check(arguments: argparse.Namespace) -> int:
     raise Failure(CONFIGURATION, *problems)
 
 
+def _check_resolvers(settings: Settings) -> None:
+    """Where the box says which resolvers there are, it may be another box than the gateway."""
+    if settings.dns.trusted:
+        from oegw.environment import UnsuitableBox
+        from oegw.resolvers import in_use
+
+        try:
+            in_use(settings.dns)
+        except UnsuitableBox as error:
+            _complain(FINE, f"note: {error}")
+
+
 def _check_firewall(settings: Settings) -> None:
     """Warn of firewalls that treat what comes out of a tunnel otherwise than clear traffic."""
     from oegw.environment import UnsuitableBox, survey  # takes a while to import
@@ -257,18 +269,6 @@ def _check_firewall(settings: Settings) -> None:
         _complain(FINE, f"note: firewall rules can't be read: {error}")
         return
     _complain(FINE, *(f"warning: firewall: {gap}" for gap in gaps))
-
-
-def _check_resolvers(settings: Settings) -> None:
-    """Where the box says which resolvers there are, it may be another box than the gateway."""
-    if settings.dns.trusted:
-        from oegw.environment import UnsuitableBox
-        from oegw.resolvers import in_use
-
-        try:
-            in_use(settings.dns)
-        except UnsuitableBox as error:
-            _complain(FINE, f"note: {error}")
 
 
 def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:

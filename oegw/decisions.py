@@ -105,19 +105,19 @@ class Decisions:
         )
         ledger.do(do.StartDecision(ledger.start_lookup(approval), question))
 
-    def approved(self, claim: Claim, rule: Rule) -> Rule | None:
-        """The rule under which a proposal is accepted; None: it is to wait for the answer.
+    def awaited(self, claim: Claim) -> bool:
+        """Whether a claim that is in order otherwise has to wait for the points."""
+        approval = self._ledger.approvals.get(claim.proposal.tunnel)
+        if approval is None or approval.replies is not None:
+            return False
+        approval.waiting = claim
+        return True
 
-        Raises Refusal.
-        """
-        event, selectors = claim.proposal, claim.selectors
-        approval = self._ledger.approvals.get(event.tunnel)
-        if approval is None or rule.category is not Category.OPPORTUNISTIC:
+    def approved(self, event: TunnelProposed, selectors: Selectors, rule: Rule) -> Rule:
+        """The rule under which a proposal is accepted.  Raises Refusal."""
+        approval = self._ledger.approvals.pop(event.tunnel, None)
+        if approval is None or approval.replies is None:
             return rule
-        if approval.replies is None:
-            approval.waiting = claim
-            return None
-        del self._ledger.approvals[event.tunnel]
         found = self._ruling(rule, approval.replies, selectors)
         if found.category is not Category.OPPORTUNISTIC:
             said = f": {found.reason}" if found.reason else ""

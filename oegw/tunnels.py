@@ -152,10 +152,7 @@ class Tunnels:
         if not connection.scopes:
             self._foresee_scope(connection)
         for other in ledger.connections.within(connection):
-            if other.standing in (
-                State.CLEAR,
-                State.DENIED,
-            ):  # it is narrower: it would precede ours
+            if other.standing in (State.CLEAR, State.DENIED):  # narrower: it would precede ours
                 ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 

@@ -29,7 +29,7 @@ def decision_server(stage: Stage, step: dict[str, Any]) -> str:
     table.write_text(json.dumps(rows))
     name = f"decisions-{host}-{port}"
     arguments = [str(Path(decisionserver.__file__)), str(lab.address(host)), str(port), str(table)]
-    server = lab.run.start(name, host, [sys.executable, *arguments])
+    server = lab.run.start(name, host, [sys.executable, "-I", *arguments])
     server.await_text("deciding")
     stage.background[name] = server
     return f"{len(rows)} answers"
@@ -61,7 +61,7 @@ def write(stage: Stage, step: dict[str, Any]) -> str:
     return f"{len(step['content'].splitlines())} lines"
 
 
-def connect(stage: Stage, step: dict[str, Any]) -> str:
+def tcp_connect(stage: Stage, step: dict[str, Any]) -> str:
     """TCP from ``host`` to ``port`` of ``to``, where something listens; it must end in ``result``.
 
     ``open``, ``refused``, ``prohibited`` (by ICMP) or ``silent`` (for ``patience`` seconds).
@@ -71,12 +71,12 @@ def connect(stage: Stage, step: dict[str, Any]) -> str:
     address, program = str(lab.address(to)), str(Path(tcp.__file__))
     name = f"tcp-{to}-{port}"
     if name not in stage.background:
-        arguments = [sys.executable, program, "listen", address, str(port)]
+        arguments = [sys.executable, "-I", program, "listen", address, str(port)]
         listener = lab.run.start(name, to, arguments)
         listener.await_text("listening")
         stage.background[name] = listener
     seconds = patient(step.get("patience", 1.5))
-    command = [sys.executable, program, "connect", address, str(port), str(seconds)]
+    command = [sys.executable, "-I", program, "connect", address, str(port), str(seconds)]
     result = lab.run.call(step["host"], command, seconds + 30)
     seen = result.stdout.strip()
     if result.returncode:

@@ -54,11 +54,11 @@ COUNTERS = {
     "guard_dropped": "clear packets of protected traffic that were about to leave",
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
+    STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
     "inbound_configured": "packets out of configured tunnels",
     "inbound_secure": "packets out of opportunistic tunnels that DNSSEC vouches for",
     "inbound_insecure": "packets out of other opportunistic tunnels",
     "inbound_unassured": "packets out of tunnels of which no more is known",
-    STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
 }
 """The counters in the table, and what they count."""
 
