@@ -198,7 +198,7 @@ class Initiator:
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
         # Where the policy demands something of the keys' records, it is known before we begin.
-        with_keys = connection.rule.require is Require.SECURE
+        with_keys = connection.rule.require is Require.SECURE or bool(ledger.decision_points)
         ours = connection.live_tunnel is not None  # it is to go on
         ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
