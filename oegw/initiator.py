@@ -38,6 +38,7 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
@@ -161,6 +162,7 @@ class Initiator:
 
         ``client``: the host inside that they come from, if it has another address there.
         """
+        self._decisions.put_aside(connection)
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
@@ -234,8 +236,21 @@ class Initiator:
         if not inquiry.complete:
             return
         connection.inquiry = None
+        if inquiry.replies is not None and self._decided(connection, inquiry.replies, now):
+            return
         if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
+
+    def _decided(self, connection: Connection, replies: Replies, now: float) -> bool:
+        """Whether a decision point has decided, so that nothing else is looked at."""
+        if connection.renewing is not None:
+            reason = self._decisions.against_renewal(connection, replies, now)
+            if reason is not None:
+                self.ageing.not_renewed(connection, reason)
+            return reason is not None
+        if connection.state not in (State.POTENTIAL, State.EXPIRING):
+            return False
+        return self._decisions.settles(connection, replies, now)
 
     def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
         """Our first choice of an identity will do: don't wait for what is known of the second."""
@@ -259,17 +274,7 @@ class Initiator:
             )  # fmt: skip
         return assured
 
-    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
-        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
-        if inquiry.replies is None:
-            return None
-        return self._decisions.forbids(connection, inquiry.replies)
-
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
-        if inquiry.replies is not None and self._decisions.settles(
-            connection, inquiry.replies, now
-        ):
-            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
@@ -341,8 +346,7 @@ class Initiator:
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
-        that rolls its key over may be there twice: it has a record with a key and one without.
+        One that rolls its key over may have both, a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -371,7 +375,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate."""
+        """Fail before we negotiate: every gateway would refuse us."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -444,7 +448,14 @@ class Initiator:
             if connection.trust is not None:
                 trust = weakest(connection.trust, outcome.trust)
                 ledger.rests_on(connection, trust, asker.gateway)
-            return
+            try:
+                assurance.check(connection.rule, connection.trust)
+                return
+            except assurance.Unassured as why:
+                outcome = NothingFound(outcome.ttl, str(why))
+                if tunnel.agreed:
+                    ledger.do(do.CloseTunnel(asker.tunnel))
+                    return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
@@ -501,10 +512,10 @@ class Initiator:
 
     def give_up_slow_ones(self, now: float) -> None:
         """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
-        for number in self.homes.take_cuts(now):
+        for number, failure in self.homes.take_cuts(now):
             self._ledger.do(do.CloseTunnel(number))
             detail = "no tunnel within its share of multihoming.patience"
-            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
+            self.negotiation_failed(NegotiationFailed(number, failure, detail), now)
 
     def negotiation_failed(
         self, event: NegotiationFailed, now: float, *, of_dns: bool = False
