@@ -129,6 +129,14 @@ def test_a_gateway_that_has_only_just_started() -> None:
     assert "Counters" not in text
 
 
+def test_verdict_that_expires_says_how_packets_go_meanwhile() -> None:
+    text = render(STATUS | {"connections": [CLEAR | {"state": "expiring", "standing": "clear"}]})
+    assert "expiring" in text
+    assert "still clear" in text
+    text = render(STATUS | {"connections": [CLEAR | {"standing": "clear"}]})
+    assert "still" not in text
+
+
 def test_channel_that_is_not_up_yet() -> None:
     channel = STATUS["channels"][0] | {"identity": None, "proposal": ""}
     lines = render(STATUS | {"channels": [channel]}).splitlines()
