@@ -506,10 +506,10 @@ class Initiator:
 
     def give_up_slow_ones(self, now: float) -> None:
         """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
-        for number in self.homes.take_cuts(now):
+        for number, failure in self.homes.take_cuts(now):
             self._ledger.do(do.CloseTunnel(number))
             detail = "no tunnel within its share of multihoming.patience"
-            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
+            self.negotiation_failed(NegotiationFailed(number, failure, detail), now)
 
     def negotiation_failed(
         self, event: NegotiationFailed, now: float, *, of_dns: bool = False
