@@ -1,4 +1,4 @@
-"""Measures the mesh and writes its page: ``python -m tests.mesh.plot`` (about two minutes)."""
+"""Measures the mesh and writes its page: ``python -m tests.mesh.plot`` (some minutes)."""
 
 from __future__ import annotations
 
