@@ -183,9 +183,6 @@ class Ageing:
         ledger, outcome = self._ledger, inquiry.gateways
         if outcome is not None:
             outcome = self._initiator.assured(connection, outcome)
-        if (why := self._initiator.forbidden(connection, inquiry)) is not None:
-            self._not_renewed(connection, number, why)
-            return
         successor = replace(request, replaces=number)
         if isinstance(outcome, Malformed):
             self._not_renewed(connection, number, outcome.detail)
@@ -246,6 +243,12 @@ class Ageing:
             former = connection.tunnels.get(request.replaces)
             if former is not None and former.gateway != tunnel.gateway:
                 self._try_other(connection, request.replaces, request)
+
+    def not_renewed(self, connection: Connection, reason: str) -> None:
+        """Somebody else has decided that the tunnel which is to be renewed ends with its life."""
+        if connection.renewing is not None:
+            number, connection.renewing = connection.renewing, None
+            self._not_renewed(connection, number, reason)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(

@@ -110,6 +110,7 @@ class Console:
                 for c in snapshot.channels
             ],
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
+            "firewall_gaps": daemon.firewall_gaps,
             "decision_points": [
                 {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
                 for p in daemon.settings.decision_points

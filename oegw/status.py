@@ -47,6 +47,7 @@ def _head(status: Row) -> list[str]:
         *_decision_points(status.get("decision_points") or []),
         *(("NAT", plain(by)) for by in status.get("nat") or []),
         *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
+        *(("Firewall", f"warning: {plain(gap)}") for gap in status.get("firewall_gaps") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "

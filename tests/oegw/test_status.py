@@ -107,6 +107,14 @@ def test_a_status_in_full() -> None:
     assert all(len(line) <= WIDTH and line == line.rstrip() for line in lines)
 
 
+def test_a_downgrade_and_silent_gateways_are_shown() -> None:
+    clear = CLEAR | {"encrypted_before": "192.1.1.5\x1b[2J"}
+    text = render(STATUS | {"connections": [clear], "silent_gateways": {"192.1.1.6": 42.0}})
+    assert "Silent        tried last: 192.1.1.6 for 42s" in text.splitlines()
+    assert "LAST TIME IT WAS ENCRYPTED, by 192.1.1.5?[2J" in " ".join(text.split())
+    assert "Silent" not in render(STATUS)
+
+
 def test_long_addresses_get_lines_of_their_own() -> None:
     pair = {
         "source": "2001:db8:1111:1111:1111:1111:1111:1111/128",
