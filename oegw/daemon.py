@@ -275,6 +275,7 @@ class Daemon:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
+            self._spawn(self._look_at_firewall())
             await self._stopping.wait()
             if self._exit_code:
                 undo.pop_all()  # the rules stay as they are: nothing passes until a restart
@@ -304,7 +305,6 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()
-        await self._look_at_firewall()
 
     async def _look_at_firewall(self) -> None:
         """Say so if a firewall treats what comes out of a tunnel otherwise than clear traffic."""
