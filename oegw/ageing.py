@@ -230,7 +230,9 @@ class Ageing:
             "tunnel", "gateway_changed", tunnel=number, gateway=gateway.address,
             destination=connection.selectors.remote,
         )  # fmt: skip
-        self._order(connection, other)
+        tunnel = self._initiator.order(connection, other)
+        if not gateway.keys:
+            self._initiator.look_up_key(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -242,9 +244,7 @@ class Ageing:
                 self._try_other(connection, request.replaces, request)
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        number = self._initiator.order(connection, request)
-        if not request.peer_keys:
-            self._initiator.look_up_key(connection, number, request.remote)
+        self._initiator.order(connection, request)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from dnsrecords.outcome import Gateway
+from dnsrecords.outcome import Gateway, KeyOutcome
 from dnsrecords.trust import Trust
 from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
@@ -248,8 +248,8 @@ class Connection:
     candidates: list[Gateway] = field(default_factory=list)  # not tried yet
     homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
+    key_failure: KeyOutcome | None = None  # the worst that came of looking a gateway's keys up
     patience_ends: float = 0.0
-    suspect: bool = False  # the KEY records of a gateway of it can't be read, or are bogus
     turned: tuple[int, float | None] | None = None  # whose turn it is, and when it last sent before
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
     ruled_until: float | None = None  # when what a decision point said of it is over

@@ -6,6 +6,7 @@ Hooks of the initiator's and the responder's desk; without decision points it do
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ike.events import TunnelProposed
 from oegw import commands as do
@@ -15,6 +16,9 @@ from oegw.decision import Question, Replies, Role, Ruling, ruling
 from oegw.ledger import Ledger
 from policy.flow import IPAddress
 from policy.rule import ANY_PORT, Category, PortRange, Rule
+
+if TYPE_CHECKING:
+    from oegw.responder import Claim
 
 
 @dataclass(slots=True)
@@ -26,7 +30,7 @@ class Approval:
 
     proposal: TunnelProposed
     replies: Replies | None = None
-    waiting: Selectors | None = field(default=None)
+    waiting: Claim | None = field(default=None)
 
 
 class Decisions:
@@ -91,16 +95,17 @@ class Decisions:
         )
         ledger.do(do.StartDecision(ledger.start_lookup(approval), question))
 
-    def approved(self, event: TunnelProposed, selectors: Selectors, rule: Rule) -> Rule | None:
+    def approved(self, claim: Claim, rule: Rule) -> Rule | None:
         """The rule under which a proposal is accepted; None: it is to wait for the answer.
 
         Raises Refusal.
         """
+        event, selectors = claim.proposal, claim.selectors
         approval = self._ledger.approvals.get(event.tunnel)
         if approval is None or rule.category is not Category.OPPORTUNISTIC:
             return rule
         if approval.replies is None:
-            approval.waiting = selectors
+            approval.waiting = claim
             return None
         del self._ledger.approvals[event.tunnel]
         found = self._ruling(rule, approval.replies, selectors)
@@ -109,7 +114,7 @@ class Decisions:
             raise peers.Refusal(f"decision point {found.point!r} says {found.category.value}{said}")
         return found.rule
 
-    def answered(self, approval: Approval, replies: Replies) -> Selectors | None:
+    def answered(self, approval: Approval, replies: Replies) -> Claim | None:
         """The answer about a proposal; returns what waits to be accepted."""
         approval.replies = replies
         return approval.waiting

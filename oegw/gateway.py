@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -306,6 +307,7 @@ class Gateway:
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None
+                    and (not connection.tunnels or assurance.is_enough(rule, connection.trust))
                 )
                 or (
                     rule.category is Category.CONFIGURED

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from dnsrecords.lookup import weaker
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
@@ -22,6 +21,7 @@ from dnsrecords.outcome import (
     PeerOutcome,
     Unanswered,
 )
+from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -46,7 +46,7 @@ from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Rule, Scope
+from policy.rule import Category, Require, Rule, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,10 @@ class Initiator:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
+        # Where the policy demands something of the keys' records, it is known before we begin.
+        with_keys = connection.rule.require is Require.SECURE
         ours = connection.live_tunnel is not None  # it is to go on
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
+        ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -309,7 +311,7 @@ class Initiator:
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
-                connection.suspect = False
+                connection.key_failure = None
                 try:
                     usable = self._presentable(connection, outcome)
                 except NotOurs as why:
@@ -337,7 +339,8 @@ class Initiator:
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        One that rolls its key over may have both, a record with a key and one without.
+        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
+        that rolls its key over may be there twice: it has a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -366,7 +369,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate: every gateway would refuse us."""
+        """Fail before we negotiate."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -404,12 +407,8 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        connection.trust = gateway.trust
-        self._ledger.trace.event(
-            "connection", "trust", connection=connection.number, gateway=gateway.address,
-            source=connection.selectors.local, destination=connection.selectors.remote,
-            trust=gateway.trust.value,
-        )  # fmt: skip
+        assert gateway.address is not None
+        self._ledger.rests_on(connection, gateway.trust, gateway.address)
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
@@ -441,23 +440,24 @@ class Initiator:
         tunnel.key_lookup = None
         if isinstance(outcome, KeysFound):
             if connection.trust is not None:
-                connection.trust = weaker(connection.trust, outcome.trust)
+                trust = weakest(connection.trust, outcome.trust)
+                ledger.rests_on(connection, trust, asker.gateway)
             return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
-        failure = Failure.NO_KEY
-        match outcome:
-            case Malformed():
-                connection.suspect = True
-                ledger.trace.event(
-                    "gateway", "malformed_record", destination=connection.selectors.remote,
-                    detail=detail,
-                )  # fmt: skip
-            case Unanswered():
-                failure = Failure.SILENCE
+        if isinstance(outcome, Malformed):
+            ledger.trace.event(
+                "gateway", "malformed_record", destination=connection.selectors.remote,
+                detail=detail,
+            )  # fmt: skip
+        worst = (connection.key_failure, outcome)
+        connection.key_failure = next(
+            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
+            if isinstance(each, kind)
+        )  # fmt: skip
         ledger.do(do.CloseTunnel(asker.tunnel))
-        failed = NegotiationFailed(asker.tunnel, failure, detail)
+        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
         self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
@@ -542,10 +542,20 @@ class Initiator:
                 return
             ledger.end(connection, Happening.TUNNEL_DOWN, reason, now)
             return
-        lifespan = self._lifespan_after(failure, connection.records_until, now)
-        if connection.suspect:
-            lifespan = ledger.settings.lifespans.malformed
-        ledger.fall_back(connection, lifespan, reason, now, deny=connection.suspect)
+        lifespan, deny = self._after(failure, connection, now)
+        ledger.fall_back(connection, lifespan, reason, now, deny=deny)
+
+    def _after(self, failure: Failure, connection: Connection, now: float) -> tuple[float, bool]:
+        """How long what follows is good for, and whether it is a denial whatever the rule says."""
+        lifespans = self._ledger.settings.lifespans
+        match connection.key_failure:
+            case Malformed():
+                return lifespans.malformed, True
+            case Unanswered() if failure is Failure.NO_KEY:
+                return lifespans.silence, False
+            case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
+                return min(max(ttl, 1.0), lifespans.no_record), False
+        return self._lifespan_after(failure, connection.records_until, now), False
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:
         lifespans = self._ledger.settings.lifespans

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from dnsrecords.trust import Trust
 from ike.events import Identity
 from oegw import commands as do
 from oegw.assurance import UnsignedDelegation
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
         | OwnQuestion
         | GatewayKey
         | Greeting
-        | Homecoming
         | LookAhead
+        | Homecoming
         | keying.PeerKeyNeeded
     )
 
@@ -177,11 +178,15 @@ class Ledger:
             self.do(do.CancelLookup(lookup))
 
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
-        """Ask the DNS about ourselves."""
+        """Ask the DNS about ourselves.
+
+        There are few names of ours; but whoever forges sources, or proposes tunnels, chooses the
+        client that is asked about: that is no question of ours as far as the budget goes.
+        """
         if question.record is Record.KEY:
             self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
         elif not isinstance(question.about, str):
-            self.do(do.StartLookup(lookup, question.about, purpose="own", ours=True))
+            self.do(do.StartLookup(lookup, question.about, purpose="own"))
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""
@@ -255,6 +260,15 @@ class Ledger:
                 "memory", "encrypted_before", source=connection.selectors.local,
                 destination=connection.selectors.remote, gateway=before, reason=reason,
             )  # fmt: skip
+
+    def rests_on(self, connection: Connection, trust: Trust, gateway: IPAddress) -> None:
+        """How far the records can be trusted that a tunnel with ``gateway`` rests on."""
+        connection.trust = trust
+        self.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=trust.value,
+        )  # fmt: skip
 
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False

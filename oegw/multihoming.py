@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import ike.events as keying
-from dnsrecords.lookup import weaker
 from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound, Unanswered
-from dnsrecords.trust import Trust
+from dnsrecords.trust import Trust, weakest
 from ike.events import Failure
 from oegw import commands as do
 from oegw.connection import Connection, State, Tunnel
@@ -41,6 +40,7 @@ _TELLING = (
     Failure.NO_PROPOSAL,
     Failure.NO_KEY,
     Failure.MALFORMED,
+    Failure.NO_KEY,
     Failure.SILENCE,
     Failure.LIMIT,
     Failure.CANCELLED,
@@ -265,7 +265,7 @@ class Multihoming:
         leading = self._leading.get(tunnel.number)
         if leading is not None:
             known = connection.trust if leading.keyless else None
-            connection.trust = leading.trust if known is None else weaker(known, leading.trust)
+            connection.trust = leading.trust if known is None else weakest(known, leading.trust)
         connection.sends_by(tunnel)
         replaced = tunnel.request.replaces if tunnel.request else None
         if (

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -51,11 +51,12 @@ def ask(
 
 @dataclass(slots=True)
 class Keys:
-    """The key pair of a gateway and the records that publish it."""
+    """The key pair of a gateway and the records that publish it; and those of spare keys."""
 
     gateway: str
     path: Path
     records: list[str]
+    spare_records: list[str] = field(default_factory=list)
 
     @property
     def public(self) -> str:

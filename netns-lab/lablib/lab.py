@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lablib import dns, gateway, network, topology
+from lablib import dns, dnssec, gateway, network, relaying, topology
 from lablib.capture import Capture
 from lablib.cells import Played
 from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw, placeholder
 from lablib.pcap import Packet
+from lablib.records import shaped
 from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
@@ -33,6 +34,7 @@ class Lab:
     keys: dict[str, Keys] = field(default_factory=dict)  # by gateway
     records: list[str] = field(default_factory=list)  # that the DNS has beside the hosts' own
     serial: int = 1  # of the zones
+    signer: dnssec.Signer | None = None
     matrix: Played | None = None  # what became of the scenario's matrix
 
     def public_keys(self) -> dict[str, str]:
@@ -42,9 +44,14 @@ class Lab:
     def write_zones(self) -> list[dns.Zone]:
         """The zone files, with what is in ``records`` now."""
         times = dns.Times(self.scenario.ttl, self.scenario.negative)
-        return dns.write_zones(
-            self.run, self.topology, HOME / "zones", self.records, times, self.serial
+        own = dnssec.own_zones(self.topology, self.scenario.dnssec or {})
+        written = dns.write_zones(
+            self.run, self.topology, HOME / "zones", self.records, times, self.serial, own
         )
+        if self.scenario.dnssec is not None:
+            self.signer = self.signer or dnssec.Signer(self.run.directory)
+            self.signer.sign({zone.name: zone.file for zone in written}, own)
+        return written
 
     def address(self, name: str) -> IPAddress:
         """The address of a host, of the scenario's family."""
@@ -97,16 +104,19 @@ def _addresses(lab: Lab, clients: Iterable[str]) -> list[str]:
 
 
 def _begin_records(
-    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool
+    oegw: Oegw, lab: Lab, name: str, clients: tuple[str, ...], fqdn: bool, key: str = ""
 ) -> Process:
-    """Start what prints the records of gateway ``name`` for its clients."""
+    """Start what prints the records of gateway ``name`` for its clients; ``key``: another's key."""
+    key = key or name
     if fqdn:
         identity = ["--fqdn", f"{name}.{lab.topology.domain}"]
     else:
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
     identity = [*lab.scenario.precedence(name), *identity]
-    return oegw.begin_records(name, identity, _addresses(lab, clients), f"records-{name}")
+    if any(e.ipseckey for e in lab.scenario.records if e.gateway == name):
+        identity.append("--ipseckey")
+    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
 
 
 def published_records(
@@ -133,9 +143,26 @@ def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
         lab.keys[name] = Keys(name, lab.run.directory / f"{name}.pem", lines)
 
 
+def _make_spare_keys(oegw: Oegw, lab: Lab) -> None:
+    """Keys that are published beside those in use, and signed with by nobody."""
+    for entry in lab.scenario.records:
+        spares = [f"{entry.gateway}-spare-{number}" for number in range(entry.spare_keys)]
+        for process in [oegw.begin_keygen(spare, lab.scenario.bits) for spare in spares]:
+            oegw.finish(process)
+        for spare in spares:
+            process = _begin_records(oegw, lab, entry.gateway, entry.clients, entry.fqdn, key=spare)
+            lab.keys[entry.gateway].spare_records += dns.joined(oegw.finish(process))
+
+
 def publishers(scenario: Scenario) -> list[str]:
     """The gateways that have a key."""
     return sorted({entry.gateway for entry in scenario.records} | set(scenario.gateways))
+
+
+def _is_published(scenario: Scenario, gateway: str, record: str) -> bool:
+    """Whether a scenario wants records of this type from the gateway."""
+    types = {each for e in scenario.records if e.gateway == gateway for each in e.types}
+    return not types or dns.type_of(record) in types
 
 
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
@@ -160,13 +187,32 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
 
     if oegw:
         _make_keys(oegw, lab, keygens)
+        _make_spare_keys(oegw, lab)
     named = {entry.gateway for entry in scenario.records}
-    wanted = [r for name, pair in lab.keys.items() if name in named for r in pair.records]
+    wanted = [
+        line
+        for name, pair in lab.keys.items()
+        if name in named
+        for line in shaped(pair.records + pair.spare_records, scenario.records, name)
+        if _is_published(scenario, name, line)
+    ]
     lab.records = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
+    written, source = lab.write_zones(), dns.AUTHORITATIVE
+    if scenario.relay.get("before") == "resolver":
+        relaying.start(run, source, scenario.relay["mode"])
+        source = relaying.ADDRESS
+    anchor = lab.signer.trust_anchor() if lab.signer else None
+    dns.start(run, lab.topology, written, updatable=scenario.dynamic, anchor=anchor, source=source)
+    if scenario.relay.get("before") == "gateways":
+        relaying.start(run, str(lab.topology.address("dns")), scenario.relay["mode"])
     if scenario.resolver:
         own = dns.start_resolver(
-            run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
+            run,
+            scenario.resolver,
+            "unbound-own",
+            ["127.0.0.1"],
+            dns.FAR_AUTHORITATIVE,
+            anchor=anchor,
         )
         own.await_text("start of service")
     if scenario.forwarder:

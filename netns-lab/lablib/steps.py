@@ -24,6 +24,7 @@ from lablib import (
     forge,
     lifetimes,
     matrix,
+    nameservers,
     operator,
     outage,
     pings,
@@ -443,6 +444,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "iperf": iperf,
     "resolve": resolve,
     "stream": stream_packets,
+    "relay": nameservers.change_relay,
+    "await-resolver": nameservers.await_resolver,
 }
 
 

@@ -130,6 +130,11 @@ def test_every_key_arrives() -> None:
         ('version = 1\n[gateway]\nidentity = "sg-a"',
          "gateway.identity: 'sg-a' is neither @ and a domain name nor an address"),
         ('version = 1\n[gateway]\nidentity = "@a..b"', "gateway.identity: 'a..b' is not a"),
+        ('version = 1\n[gateway]\nfqdn = "sg a.example"', "gateway.fqdn: 'sg a.example' is not a"),
+        ('version = 1\n[gateway]\nfqdn = "192.1.1.4"', "gateway.fqdn: '192.1.1.4' ends like an"),
+        ('version = 1\n[gateway]\nidentity = "@a.example"\nfqdn = "b.example"',
+         "gateway.fqdn: is another name than identity"),
+        ('version = 1\n[dns]\ncheck_own = "no"', "dns.check_own: must be true or false"),
         ('version = 1\n[gateway]\ntrace = ""', "gateway.trace: is empty"),
         ('version = 1\n[gateway]\ntrace = "a\\u0000b"',
          "gateway.trace: 'a\\x00b' has characters that can't be printed"),
@@ -534,3 +539,19 @@ def test_peers_by_address_by_name_and_without_either(lines: str, wanted: Any) ->
 def test_a_peer_whose_key_is_in_the_dns() -> None:
     text = CONFIGURED.replace(PEER_KEY, "dns")
     assert parsed(text, Path("/etc/oegw")).peers["r"].key is None
+
+
+@pytest.mark.parametrize("written_as", ["sg-a.example", "SG-A.Example.", "@sg-a.example"])
+def test_name_of_the_gateway_with_and_without_a_trailing_dot(written_as: str) -> None:
+    """D2 case 12."""
+    settings = parsed(f'version = 1\n[gateway]\nfqdn = "{written_as}"\n', Path("/etc/oegw"))
+    assert settings.gateway.fqdn == "sg-a.example"
+    assert settings.gateway.identity is None
+    settings = parsed('version = 1\n[gateway]\nidentity = "@sg-a.example."\n', Path("/etc/oegw"))
+    assert settings.gateway.identity == "sg-a.example"
+
+
+def test_own_records_are_looked_at_unless_told_otherwise() -> None:
+    assert parsed("version = 1\n", Path("/etc/oegw")).dns.check_own
+    text = "version = 1\n[dns]\ncheck_own = false\n"
+    assert not parsed(text, Path("/etc/oegw")).dns.check_own

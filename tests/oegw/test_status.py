@@ -184,3 +184,35 @@ def test_amounts(number: object, text: str) -> None:
 )  # fmt: skip
 def test_what_a_connection_is_for(protocol: object, port: object, text: str) -> None:
     assert traffic(protocol, port) == text
+
+
+def test_refusals_with_their_reasons() -> None:
+    refusal = {
+        "peer": "road.example",
+        "address": "192.1.1.8",
+        "what": "a tunnel for 192.2.0.66/32 and 192.3.0.68/32",
+        "reason": "192.2.0.66 does not delegate to us: no such record",
+        "times": 3,
+        "age": 12.0,
+    }
+    lines = render(STATUS | {"refusals": [refusal, refusal | {"peer": "192.1.1.8"}]}).splitlines()
+    start = lines.index("Refused lately: 2")
+    assert lines[start + 1 : start + 5] == [
+        "  road.example at 192.1.1.8: a tunnel for 192.2.0.66/32 and 192.3.0.68/32, 12s ago, 3 times",
+        "    192.2.0.66 does not delegate to us: no such record",
+        "  192.1.1.8: a tunnel for 192.2.0.66/32 and 192.3.0.68/32, 12s ago, 3 times",
+        "    192.2.0.66 does not delegate to us: no such record",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("identity", "fqdn", "text"),
+    [
+        (None, None, "the address in use"),
+        (None, "sg-a.example", "the address in use, or @sg-a.example"),
+        ("sg-a.example", "sg-a.example", "sg-a.example"),
+    ],
+)
+def test_what_the_gateway_is_called(identity: object, fqdn: object, text: str) -> None:
+    lines = render(STATUS | {"identity": identity, "fqdn": fqdn}).splitlines()
+    assert f"Identity      {text}" in lines
