@@ -323,6 +323,7 @@ class Gateway:
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.
                 connection.rule = rule
+                connection.unruled = connection.ruled_until = None
                 for scope in connection.scopes:
                     ledger.do(do.RemovePolicy(scope))
                 connection.scopes.clear()

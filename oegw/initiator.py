@@ -38,6 +38,7 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
@@ -161,6 +162,7 @@ class Initiator:
 
         ``client``: the host inside that they come from, if it has another address there.
         """
+        self._decisions.put_aside(connection)
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
@@ -171,7 +173,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if reason := ledger.objection(flow.source):
+        if (reason := ledger.objection(flow.source)) and not ledger.decision_points:
             ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -188,8 +190,10 @@ class Initiator:
         connection.inquiry = inquiry = Inquiry(flow)
         if ledger.decision_points:
             self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        reason = ledger.objection(flow.source)
         if not ledger.may_look_up(flow.destination):
             reason = f"{flow.destination} is in a private or reserved range: not looked up"
+        if reason:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
@@ -232,8 +236,21 @@ class Initiator:
         if not inquiry.complete:
             return
         connection.inquiry = None
+        if inquiry.replies is not None and self._decided(connection, inquiry.replies, now):
+            return
         if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
+
+    def _decided(self, connection: Connection, replies: Replies, now: float) -> bool:
+        """Whether a decision point has decided, so that nothing else is looked at."""
+        if connection.renewing is not None:
+            reason = self._decisions.against_renewal(connection, replies, now)
+            if reason is not None:
+                self.ageing.not_renewed(connection, reason)
+            return reason is not None
+        if connection.state not in (State.POTENTIAL, State.EXPIRING):
+            return False
+        return self._decisions.settles(connection, replies, now)
 
     def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
         """Our first choice of an identity will do: don't wait for what is known of the second."""
@@ -257,17 +274,7 @@ class Initiator:
             )  # fmt: skip
         return assured
 
-    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
-        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
-        if inquiry.replies is None:
-            return None
-        return self._decisions.forbids(connection, inquiry.replies)
-
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
-        if inquiry.replies is not None and self._decisions.settles(
-            connection, inquiry.replies, now
-        ):
-            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
@@ -339,8 +346,7 @@ class Initiator:
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
-        that rolls its key over may be there twice: it has a record with a key and one without.
+        One that rolls its key over may have both, a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -369,7 +375,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate."""
+        """Fail before we negotiate: every gateway would refuse us."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -442,7 +448,14 @@ class Initiator:
             if connection.trust is not None:
                 trust = weakest(connection.trust, outcome.trust)
                 ledger.rests_on(connection, trust, asker.gateway)
-            return
+            try:
+                assurance.check(connection.rule, connection.trust)
+                return
+            except assurance.Unassured as why:
+                outcome = NothingFound(outcome.ttl, str(why))
+                if tunnel.agreed:
+                    ledger.do(do.CloseTunnel(asker.tunnel))
+                    return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"

@@ -187,7 +187,7 @@ class Responder:
 
     def _decide(self, claim: Claim, now: float) -> None:
         """Accept when both ends are found in order."""
-        if claim.entitled and claim.ours:
+        if claim.entitled and claim.ours and not self._decisions.awaited(claim):
             self._accept(claim, now)
             connection = self._ledger.connections.of_tunnel(claim.proposal.tunnel)
             if connection is not None and claim.homes:
@@ -327,11 +327,9 @@ class Responder:
         if rule is None:
             try:
                 rule = peers.opportunistic_rule(selectors, ledger.table)
-                rule = self._decisions.approved(claim, rule)
+                rule = self._decisions.approved(event, selectors, rule)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
-                return
-            if rule is None:  # the decision points have not answered yet
                 return
         try:
             assurance.check(rule, claim.trust)
@@ -368,7 +366,7 @@ class Responder:
     def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
         claim = self._decisions.answered(asker, replies)
         if claim is not None:
-            self._accept(claim, now)
+            self._decide(claim, now)
 
     def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
 
+PREFIX_FILES = "*.prefixes"  # of a scenario, for its configurations: $RUN/NAME.prefixes
 Say = Callable[[str], None]
 
 
@@ -224,6 +226,8 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         forwarder.await_text("start of service")
     say(f"keys, zones, nsd and unbound: {time.monotonic() - started:.2f} s")
 
+    for path in scenario.directory.glob(PREFIX_FILES):
+        shutil.copyfile(path, run.directory / path.name)
     lab.start_captures()
     if oegw:
         for name in scenario.gateways:

@@ -62,7 +62,9 @@ def test_every_key_arrives() -> None:
         "optional", 1_000_000, 100_000_000, 15.0, 0.0, 3,
     )  # fmt: skip
     assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
-    assert read.intercept == settings.InterceptOptions(0xC0, 7, "first", 10, 100000, 5, 70, 7)
+    assert read.intercept == settings.InterceptOptions(
+        0xC0, 0x300, 7, "first", 10, 100000, 5, 70, 7
+    )
     assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10)
     assert read.publish == settings.PublishSettings(
         (ip_address("192.1.0.65"), ip_address("2001:db8:1:0::65")),

@@ -55,6 +55,7 @@ interface_id = 7
 
 [intercept]
 mark_mask = 0xC0
+assurance_mask = 0x300
 queue = 7
 hold = "first"
 hold_packets = 10
