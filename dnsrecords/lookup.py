@@ -50,9 +50,7 @@ from dnsrecords.reading import (
 from dnsrecords.reverse import reverse_name
 from dnsrecords.trust import Trust, weakest
 
-__all__ = ["MAX_KEYS", "GatewayLookup", "KeyLookup", "weaker"]
-
-weaker = weakest
+__all__ = ["MAX_KEYS", "GatewayLookup", "KeyLookup"]
 
 # Our choices, against answers that are made to cost us something.
 MAX_DELEGATIONS = 32

@@ -22,7 +22,9 @@ from dnsrecords.outcome import (
     Malformed,
     Unanswered,
 )
+from dnsrecords.trust import Trust
 from ike.events import Identity, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Connection, Happening, State, Tunnel
@@ -31,7 +33,7 @@ from oegw.events import PacketTrapped
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
 from policy.flow import Flow
-from policy.rule import Category, Scope
+from policy.rule import Category, Rule, Scope
 
 if TYPE_CHECKING:
     from oegw.initiator import Initiator
@@ -167,7 +169,7 @@ class Ageing:
         if inquiry is not None and peers.speaks_for_itself(identity, request.remote_selector):
             number = ledger.start_lookup(connection)  # a host needs no delegation, but a key
             inquiry.open[number] = Part.KEYS
-            ledger.do(do.StartKeyLookup(number, identity))
+            ledger.do(do.StartKeyLookup(number, identity, ours=True))
 
     def _renewal_known(
         self,
@@ -181,9 +183,6 @@ class Ageing:
         ledger, outcome = self._ledger, inquiry.gateways
         if outcome is not None:
             outcome = self._initiator.assured(connection, outcome)
-        if (why := self._initiator.forbidden(connection, inquiry)) is not None:
-            self._not_renewed(connection, number, why)
-            return
         successor = replace(request, replaces=number)
         if isinstance(outcome, Malformed):
             self._not_renewed(connection, number, outcome.detail)
@@ -194,7 +193,7 @@ class Ageing:
             connection.trust, connection.records_until = outcome.trust, now + outcome.ttl
             named = _still_named(outcome.gateways, request)
             keys += (key for gateway in named for key in gateway.keys)
-        if isinstance(inquiry.keys, KeysFound):
+        if isinstance(inquiry.keys, KeysFound) and _assured(connection.rule, inquiry.keys.trust):
             keys += (k for k in inquiry.keys.keys if not any(peers.same_key(k, o) for o in keys))
         if keys:
             self._order(connection, replace(successor, peer_keys=tuple(keys)))
@@ -232,7 +231,7 @@ class Ageing:
         )  # fmt: skip
         tunnel = self._initiator.order(connection, other)
         if not gateway.keys:
-            self._initiator.look_up_key(connection, tunnel, gateway.address)
+            self._initiator.late_keys.look_up(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -245,6 +244,12 @@ class Ageing:
 
     def _order(self, connection: Connection, request: TunnelRequest) -> None:
         self._initiator.order(connection, request)
+
+    def not_renewed(self, connection: Connection, reason: str) -> None:
+        """Somebody else has decided that the tunnel which is to be renewed ends with its life."""
+        if connection.renewing is not None:
+            number, connection.renewing = connection.renewing, None
+            self._not_renewed(connection, number, reason)
 
     def _not_renewed(self, connection: Connection, number: int, reason: str) -> None:
         self._ledger.trace.event(
@@ -298,6 +303,15 @@ class Ageing:
             packets_out=sum(u.packets for u in sent), bytes_out=sum(u.bytes for u in sent),
         )  # fmt: skip
         ledger.end(connection, Happening.UNUSED, f"unused for {idle:.0f} s", now)
+
+
+def _assured(rule: Rule, trust: Trust) -> bool:
+    """Whether keys of this trust are enough for the rule."""
+    try:
+        assurance.check(rule, trust)
+    except assurance.Unassured:
+        return False
+    return True
 
 
 def _identity(request: TunnelRequest) -> Identity:

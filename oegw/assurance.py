@@ -54,6 +54,15 @@ def check(rule: Rule, trust: Trust | None) -> None:
         raise Unassured(f"records are {word}, and rule {rule.name!r} requires secure ones")
 
 
+def is_enough(rule: Rule, trust: Trust | None) -> bool:
+    """Whether a tunnel that is up may stay under a new policy."""
+    try:
+        check(rule, trust)
+    except Unassured:
+        return False
+    return True
+
+
 def admitted(
     outcome: GatewaysFound, client: IPAddress, rule: Rule, unsigned: UnsignedDelegation
 ) -> list[Gateway]:
@@ -66,8 +75,8 @@ def admitted(
     for gateway in outcome.gateways:
         trust = weakest(outcome.trust, gateway.trust)
         try:
-            _check_delegation(outcome.trust, gateway, client, unsigned)
             check(rule, trust)
+            _check_delegation(outcome.trust, gateway, client, unsigned)
         except Unassured as why:
             refused = refused or why
         else:

@@ -227,6 +227,7 @@ def _check(arguments: argparse.Namespace) -> int:
             for by in nat.translations:
                 print(f"NAT: {by}")
             _complain(FINE, *(f"note: {warning}" for warning in nat.warnings()))
+            _check_firewall(settings)
             return FINE
     raise Failure(CONFIGURATION, *problems)
 
@@ -241,6 +242,33 @@ def _check_resolvers(settings: Settings) -> None:
             in_use(settings.dns)
         except UnsuitableBox as error:
             _complain(FINE, f"note: {error}")
+
+
+def _check_firewall(settings: Settings) -> None:
+    """Warn of firewalls that treat what comes out of a tunnel otherwise than clear traffic."""
+    from oegw.environment import UnsuitableBox, survey  # takes a while to import
+    from oegw.intercept.interface import InterceptError, InterceptSettings
+    from oegw.intercept.nft import firewall_gaps
+
+    if os.geteuid() != 0:
+        _complain(FINE, "note: firewall rules are not looked at: only root can read them")
+        return
+    try:
+        box = survey(settings.interfaces.outside, settings.gateway.addresses)
+        gaps = firewall_gaps(
+            InterceptSettings(
+                box.outside,
+                settings.datapath.tunnel_interface,
+                settings.intercept.mark_mask,
+                settings.intercept.assurance_mask,
+            )
+        )
+    except (UnsuitableBox, OSError):
+        return  # not this box's configuration: said already
+    except InterceptError as error:
+        _complain(FINE, f"note: firewall rules can't be read: {error}")
+        return
+    _complain(FINE, *(f"warning: firewall: {gap}" for gap in gaps))
 
 
 def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:

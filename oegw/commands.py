@@ -25,6 +25,14 @@ class Verdict(Enum):
     TUNNEL = "tunnel"  # hand to the datapath
 
 
+class Assurance(Enum):
+    """How well we know who sent what comes out of a tunnel."""
+
+    CONFIGURED = "configured"
+    SECURE = "secure"  # opportunistic, by records that DNSSEC vouches for
+    INSECURE = "insecure"  # opportunistic, without
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """Base of all commands."""
@@ -184,11 +192,12 @@ class ReportPeerMoved(Command):
 
 @dataclass(frozen=True, slots=True)
 class InstallSa(Command):
-    """``after``: seconds to wait before."""
+    """``after``: seconds to wait before.  ``assurance``: of what it carries, if it is inbound."""
 
     tunnel: int
     sa: SecurityAssociation
     after: float = 0.0
+    assurance: Assurance | None = None
 
 
 @dataclass(frozen=True, slots=True)

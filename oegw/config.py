@@ -59,6 +59,7 @@ VERSION = 1
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
 MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 WEEK = 7 * 86400
+OTHER_ASSURANCE_MASK = 0x300000  # where mark_mask has bits of the usual one
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
@@ -339,14 +340,21 @@ def _datapath(section: Section) -> DatapathSettings:
 
 def _intercept(section: Section) -> InterceptOptions:
     default = InterceptOptions()
-    mask = section.integer("mark_mask", default.mark_mask, 1, 0xFFFFFFFF)
-    if mask != (mask & -mask) * 3:
-        section.wrong(
-            "mark_mask", f"0x{mask:x} is not exactly two neighbouring bits, such as 0x30000"
-        )
+    mask, assurance = (
+        section.integer(key, getattr(default, key), 1, 0xFFFFFFFF)
+        for key in ("mark_mask", "assurance_mask")
+    )
+    if "assurance_mask" not in section and mask & assurance:
+        assurance = OTHER_ASSURANCE_MASK
+    for key, value in (("mark_mask", mask), ("assurance_mask", assurance)):
+        if value != (value & -value) * 3:
+            section.wrong(key, f"0x{value:x} is not exactly two neighbouring bits, such as 0x30000")
+    if mask & assurance:
+        section.wrong("assurance_mask", "has bits of mark_mask")
     modes = {"first": "first", "first+last": "first+last"}
     return InterceptOptions(
         mask,
+        assurance,
         section.integer("queue", default.queue, 0, 65535),
         section.choice("hold", default.hold, modes),
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),

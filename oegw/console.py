@@ -110,6 +110,7 @@ class Console:
                 for c in snapshot.channels
             ],
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
+            "firewall_gaps": daemon.firewall_gaps,
             "decision_points": [
                 {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
                 for p in daemon.settings.decision_points
@@ -298,6 +299,7 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "protocol": selectors.protocol or None,
         "port": selectors.remote_port or None,
         "state": connection.state.value,
+        "standing": connection.standing.value,
         "rule": connection.rule.name,
         "category": connection.rule.category.value,
         "gateway": str(tunnel.gateway) if tunnel else None,

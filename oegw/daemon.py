@@ -47,6 +47,8 @@ from oegw.datapath.interface import (
     DatapathEvent,
     DatapathFailed,
     KeyingDatagram,
+    SaKey,
+    SecurityAssociation,
 )
 from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
@@ -55,6 +57,7 @@ from oegw.gateways import Choice
 from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
@@ -68,6 +71,7 @@ from oegw.trace import JsonTrace
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
+from policy.rule import ANY_PORT, PortRange, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
@@ -228,18 +232,18 @@ class Daemon:
         )
         self._mark = marks.own
         self._points = self._decision_points(settings)
-        self.interception = NftInterception(
-            InterceptSettings(
-                outside=environment.outside,
-                tunnel_interface=settings.datapath.tunnel_interface,
-                mark_mask=hold.mark_mask,
-                queue=hold.queue,
-                resolvers=resolvers,
-                local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
-                translations=nat.translations,
-            ),
-            self.trace,
+        self._intercepted = InterceptSettings(
+            outside=environment.outside,
+            tunnel_interface=settings.datapath.tunnel_interface,
+            mark_mask=hold.mark_mask,
+            assurance_mask=hold.assurance_mask,
+            queue=hold.queue,
+            resolvers=resolvers,
+            local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
+            translations=nat.translations,
         )
+        self.interception = NftInterception(self._intercepted, self.trace)
+        self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
@@ -300,6 +304,19 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()
+        await self._look_at_firewall()
+
+    async def _look_at_firewall(self) -> None:
+        """Say so if a firewall treats what comes out of a tunnel otherwise than clear traffic."""
+        try:
+            gaps = await asyncio.to_thread(firewall_gaps, self._intercepted)
+        except InterceptError as error:
+            self.trace.drop("firewall", "unread", detail=str(error))
+            return
+        for gap in gaps:
+            if gap not in self.firewall_gaps:
+                self._say("firewall", f"warning: firewall: {gap}")
+        self.firewall_gaps = gaps
 
     async def _say_goodbye(self) -> None:
         now = time.monotonic()
@@ -556,9 +573,12 @@ class Daemon:
         sa = command.sa
         if command.after:
             await asyncio.sleep(command.after)
+        if command.assurance is not None:
+            self._assure(sa, command.assurance)
         try:
             await self.datapath.install(sa)
         except DatapathError as error:
+            self._forget_assurance(sa.key)
             self.feed(happened.SaInstallFailed(command.tunnel, sa.key, str(error)))
             return
         self.trace.event(
@@ -592,8 +612,30 @@ class Daemon:
             tunnel=command.tunnel,
         )  # fmt: skip
 
+    def _assure(self, sa: SecurityAssociation, assurance: do.Assurance) -> None:
+        """Its packets will be marked, from the first on."""
+        source, destination = sa.source_selector, sa.destination_selector
+        scope = Scope(
+            source.network,
+            destination.network,
+            source.protocol or None,
+            _one_port(source.port),
+            _one_port(destination.port),
+        )
+        try:
+            self.interception.assure(sa.key, scope, assurance)
+        except InterceptError as error:  # its packets come without a mark, as those in clear
+            self.trace.drop("policy", "not_assured", scope=scope, detail=str(error))
+
+    def _forget_assurance(self, key: SaKey) -> None:
+        try:
+            self.interception.forget_assurance(key)
+        except InterceptError as error:
+            self.trace.drop("policy", "assurance_left", spi=f"{key.spi:08x}", detail=str(error))
+
     async def _remove_sa(self, command: do.RemoveSa) -> None:
         key = command.key
+        self._forget_assurance(key)
         for pause in (*REMOVAL_PAUSES, None):
             try:
                 usage = await self.datapath.remove(key)
@@ -740,6 +782,7 @@ class Daemon:
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
+        await self._look_at_firewall()
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 
@@ -811,6 +854,10 @@ def run(settings: config.Settings, config_path: Path) -> int:
         print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _one_port(port: int) -> PortRange:
+    return PortRange(port, port) if port else ANY_PORT
 
 
 def _in_words(error: Exception) -> str:

@@ -5,7 +5,8 @@ Hooks of the initiator's and the responder's desk; without decision points it do
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ike.events import TunnelProposed
 from oegw import commands as do
@@ -16,17 +17,20 @@ from oegw.ledger import Ledger
 from policy.flow import IPAddress
 from policy.rule import ANY_PORT, Category, PortRange, Rule
 
+if TYPE_CHECKING:
+    from oegw.responder import Claim
+
 
 @dataclass(slots=True)
 class Approval:
     """Our question about a peer's proposal.
 
-    ``waiting``: the responder's desk has said yes, and waits for the answer.
+    ``waiting``: a claim that is found in order otherwise.
     """
 
     proposal: TunnelProposed
     replies: Replies | None = None
-    waiting: Selectors | None = field(default=None)
+    waiting: Claim | None = None
 
 
 class Decisions:
@@ -39,21 +43,30 @@ class Decisions:
 
     def ask(self, lookup: int, connection: Connection) -> None:
         """Ask about a connection of ours, beside the DNS."""
+        self.put_aside(connection)
         question = question_about(connection.selectors, connection.rule, Role.INITIATOR)
         self._ledger.do(do.StartDecision(lookup, question))
+
+    def put_aside(self, connection: Connection) -> None:
+        """What was said before is over: the local rule is the beginning of what holds next."""
+        if connection.unruled is not None:
+            connection.rule = connection.unruled
+        connection.unruled = connection.ruled_until = None
+
+    def against_renewal(self, connection: Connection, replies: Replies, now: float) -> str | None:
+        """Why a tunnel that stands is not to be renewed, if the points say so."""
+        found = self._apply(connection, replies, now)
+        if found.point is None or found.category is Category.OPPORTUNISTIC:
+            return None
+        return _reason(found)
 
     def settles(self, connection: Connection, replies: Replies, now: float) -> bool:
         """Apply the replies; whether that was all that is to be done for the connection."""
         ledger = self._ledger
-        found = self._ruling(connection.rule, replies, connection.selectors)
-        connection.rule = found.rule
-        if found.ttl is not None:
-            connection.ruled_until = now + found.ttl
+        found = self._apply(connection, replies, now)
         if found.point is None or found.ttl is None:
             return False
-        reason = f"decision point {found.point!r}: {found.category.value}"
-        if found.reason:
-            reason += f" ({found.reason})"
+        reason = _reason(found)
         if found.category is Category.OPPORTUNISTIC:
             if found.rule.initiate:
                 return False
@@ -64,12 +77,13 @@ class Decisions:
             ledger.fall_back(connection, found.ttl, reason, now)
         return True
 
-    def forbids(self, connection: Connection, replies: Replies) -> str | None:
-        """Why a tunnel that is up is not to be renewed; None if nobody says so."""
+    def _apply(self, connection: Connection, replies: Replies, now: float) -> Ruling:
         found = self._ruling(connection.rule, replies, connection.selectors)
-        if found.category is Category.OPPORTUNISTIC:
-            return None
-        return f"decision point {found.point!r}: {found.category.value}"
+        if found.rule is not connection.rule:
+            connection.unruled, connection.rule = connection.rule, found.rule
+        if found.ttl is not None:
+            connection.ruled_until = now + found.ttl
+        return found
 
     # What a peer proposes.
 
@@ -91,26 +105,27 @@ class Decisions:
         )
         ledger.do(do.StartDecision(ledger.start_lookup(approval), question))
 
-    def approved(self, event: TunnelProposed, selectors: Selectors, rule: Rule) -> Rule | None:
-        """The rule under which a proposal is accepted; None: it is to wait for the answer.
+    def awaited(self, claim: Claim) -> bool:
+        """Whether a claim that is in order otherwise has to wait for the points."""
+        approval = self._ledger.approvals.get(claim.proposal.tunnel)
+        if approval is None or approval.replies is not None:
+            return False
+        approval.waiting = claim
+        return True
 
-        Raises Refusal.
-        """
-        approval = self._ledger.approvals.get(event.tunnel)
-        if approval is None or rule.category is not Category.OPPORTUNISTIC:
+    def approved(self, event: TunnelProposed, selectors: Selectors, rule: Rule) -> Rule:
+        """The rule under which a proposal is accepted.  Raises Refusal."""
+        approval = self._ledger.approvals.pop(event.tunnel, None)
+        if approval is None or approval.replies is None:
             return rule
-        if approval.replies is None:
-            approval.waiting = selectors
-            return None
-        del self._ledger.approvals[event.tunnel]
         found = self._ruling(rule, approval.replies, selectors)
         if found.category is not Category.OPPORTUNISTIC:
             said = f": {found.reason}" if found.reason else ""
             raise peers.Refusal(f"decision point {found.point!r} says {found.category.value}{said}")
         return found.rule
 
-    def answered(self, approval: Approval, replies: Replies) -> Selectors | None:
-        """The answer about a proposal; returns what waits to be accepted."""
+    def answered(self, approval: Approval, replies: Replies) -> Claim | None:
+        """The answer about a proposal; returns the claim that waits for it."""
         approval.replies = replies
         return approval.waiting
 
@@ -127,6 +142,11 @@ class Decisions:
                 source=selectors.local, destination=selectors.remote,
             )  # fmt: skip
         return found
+
+
+def _reason(found: Ruling) -> str:
+    said = f" ({found.reason})" if found.reason else ""
+    return f"decision point {found.point!r}: {found.category.value}{said}"
 
 
 def question_about(

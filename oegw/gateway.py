@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ike.events as keying
+from oegw import assurance
 from oegw import commands as do
 from oegw import events as happened
 from oegw import peer as peers
@@ -28,7 +29,8 @@ from oegw.datapath.interface import (
 )
 from oegw.decision import DecisionPoint
 from oegw.decisions import Approval, Decisions
-from oegw.initiator import GatewayKey, Initiator
+from oegw.initiator import Initiator
+from oegw.latekeys import GatewayKey
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
@@ -203,7 +205,7 @@ class Gateway:
             case happened.LookupEnded(outcome=outcome), OwnClient():
                 self._responder.own_client_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
-                self._initiator.gateway_key_known(asker, outcome, now)
+                self._initiator.late_keys.known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():
@@ -306,6 +308,7 @@ class Gateway:
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None
+                    and (not connection.tunnels or assurance.is_enough(rule, connection.trust))
                 )
                 or (
                     rule.category is Category.CONFIGURED
@@ -321,6 +324,7 @@ class Gateway:
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.
                 connection.rule = rule
+                connection.unruled = connection.ruled_until = None
                 for scope in connection.scopes:
                     ledger.do(do.RemovePolicy(scope))
                 connection.scopes.clear()

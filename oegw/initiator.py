@@ -6,22 +6,19 @@ The time points in brackets are those of draft section 3.2.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
     GatewaysFound,
-    KeyOutcome,
-    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
     PeerOutcome,
     Unanswered,
 )
-from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -38,23 +35,17 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
+from oegw.latekeys import LateKeys
 from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Rule, Scope
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayKey:
-    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
-
-    tunnel: int
-    gateway: IPAddress
+from policy.rule import Category, Require, Rule, Scope
 
 
 class Initiator:
@@ -65,6 +56,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
+        self.late_keys = LateKeys(ledger, self._key_not_found)
         self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
@@ -161,6 +153,7 @@ class Initiator:
 
         ``client``: the host inside that they come from, if it has another address there.
         """
+        self._decisions.put_aside(connection)
         ledger, rule = self._ledger, connection.rule
         ledger.connections.set_under_way(connection, client or flow.source)
         if rule.category is Category.CONFIGURED:
@@ -171,7 +164,7 @@ class Initiator:
             ledger.fall_back(connection, ledger.settings.lifespans.policy, reason, now)
             return
         destination = flow.destination
-        if reason := ledger.objection(flow.source):
+        if (reason := ledger.objection(flow.source)) and not ledger.decision_points:
             ledger.trace.drop("gateway", "source_refused", source=flow.source, reason=reason)
             ledger.fall_back(connection, ledger.settings.lifespans.no_record, reason, now)
             return
@@ -188,13 +181,17 @@ class Initiator:
         connection.inquiry = inquiry = Inquiry(flow)
         if ledger.decision_points:
             self._decisions.ask(self._open(connection, inquiry, Part.DECISIONS), connection)
+        reason = ledger.objection(flow.source)
         if not ledger.may_look_up(flow.destination):
             reason = f"{flow.destination} is in a private or reserved range: not looked up"
+        if reason:
             inquiry.gateways = NothingFound(ledger.settings.lifespans.no_record, reason)
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
+        # Where the policy demands something of the keys' records, it is known before we begin.
+        with_keys = connection.rule.require is Require.SECURE
         ours = connection.live_tunnel is not None  # it is to go on
-        ledger.do(do.StartLookup(number, flow.destination, purpose="gateway", ours=ours))  # (5B)
+        ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
             inquiry.own[number] = question
@@ -230,8 +227,21 @@ class Initiator:
         if not inquiry.complete:
             return
         connection.inquiry = None
+        if inquiry.replies is not None and self._decided(connection, inquiry.replies, now):
+            return
         if self.ageing.leaves_to_initiator(connection, inquiry, now):
             self._conclude(connection, inquiry, now)
+
+    def _decided(self, connection: Connection, replies: Replies, now: float) -> bool:
+        """Whether a decision point has decided, so that nothing else is looked at."""
+        if connection.renewing is not None:
+            reason = self._decisions.against_renewal(connection, replies, now)
+            if reason is not None:
+                self.ageing.not_renewed(connection, reason)
+            return reason is not None
+        if connection.state not in (State.POTENTIAL, State.EXPIRING):
+            return False
+        return self._decisions.settles(connection, replies, now)
 
     def _drop_needless(self, connection: Connection, inquiry: Inquiry) -> None:
         """Our first choice of an identity will do: don't wait for what is known of the second."""
@@ -255,17 +265,7 @@ class Initiator:
             )  # fmt: skip
         return assured
 
-    def forbidden(self, connection: Connection, inquiry: Inquiry) -> str | None:
-        """Why a tunnel that is up is not to be renewed, if a decision point says so."""
-        if inquiry.replies is None:
-            return None
-        return self._decisions.forbids(connection, inquiry.replies)
-
     def _conclude(self, connection: Connection, inquiry: Inquiry, now: float) -> None:
-        if inquiry.replies is not None and self._decisions.settles(
-            connection, inquiry.replies, now
-        ):
-            return
         if inquiry.peer is not None:
             self._peer_known(connection, inquiry.peer, now)
         elif inquiry.gateways is not None:
@@ -404,12 +404,8 @@ class Initiator:
 
     def _try_next_gateway(self, connection: Connection, now: float) -> None:  # (5D)
         gateway = connection.candidates.pop(0)
-        connection.trust = gateway.trust
-        self._ledger.trace.event(
-            "connection", "trust", connection=connection.number, gateway=gateway.address,
-            source=connection.selectors.local, destination=connection.selectors.remote,
-            trust=gateway.trust.value,
-        )  # fmt: skip
+        assert gateway.address is not None
+        self._ledger.rests_on(connection, gateway.trust, gateway.address)
         self._ledger.move(connection, Happening.GATEWAY_KNOWN, str(gateway.address), now)
         self.homes.begun(connection, self._negotiate_with(connection, gateway), now)
 
@@ -418,53 +414,10 @@ class Initiator:
         assert gateway.address is not None
         number = self._negotiate(connection, gateway.address, gateway.keys, None)
         if not gateway.keys:
-            self.look_up_key(connection, number, gateway.address)
+            self.late_keys.look_up(connection, number, gateway.address)
         return number
 
-    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
-        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
-        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
-        connection.tunnels[number].key_lookup = lookup
-        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
-
-    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
-        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
-
-        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
-        come of the negotiation; only when all look-ups succeed is it one.
-        """
-        ledger = self._ledger
-        connection = ledger.connections.of_tunnel(asker.tunnel)
-        if connection is None:
-            return
-        tunnel = connection.tunnels[asker.tunnel]
-        tunnel.key_lookup = None
-        if isinstance(outcome, KeysFound):
-            if connection.trust is not None:
-                connection.trust = weakest(connection.trust, outcome.trust)
-            try:
-                assurance.check(connection.rule, connection.trust)
-                return
-            except assurance.Unassured as why:
-                outcome = NothingFound(outcome.ttl, str(why))
-                if tunnel.agreed:
-                    ledger.do(do.CloseTunnel(asker.tunnel))
-                    return
-        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
-            return
-        detail = f"key of {asker.gateway}: {outcome.detail}"
-        if isinstance(outcome, Malformed):
-            ledger.trace.event(
-                "gateway", "malformed_record", destination=connection.selectors.remote,
-                detail=detail,
-            )  # fmt: skip
-        worst = (connection.key_failure, outcome)
-        connection.key_failure = next(
-            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
-            if isinstance(each, kind)
-        )  # fmt: skip
-        ledger.do(do.CloseTunnel(asker.tunnel))
-        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
+    def _key_not_found(self, failed: NegotiationFailed, now: float) -> None:
         self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:
@@ -506,10 +459,10 @@ class Initiator:
 
     def give_up_slow_ones(self, now: float) -> None:
         """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
-        for number in self.homes.take_cuts(now):
+        for number, failure in self.homes.take_cuts(now):
             self._ledger.do(do.CloseTunnel(number))
             detail = "no tunnel within its share of multihoming.patience"
-            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
+            self.negotiation_failed(NegotiationFailed(number, failure, detail), now)
 
     def negotiation_failed(
         self, event: NegotiationFailed, now: float, *, of_dns: bool = False

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ike.events as keying
+from dnsrecords.trust import Trust
 from ike.events import Identity
 from oegw import commands as do
 from oegw.assurance import UnsignedDelegation
@@ -37,7 +38,7 @@ from policy.table import PolicyTable
 if TYPE_CHECKING:
     from oegw.ahead import LookAhead
     from oegw.decisions import Approval
-    from oegw.initiator import GatewayKey
+    from oegw.latekeys import GatewayKey
     from oegw.multihoming import Homecoming
     from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient
@@ -179,7 +180,8 @@ class Ledger:
     def ask_own(self, lookup: int, question: OwnQuestion) -> None:
         """Ask the DNS about ourselves.
 
-        Our names are few; whose delegation is asked for, a stranger or a host inside chooses.
+        There are few names of ours; but whoever forges sources, or proposes tunnels, chooses the
+        client that is asked about: that is no question of ours as far as the budget goes.
         """
         if question.record is Record.KEY:
             self.do(do.StartKeyLookup(lookup, question.about, purpose="own", ours=True))
@@ -258,6 +260,15 @@ class Ledger:
                 "memory", "encrypted_before", source=connection.selectors.local,
                 destination=connection.selectors.remote, gateway=before, reason=reason,
             )  # fmt: skip
+
+    def rests_on(self, connection: Connection, trust: Trust, gateway: IPAddress) -> None:
+        """How far the records can be trusted that a tunnel with ``gateway`` rests on."""
+        connection.trust = trust
+        self.trace.event(
+            "connection", "trust", connection=connection.number, gateway=gateway,
+            source=connection.selectors.local, destination=connection.selectors.remote,
+            trust=trust.value,
+        )  # fmt: skip
 
     def fall_back(
         self, connection: Connection, lifespan: float, reason: str, now: float, deny: bool = False

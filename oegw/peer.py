@@ -195,8 +195,8 @@ def is_at(event: TunnelProposed, client: IPAddress) -> bool:
 
 def delegated(
     gateways: tuple[Gateway, ...], identity: Identity, key: rsa.RSAPublicKey, *, proven: bool
-) -> bool:
-    """Whether one of the client's delegations names the gateway, and the key, of phase 1 (4.12.3).
+) -> Gateway | None:
+    """The one of the client's delegations that names gateway and key of phase 1 (4.12.3), if any.
 
     A delegation without key binds the gateway only; its key was ``proven`` by the KEY record of
     phase 1, or else is among the keys that were looked up with the delegation.
@@ -208,5 +208,5 @@ def delegated(
             named = gateway.address == identity
         keyless = gateway.keyless or not gateway.keys
         if named and ((proven and keyless) or any(same_key(key, k) for k in gateway.keys)):
-            return True
-    return False
+            return gateway
+    return None

@@ -129,7 +129,7 @@ class Recovery:
             self._introduce(greeting, keys)
         elif isinstance(identity, str) or ledger.may_look_up(identity):
             lookup = ledger.start_lookup(greeting)
-            ledger.do(do.StartKeyLookup(lookup, identity, purpose="contact"))
+            ledger.do(do.StartKeyLookup(lookup, identity, purpose="contact", ours=True))
 
     def keys_known(self, greeting: Greeting, outcome: KeyOutcome, now: float) -> None:
         """The DNS has answered for a contact."""

@@ -15,7 +15,9 @@ from dnsrecords.outcome import (
     KeysFound,
     NothingFound,
 )
+from dnsrecords.trust import Trust, weakest
 from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
+from oegw import assurance
 from oegw import commands as do
 from oegw import peer as peers
 from oegw.connection import Selectors, State, Tunnel
@@ -34,7 +36,8 @@ class Claim:
     """A proposal that is being looked into, from both ends at the same time.
 
     ``entitled``: the peer may speak for its client; ``ours``: we may speak for ours.  ``open`` are
-    the numbers of the look-ups under way.
+    the numbers of the look-ups under way.  ``trust`` is that of the records that it rests on, None
+    if there are none.
     """
 
     proposal: TunnelProposed
@@ -43,6 +46,12 @@ class Claim:
     ours: bool = False
     homes: tuple[Gateway, ...] = ()  # whom the peer's client would rather be reached by
     open: set[int] = field(default_factory=set)
+    trust: Trust | None = None
+
+    def depends_on(self, trust: Trust | None) -> None:
+        """One record more; None is a key of the configuration."""
+        if trust is not None:
+            self.trust = trust if self.trust is None else weakest(self.trust, trust)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +99,16 @@ class Responder:
     def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
         self._ledger = ledger
         self._decisions = decisions
-        self._proven: dict[int, None] = {}  # channels whose key is that of their identity
+        # Channels whose key is that of their identity, and how far that can be trusted: None for
+        # a key of the configuration.
+        self._proven: dict[int, Trust | None] = {}
 
     def forget_proofs(self) -> None:
         """The policy has changed, and with it the configured keys."""
         self._proven.clear()
 
-    def _prove(self, channel: int) -> None:
-        self._proven[channel] = None
+    def _prove(self, channel: int, trust: Trust | None = None) -> None:
+        self._proven[channel] = trust
         if len(self._proven) > PROOFS_KEPT:  # who is forgotten costs a look-up
             del self._proven[next(iter(self._proven))]
 
@@ -109,14 +120,15 @@ class Responder:
             self._prove(event.channel)
             ledger.do(do.ProvidePeerKeys(event.channel, keys))
         elif configured or isinstance(event.identity, str) or ledger.may_look_up(event.identity):
-            ledger.do(do.StartKeyLookup(ledger.start_lookup(event), event.identity))
+            lookup = ledger.start_lookup(event)
+            ledger.do(do.StartKeyLookup(lookup, event.identity, ours=bool(configured)))
         else:
             self._refuse_keys(event, "identity in a private or reserved range", now)
 
     def keys_known(self, asker: PeerKeyNeeded, outcome: KeyOutcome, now: float) -> None:  # (5F2)
         ledger = self._ledger
         if isinstance(outcome, KeysFound):
-            self._prove(asker.channel)
+            self._prove(asker.channel, outcome.trust)
             ledger.do(do.ProvidePeerKeys(asker.channel, outcome.keys))
             return
         reason = f"no key for {asker.identity}: {outcome.detail}"
@@ -175,8 +187,8 @@ class Responder:
 
     def _decide(self, claim: Claim, now: float) -> None:
         """Accept when both ends are found in order."""
-        if claim.entitled and claim.ours:
-            self._accept(claim.proposal, claim.selectors, now)
+        if claim.entitled and claim.ours and not self._decisions.awaited(claim):
+            self._accept(claim, now)
             connection = self._ledger.connections.of_tunnel(claim.proposal.tunnel)
             if connection is not None and claim.homes:
                 connection.homes = claim.homes
@@ -197,9 +209,10 @@ class Responder:
         event = claim.proposal
         if event.channel in self._proven:
             claim.entitled = True
+            claim.depends_on(self._proven[event.channel])
         else:
             lookup = self._open(claim, KeyQuestion(claim))
-            self._ledger.do(do.StartKeyLookup(lookup, event.identity))
+            self._ledger.do(do.StartKeyLookup(lookup, event.identity, ours=claim.ours))
 
     def _ask_authority(self, claim: Claim) -> None:  # (5G2)
         """Raises Refusal."""
@@ -253,7 +266,8 @@ class Responder:
         if isinstance(outcome, KeysFound) and any(
             peers.same_key(event.key, key) for key in outcome.keys
         ):
-            self._prove(event.channel)
+            self._prove(event.channel, outcome.trust)
+            claim.depends_on(outcome.trust)
             claim.entitled = True
             self._decide(claim, now)
             return
@@ -270,11 +284,15 @@ class Responder:
         claim, event = asker.claim, asker.proposal
         client = claim.selectors.remote.network_address
         proven = event.channel in self._proven
+        if proven:
+            claim.depends_on(self._proven[event.channel])
         if isinstance(outcome, GatewaysFound):
-            if not peers.delegated(outcome.gateways, event.identity, event.key, proven=proven):
-                reason = f"{client} does not delegate to {event.identity} with this key"
-                self._reject(claim, reason, now)
+            try:
+                delegation = self._delegation(claim, outcome, proven)
+            except peers.Refusal as refusal:
+                self._reject(claim, str(refusal), now)
                 return
+            claim.depends_on(delegation.trust)
             claim.homes = outcome.gateways
         elif not (isinstance(outcome, NothingFound) and proven and peers.is_at(event, client)):
             self._reject(claim, f"no delegation by {client}: {outcome.detail}", now)
@@ -282,8 +300,24 @@ class Responder:
         claim.entitled = True
         self._decide(claim, now)
 
-    def _accept(self, event: TunnelProposed, selectors: Selectors, now: float) -> None:  # (5G4)
-        ledger = self._ledger
+    def _delegation(self, claim: Claim, outcome: GatewaysFound, proven: bool) -> Gateway:
+        """The record that lets the peer speak for its client.  Raises Refusal."""
+        ledger, event = self._ledger, claim.proposal
+        client = claim.selectors.remote.network_address
+        rule = peers.opportunistic_rule(claim.selectors, ledger.table)
+        try:
+            admitted = assurance.admitted(
+                outcome, client, rule, ledger.settings.unsigned_delegation
+            )
+        except assurance.Unassured as why:
+            raise peers.Refusal(str(why)) from None
+        found = peers.delegated(tuple(admitted), event.identity, event.key, proven=proven)
+        if found is None:
+            raise peers.Refusal(f"{client} does not delegate to {event.identity} with this key")
+        return found
+
+    def _accept(self, claim: Claim, now: float) -> None:  # (5G4)
+        ledger, event, selectors = self._ledger, claim.proposal, claim.selectors
         # The policy may have changed while the DNS was asked.
         rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
         proven = event.channel in self._proven
@@ -297,8 +331,11 @@ class Responder:
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
                 return
-            if rule is None:  # the decision points have not answered yet
-                return
+        try:
+            assurance.check(rule, claim.trust)
+        except assurance.Unassured as why:
+            self._refuse(event, str(why), now)
+            return
         connection = ledger.connections.exact(selectors, rule)
         if connection is None:
             stranger = rule.category is Category.OPPORTUNISTIC
@@ -320,14 +357,16 @@ class Responder:
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
+        if claim.trust is not None:
+            ledger.rests_on(connection, claim.trust, event.remote.address)
         if connection.standing is State.DENIED:
             ledger.await_peer(connection, now)
         ledger.do(do.AcceptTunnel(event.tunnel))
 
     def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
-        selectors = self._decisions.answered(asker, replies)
-        if selectors is not None:
-            self._accept(asker.proposal, selectors, now)
+        claim = self._decisions.answered(asker, replies)
+        if claim is not None:
+            self._decide(claim, now)
 
     def _refuse(self, event: TunnelProposed, reason: str, now: float) -> None:
         ledger = self._ledger

@@ -110,6 +110,7 @@ class InterceptOptions:
     """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``."""
 
     mark_mask: int = 0x30000
+    assurance_mask: int = 0xC0000
     queue: int = 4500
     hold: str = "first+last"
     hold_packets: int = 1024

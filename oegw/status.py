@@ -47,6 +47,7 @@ def _head(status: Row) -> list[str]:
         *_decision_points(status.get("decision_points") or []),
         *(("NAT", plain(by)) for by in status.get("nat") or []),
         *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
+        *(("Firewall", f"warning: {plain(gap)}") for gap in status.get("firewall_gaps") or []),
         (
             "Under way",
             f"{status.get('lookups', 0)} look-ups; "
@@ -154,6 +155,8 @@ def _connections(connections: Sequence[Row]) -> list[str]:
 
 def _detail(row: Row) -> list[str]:
     parts = [f"rule {plain(row.get('rule', '?'))} ({plain(row.get('category', '?'))})"]
+    if row.get("standing", row.get("state")) != row.get("state"):
+        parts.append(f"still {plain(row['standing'])}")
     if row.get("trust"):
         parts.append(f"DNS {plain(row['trust'])}")
     if row.get("cipher"):

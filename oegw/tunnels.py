@@ -10,6 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 import ike.events as keying
+from dnsrecords.trust import Trust
 from oegw import commands as do
 from oegw import events as happened
 from oegw.connection import Connection, Happening, State, Tunnel
@@ -74,7 +75,9 @@ class Tunnels:
             ports = (sa.ports.source, sa.ports.destination)
             tunnel.udp = ports if direction is Direction.OUTBOUND else ports[::-1]
         configured = connection.rule.category is Category.CONFIGURED
-        ledger.do(do.InstallSa(number, self._association(sa, direction, configured), after))
+        assurance = _assurance(connection) if direction is Direction.INBOUND else None
+        association = self._association(sa, direction, configured)
+        ledger.do(do.InstallSa(number, association, after, assurance))
 
     def _association(
         self, sa: keying.EspSa, direction: Direction, configured: bool
@@ -149,10 +152,7 @@ class Tunnels:
         if not connection.scopes:
             self._foresee_scope(connection)
         for other in ledger.connections.within(connection):
-            if other.standing in (
-                State.CLEAR,
-                State.DENIED,
-            ):  # it is narrower: it would precede ours
+            if other.standing in (State.CLEAR, State.DENIED):  # narrower: it would precede ours
                 ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 
@@ -373,6 +373,13 @@ def _until_peer_receives(connection: Connection, tunnel: Tunnel) -> float:
     if any(other.outbound is not None for other in others if other is not tunnel):
         return SUCCESSOR_WAIT
     return FIRST_WAIT if connection.rule.category is Category.CONFIGURED else 0.0
+
+
+def _assurance(connection: Connection) -> do.Assurance:
+    """How well we know who sends (RFC 4322 sections 12.1 and 12.2)."""
+    if connection.rule.category is Category.CONFIGURED:
+        return do.Assurance.CONFIGURED
+    return do.Assurance.SECURE if connection.trust is Trust.SECURE else do.Assurance.INSECURE
 
 
 def _encapsulation(ports: keying.UdpPorts | None) -> UdpEncapsulation | None:

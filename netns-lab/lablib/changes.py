@@ -8,6 +8,7 @@ from typing import Any
 from lablib import network
 from lablib.errors import LabError
 from lablib.stage import Stage, check_keys
+from lablib.topology import twin_address, twin_network
 
 
 def _do(stage: Stage, host: str, argv: list[str]) -> None:
@@ -56,6 +57,37 @@ def plug(stage: Stage, step: dict[str, Any]) -> str:
     state = "up" if step["plugged"] else "down"
     _do(stage, network.CABLES, ["ip", "link", "set", port, state])
     return f"plugged {'in' if step['plugged'] else 'out'}"
+
+
+def write_file(stage: Stage, step: dict[str, Any]) -> str:
+    """A file that a configuration names as ``$RUN/FILE`` gets this ``text``."""
+    check_keys(step, {"file", "text_of_file"})
+    path = stage.lab.run.directory / step["file"]
+    if path.parent != stage.lab.run.directory or not path.exists():
+        raise LabError(f"write-file: the scenario has no file {step['file']}")
+    path.write_text(step["text_of_file"])
+    return f"{len(step['text_of_file'].splitlines())} lines"
+
+
+def interface(stage: Stage, step: dict[str, Any]) -> str:
+    """The interface of ``host`` on link ``on`` goes ``up`` or down, as its operator would have it.
+
+    Unlike `plug`, the host itself knows: its routes by that interface are gone, and its IPv6
+    addresses; up again, it gets them as at its start.
+    """
+    check_keys(step, {"host", "on", "up"})
+    host = stage.lab.topology.host(step["host"])
+    found = host.interface_on(step["on"])
+    _do(stage, host.name, ["ip", "link", "set", found.name, "up" if step["up"] else "down"])
+    if not step["up"]:
+        return "down"
+    for address in found.all_addresses:
+        options = ["dev", found.name, *(["nodad"] if address.version == 6 else [])]
+        _do(stage, host.name, ["ip", "address", "replace", str(address), *options])
+    for route in host.routes:
+        for to, via in ((route.to, route.via), (twin_network(route.to), twin_address(route.via))):
+            _do(stage, host.name, ["ip", "route", "replace", str(to), "via", str(via)])
+    return "up, with its addresses and routes"
 
 
 def remap(stage: Stage, step: dict[str, Any]) -> str:

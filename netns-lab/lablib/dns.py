@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from string import Template
 
+from lablib.dnssec import parent
 from lablib.dynamic import start_updatable
 from lablib.errors import LabError
 from lablib.run import Process, Run
@@ -50,6 +52,14 @@ def owner(line: str) -> str:
     return name[:-1].lower()
 
 
+def type_of(line: str) -> str:
+    """The record type of a zone-file line, which has perhaps a TTL and a class before it."""
+    for word in line.split()[1:]:
+        if not word.isdigit() and word.upper() != "IN":
+            return word.upper()
+    raise LabError(f"record {line[:60]!r}: no type")
+
+
 def joined(text: str) -> list[str]:
     """Lines of zone-file text; what stands in parentheses over several lines is one."""
     lines: list[str] = []
@@ -67,9 +77,12 @@ def joined(text: str) -> list[str]:
     return lines
 
 
-def zones(topology: Topology, additions: list[str]) -> list[Zone]:
-    """All zones with the hosts' own records and ``additions`` (lines with absolute names)."""
-    records: dict[str, list[str]] = {"": [], topology.domain: []}
+def zones(topology: Topology, additions: list[str], apart: Iterable[str] = ()) -> list[Zone]:
+    """All zones with the hosts' own records and ``additions`` (lines with absolute names).
+
+    ``apart`` are zones below the others.
+    """
+    records: dict[str, list[str]] = {"": [], topology.domain: [], **{name: [] for name in apart}}
     lines = [f"ns.{topology.domain}. A {AUTHORITATIVE}"]
     for host in topology.hosts.values():
         if host.address is not None:
@@ -91,7 +104,7 @@ def zones(topology: Topology, additions: list[str]) -> list[Zone]:
         records[next(suffix for suffix in suffixes if suffix in records)].append(line)
     for name in records:
         if name:
-            records[""].append(f"{name}. NS ns.{topology.domain}.")
+            records[parent(name, records)].append(f"{name}. NS ns.{topology.domain}.")
     records[""].append(lines[0])  # glue
     return [
         Zone(
@@ -110,11 +123,12 @@ def write_zones(
     additions: list[str],
     times: Times,
     serial: int,
+    apart: Iterable[str] = (),
 ) -> list[Zone]:
     """Fill the templates in; returns what was written to ``RUN/zones``."""
     directory = run.directory / "zones"
     directory.mkdir(exist_ok=True)
-    written = zones(topology, additions)
+    written = zones(topology, additions, apart)
     for zone in written:
         template = Template((templates / f"{zone.template}.zone").read_text())
         text = template.substitute(
@@ -154,15 +168,23 @@ def nsd_configuration(directory: Path, written: list[Zone]) -> str:
 
 
 def unbound_configuration(
-    directory: Path, name: str, addresses: list[str], server: str, *, forwards: bool
+    directory: Path,
+    name: str,
+    addresses: list[str],
+    server: str,
+    *,
+    forwards: bool,
+    anchor: Path | None = None,
 ) -> str:
     """A resolver on ``addresses`` that sends every question to ``server``.
 
     If it ``forwards``, that is a resolver itself, else an authoritative server.
 
-    There is no DNSSEC here: the module is the iterator alone.  The ranges for
-    documentation would be answered by unbound itself, so that is switched off.
+    With ``anchor``, a file with the root's key, it validates; else there is no DNSSEC: the module
+    is the iterator alone.  The ranges for documentation would be answered by unbound itself, so
+    that is switched off.
     """
+    modules = "iterator" if anchor is None else "validator iterator"
     lines = ["server:"]
     lines += [f"  interface: {address}" for address in addresses]
     lines += [
@@ -177,7 +199,8 @@ def unbound_configuration(
         '  logfile: ""',
         "  verbosity: 1",
         "  num-threads: 1",
-        '  module-config: "iterator"',
+        f'  module-config: "{modules}"',
+        *([] if anchor is None else [f'  trust-anchor-file: "{anchor}"', "  ede: yes"]),
         "  qname-minimisation: no",
         "  do-not-query-localhost: no",
         "  msg-cache-size: 1m",
@@ -208,15 +231,29 @@ def start_resolver(
     server: str = AUTHORITATIVE,
     *,
     forwards: bool = False,
+    anchor: Path | None = None,
 ) -> Process:
     configuration = run.directory / f"{name}.conf"
-    text = unbound_configuration(run.directory, name, addresses, server, forwards=forwards)
+    text = unbound_configuration(
+        run.directory, name, addresses, server, forwards=forwards, anchor=anchor
+    )
     configuration.write_text(text)
     return run.start(name, host, ["unbound", "-d", "-c", str(configuration)])
 
 
-def start(run: Run, topology: Topology, written: list[Zone], *, updatable: bool = False) -> None:
-    """Both servers on host dns; returns when both are ready to answer."""
+def start(
+    run: Run,
+    topology: Topology,
+    written: list[Zone],
+    *,
+    updatable: bool = False,
+    anchor: Path | None = None,
+    source: str = AUTHORITATIVE,
+) -> None:
+    """Both servers on host dns; returns when both are ready to answer.
+
+    ``source`` is where the resolver asks, if that is not the other one.
+    """
     resolver = topology.address("dns")
     if updatable:
         files = [(zone.name, zone.file) for zone in written]
@@ -224,7 +261,12 @@ def start(run: Run, topology: Topology, written: list[Zone], *, updatable: bool 
     else:
         authoritative = start_authoritative(run, written)
     caching = start_resolver(
-        run, "dns", "unbound", [str(resolver), str(topology.address("dns", 6))]
+        run,
+        "dns",
+        "unbound",
+        [str(resolver), str(topology.address("dns", 6))],
+        source,
+        anchor=anchor,
     )
     authoritative.await_text("all zones loaded" if updatable else "nsd started")
     complaints = [line for line in authoritative.text().splitlines() if " error: " in line]

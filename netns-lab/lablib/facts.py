@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, lifetimes, matrix
+from lablib import crossing, lifetimes, matrix, nameservers
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
@@ -285,6 +285,8 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "no-addresses": no_addresses,
     "no-payload": no_payload,
     "housekeeping": housekeeping,
+    "resolver": nameservers.resolver,
+    "said": nameservers.said,
 }
 
 

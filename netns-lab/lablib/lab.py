@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lablib import dns, gateway, network, topology
+from lablib import dns, dnssec, gateway, network, relaying, topology
 from lablib.capture import Capture
 from lablib.cells import Played
 from lablib.errors import LabError
@@ -18,6 +19,7 @@ from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
 
+PREFIX_FILES = "*.prefixes"  # of a scenario, for its configurations: $RUN/NAME.prefixes
 Say = Callable[[str], None]
 
 
@@ -34,6 +36,7 @@ class Lab:
     keys: dict[str, Keys] = field(default_factory=dict)  # by gateway
     records: list[str] = field(default_factory=list)  # that the DNS has beside the hosts' own
     serial: int = 1  # of the zones
+    signer: dnssec.Signer | None = None
     matrix: Played | None = None  # what became of the scenario's matrix
 
     def public_keys(self) -> dict[str, str]:
@@ -43,9 +46,14 @@ class Lab:
     def write_zones(self) -> list[dns.Zone]:
         """The zone files, with what is in ``records`` now."""
         times = dns.Times(self.scenario.ttl, self.scenario.negative)
-        return dns.write_zones(
-            self.run, self.topology, HOME / "zones", self.records, times, self.serial
+        own = dnssec.own_zones(self.topology, self.scenario.dnssec or {})
+        written = dns.write_zones(
+            self.run, self.topology, HOME / "zones", self.records, times, self.serial, own
         )
+        if self.scenario.dnssec is not None:
+            self.signer = self.signer or dnssec.Signer(self.run.directory)
+            self.signer.sign({zone.name: zone.file for zone in written}, own)
+        return written
 
     def address(self, name: str) -> IPAddress:
         """The address of a host, of the scenario's family."""
@@ -108,6 +116,8 @@ def _begin_records(
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
     identity = [*lab.scenario.precedence(name), *identity]
+    if any(e.ipseckey for e in lab.scenario.records if e.gateway == name):
+        identity.append("--ipseckey")
     return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
 
 
@@ -151,6 +161,12 @@ def publishers(scenario: Scenario) -> list[str]:
     return sorted({entry.gateway for entry in scenario.records} | set(scenario.gateways))
 
 
+def _is_published(scenario: Scenario, gateway: str, record: str) -> bool:
+    """Whether a scenario wants records of this type from the gateway."""
+    types = {each for e in scenario.records if e.gateway == gateway for each in e.types}
+    return not types or dns.type_of(record) in types
+
+
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
     """Build everything that the scenario needs, up to working gateways and captures.
 
@@ -180,12 +196,25 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         for name, pair in lab.keys.items()
         if name in named
         for line in shaped(pair.records + pair.spare_records, scenario.records, name)
+        if _is_published(scenario, name, line)
     ]
     lab.records = wanted + dns.joined(scenario.additions)
-    dns.start(run, lab.topology, lab.write_zones(), updatable=scenario.dynamic)
+    written, source = lab.write_zones(), dns.AUTHORITATIVE
+    if scenario.relay.get("before") == "resolver":
+        relaying.start(run, source, scenario.relay["mode"])
+        source = relaying.ADDRESS
+    anchor = lab.signer.trust_anchor() if lab.signer else None
+    dns.start(run, lab.topology, written, updatable=scenario.dynamic, anchor=anchor, source=source)
+    if scenario.relay.get("before") == "gateways":
+        relaying.start(run, str(lab.topology.address("dns")), scenario.relay["mode"])
     if scenario.resolver:
         own = dns.start_resolver(
-            run, scenario.resolver, "unbound-own", ["127.0.0.1"], dns.FAR_AUTHORITATIVE
+            run,
+            scenario.resolver,
+            "unbound-own",
+            ["127.0.0.1"],
+            dns.FAR_AUTHORITATIVE,
+            anchor=anchor,
         )
         own.await_text("start of service")
     if scenario.forwarder:
@@ -197,6 +226,8 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         forwarder.await_text("start of service")
     say(f"keys, zones, nsd and unbound: {time.monotonic() - started:.2f} s")
 
+    for path in scenario.directory.glob(PREFIX_FILES):
+        shutil.copyfile(path, run.directory / path.name)
     lab.start_captures()
     if oegw:
         for name in scenario.gateways:

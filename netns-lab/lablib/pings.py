@@ -3,8 +3,9 @@
 ``python3 pings.py ORDER`` runs on a host, started by the lab.  ORDER is a JSON object:
 ``requests`` (own address, or empty, and far one, or a name), ``family`` (4 or 6), ``apart``
 (seconds between two of them), ``answers`` (how many are to be waited for), ``within`` (seconds that
-they may take), ``after`` (seconds to listen further for those that must not come) and ``payload``.
-It prints one JSON list: for each request the seconds until its reply, or null.
+they may take), ``after`` (seconds to listen further for those that must not come), ``payload``, and
+``first`` (seconds to wait for the first answer before the next request).  It prints one JSON list:
+for each request the seconds until its reply, or null.
 
 The program ``ping`` waits for the answer to its last request no longer than twice the longest round
 trip so far, or its interval: on a busy machine that is too short.
@@ -65,11 +66,11 @@ def main() -> None:
     sent = [0.0] * len(requests)
     heard: list[float | None] = [None] * len(requests)
 
-    def listen(seconds: float, *, to_all: bool = True) -> None:
-        """Receive for ``seconds``; unless ``to_all``, only until enough were answered."""
+    def listen(seconds: float, *, enough: int | None = None) -> None:
+        """Receive for ``seconds``, or until ``enough`` were answered."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if not to_all and sum(h is not None for h in heard) >= order["answers"]:
+            if enough is not None and sum(h is not None for h in heard) >= enough:
                 return
             for sock in select.select(list(sockets.values()), [], [], left)[0]:
                 packet, sender = sock.recvfrom(65535)
@@ -80,11 +81,13 @@ def main() -> None:
                     heard[number] = time.monotonic() - sent[number]
 
     for number, (own, far) in enumerate(requests):
+        if number == 1:
+            listen(order.get("first", 0), enough=1)
         if number:
             listen(order["apart"])
         sent[number] = time.monotonic()
         sockets[own].sendto(request(family, identifier, number, payload), (far, 0))
-    listen(order["within"], to_all=False)
+    listen(order["within"], enough=order["answers"])
     listen(order["after"])
     print(json.dumps(heard), flush=True)
 

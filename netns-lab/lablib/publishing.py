@@ -20,14 +20,6 @@ from lablib.waiting import patient
 RELOAD_SECONDS = 5.0
 
 
-def _type_of(line: str) -> str:
-    """The record type of a zone-file line, which has perhaps a TTL and a class before it."""
-    for word in line.split()[1:]:
-        if not word.isdigit() and word.upper() != "IN":
-            return word.upper()
-    raise LabError(f"record {line[:60]!r}: no type")
-
-
 def _serve(lab: Lab, records: list[str], forget: bool) -> None:
     """Write the zones anew and wait until the authoritative server has them.
 
@@ -73,7 +65,7 @@ def publish(stage: Stage, step: dict[str, Any]) -> str:
     if "gateway" in step:
         clients, fqdn = tuple(step.get("clients", ())), bool(step.get("fqdn"))
         made = published_records(Oegw(lab.run), lab, step["gateway"], clients, fqdn)
-        added += [r for r in made if _type_of(r) in step.get("types", (_type_of(r),))]
+        added += [r for r in made if dns.type_of(r) in step.get("types", (dns.type_of(r),))]
     fresh = [record for record in added if record not in lab.records]
     if not fresh:
         raise Missed("nothing that is not published already")
@@ -98,7 +90,8 @@ def withdraw(stage: Stage, step: dict[str, Any]) -> str:
     kept = [
         record
         for record in lab.records
-        if dns.owner(record) not in names or _type_of(record) != step.get("type", _type_of(record))
+        if dns.owner(record) not in names
+        or dns.type_of(record) != step.get("type", dns.type_of(record))
     ]
     if len(kept) == len(lab.records):
         raise Missed(f"there is no such record at {' or '.join(sorted(names))}")

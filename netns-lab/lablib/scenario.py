@@ -19,7 +19,7 @@ DATAPATHS = ("auto", "kernel", "userspace")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
-    *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic"),
+    *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
 }
 
 
@@ -40,6 +40,8 @@ class Records:
     omit: tuple[str, ...] = ()
     keyless: bool = False
     spare_keys: int = 0
+    ipseckey: bool = False  # IPSECKEY records beside the others
+    types: tuple[str, ...] = ()  # only records of these types; empty: of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Scenario:
     records: tuple[Records, ...]
     additions: str
     dynamic: bool = False  # whether the zones take updates
+    dnssec: dict[str, str] | None = None  # states of hosts' zones; None: without
+    relay: dict[str, str] = field(default_factory=dict)  # ``before`` whom it stands, its ``mode``
     variant: str = ""  # of the topology; empty: the draft's
     crowd: dict[str, int] = field(default_factory=dict)  # hosts with many more addresses
     late: tuple[str, ...] = ()  # gateways that a step starts, and not the lab
@@ -156,10 +160,14 @@ def load(name: str, long: bool = False) -> Scenario:
                 tuple(entry.get("omit", ())),
                 entry.get("keyless", False),
                 entry.get("spare_keys", 0),
+                entry.get("ipseckey", False),
+                tuple(entry.get("types", ())),
             )
             for entry in table.get("records", ())
         ),
         additions=additions.read_text() if additions.exists() else "",
+        dnssec=table["dnssec"].get("hosts", {}) if "dnssec" in table else None,
+        relay=table.get("relay", {}),
         dynamic=table.get("dynamic", False),
         variant=table.get("variant", ""),
         crowd=table.get("crowd", {}),

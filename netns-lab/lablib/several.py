@@ -111,9 +111,8 @@ class Series:
             outcome = Outcome(**json.loads(path.read_text()))
         except (OSError, ValueError):
             lines = printed.strip().splitlines() or ["it said nothing"]
-            outcome = Outcome(
-                scenario.name, process.returncode or NOT_RUN, time.monotonic() - started, lines[-1:]
-            )
+            seconds = round(time.monotonic() - started, 1)
+            outcome = Outcome(scenario.name, NOT_RUN, seconds, lines[-1:])
         return outcome, printed
 
 

@@ -24,10 +24,12 @@ from lablib import (
     forge,
     lifetimes,
     matrix,
-    operator,
+    nameservers,
+    orders,
     outage,
     pings,
     publishing,
+    services,
     stream,
 )
 from lablib.errors import LabError
@@ -75,13 +77,18 @@ def ping(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def _pings(stage: Stage, step: dict[str, Any], count: int, answered: int) -> str:
-    """The same by our own program, which is more patient: see there."""
+    """The same by our own program, which is more patient: see there.
+
+    Where all must be answered, the second request is sent when the first was answered: of what is
+    held for a tunnel, a gateway keeps the first packet and the newest, and drops those between.
+    """
     source = str(stage.lab.address(step["source"])) if "source" in step else ""
     patience, size = patient(step.get("patience", 2)), step.get("size", 56)
     order = {
         "requests": [[source, step["to"]]] * count, "family": stage.lab.scenario.family,
         "apart": step.get("interval", 0.1), "answers": answered, "within": patience,
         "after": 0 if answered == count else patience,
+        "first": patience if answered == count else 0,
         "payload": (PING_PATTERN.decode() * (size // 16 + 1))[:size],
     }  # fmt: skip
     command = [sys.executable, "-IS", str(Path(pings.__file__)), json.dumps(order)]
@@ -153,7 +160,7 @@ def kill_gateway(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
-    """Append ``rules`` to the gateway's configuration and send SIGHUP.
+    """Append ``rules``, if any, to the gateway's configuration and send SIGHUP.
 
     Waits until it traced what became of it: ``refused`` says whether it must keep the old policy.
     """
@@ -167,7 +174,7 @@ def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
 
     before = told()
     good = gateway.configuration.read_text()
-    gateway.configuration.write_text(good + step["rules"])
+    gateway.configuration.write_text(good + step.get("rules", ""))
     gateway.process.send(signal.SIGHUP)
     wait_until(f"{wanted} by {gateway.name}", lambda: told() > before, 5.0)
     if step.get("refused"):
@@ -426,11 +433,13 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "await-packets": await_packets,
     "probe": probe,
     "close": close,
-    "oegw": operator.oegw,
+    "oegw": orders.oegw,
     "set-route": changes.set_route,
     "renumber": changes.renumber,
     "remap": changes.remap,
     "plug": changes.plug,
+    "interface": changes.interface,
+    "write-file": changes.write_file,
     "path-mtu": errorsback.path_mtu,
     "knock": errorsback.knock,
     "publish": publishing.publish,
@@ -442,7 +451,11 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "download": download,
     "iperf": iperf,
     "resolve": resolve,
+    "serve": services.serve,
+    "connect": services.connect,
     "stream": stream_packets,
+    "relay": nameservers.change_relay,
+    "await-resolver": nameservers.await_resolver,
 }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 
-from oegw.commands import Verdict
+from oegw.commands import Assurance, Verdict
+from oegw.datapath.interface import SaKey
+from oegw.intercept.assurance import elements
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
 from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject
 from oegw.intercept.nft import Nft, NftError
@@ -59,6 +62,8 @@ class NftInterception:
         self._queue: PacketQueue | None = None
         self._chains: StaticChains | None = None
         self._installed: dict[Scope, Installed] = {}
+        self._assured: dict[SaKey, tuple[Scope, Assurance]] = {}
+        self._places: Counter[tuple[Scope, Assurance]] = Counter()
         self._nft_queue = False
         self._not_cached = 0
 
@@ -96,6 +101,8 @@ class NftInterception:
             raise
         self._nft, self._queue, self._chains = nft, queue, chains
         self._installed.clear()
+        self._assured.clear()
+        self._places.clear()
         asyncio.get_running_loop().add_reader(queue.fileno(), queue.read)
         self._trace.event("intercept", "started", queue=self.queue_kind, icmp=reject)
         try:
@@ -185,6 +192,47 @@ class NftInterception:
         installed = self._installed.get(scope)
         if installed is not None:
             self._forget(scope, installed)
+
+    def assure(self, key: SaKey, scope: Scope, assurance: Assurance) -> None:
+        """Mark what an inbound SA carries.  Several SAs may carry the same.
+
+        Without room for it, or beside another element that has a part of it, its packets get the
+        mark of what is there, or none; that is counted.  Raises InterceptError.
+        """
+        self.forget_assurance(key)
+        place = (scope, assurance)
+        if not self._places[place]:
+            try:
+                self._on_elements("create", place)
+            except NftError as refusal:
+                if not (refusal.exists or refusal.full):
+                    raise
+                self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
+                return
+        self._places[place] += 1
+        self._assured[key] = place
+
+    def forget_assurance(self, key: SaKey) -> None:
+        """The SA goes; the mark with the last that carries the same."""
+        place = self._assured.pop(key, None)
+        if place is None:
+            return
+        self._places[place] -= 1
+        if not self._places[place]:
+            del self._places[place]
+            try:
+                self._on_elements("delete", place)
+            except NftError as refusal:
+                if not refusal.missing:
+                    raise
+
+    def _on_elements(self, verb: str, place: tuple[Scope, Assurance]) -> None:
+        table = self._settings.table
+        commands = (
+            f"{verb} element inet {table} {name} {{ {element} }}"
+            for name, element in elements(*place)
+        )
+        self._run("\n".join(commands))
 
     def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
         """Let packets go on, in this order, in clear or into the tunnel device.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from oegw.commands import Verdict
+from oegw.commands import Assurance, Verdict
+from oegw.datapath.interface import SaKey
 from oegw.nat import Translation
 from policy.flow import Flow
 from policy.rule import Scope
@@ -23,7 +24,8 @@ class InterceptError(Exception):
 @dataclass(frozen=True, slots=True)
 class InterceptSettings:
     """``outside``: interfaces towards the Internet; packets that would leave by them are subject
-    to the policy.  ``mark_mask`` has exactly two neighbouring bits, ours on every packet.
+    to the policy.  ``mark_mask`` has exactly two neighbouring bits, ours on every packet;
+    ``assurance_mask`` two others, which firewalls may look at.
     ``tunnel_interface`` is the device of the datapath.  ``resolvers`` are the
     addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
     these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
@@ -33,6 +35,7 @@ class InterceptSettings:
     outside: tuple[str, ...]
     tunnel_interface: str
     mark_mask: int = 0x30000
+    assurance_mask: int = 0xC0000
     queue: int = 4500
     queue_length: int = 4096
     table: str = OWN_TABLE
@@ -94,6 +97,12 @@ class Interception(Protocol):
 
     def remove_policy(self, scope: Scope) -> None:
         """Forget a verdict; no error if it is gone already."""
+
+    def assure(self, key: SaKey, scope: Scope, assurance: Assurance) -> None:
+        """Mark what an inbound SA carries, as far as there is room.  Raises InterceptError."""
+
+    def forget_assurance(self, key: SaKey) -> None:
+        """The SA goes; no error if it was not assured."""
 
     def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
         """Let packets go on, in this order."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from typing import Any
 
-from oegw.intercept.interface import InterceptError
+from oegw.intercept.firewall import Ruleset
+from oegw.intercept.interface import InterceptError, InterceptSettings
 
 _LIBRARY = "libnftables.so.1"
+_JSON, _TERSE = 1 << 4, 1 << 11  # nftables/libnftables.h: NFT_CTX_OUTPUT_...
 _SHOWN = 300  # characters of a refused command in an error message: enough to recognise it
 
 
@@ -51,6 +54,7 @@ class Nft:
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         library.nft_ctx_free.argtypes = [ctypes.c_void_p]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.nft_ctx_set_dry_run.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
             getattr(library, name).argtypes = [ctypes.c_void_p]
@@ -80,8 +84,40 @@ class Nft:
             raise NftError(command, words.decode(errors="replace"))
         return output.decode(errors="replace")
 
+    def ruleset(self) -> Ruleset:
+        """The rules of all tables, and of the named sets those that interfaces are compared with.
+
+        Raises InterceptError.
+        """
+        self._library.nft_ctx_output_set_flags(self._handle, _JSON | _TERSE)
+        ruleset = Ruleset(_read(self.run("list ruleset")))
+        self._library.nft_ctx_output_set_flags(self._handle, _JSON)
+        for family, table, name in ruleset.sets_of_interfaces():
+            ruleset.add_set(_read(self.run(f"list set {family} {table} {name}")))
+        self._library.nft_ctx_output_set_flags(self._handle, 0)
+        return ruleset
+
     def close(self) -> None:
         """Free the handle."""
         if self._handle is not None:
             self._library.nft_ctx_free(self._handle)
             self._handle = None
+
+
+def firewall_gaps(settings: InterceptSettings) -> list[str]:
+    """What is to be said of the firewalls of this box (`firewall`), one sentence a chain.
+
+    Raises InterceptError if the rules can't be read.
+    """
+    nft = Nft()
+    try:
+        return [str(gap) for gap in nft.ruleset().gaps(settings)]
+    finally:
+        nft.close()
+
+
+def _read(listing: str) -> Any:
+    try:
+        return json.loads(listing)
+    except ValueError as error:
+        raise InterceptError(f"libnftables lists no JSON: {error}") from None

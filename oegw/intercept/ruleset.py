@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from oegw.intercept.assurance import ORDER, counter_name, declarations, mark_of, rules
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.order import Question, ordered_chain
 from oegw.intercept.translation import (
@@ -54,6 +55,10 @@ COUNTERS = {
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
     STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
+    "inbound_configured": "packets out of configured tunnels",
+    "inbound_secure": "packets out of opportunistic tunnels that DNSSEC vouches for",
+    "inbound_insecure": "packets out of other opportunistic tunnels",
+    "inbound_unassured": "packets out of tunnels of which no more is known",
 }
 """The counters in the table, and what they count."""
 
@@ -85,9 +90,12 @@ class StaticChains:
 
 def checked(settings: InterceptSettings) -> InterceptSettings:
     """The same settings.  Raises InterceptError if one of them can't work."""
-    mask = settings.mark_mask
-    if not 0 < mask < 1 << 32 or mask // (mask & -mask) != 3:
-        raise InterceptError(f"mark_mask {mask:#x} must be two neighbouring bits of 32")
+    for name in ("mark_mask", "assurance_mask"):
+        mask = getattr(settings, name)
+        if not 0 < mask < 1 << 32 or mask // (mask & -mask) != 3:
+            raise InterceptError(f"{name} {mask:#x} must be two neighbouring bits of 32")
+    if settings.mark_mask & settings.assurance_mask:
+        raise InterceptError("assurance_mask and mark_mask have bits in common")
     if not _NAME.fullmatch(settings.table):
         raise InterceptError(f"table {settings.table!r} is no name of letters, digits and _")
     if not settings.outside:
@@ -130,6 +138,8 @@ def whole_table(
         _replacing(settings)
         + _counters(COUNTERS)
         + _sets()
+        + declarations()
+        + _assured(settings)
         + _refuse(nft_reject=nft_reject)
         + str(chains)
         + _dropping_chains()
@@ -288,6 +298,22 @@ def _deny() -> str:
     )
 
 
+def _assured(settings: InterceptSettings) -> str:
+    """Out of the tunnel device: marked for the firewalls behind, with bits of their own."""
+    mask = settings.assurance_mask
+    marking = (
+        _chain(
+            counter_name(assurance),
+            f"counter name {counter_name(assurance)}",
+            f"meta mark set meta mark & {0xFFFFFFFF ^ mask:#x} | {mark_of(assurance, mask):#x}",
+            "accept",
+        )
+        for assurance in ORDER
+    )
+    chain = _chain("assured", *rules(), "counter name inbound_unassured", "accept")
+    return "".join(marking) + chain
+
+
 def _outbound(settings: InterceptSettings, *, nft_queue: bool) -> str:
     """A packet that would leave by an outside interface: exempt, known, or trapped.
 
@@ -360,11 +386,12 @@ def _hooks(settings: InterceptSettings) -> str:
     marks = Marks(settings.mark_mask)
     outside = _outside(settings)
     clean = f"meta mark & {settings.mark_mask:#x} != 0 {_marked(settings, 0)}"
+    both = settings.mark_mask | settings.assurance_mask
     prerouting = _chain(
         "prerouting",
         f"type filter hook prerouting priority {_DECIDE}; policy accept;",
-        clean,
-        f'iifname "{settings.tunnel_interface}" accept',
+        f"meta mark & {both:#x} != 0 meta mark set meta mark & {0xFFFFFFFF ^ both:#x}",
+        f'iifname "{settings.tunnel_interface}" goto assured',
         f"iifname {outside} goto inbound",
         "fib daddr type != unicast accept",
         f"fib daddr oifname != {outside} accept",

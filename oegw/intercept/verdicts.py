@@ -65,14 +65,18 @@ class Shape(Enum):
     def keyed_name(self, family: int) -> str:
         return f"keyed_{self.value}{family}"
 
-    def declaration(self, family: int) -> str:
-        """The map and the sets of this shape, in the nft language."""
+    def key_type(self, family: int) -> str:
         address = _TYPES[family]
         key = f"{address} . {address}"
         if self is Shape.PROTOCOL:
             key += " . inet_proto"
         elif self is Shape.PORT:
             key += " . inet_proto . inet_service . inet_service"
+        return key
+
+    def declaration(self, family: int) -> str:
+        """The map and the sets of this shape, in the nft language."""
+        key = self.key_type(family)
         flags = "timeout" if self is Shape.PAIR else "interval,timeout"
         size = HASH_SIZE if self is Shape.PAIR else INTERVAL_SIZE
         tail = f"flags {flags}; size {size};"
@@ -148,7 +152,7 @@ def verdict_elements(scope: Scope, verdict: Verdict) -> list[tuple[str, str]]:
             names = [shape.deny_name(family), shape.refuse_name(family)]
         case _:
             names = [shape.map_name(family)]
-    return [(name, key) for name in names for key in _keys(shape, scope)]
+    return [(name, key) for name in names for key in keys(shape, scope)]
 
 
 def keyed_elements(scope: Scope) -> list[tuple[str, str]]:
@@ -161,7 +165,7 @@ def keyed_elements(scope: Scope) -> list[tuple[str, str]]:
         scope.source_ports,
     )
     shape, family = shape_of(back), back.source.version
-    return [(shape.keyed_name(family), key) for key in _keys(shape, back)]
+    return [(shape.keyed_name(family), key) for key in keys(shape, back)]
 
 
 def shape_of(scope: Scope) -> Shape:
@@ -175,7 +179,8 @@ def shape_of(scope: Scope) -> Shape:
     return Shape.WIDE
 
 
-def _keys(shape: Shape, scope: Scope) -> Iterator[str]:
+def keys(shape: Shape, scope: Scope) -> Iterator[str]:
+    """The elements that stand for a scope, in the nft language."""
     addresses = f"{_text(scope.source)} . {_text(scope.destination)}"
     if shape is Shape.PROTOCOL:
         yield f"{addresses} . {scope.protocol}"

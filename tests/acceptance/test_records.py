@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 import ike.events as keying
+from policy.flow import Flow
+from policy.rule import OnFailure
 from tests.support.dns_keys import txt
+from tests.support.playbook import opportunistic
 from tests.support.town import House, Town, town_key
 
 ROAD, EAST = "192.1.1.92", "192.2.0.23"
@@ -20,6 +24,67 @@ def road_and_east(**ike: object) -> tuple[Town, House, House]:
     east = town.house("east", "192.1.1.23", "192.2.0.0/24")
     town.publish(east, EAST)
     return town, road, east
+
+
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+def test_oe_fail_without_private_key_01(on_failure: OnFailure) -> None:
+    """Our key is not in our own DNS: that fails before anything is negotiated."""
+    town = Town()
+    default = opportunistic("all", on_failure=on_failure)
+    west = town.house("west", "192.1.1.45", "192.1.0.0/24", default=default)
+    east = town.house("east", "192.1.1.23", "192.2.0.0/24")
+    other = town_key("somebody else's").public_key()
+    town.zones.publish_key(west.address, other)
+    town.zones.delegate(ip_address("192.1.0.65"), west.address, other)
+    town.publish(east, EAST)
+    expected = "clear" if on_failure is OnFailure.CLEAR else None
+    assert town.ping("192.1.0.65", EAST, wait=3.0) == expected
+    assert "MM1" not in west.sent  # it may have to answer to east, which begins with the answer
+    state = west.gateway.find(Flow(ip_address("192.1.0.65"), ip_address(EAST), 1))
+    assert state is not None
+    assert "key" in state.reason.lower()
+
+
+def test_oe_fail_without_resp_client_txt_01() -> None:
+    """The responder's client never said that this is its gateway: phase 2 is refused."""
+    town = Town()
+    west = town.house("west", "192.1.1.45", "192.1.0.0/24")
+    east = town.house("east", "192.1.1.23", "192.2.0.0/24")
+    town.publish(west, "192.1.0.65")
+    town.publish(east)
+    # West believes that it did; the two see different zones, or an old answer.
+    town.zones.delegate(ip_address(EAST), east.address, east.key.public_key())
+    west.stub.zones = replace(town.zones, records=dict(town.zones.records))
+    town.zones.withdraw(ip_address(EAST), "TXT")
+    assert town.ping("192.1.0.65", EAST) == "clear"
+    assert east.trace.drops["tunnel_refused"] == 1
+    [failed] = west.seen(keying.NegotiationFailed)
+    assert failed.reason is keying.Failure.REFUSED
+    assert not east.sas
+    assert not west.sas
+
+
+def test_oe_road_01() -> None:
+    """A laptop whose reverse zone is somebody else's begins under its name (draft section 6.3)."""
+    town, road, east = road_and_east(identity="road.example")
+    town.zones.publish_key("road.example", road.key.public_key())
+    assert town.ping(ROAD, EAST) == "tunnel"
+    [established] = east.seen(keying.KeyingChannelEstablished)
+    assert established.identity == "road.example"
+    # And in the clear with those who have no gateway.
+    assert town.ping(ROAD, "1.2.3.4") == "clear"
+
+
+def test_myid_road_01() -> None:
+    """The same by itself: the name is used where the address has no key."""
+    town = Town()
+    road = town.house("road", ROAD, fqdn="road.example")
+    east = town.house("east", "192.1.1.23", "192.2.0.0/24")
+    town.publish(east, EAST)
+    town.zones.publish_key("road.example", road.key.public_key())
+    assert town.ping(ROAD, EAST) == "tunnel"
+    [established] = east.seen(keying.KeyingChannelEstablished)
+    assert established.identity == "road.example"
 
 
 def test_oe_road_03() -> None:
@@ -66,7 +131,8 @@ def test_myid_road_05(dot: str) -> None:
 def five_keys(right: int | None) -> tuple[Town, House, House]:
     """West publishes five keys, of which at most one is its own."""
     town = Town()
-    west = town.house("west", "192.1.1.45", "192.1.0.0/24")
+    # It would see by itself that its key is not there, and not begin: see case 6.
+    west = town.house("west", "192.1.1.45", "192.1.0.0/24", check_own=right is not None)
     east = town.house("east", "192.1.1.23", "192.2.0.0/24")
     keys = [town_key(f"old {n}").public_key() for n in range(5)]
     if right is not None:

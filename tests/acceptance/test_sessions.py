@@ -9,7 +9,7 @@ import pytest
 import ike.events as keying
 from oegw.commands import Verdict
 from oegw.peer import ConfiguredPeer
-from policy.rule import OnFailure
+from policy.rule import OnFailure, Rule
 from tests.support.playbook import configured, opportunistic, permit
 from tests.support.town import Crossing, House, Town, ports
 
@@ -86,6 +86,71 @@ def test_vpn_yes_oe_no_01() -> None:
     assert office.sas == sas
     assert town.came(dave, BOB).count("tunnel") == 1
     assert "clear" not in town.came(dave, BOB)
+
+
+def laptop_behind(
+    west_rules: tuple[Rule, ...] = (), east_rules: tuple[Rule, ...] = ()
+) -> tuple[Town, House, House, House]:
+    """A laptop that is its own gateway, in the network of another one."""
+    town, west, east = two()
+    laptop = town.house("laptop", "192.1.0.99")
+    town.put_behind(laptop, west)
+    town.publish(laptop, "192.1.0.99")
+    for house, peer, rules in ((west, east, west_rules), (east, west, east_rules)):
+        house.rules = rules
+        key = peer.key.public_key()
+        house.settings["peers"] = {r.name: ConfiguredPeer(peer.address, key) for r in rules}
+        house.boot()
+    return town, laptop, west, east
+
+
+def test_co_terminal_01() -> None:
+    """An OE laptop behind an OE gateway: its tunnel passes, and is not put into another one."""
+    town, laptop, west, east = laptop_behind()
+    assert town.ping("192.1.0.99", BOB) == "tunnel"
+    assert laptop.state("192.1.0.99", BOB) == "keyed"
+    assert town.ping(BOB, "192.1.0.99") == "tunnel"
+    assert town.ping(ALICE, BOB) == "tunnel"
+    assert tunnels(laptop) == tunnels(west) == 1
+    assert tunnels(east) == 2
+    assert not town.clear_on_the_way("192.1.0.99", BOB)
+
+
+@pytest.mark.parametrize("first", ["the configured tunnel", "the laptop"])
+def test_co_terminal_02(first: str) -> None:
+    """An OE laptop, and a configured tunnel of its gateway for the same traffic.
+
+    The far gateway lets no stranger have what is configured; so the laptop's packets go in the
+    clear as far as its own gateway, and on through the configured tunnel.
+    """
+    town, laptop, west, east = laptop_behind(
+        (configured("office", "192.1.0.0/24", "192.2.0.0/24"),),
+        (configured("branch", "192.2.0.0/24", "192.1.0.0/24"),),
+    )
+    if first == "the configured tunnel":
+        assert town.ping(ALICE, BOB) == "tunnel"
+    for _ in range(3):
+        town.ping("192.1.0.99", BOB, wait=4.0)
+    assert "tunnel" in town.came("192.1.0.99", BOB)
+    assert laptop.state("192.1.0.99", BOB) == "clear"
+    assert not laptop.sas
+    assert town.ping(ALICE, BOB) == "tunnel"
+    assert tunnels(west) == tunnels(east) == 1
+    assert not town.clear_on_the_way("192.1.0.99", BOB)
+
+
+def test_co_terminal_03() -> None:
+    """The same with a destination that the configured tunnel is not for."""
+    town, laptop, west, _ = laptop_behind(
+        (configured("office", "192.1.0.0/24", "192.2.0.0/24"),),
+        (configured("branch", "192.2.0.0/24", "192.1.0.0/24"),),
+    )
+    south = town.house("south", "192.1.1.6", "192.3.0.0/24")
+    town.publish(south, "192.3.0.68")
+    assert town.ping(ALICE, BOB) == "tunnel"
+    assert town.ping("192.1.0.99", "192.3.0.68") == "tunnel"
+    assert laptop.state("192.1.0.99", "192.3.0.68") == "keyed"
+    assert tunnels(west) == 1
 
 
 def test_food_groups_orderly_transition_01() -> None:
@@ -263,7 +328,7 @@ def test_newoe_03_oeself() -> None:
     assert town.ping("192.1.1.4", "192.1.1.4") == "local"
     assert town.ping(ALICE, "192.1.1.4") == "local"
     assert town.ping(ALICE, "192.1.0.66") == "local"
-    assert not west.stub.asked
+    assert "TXT" not in {question.rdtype for question in west.stub.asked}
     assert not list(west.gateway.connections())
 
 

@@ -8,13 +8,14 @@ from ipaddress import ip_address
 from typing import Any
 
 import ike.events as keying
+from dnsrecords.budget import Budget
 from dnsrecords.outcome import KeysFound
 from dnsrecords.trust import Trust
 from ike.events import TransportAddress
 from oegw import commands as do
 from oegw import events as happened
 from oegw.commands import Verdict
-from oegw.datapath.interface import SaExpired
+from oegw.datapath.interface import SaExpired, UnknownSpiReceived
 from oegw.keyingport import KeyingPort
 from oegw.peer import ConfiguredPeer
 from policy.rule import OnFailure, Rule
@@ -48,6 +49,69 @@ def scanner() -> None:
 
 @attack(
     16,
+    "50,000 packets in a second, each with another forged source",
+    source="the howto: one look-up for each forged source; oe-flood-deadlock-01",
+    defence="oegw/setups.py SetupBudget.refuses",
+    otherwise="each forged source is a look-up, and the limits for one source see nothing",
+    without=replaced(("oegw.setups.SetupBudget.refuses", lambda self, under_way, now: None)),
+)
+def forged_sources_inside() -> None:
+    book = Playbook()
+    keyed(book)
+    lookups = dropped = 0
+    for number in range(50_000):
+        book.now += 1 / 50_000
+        source = ip_address(0xC1000000 + number)
+        commands = book.send(ping(number + 10, source=source))
+        lookups += sum(isinstance(c, do.StartLookup) for c in commands)
+        dropped += sum(isinstance(c, do.DiscardHeld) for c in commands)
+        assert lookups <= 1000, "more look-ups than the budget has"
+    assert lookups + dropped == 50_000
+    assert lookups <= 501  # those of a second, and a burst
+    assert book.send(ping(9))[-1] == do.ReleaseHeld((9,), Verdict.TUNNEL), "a tunnel goes on"
+
+
+@attack(
+    16,
+    "A flood of questions to the DNS, whoever causes them",
+    source="oe-flood-deadlock-01",
+    defence="dnsrecords/budget.py Budget.refusal",
+    otherwise="strangers' questions take all, and configured peers' none are left",
+    without=replaced(
+        ("dnsrecords.budget.Budget.refusal", lambda self, under_way, now, *, ours: None)
+    ),
+)
+def questions_without_end() -> None:
+    budget = Budget()
+    asked = sum(
+        budget.refusal(0, 100.0 + number / 50_000, ours=False) is None for number in range(50_000)
+    )
+    assert asked <= 1500
+    assert budget.refusal(0, 101.0, ours=True) is None, "nothing is left for our own"
+    assert budget.refusal(200, 200.0, ours=False) is not None
+    assert budget.refusal(200, 200.0, ours=True) is None
+
+
+@attack(
+    16,
+    "20,000 messages 1 with forged sources, for each of which a key might be looked up ahead",
+    source="RFC 4322 section 12.3",
+    defence="oegw/ahead.py Ahead.exchange_started",
+    otherwise="each forged message 1 is a question to the DNS",
+    without=replaced(("oegw.ahead.UNDER_WAY", 1 << 30), ("oegw.ahead.BURST", 1 << 30)),
+)
+def look_ups_ahead_of_forged_sources() -> None:
+    book = Playbook()
+    local, asked = TransportAddress(ip_address("192.1.1.4")), 0
+    for number in range(20_000):
+        remote = TransportAddress(ip_address(0xC1000000 + number))
+        commands = book.send(keying.ExchangeStarted(number, local, remote))
+        asked += sum(isinstance(c, do.StartKeyLookup) for c in commands)
+    assert asked <= 50
+
+
+@attack(
+    16,
     "Packets for so many pairs that the table is full",
     source="oe-flood-deadlock-01",
     defence="oegw/ledger.py Ledger.room",
@@ -58,7 +122,7 @@ def full_table() -> None:
     TestBounds().test_connections_are_bounded()
 
 
-def _keep_all(self: Any, connection: int, packet: int, size: int) -> None:
+def _keep_all(self: Any, connection: int, packet: int, size: int, *more: Any) -> None:
     """Hold.keep without limits."""
     self.packets += 1
     self.octets += size
@@ -73,7 +137,9 @@ def _keep_all(self: Any, connection: int, packet: int, size: int) -> None:
     without=replaced(("oegw.hold.Hold.keep", _keep_all)),
 )
 def held_packets() -> None:
-    book = Playbook(setups_per_source=1 << 20, connections=1 << 20)
+    book = Playbook(
+        setups_per_source=1 << 20, connections=1 << 20, setups=1 << 20, setups_per_second=1e9
+    )
     discarded = 0
     for number in range(3000):
         destination = ip_address(0xC0020000 + number)
@@ -187,6 +253,31 @@ def identity_of_a_configured_peer() -> None:
             commands += book.send(happened.KeyLookupEnded(command.lookup, outcome))
     [provided] = [c for c in commands if isinstance(c, do.ProvidePeerKeys)]
     assert provided.keys == (rsa_key("sg-b"),)
+
+
+@attack(
+    22,
+    "10,000 forged ESP packets a minute in the name of a gateway that we have a tunnel with, and "
+    "as many notices that it does not know our SPI",
+    source="RFC 4322 section 3.2.6",
+    defence="oegw/recovery.py Recovery._may_try",
+    otherwise="each is an attempt at a new keying channel",
+    without=replaced(("oegw.recovery.Recovery._may_try", lambda self, peer, now: True)),
+)
+def forged_signs_of_a_restart() -> None:
+    book = Playbook()
+    keyed(book)
+    attempts = 0
+    for number in range(10_000):
+        book.now += 60.0 / 10_000
+        commands = book.send(UnknownSpiReceived(SG_B, ip_address("192.1.1.4"), 0x9000 + number))
+        commands += book.send(keying.SpiRefused(TransportAddress(SG_B), 0x2001, False))
+        attempts += len(commands)
+    assert attempts <= 2, "more than one in a minute"
+    # Strangers get nothing at all, and nothing is sent to where a packet claims to come from.
+    for number in range(1000):
+        stranger = ip_address(0xC1000000 + number)
+        assert book.send(UnknownSpiReceived(stranger, ip_address("192.1.1.4"), 0x9000)) == []
 
 
 _NAMED_IS_ENOUGH = replaced(

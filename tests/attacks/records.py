@@ -18,14 +18,16 @@ from dnsrecords.question import Status
 from dnsrecords.trust import Trust
 from oegw import commands as do
 from oegw import events as happened
+from oegw.assurance import UnsignedDelegation
 from oegw.commands import Verdict
-from policy.rule import OnFailure
+from policy.rule import OnFailure, Require
 from tests.attacks.frame import attack, replaced, survived
 from tests.dnsrecords import test_delegation, test_lookup, test_message
 from tests.dnsrecords.test_lookup import AT_BOB, AT_SG_B, SG_B, converse, found, in_order, to
 from tests.dnsrecords.test_rsakey import MODULUS, octets
 from tests.support.dns_keys import KEY_1024, key_rdata, many_keys, txt
-from tests.support.playbook import Playbook, opportunistic, ping
+from tests.support.playbook import BOB, SG_D, Playbook, opportunistic, ping
+from tests.support.playbook import found as delegated
 
 HOSTILE_KEYS = {
     "exponent 0": octets(b"\x00", MODULUS),
@@ -145,7 +147,7 @@ def sixty_four_kilobytes() -> None:
     defence="dnsrecords/lookup.py MAX_DELEGATIONS",
     otherwise="each of them is tried, one negotiation after the other",
     without=replaced(
-        ("dnsrecords.lookup.MAX_DELEGATIONS", 1 << 20), ("dnsrecords.lookup.MAX_KEYS", 1 << 20)
+        ("dnsrecords.lookup.MAX_DELEGATIONS", 1 << 20), ("dnsrecords.reading.MAX_KEYS", 1 << 20)
     ),
 )
 def many_records() -> None:
@@ -244,9 +246,9 @@ def _bogus_is_nothing(answer: Any) -> Any:
     17,
     "An answer that DNSSEC calls bogus, with records and without",
     source="RFC 4322 section 3.2.4",
-    defence="dnsrecords/lookup.py answer_failure",
+    defence="dnsrecords/reading.py answer_failure",
     otherwise="it counts as an unsigned one",
-    without=replaced(("dnsrecords.lookup.answer_failure", _bogus_is_nothing)),
+    without=replaced(("dnsrecords.reading.answer_failure", _bogus_is_nothing)),
 )
 def bogus_answers() -> None:
     from dnsrecords.lookup import GatewayLookup
@@ -271,3 +273,55 @@ def stripped_records() -> None:
     for outcome in (NothingFound(60.0, "no such name"), Unanswered("no answer in time")):
         assert decide(outcome, OnFailure.CLEAR) is Verdict.CLEAR
         assert decide(outcome, OnFailure.DROP) is Verdict.DENY
+
+
+@attack(
+    17,
+    "An unsigned record that delegates to somebody else's gateway",
+    source="RFC 4322 section 3.2.4.1",
+    defence="oegw/assurance.py admitted",
+    otherwise="whoever forges a reply of the DNS leads the traffic to a gateway of his own",
+    without=replaced(
+        (
+            "oegw.assurance.admitted",
+            lambda outcome, client, rule, unsigned: iter(outcome.gateways),
+        )
+    ),
+)
+def unsigned_delegation_to_a_third_party() -> None:
+    for on_failure in OnFailure:
+        book = Playbook(
+            default=opportunistic("default", on_failure=on_failure),
+            unsigned_delegation=UnsignedDelegation.SELF,
+        )
+        [lookup] = [c for c in book.send(ping(1)) if isinstance(c, do.StartLookup)]
+        commands = book.send(happened.LookupEnded(lookup.lookup, delegated((SG_D, "mallory"))))
+        assert not [c for c in commands if isinstance(c, do.StartNegotiation)]
+        # To itself it may delegate.
+        itself = delegated((BOB, "bob"))
+        book = Playbook(unsigned_delegation=UnsignedDelegation.SELF)
+        [lookup] = [c for c in book.send(ping(1)) if isinstance(c, do.StartLookup)]
+        commands = book.send(happened.LookupEnded(lookup.lookup, itself))
+        assert [c for c in commands if isinstance(c, do.StartNegotiation)]
+
+
+@attack(
+    17,
+    "An unsigned record where the policy demands a signed one",
+    source="RFC 4033 section 5; RFC 4322 section 9.1",
+    defence="oegw/assurance.py admitted",
+    otherwise="`require` demands nothing",
+    without=replaced(
+        (
+            "oegw.assurance.admitted",
+            lambda outcome, client, rule, unsigned: iter(outcome.gateways),
+        )
+    ),
+)
+def unsigned_record_where_a_signed_one_is_required() -> None:
+    for trust in (Trust.INSECURE, Trust.INDETERMINATE):
+        book = Playbook(default=opportunistic("default", require=Require.SECURE))
+        [lookup] = [c for c in book.send(ping(1)) if isinstance(c, do.StartLookup)]
+        outcome = replace(delegated((SG_D, "sg-d")), trust=trust)  # type: ignore[type-var]
+        commands = book.send(happened.LookupEnded(lookup.lookup, outcome))
+        assert not [c for c in commands if isinstance(c, do.StartNegotiation)]

@@ -1,4 +1,7 @@
-"""Each scenario of netns-lab, run by name, as a reader would run it."""
+"""Each scenario of netns-lab as a test of its own, by name: `tests/run -m scenario -k matrix`.
+
+`tests/run` itself plays them all with `netns-lab/lab run --all`, several side by side.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from tests.support.lab_commands import lab, long_scenario_names, scenario_names
 
 @pytest.mark.lab
 @pytest.mark.netns
+@pytest.mark.scenario
 @pytest.mark.parametrize("name", [name for name in scenario_names() if name != "demo"])
 def test_scenario(name: str) -> None:
     passes(*lab("run", name))
@@ -16,6 +20,7 @@ def test_scenario(name: str) -> None:
 
 @pytest.mark.lab
 @pytest.mark.netns
+@pytest.mark.scenario
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", long_scenario_names())

@@ -33,7 +33,7 @@ from oegw.gateway import Lifespans
 from oegw.ledger import LINGER
 from oegw.peer import ConfiguredPeer
 from policy.flow import IPAddress
-from policy.rule import OnFailure, Scope
+from policy.rule import OnFailure, Require, Scope
 from tests.support.playbook import (
     ALICE,
     BOB,
@@ -548,6 +548,22 @@ class TestRenewal:
         if isinstance(keys, KeysFound):
             assert isinstance(commands[0], do.StartNegotiation)
             assert commands[0].request.peer_keys == keys.keys
+
+    @pytest.mark.parametrize(("trust", "renewed"), [(Trust.SECURE, True), (Trust.INSECURE, False)])
+    def test_key_of_a_peer_that_is_its_own_client_is_as_good_as_the_rule_demands(
+        self, trust: Trust, renewed: bool
+    ) -> None:
+        book = Playbook(default=opportunistic("all", require=Require.SECURE))
+        book.gateway._responder._prove(7, Trust.SECURE)
+        book.send(proposal(identity=BOB, address=BOB))
+        bring_up(book, 1, gateway=BOB)
+        assert book.state() == "keyed"
+        gateways, key = book.send(keying.TunnelExpiring(1))
+        assert isinstance(gateways, do.StartLookup)
+        assert isinstance(key, do.StartKeyLookup)
+        book.send(happened.LookupEnded(gateways.lookup, NothingFound(60, "no record")))
+        keys = KeysFound((rsa_key("sg-b"),), 60, trust)
+        assert bool(book.send(happened.KeyLookupEnded(key.lookup, keys))) is renewed
 
     def test_configured_tunnel_is_renewed_without_a_question(self) -> None:
         rule = configured("office", "192.1.0.0/24", "192.2.0.0/24")

@@ -62,7 +62,9 @@ def test_every_key_arrives() -> None:
         "optional", 1_000_000, 100_000_000, 15.0, 0.0, 3,
     )  # fmt: skip
     assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
-    assert read.intercept == settings.InterceptOptions(0xC0, 7, "first", 10, 100000, 5, 70, 7)
+    assert read.intercept == settings.InterceptOptions(
+        0xC0, 0x300, 7, "first", 10, 100000, 5, 70, 7
+    )
     assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10)
     assert read.publish == settings.PublishSettings(
         (ip_address("192.1.0.65"), ip_address("2001:db8:1:0::65")),
@@ -177,6 +179,13 @@ def test_every_key_arrives() -> None:
          'intercept.hold: \'last\' is not "first" or "first+last"'),
         ("version = 1\n[lifespans]\nsilence = -1",
          "lifespans.silence: -1 seconds are not within 0.1 to 604800"),
+        ('version = 1\n[multihoming]\nchoice = "recieved"',
+         'multihoming.choice: \'recieved\' is not "round-robin" or "received" or "rekeyed"; '
+         'did you mean "received"?'),
+        ("version = 1\n[multihoming]\nturn = 0",
+         "multihoming.turn: 0 seconds are not within 0.1 to 60"),
+        ("version = 1\n[multihoming]\npatience = 0.1",
+         "multihoming.patience: 0.1 seconds are not within 0.5 to 600"),
         ('version = 1\n[default]\ncategory = "configured"',
          "default.category: a default can't be configured: strangers have no peer"),
         ('version = 1\n[default]\ncategory = "deny"\non_failure = "drop"',

@@ -171,7 +171,7 @@ class TestRoadWarrior:
 def test_identity_whose_key_is_in_the_dns_is_asked_for_there() -> None:
     book = book_with(ConfiguredPeer(None, None, "road.example"))
     needed = keying.PeerKeyNeeded(7, "road.example", TransportAddress(ELSEWHERE))
-    assert book.send(needed) == [do.StartKeyLookup(1, "road.example")]
+    assert book.send(needed) == [do.StartKeyLookup(1, "road.example", ours=True)]
     keys = KeysFound((rsa_key("road"),), 60.0, Trust.SECURE)
     assert book.send(happened.KeyLookupEnded(1, keys)) == [do.ProvidePeerKeys(7, keys.keys)]
     event = proposal(
@@ -213,7 +213,7 @@ class TestChannelThatWeBegan:
             configured("office", HERE, THERE), peers={"office": ConfiguredPeer(SG_B, None)}
         )
         asked = book.send(self.proposed(key, THERE, HERE))
-        assert asked == [do.StartKeyLookup(2, SG_B)]
+        assert asked == [do.StartKeyLookup(2, SG_B, ours=True)]
         outcome = KeysFound((rsa_key("sg-b"),), 60.0, Trust.INSECURE)
         (answer,) = book.send(happened.KeyLookupEnded(2, outcome))
         assert isinstance(answer, do.AcceptTunnel if key == "sg-b" else do.RefuseTunnel)

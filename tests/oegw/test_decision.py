@@ -423,3 +423,67 @@ class TestProposals:
         here.send(happened.SaInstalled(1, outbound_key(0x2001)))
         [connection] = here.gateway.connections()
         assert connection.rule.on_failure is OnFailure.DROP
+
+
+class TestLater:
+    """Verdicts expire and tunnels are renewed: then the points are asked again."""
+
+    def asked_again(self, here: Playbook) -> int:
+        """The verdict is over, and a packet comes; returns the number of the new question."""
+        here.wait(30.0)
+        commands = here.send(ping(2))
+        [asked] = [c for c in commands if isinstance(c, do.StartDecision)]
+        return asked.lookup
+
+    def test_verdict_that_is_over_is_asked_about_again(self) -> None:
+        here = book()
+        here.send(ping(1))
+        here.send(happened.LookupEnded(LOOKUP, NOTHING))
+        here.send(said(DECISION, PERMIT, NONE))
+        number = self.asked_again(here)
+        assert here.state() == "expiring"
+        here.send(happened.LookupEnded(number + 1, NOTHING))
+        commands = here.send(said(number, DENY, NONE))
+        assert do.InstallPolicy(PAIR, Verdict.DENY, 30.0) in commands
+        assert here.state() == "denied"
+
+    def test_what_was_said_before_does_not_outlive_its_time(self) -> None:
+        """The rule that a permit relaxed is the strict one again when nobody answers."""
+        here = book(default=replace(DROP, relax=True))
+        here.send(ping(1))
+        here.send(happened.LookupEnded(LOOKUP, NOTHING))
+        here.send(said(DECISION, PERMIT, NONE))
+        assert here.state() == "clear"
+        number = self.asked_again(here)
+        here.send(happened.LookupEnded(number + 1, NOTHING))
+        here.send(said(number, SILENT, SILENT))
+        assert here.state() == "denied"
+
+    def test_opinion_that_nothing_is_begun_is_asked_for_again_too(self) -> None:
+        here = book()
+        here.send(ping(1))
+        here.send(happened.LookupEnded(LOOKUP, NOTHING))
+        here.send(said(DECISION, replace(TRY, initiate=False), NONE))
+        number = self.asked_again(here)
+        here.send(happened.LookupEnded(number + 1, found((SG_B, "sg-b"))))
+        commands = here.send(said(number, NONE, NONE))
+        assert any(isinstance(c, do.StartNegotiation) for c in commands)
+
+    @pytest.mark.parametrize(
+        ("opinion", "renewed"), [(NONE, True), (TRY, True), (DENY, False), (PERMIT, False)]
+    )
+    def test_tunnel_is_renewed_only_if_no_point_is_against_it(
+        self, opinion: Opinion, renewed: bool
+    ) -> None:
+        here = book()
+        here.send(ping(1))
+        here.send(happened.LookupEnded(LOOKUP, found((SG_B, "sg-b"))))
+        here.send(said(DECISION, NONE, NONE))
+        here.send(keying.OutboundSaEstablished(0, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+        here.send(happened.SaInstalled(0, outbound_key(0x2001)))
+        commands = here.send(keying.TunnelExpiring(0))
+        [asked] = [c for c in commands if isinstance(c, do.StartDecision)]
+        here.send(happened.LookupEnded(asked.lookup + 1, found((SG_B, "sg-b"))))
+        commands = here.send(said(asked.lookup, opinion, NONE))
+        assert any(isinstance(c, do.StartNegotiation) for c in commands) is renewed
+        assert here.state() == "keyed"  # until its life is over

@@ -148,7 +148,7 @@ class TestContactOfAFormerLife:
 
     def test_it_is_greeted_with_the_keys_of_the_dns(self) -> None:
         book = self.crashed()
-        assert unknown(book) == [do.StartKeyLookup(1, SG_B, "contact")]
+        assert unknown(book) == [do.StartKeyLookup(1, SG_B, "contact", ours=True)]
         keys = KeysFound((rsa_key("sg-b"),), 60, Trust.INSECURE)
         [greet] = book.send(happened.KeyLookupEnded(1, keys))
         assert isinstance(greet, do.GreetPeer)

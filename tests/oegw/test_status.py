@@ -107,6 +107,14 @@ def test_a_status_in_full() -> None:
     assert all(len(line) <= WIDTH and line == line.rstrip() for line in lines)
 
 
+def test_a_downgrade_and_silent_gateways_are_shown() -> None:
+    clear = CLEAR | {"encrypted_before": "192.1.1.5\x1b[2J"}
+    text = render(STATUS | {"connections": [clear], "silent_gateways": {"192.1.1.6": 42.0}})
+    assert "Silent        tried last: 192.1.1.6 for 42s" in text.splitlines()
+    assert "LAST TIME IT WAS ENCRYPTED, by 192.1.1.5?[2J" in " ".join(text.split())
+    assert "Silent" not in render(STATUS)
+
+
 def test_long_addresses_get_lines_of_their_own() -> None:
     pair = {
         "source": "2001:db8:1111:1111:1111:1111:1111:1111/128",
@@ -127,6 +135,14 @@ def test_a_gateway_that_has_only_just_started() -> None:
     assert "No connections." in text
     assert "No keying channels." in text
     assert "Counters" not in text
+
+
+def test_verdict_that_expires_says_how_packets_go_meanwhile() -> None:
+    text = render(STATUS | {"connections": [CLEAR | {"state": "expiring", "standing": "clear"}]})
+    assert "expiring" in text
+    assert "still clear" in text
+    text = render(STATUS | {"connections": [CLEAR | {"standing": "clear"}]})
+    assert "still" not in text
 
 
 def test_channel_that_is_not_up_yet() -> None:

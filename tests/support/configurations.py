@@ -55,6 +55,7 @@ interface_id = 7
 
 [intercept]
 mark_mask = 0xC0
+assurance_mask = 0x300
 queue = 7
 hold = "first"
 hold_packets = 10
@@ -74,6 +75,11 @@ unused = 7
 first_look = 8
 look = 9
 in_use = 10
+
+[multihoming]
+choice = "round-robin"
+turn = 2.5
+patience = 30
 
 [publish]
 clients = ["192.1.0.65", "2001:db8:1:0::65"]

@@ -37,6 +37,7 @@ from oegw.datapath.userspace.engine import Deliver, Engine, EngineSettings, Send
 from oegw.gateway import CoordinatorSettings, Gateway
 from oegw.packet.checksum import checksum
 from oegw.packet.flow import flow_of
+from oegw.selfknowledge import OwnSettings
 from policy.builtin import builtin_rules
 from policy.flow import Flow
 from policy.rule import Rule, Scope
@@ -45,7 +46,8 @@ from tests.support.playbook import CountingTrace, opportunistic
 from tests.support.town_dns import Stub, Zones
 
 IPAddress = IPv4Address | IPv6Address
-ICMP, ECHO, REPLY = 1, 8, 0
+ICMP, UDP, ESP = 1, 17, 50
+ECHO, REPLY = 8, 0
 USAGE_LOOK = 5.0  # seconds between two readings of the counters, as in the daemon
 INSTALLING = 0.0005  # seconds that an SA takes to be installed
 
@@ -124,6 +126,8 @@ class House:
         default: Rule | None,
         ike: dict[str, Any],
         settings: dict[str, Any],
+        check_own: bool,
+        fqdn: str | None,
     ) -> None:
         self.town = town
         self.name = name
@@ -132,6 +136,9 @@ class House:
         self.key = town_key(name)
         self.ike_settings = {"private_key": self.key, **ike}
         self.settings = settings
+        self.check_own, self.fqdn = check_own, fqdn
+        self.decide: Callable[[Any], Any] = lambda question: ()  # the decision points
+        self.behind: House | None = None  # the gateway in whose network it is itself
         self.on = True
         self.rules, self.default = rules, default or opportunistic("default")
         self.stub = Stub(town.zones, town.later, lambda: town.now, f"{town.seed} {name}")
@@ -153,16 +160,33 @@ class House:
         self.endpoint = Endpoint(Configuration(**{**self.ike_settings, **ike}), randomness)
         self.engine = Engine(EngineSettings(), randomness)
         self.gateway = Gateway(
-            self._table(), CoordinatorSettings(addresses=(self.address,), **self.settings),
+            self._table(),
+            CoordinatorSettings(addresses=(self.address,), own=self._own(), **self.settings),
             self.trace,
-        )  # fmt: skip
+        )
         self._packets = 0
         self._lookups: set[int] = set()
         self._armed: float | None = None
         self._looking = False
+        boots = self._boots
+        self.town.later(0.0, lambda: self._begin(boots))
+
+    def _begin(self, boots: int) -> None:
+        if boots == self._boots:
+            self.execute(self.gateway.begin(self.town.now))
+            self.pump()
+
+    def _own(self) -> OwnSettings | None:
+        if not self.check_own:
+            return None
+        key, name = self.ike_settings["private_key"], self.ike_settings.get("identity")
+        name = name.lower().rstrip(".") if isinstance(name, str) else None
+        return OwnSettings(key.public_key(), name, self.fqdn)
 
     def _table(self) -> PolicyTable:
-        return PolicyTable((*self.rules, *builtin_rules(self.inside)), self.default)
+        return PolicyTable(
+            (*self.rules, *builtin_rules(self.inside, (self.address,))), self.default
+        )
 
     def reload(self, rules: tuple[Rule, ...], default: Rule | None = None, **peers: Any) -> None:
         """A new policy, as SIGHUP brings it."""
@@ -216,15 +240,40 @@ class House:
         if self.gateway.table.lookup(flow).rule.protected:
             self.drops["guard"] += 1
             return
-        self.town.cross("clear", flow.source, flow.destination, packet)
+        self._emit("clear", flow.source, flow.destination, packet)
+
+    def _emit(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
+        """Out by the outer interface: to the town, or to the gateway that this one is behind."""
+        if self.behind is None or self.behind.owns(destination):
+            self.town.cross(kind, source, destination, data)
+        elif kind == "clear":
+            self.behind.leave(data)
+        else:
+            self.behind.leave(_enclosed(kind, source, destination, data))
+
+    def _disclosed(self, packet: bytes, flow: Flow) -> tuple[str, bytes] | None:
+        """The ISAKMP or ESP for this gateway that is in a packet."""
+        if flow.destination == self.address and flow.protocol == ESP:
+            return "esp", packet[20:]
+        if (flow.destination, flow.destination_port) == (self.address, 500):
+            return "ike", packet[28:]
+        return None
+
+    def take(self, packet: bytes, how: str) -> None:
+        """A packet that the gateway before this one has let in."""
+        flow = flow_of(packet)
+        if how == "tunnel" and self._disclosed(packet, flow) is None:
+            self.town.arrive(packet, how)
+        else:
+            self.come_in("clear", flow.source, flow.destination, packet)
 
     def _act(self, actions: list[Any]) -> None:
         for action in actions:
             if isinstance(action, SendEsp):
                 sa = action.sa.sa
-                self.town.cross("esp", sa.source, sa.destination, action.payload)
+                self._emit("esp", sa.source, sa.destination, action.payload)
             elif isinstance(action, Deliver):
-                self.town.arrive(action.packet, "tunnel")
+                self._let_in(action.packet, "tunnel")
         self._drain_engine()
 
     def _drain_engine(self) -> None:
@@ -235,6 +284,8 @@ class House:
     def come_in(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
         """Something from outside."""
         now = self.town.now
+        if kind == "clear" and (found := self._disclosed(data, flow_of(data))) is not None:
+            kind, data = found
         if kind == "ike":
             here, there = keying.TransportAddress(destination), keying.TransportAddress(source)
             self.endpoint.receive_datagram(now, data, here, there)
@@ -255,7 +306,14 @@ class House:
             elif rule.category.value == "configured":
                 self.drops["clear_inbound"] += 1
             else:
-                self.town.arrive(data, "clear")
+                self._let_in(data, "clear")
+
+    def _let_in(self, packet: bytes, how: str) -> None:
+        there = self.town.owner(flow_of(packet).destination)
+        if there is not None and there.behind is self:
+            there.take(packet, how)
+        else:
+            self.town.arrive(packet, how)
 
     # The pump, as in the daemon.
 
@@ -275,7 +333,7 @@ class House:
                 self.received[event.name] += 1
             self.execute(self.gateway.receive(event, now))
         for datagram in self.endpoint.datagrams_to_send():
-            self.town.cross("ike", datagram.local.address, datagram.remote.address, datagram.data)
+            self._emit("ike", datagram.local.address, datagram.remote.address, datagram.data)
         self._rearm()
 
     def _rearm(self) -> None:
@@ -337,6 +395,17 @@ class House:
     def _do_StartPeerLookup(self, c: Any) -> None:  # noqa: N802
         self._look_up(c.lookup, PeerLookup(c.name, c.identity), happened.PeerLookupEnded)
 
+    def _do_StartDecision(self, c: Any) -> None:  # noqa: N802
+        boots = self._boots
+        self._lookups.add(c.lookup)
+
+        def answered() -> None:
+            if boots == self._boots and c.lookup in self._lookups:
+                self._lookups.discard(c.lookup)
+                self.feed(happened.DecisionsEnded(c.lookup, self.decide(c.question)))
+
+        self.town.later(self.town.delay, answered)
+
     def _do_CancelLookup(self, c: Any) -> None:  # noqa: N802
         self._lookups.discard(c.lookup)
 
@@ -373,6 +442,12 @@ class House:
     def _do_ReportPeerMoved(self, c: Any) -> None:  # noqa: N802
         self.endpoint.peer_moved(self.town.now, c.tunnel, c.remote)
 
+    def _do_GreetPeer(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.greet(self.town.now, c.request)
+
+    def _do_DisownSpi(self, c: Any) -> None:  # noqa: N802
+        self.endpoint.disown(self.town.now, c.local, c.remote, c.spi)
+
     def _do_QueryUsage(self, c: Any) -> None:  # noqa: N802
         boots = self._boots
         self.town.later(0.0, lambda: self._look(boots))
@@ -396,7 +471,7 @@ class House:
         self.engine.move(c.key, c.source, c.destination, c.encapsulation)
 
     def _do_PreferSa(self, c: Any) -> None:  # noqa: N802
-        self.engine.prefer(c.key)  # type: ignore[attr-defined]
+        self.engine.prefer(c.key)
 
     def _do_RemoveSa(self, c: Any) -> None:  # noqa: N802
         self.engine.remove(c.key)
@@ -438,6 +513,13 @@ class House:
 
     def traced(self, event: str) -> list[dict[str, Any]]:
         return [fields for _, name, fields in self.trace.lines if name == event]
+
+
+def _enclosed(kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> bytes:
+    """ISAKMP or ESP as a packet like any other, for gateways that it only passes."""
+    if kind == "esp":
+        return packet_of(source, destination, ESP, data)
+    return packet_of(source, destination, UDP, ports(500, 500, data))
 
 
 def _covers(scope: Scope, flow: Flow) -> bool:
@@ -492,12 +574,21 @@ class Town:
         rules: tuple[Rule, ...] = (),
         default: Rule | None = None,
         ike: dict[str, Any] | None = None,
+        check_own: bool = True,
+        fqdn: str | None = None,
         **settings: Any,
     ) -> House:
-        house = House(self, name, address, inside, rules, default, ike or {}, settings)
+        house = House(
+            self, name, address, inside, rules, default, ike or {}, settings, check_own, fqdn
+        )
         self.houses[name] = house
         self._owner.clear()
         return house
+
+    def put_behind(self, house: House, gateway: House) -> None:
+        """``house`` is a host in the network of ``gateway``."""
+        house.behind = gateway
+        self._owner.clear()
 
     def publish(self, house: House, *clients: str, with_key: bool = True) -> None:
         """The records of a gateway and its clients, as the draft's section 6 has them."""
@@ -528,7 +619,9 @@ class Town:
 
     def owner(self, address: IPAddress) -> House | None:
         if address not in self._owner:
-            self._owner[address] = next((h for h in self.houses.values() if h.owns(address)), None)
+            owners = [h for h in self.houses.values() if h.owns(address)]
+            behind = [h for h in owners if h.behind is not None]
+            self._owner[address] = next(iter(behind or owners), None)
         return self._owner[address]
 
     def cross(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
@@ -546,6 +639,10 @@ class Town:
 
     def _deliver(self, kind: str, source: IPAddress, destination: IPAddress, data: bytes) -> None:
         house = self.owner(destination)
+        if house is not None and house.behind is not None:
+            if kind != "clear":
+                data = _enclosed(kind, source, destination, data)
+            kind, house = "clear", house.behind
         if house is None:
             if kind == "clear":
                 self.arrive(data, "clear")

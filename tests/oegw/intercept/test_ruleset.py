@@ -21,6 +21,9 @@ SETTINGS = InterceptSettings(outside=("eth0", "ppp0"), tunnel_interface="oegw0")
         ({"mark_mask": 0x50000}, "mark_mask"),
         ({"mark_mask": 0x70000}, "mark_mask"),
         ({"mark_mask": 3 << 31}, "mark_mask"),
+        ({"assurance_mask": 0}, "assurance_mask"),
+        ({"assurance_mask": 0x700}, "assurance_mask"),
+        ({"assurance_mask": 0x60000}, "bits in common"),
         ({"table": "oegw; flush ruleset"}, "table"),
         ({"outside": ()}, "outside"),
         ({"outside": ('eth0" accept',)}, "interface"),
@@ -36,7 +39,7 @@ def test_settings_that_cannot_work_are_named(wrong, named):
 
 @pytest.mark.parametrize("mask", [0x3, 0x30000, 0x60000, 0xC0000000])
 def test_any_two_neighbouring_bits_will_do(mask):
-    settings = checked(replace(SETTINGS, mark_mask=mask))
+    settings = checked(replace(SETTINGS, mark_mask=mask, assurance_mask=0x3000))
     marks = Marks(mask)
     assert marks.trap | marks.tunnel == marks.own == mask
     text = whole_table(settings, static_chains(policy()), nft_queue=True)

@@ -146,7 +146,7 @@ class TestInTheKernel:
             gwa, gwb = lab.begin()
             tunnel(gwa, None)
             begun = time.monotonic()
-            lab.ping("-f", "-c", "400", "-W", "1")
+            lab.ping("-i", "0.01", "-c", "400", "-W", "1")
             wait_for(lambda: gwb.named("UnknownSpiReceived"), 20, "a report")
             time.sleep(1)
             told = gwb.named("UnknownSpiReceived", spi=0x1000)

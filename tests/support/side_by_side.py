@@ -1,0 +1,97 @@
+"""Runs the tests in as many processes as there are CPUs, each folder in one of them.
+
+``python -m tests.support.side_by_side`` takes no arguments: all tests that need this machine only,
+but for the lab's scenarios, under coverage.  The folders that take longest begin first.  The
+parsers' 100,000 inputs (marker ``fuzz``) are a part of their own.  What a part printed appears when
+it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+NO_TESTS = {"support", "vectors", "bench", "fresh"}
+SPLIT = {"oegw"}  # folders whose own folders are parts of their own
+LONGEST = ("fuzz", "oegw/datapath", "policy", "oegw", "ike", "oegw/intercept")  # measured
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    arguments: tuple[str, ...]
+
+
+def parts(tests: Path = TESTS) -> list[Part]:
+    """All that there is to run, the longest first."""
+    plain = ("-m", "not lab and not fuzz")
+    found = [Part("fuzz", ("-m", "fuzz", "tests"))]
+    loose = sorted(path.name for path in tests.glob("test_*.py"))
+    if loose:
+        found.append(Part("tests", (*plain, *(f"tests/{name}" for name in loose))))
+    for folder in sorted(path for path in tests.iterdir() if path.is_dir()):
+        if folder.name in NO_TESTS or not any(folder.rglob("test_*.py")):
+            continue
+        if folder.name not in SPLIT:
+            found.append(Part(folder.name, (*plain, f"tests/{folder.name}")))
+            continue
+        inner = [sub for sub in sorted(folder.iterdir()) if any(sub.rglob("test_*.py"))]
+        names = [f"{folder.name}/{sub.name}" for sub in inner]
+        found += [Part(name, (*plain, f"tests/{name}")) for name in names]
+        ignored = [f"--ignore=tests/{name}" for name in names]
+        found.append(Part(folder.name, (*plain, *ignored, f"tests/{folder.name}")))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    return sorted(found, key=lambda part: order.get(part.name, len(order)))
+
+
+def _work(waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]]) -> None:
+    while True:
+        try:
+            part = waiting.get_nowait()
+        except queue.Empty:
+            return
+        began = time.monotonic()
+        command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q"]
+        done = subprocess.run(
+            [*command, "-p", "no:cacheprovider", *part.arguments],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        )  # fmt: skip
+        seconds = time.monotonic() - began
+        # pytest's code 5: no test was chosen, as in a folder of tests for the test kernel only
+        results[part.name] = (0 if done.returncode == 5 else done.returncode), seconds
+        print(f"\n{part.name}:\n{done.stdout.rstrip()}", flush=True)
+
+
+def main() -> int:
+    """Exit code 0 only if each part passed."""
+    waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
+    wanted = parts()
+    for part in wanted:
+        waiting.put(part)
+    results: dict[str, tuple[int, float]] = {}
+    workers = [
+        threading.Thread(target=_work, args=(waiting, results), daemon=True)
+        for _ in os.sched_getaffinity(0)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print()
+    for part in wanted:
+        code, seconds = results.get(part.name, (1, 0.0))
+        print(f"{'FAILED' if code else 'ok':6} {seconds:5.0f} s  {part.name}")
+    return int(any(results.get(part.name, (1, 0.0))[0] for part in wanted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""tests/run runs each test once: every file belongs to exactly one part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.support.side_by_side import TESTS, Part, parts
+
+
+def _files(part: Part) -> list[Path]:
+    """The test files that pytest finds with a part's arguments."""
+    root = TESTS.parent
+    ignored = [root / a.removeprefix("--ignore=") for a in part.arguments if "=" in a]
+    found: list[Path] = []
+    for argument in part.arguments:
+        path = root / argument
+        if argument.startswith("tests/"):
+            found += [path] if path.is_file() else path.rglob("test_*.py")
+    return [f for f in found if not any(f.is_relative_to(other) for other in ignored)]
+
+
+def test_every_file_of_tests_is_in_one_part() -> None:
+    counted = Counter(f for part in parts() if part.name != "fuzz" for f in _files(part))
+    assert set(counted) == set(TESTS.rglob("test_*.py"))
+    assert set(counted.values()) == {1}
+
+
+def test_only_the_lab_and_the_parsers_inputs_are_left_to_others() -> None:
+    chosen = {part.name: part.arguments[:2] for part in parts()}
+    assert chosen.pop("fuzz") == ("-m", "fuzz")
+    assert set(chosen.values()) == {("-m", "not lab and not fuzz")}
