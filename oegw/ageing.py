@@ -233,7 +233,7 @@ class Ageing:
         )  # fmt: skip
         tunnel = self._initiator.order(connection, other)
         if not gateway.keys:
-            self._initiator.look_up_key(connection, tunnel, gateway.address)
+            self._initiator.late_keys.look_up(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
