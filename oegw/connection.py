@@ -250,6 +250,7 @@ class Connection:
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
     key_failure: KeyOutcome | None = None  # the worst that came of looking a gateway's keys up
     patience_ends: float = 0.0
+    turned: tuple[int, float | None] | None = None  # whose turn it is, and when it last sent before
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
     unruled: Rule | None = None  # the local rule, where a decision point has changed it
     ruled_until: float | None = None  # when what it said is over

@@ -346,8 +346,7 @@ class Initiator:
     def _tries(self, gateway: Gateway) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        That is a gateway with the keys of its TXT records, or with those of its KEY records.  One
-        that rolls its key over may be there twice: it has a record with a key and one without.
+        One that rolls its key over may have both, a record with a key and one without.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -376,7 +375,7 @@ class Initiator:
         return presentable
 
     def _not_ours(self, connection: Connection, why: NotOurs, now: float) -> None:
-        """Fail before we negotiate."""
+        """Fail before we negotiate: every gateway would refuse us."""
         ledger, lifespans = self._ledger, self._ledger.settings.lifespans
         ledger.trace.drop(
             "gateway", "own_records", source=connection.selectors.local,
@@ -449,7 +448,14 @@ class Initiator:
             if connection.trust is not None:
                 trust = weakest(connection.trust, outcome.trust)
                 ledger.rests_on(connection, trust, asker.gateway)
-            return
+            try:
+                assurance.check(connection.rule, connection.trust)
+                return
+            except assurance.Unassured as why:
+                outcome = NothingFound(outcome.ttl, str(why))
+                if tunnel.agreed:
+                    ledger.do(do.CloseTunnel(asker.tunnel))
+                    return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made
             return
         detail = f"key of {asker.gateway}: {outcome.detail}"
@@ -506,10 +512,10 @@ class Initiator:
 
     def give_up_slow_ones(self, now: float) -> None:
         """End the negotiations that have had their share of the time (RFC 4322 section 3.2.5)."""
-        for number in self.homes.take_cuts(now):
+        for number, failure in self.homes.take_cuts(now):
             self._ledger.do(do.CloseTunnel(number))
             detail = "no tunnel within its share of multihoming.patience"
-            self.negotiation_failed(NegotiationFailed(number, Failure.SILENCE, detail), now)
+            self.negotiation_failed(NegotiationFailed(number, failure, detail), now)
 
     def negotiation_failed(
         self, event: NegotiationFailed, now: float, *, of_dns: bool = False

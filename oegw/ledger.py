@@ -51,9 +51,9 @@ if TYPE_CHECKING:
         | OwnClient
         | OwnQuestion
         | GatewayKey
+        | Homecoming
         | Greeting
         | LookAhead
-        | Homecoming
         | keying.PeerKeyNeeded
     )
 

@@ -11,12 +11,12 @@ Three things are decided here:
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import ike.events as keying
-from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound
+from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound, Unanswered
 from dnsrecords.trust import Trust, weakest
 from ike.events import Failure
 from oegw import commands as do
@@ -28,6 +28,7 @@ from policy.rule import Category
 
 # Our choices.
 GATEWAYS_MOST = 8  # tried for one packet: a zone must not make us knock at a hundred doors
+HEARD_MOST = 1024  # gateways of which we know when they last authenticated themselves
 RETURNS_MOST = 16  # pairs that go back to one gateway at the same moment
 
 # What a failure says of the destination, the most telling first (RFC 4322 section 3.2.5): a wrong
@@ -84,7 +85,9 @@ class Multihoming:
         self._negotiate = negotiate
         self._settings = ledger.settings.multihoming
         self.silent = SilentGateways()
-        self._cuts: list[tuple[float, int]] = []  # when a negotiation has had its share of time
+        # When a negotiation has had its share of time, its number, and when it began.
+        self._cuts: list[tuple[float, int, float]] = []
+        self._heard: OrderedDict[IPAddress, float] = OrderedDict()  # who authenticated itself when
         self._returns: dict[IPAddress, _Return] = {}
         self._leading: dict[int, Homecoming] = {}  # tunnels that are to lead back
 
@@ -100,7 +103,7 @@ class Multihoming:
     def begun(self, connection: Connection, tunnel: int, now: float) -> None:
         """A candidate is being negotiated with: it has an equal share of the time that is left."""
         left = max(connection.patience_ends - now, 0.0)
-        heapq.heappush(self._cuts, (now + left / (1 + len(connection.candidates)), tunnel))
+        heapq.heappush(self._cuts, (now + left / (1 + len(connection.candidates)), tunnel, now))
 
     def failed(
         self,
@@ -145,6 +148,10 @@ class Multihoming:
 
     def heard(self, gateway: IPAddress, now: float) -> None:
         """It has authenticated itself: a silence is over early."""
+        self._heard[gateway] = now
+        self._heard.move_to_end(gateway)
+        if len(self._heard) > HEARD_MOST:
+            self._heard.popitem(last=False)
         if self.silent.heard(gateway):
             self._ledger.trace.event("gateway", "back", gateway=gateway)
             if self._lead_back(gateway, now):
@@ -158,19 +165,23 @@ class Multihoming:
         over = self.silent.next_over()
         return min([*moments, over] if over is not None else moments, default=None)
 
-    def take_cuts(self, now: float) -> list[int]:
-        """Tunnels under negotiation that have had their time."""
-        numbers = []
+    def take_cuts(self, now: float) -> list[tuple[int, Failure]]:
+        """Tunnels under negotiation that have had their time, and what kind of failure that is.
+
+        Phase 2 unanswered is another one than silence (RFC 4322 section 3.2.5).
+        """
+        cuts = []
         while self._cuts and self._cuts[0][0] <= now:
-            number = heapq.heappop(self._cuts)[1]
+            _, number, began = heapq.heappop(self._cuts)
             connection = self._ledger.connections.of_tunnel(number)
             if (
                 connection is not None
                 and connection.state is State.PENDING  # behind a verdict nobody waits
                 and not connection.tunnels[number].agreed
             ):
-                numbers.append(number)
-        return numbers
+                heard = self._heard.get(connection.tunnels[number].gateway, began - 1.0) >= began
+                cuts.append((number, Failure.REFUSED if heard else Failure.SILENCE))
+        return cuts
 
     def handle_timer(self, now: float) -> None:
         """Silences that are over: is somebody there again?"""
@@ -204,7 +215,7 @@ class Multihoming:
             asker = Homecoming(connection, gateway, returning.began)
             lookup = self._ledger.start_lookup(asker)
             destination = connection.selectors.remote.network_address
-            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway"))
+            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway", ours=True))
         if not returning.under_way:
             del self._returns[gateway]
 
@@ -219,6 +230,10 @@ class Multihoming:
                 tunnel = self._negotiate(connection, home)
                 self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
                 return
+        returning = self._returns.get(gateway)
+        if isinstance(outcome, Unanswered) and returning and not returning.scouted:
+            self._fell_silent(gateway, now, asker.began)  # nothing is known better than before
+            return
         self._one_done(asker, now)
 
     def leads_back(self, tunnel: int) -> bool:
@@ -288,7 +303,10 @@ class Multihoming:
     def _choose(self, connection: Connection, rivals: list[Tunnel]) -> None:
         """``rivals``: the tunnel to each gateway, the one that sends now last."""
         if self._settings.choice is Choice.ROUND_ROBIN:
-            self._prefer(connection, rivals[0])
+            sender = rivals[-1].number, rivals[-1].traffic[1]
+            if sender != connection.turned:  # it has sent something, so it was its turn
+                connection.turned = rivals[0].number, rivals[0].traffic[1]
+                self._prefer(connection, rivals[0])
             return
         heard = {rival.peer: float("-inf") for rival in rivals}
         for tunnel in connection.tunnels.values():  # one that is being replaced receives, too

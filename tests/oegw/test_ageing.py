@@ -554,8 +554,8 @@ class TestRenewal:
         self, trust: Trust, renewed: bool
     ) -> None:
         book = Playbook(default=opportunistic("all", require=Require.SECURE))
+        book.gateway._responder._prove(7, Trust.SECURE)
         book.send(proposal(identity=BOB, address=BOB))
-        book.send(happened.KeyLookupEnded(1, KeysFound((rsa_key("sg-b"),), 60, Trust.SECURE)))
         bring_up(book, 1, gateway=BOB)
         assert book.state() == "keyed"
         gateways, key = book.send(keying.TunnelExpiring(1))

@@ -195,6 +195,13 @@ def test_every_key_arrives() -> None:
          'intercept.hold: \'last\' is not "first" or "first+last"'),
         ("version = 1\n[lifespans]\nsilence = -1",
          "lifespans.silence: -1 seconds are not within 0.1 to 604800"),
+        ('version = 1\n[multihoming]\nchoice = "recieved"',
+         'multihoming.choice: \'recieved\' is not "round-robin" or "received" or "rekeyed"; '
+         'did you mean "received"?'),
+        ("version = 1\n[multihoming]\nturn = 0",
+         "multihoming.turn: 0 seconds are not within 0.1 to 60"),
+        ("version = 1\n[multihoming]\npatience = 0.1",
+         "multihoming.patience: 0.1 seconds are not within 0.5 to 600"),
         ('version = 1\n[default]\ncategory = "configured"',
          "default.category: a default can't be configured: strangers have no peer"),
         ('version = 1\n[default]\ncategory = "deny"\non_failure = "drop"',

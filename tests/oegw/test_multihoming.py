@@ -186,7 +186,7 @@ class TestFailOver:
         """A zone must not make us knock at a hundred doors."""
         book = Playbook()
         book.send(ping(1))
-        many = homes(*((10 + n, ip_address(f"192.4.0.{n + 1}")) for n in range(100)))
+        many = homes(*((10 + n, ip_address(f"192.1.7.{n + 1}")) for n in range(100)))
         commands = book.send(happened.LookupEnded(1, many))
         tried = 0
         while book.state() == "pending":
@@ -216,6 +216,20 @@ class TestFailOver:
         assert do.CloseTunnel(4) in book.wait(1.0)
         assert book.state() == "clear"
         assert book.now == 1060.0
+
+    def test_who_has_authenticated_itself_and_is_slow_is_not_silent(self) -> None:
+        book = Playbook(multihoming=MultihomingSettings(patience=8.0))
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, BOTH))
+        book.now += 1.0
+        book.send(alive(SG_B))
+        commands = book.wait(3.0)
+        assert do.CloseTunnel(0) in commands
+        assert asked(commands) == [(2, SG_D)]
+        assert book.gateway.silent_gateways(book.now) == {}
+        book.wait(4.0)
+        assert pair(book).reason.startswith("refused: ")
+        assert list(book.gateway.silent_gateways(book.now)) == [SG_D]
 
     def test_what_is_agreed_is_not_cut_short(self) -> None:
         book = Playbook(multihoming=MultihomingSettings(patience=4.0))
@@ -384,6 +398,14 @@ class TestBackAgain:
         assert book.send(happened.LookupEnded(lookup, outcome)) == []
         assert carrier(book) == SG_D
 
+    def test_without_an_answer_of_the_dns_it_is_asked_again_later(self) -> None:
+        book = Playbook()
+        by_second_gateway(book)
+        [lookup] = lookups(book.wait(60.0))
+        assert book.send(happened.LookupEnded(lookup, Unanswered("time-out"))) == []
+        assert lookups(book.wait(59.0)) == []
+        assert len(lookups(book.wait(1.0))) == 1
+
     @pytest.mark.parametrize("require", list(Require))
     def test_the_policy_demands_as_much_of_the_way_back(self, require: Require) -> None:
         book = Playbook(default=opportunistic("default", require=require))
@@ -449,13 +471,13 @@ def two_tunnels(choice: Choice) -> Playbook:
     return book
 
 
-def used(received: dict[int, float | None]) -> happened.UsageReported:
-    """When the tunnels last received a packet."""
+def used(received: dict[int, float | None], sent: float = 1000.0) -> happened.UsageReported:
+    """When the tunnels last received a packet, and sent one."""
     usage = {}
     for tunnel, when in received.items():
         gateway = SG_B if tunnel == 1 else SG_D
         usage[inbound_key(0x1000 + tunnel)] = Usage(1, 84, when)
-        usage[sending(tunnel, gateway)] = Usage(1, 84, 1000.0)
+        usage[sending(tunnel, gateway)] = Usage(1, 84, sent)
     return happened.UsageReported(usage)
 
 
@@ -489,8 +511,11 @@ class TestWhichTunnelSends:
 
     def test_option_1_each_in_turn(self) -> None:
         book = two_tunnels(Choice.ROUND_ROBIN)
-        turns = [preferred(book.send(used({1: 1001.0, 3: 1001.0}))) for _ in range(4)]
+        turns = [preferred(book.send(used({1: 1001.0, 3: 1001.0}, 1000.0 + n))) for n in range(4)]
         assert turns == [[sending(1, SG_B)], [sending(3, SG_D)]] * 2
+        # Who has sent nothing in its turn keeps it.
+        assert preferred(book.send(used({1: 1004.0, 3: 1004.0}, 1003.0))) == []
+        assert preferred(book.send(used({1: 1004.0, 3: 1004.0}, 1005.0))) == [sending(1, SG_B)]
 
     @pytest.mark.parametrize("choice", [Choice.RECEIVED, Choice.ROUND_ROBIN])
     def test_one_tunnel_leaves_no_choice(self, choice: Choice) -> None:

@@ -80,6 +80,11 @@ first_look = 8
 look = 9
 in_use = 10
 
+[multihoming]
+choice = "round-robin"
+turn = 2.5
+patience = 30
+
 [publish]
 clients = ["192.1.0.65", "2001:db8:1:0::65"]
 precedence = 7

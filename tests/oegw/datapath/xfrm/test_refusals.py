@@ -126,6 +126,30 @@ def test_refused_successor_leaves_the_one_before(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", REFUSALS, ids=ids)
+def test_a_refused_preference_leaves_the_sender_of_before(number: int) -> None:
+    async def play(datapath: XfrmDatapath, kernel: Kernel, events: list[DatapathEvent]) -> None:
+        one, newer = make_sa(), make_sa(spi=0x2000, destination="192.1.1.6")
+        await datapath.install(one)
+        await datapath.install(newer)
+        before = dict(kernel.policies)
+        kernel.refusals[MessageType.UPDPOLICY] = [number]
+        with pytest.raises(DatapathError, match="UPDPOLICY"):
+            await datapath.prefer(one.key)
+        assert kernel.policies == before
+        # The refusal is forgotten: what removes a third brings back the sender of before.
+        third = make_sa(spi=0x3000)
+        await datapath.install(third)
+        await datapath.remove(third.key)
+        assert kernel.policies == before
+        await datapath.prefer(one.key)
+        [policy] = kernel.policies.values()
+        assert policy.template is not None
+        assert policy.template.spi == one.spi
+
+    on_kernel(play)
+
+
+@pytest.mark.parametrize("number", REFUSALS, ids=ids)
 @pytest.mark.parametrize(
     ("kind", "place"),
     [
