@@ -16,6 +16,7 @@ import pytest
 from dnsrecords import rsakey
 from ike.events import Encapsulation
 from oegw import config, settings
+from oegw.assurance import UnsignedDelegation
 from oegw.configfile import ConfigError
 from oegw.ledger import Lifespans
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange
@@ -55,6 +56,11 @@ def test_every_key_arrives() -> None:
         0.25,
         2,
         (ip_network("2001:db8::/32"), ip_network("10.0.0.0/8")),
+        True,
+        (ip_address("2001:db8:1:1::53"),),
+        UnsignedDelegation.SELF,
+        ("ipseckey", "txt"),
+        100,
     )
     assert read.ike == settings.IkeSettings(
         ("modern",), 7200, 600, 1.0, 4, 50, 3,
@@ -103,6 +109,16 @@ def test_every_key_arrives() -> None:
         ("version = 1\nrule = [1]", "rule[1]: must be a table, not the number 1"),
         ('version = 1\n[gateway]\nidentety = "@a.b"',
          'gateway.identety: unknown key; did you mean "identity"?'),
+        ('version = 1\n[dns]\nresolvers = ["192.1.1.53"]\ntrusted = ["192.1.1.54"]',
+         "dns.trusted: 192.1.1.54 is not one of dns.resolvers"),
+        ('version = 1\n[dns]\ntrusted = ["localhost"]',
+         "dns.trusted[1]: 'localhost' is not an IP address"),
+        ('version = 1\n[dns]\nunsigned_delegation = "none"',
+         "dns.unsigned_delegation: 'none' is not"),
+        ('version = 1\n[dns]\nrecords = ["txt", "key"]',
+         "dns.records[2]: 'key' is not one of txt, ipseckey"),
+        ("version = 1\n[dns]\nquestions_per_second = 0",
+         "dns.questions_per_second: 0 is not within 1 to 100000"),
         ("version = 1\n[dns]\ntries = true",
          "dns.tries: must be a whole number, not the truth value true"),
         ("version = 1\n[dns]\ntries = 1.0", "dns.tries: must be a whole number, not the number 1"),
