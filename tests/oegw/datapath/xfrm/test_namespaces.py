@@ -178,6 +178,22 @@ def test_only_what_the_selectors_say(lab: XfrmLab) -> None:
     assert gwb.ask("counters")["drop_in_selectors"] == 2
 
 
+def test_inner_source_is_one_that_was_agreed_for(lab: XfrmLab) -> None:
+    """Attack 20 of the design page: a peer sends for another client through its own, valid SA."""
+    gwa, gwb = lab.begin()
+    tunnel(gwa, None, spi=0x3000)
+    gwb.install(
+        {
+            "spi": 0x3000, "inbound": True, "source": GATEWAY_A4, "destination": GATEWAY_B4,
+            "inner": [["192.1.0.99", 0, 0], [B4, 0, 0]],
+        }
+    )  # fmt: skip
+    before = lab.echoes()
+    assert not lab.ping("-c", "2")
+    assert lab.echoes() == before
+    assert gwb.ask("counters")["drop_in_selectors"] == 2
+
+
 def test_configured_first_and_specific_before_general(lab: XfrmLab) -> None:
     gwa, gwb = lab.begin()
 
