@@ -13,6 +13,7 @@ import pytest
 from dnsrecords import rsakey
 from dnsrecords.delegation import Delegation
 from dnsrecords.errors import RecordError
+from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.response import query_octets, read_response
 from tests.support.dns_keys import KEY_1024, KEY_2048, key_rdata, txt
@@ -81,6 +82,25 @@ def test_txt_records() -> None:
 def test_key_records() -> None:
     seeds = [key_rdata(KEY_1024), key_rdata(KEY_2048), key_rdata(KEY_1024, "c2000403")]
     read, refused = fuzz(HostKey.parse, seeds)
+    assert read > 1000
+    assert refused > 1000
+
+
+@pytest.mark.fuzz
+def test_ipseckey_records() -> None:
+    def parse(data: bytes) -> None:
+        record = IpsecKey.parse(data)
+        if record is not None:
+            record.public_key()
+
+    seeds = [
+        IpsecKey.of(10, SG_B, None, KEY_2048).serialize(),
+        IpsecKey.of(10, ip_address("2001:db8::5"), None, KEY_1024).serialize(),
+        IpsecKey.of(10, None, "sg-b.example", KEY_1024).serialize(),
+        IpsecKey.of(10, None, "sg-b.example", None).serialize(),
+        IpsecKey.of(10, None, None, KEY_1024).serialize(),
+    ]
+    read, refused = fuzz(parse, seeds)
     assert read > 1000
     assert refused > 1000
 

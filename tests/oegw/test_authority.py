@@ -25,6 +25,7 @@ from oegw import events as happened
 from oegw.commands import Command
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import OwnSettings
+from policy.rule import Require
 from tests.support.playbook import (
     ALICE,
     BOB,
@@ -37,6 +38,7 @@ from tests.support.playbook import (
     esp_sa,
     found,
     inbound_key,
+    opportunistic,
     outbound_key,
     ping,
     proposal,
@@ -461,6 +463,19 @@ class TestTxtWithoutKey:
         b.send(keying.NegotiationFailed(0, Failure.SILENCE, ""))
         assert b.state() == "clear"
 
+    def test_rule_that_requires_dnssec_requires_it_of_the_key_too(self) -> None:
+        b = Playbook(default=opportunistic("default", require=Require.SECURE))
+        b.send(ping(1))
+        gateway = replace(self.keyless().gateways[0], trust=Trust.SECURE)
+        outcome = GatewaysFound((gateway,), 600.0, Trust.SECURE)
+        start, _ = b.send(happened.LookupEnded(1, outcome))
+        assert isinstance(start, do.StartNegotiation)
+        commands = b.send(happened.KeyLookupEnded(2, keys("sg-b")))
+        assert commands[0] == do.CloseTunnel(0)
+        [connection] = b.gateway.connections()
+        assert connection.state.value == "clear"
+        assert "requires secure" in connection.reason
+
     def test_tunnel_is_renewed_without_a_key_in_the_record(self) -> None:
         b = self.begun()
         b.send(happened.KeyLookupEnded(2, keys("sg-b")))
@@ -470,7 +485,7 @@ class TestTxtWithoutKey:
         b.send(happened.SaInstalled(0, outbound_key(0x2001)))
         [ask] = b.send(keying.TunnelExpiring(0))
         assert isinstance(ask, do.StartLookup)
-        [start] = b.send(happened.LookupEnded(ask.lookup, self.keyless()))
+        start, *_ = b.send(happened.LookupEnded(ask.lookup, self.keyless()))
         assert isinstance(start, do.StartNegotiation)
         assert start.request.peer_keys == ()
         assert start.request.replaces == 0

@@ -19,6 +19,7 @@ import pytest
 
 from dnsrecords import rsakey
 from dnsrecords.delegation import Delegation
+from dnsrecords.ipseckey import IpsecKey
 from oegw import __main__, cli, environment
 from oegw import daemon as daemon_module
 from oegw.control import ControlServer
@@ -327,6 +328,28 @@ def test_records_by_name(oegw: Any) -> None:
     read = delegation(rdata)
     assert read is not None
     assert (read.precedence, read.address, read.fqdn) == (10, None, "sg-a.example")
+
+
+def test_records_as_ipseckey_too(oegw: Any, config: Path) -> None:
+    key = config.parent / "gateway.pem"
+    arguments = ["--key", key, "--gateway", "192.1.1.4", "--client", "192.1.0.65", "--ipseckey"]
+    found = records(oegw("dns-records", *arguments, "--precedence", "3").out)
+    assert [(owner, rdtype) for owner, rdtype, _ in found] == [
+        ("4.1.1.192.in-addr.arpa.", "KEY"),
+        ("4.1.1.192.in-addr.arpa.", "IPSECKEY"),
+        ("65.0.1.192.in-addr.arpa.", "TXT"),
+        ("65.0.1.192.in-addr.arpa.", "IPSECKEY"),
+    ]
+    public = read_private(key).public_key()
+    own, client = (IpsecKey.from_text(rdata) for _, rdtype, rdata in found if rdtype == "IPSECKEY")
+    assert own == IpsecKey.of(3, None, None, public)
+    assert client == IpsecKey.of(3, ip_address("192.1.1.4"), None, public)
+    named = ["--key", key, "--fqdn", "sg-a.example", "--client", "192.1.0.65", "--ipseckey"]
+    *_, (_, _, rdata) = records(oegw("dns-records", *named).out)
+    assert IpsecKey.from_text(rdata) == IpsecKey.of(10, None, "sg-a.example", public)
+    result = oegw("dns-records", *arguments, "--precedence", "256")
+    assert result.code == 2
+    assert "precedence 256 is not within 0 to 255" in result.err
 
 
 def test_records_without_their_key(oegw: Any, config: Path) -> None:

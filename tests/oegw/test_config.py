@@ -16,6 +16,7 @@ import pytest
 from dnsrecords import rsakey
 from ike.events import Encapsulation
 from oegw import config, settings
+from oegw.assurance import UnsignedDelegation
 from oegw.configfile import ConfigError
 from oegw.ledger import Lifespans
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange
@@ -55,6 +56,11 @@ def test_every_key_arrives() -> None:
         0.25,
         2,
         (ip_network("2001:db8::/32"), ip_network("10.0.0.0/8")),
+        True,
+        (ip_address("2001:db8:1:1::53"),),
+        UnsignedDelegation.SELF,
+        ("ipseckey", "txt"),
+        100,
     )
     assert read.ike == settings.IkeSettings(
         ("modern",), 7200, 600, 1.0, 4, 50, 3,
@@ -103,6 +109,16 @@ def test_every_key_arrives() -> None:
         ("version = 1\nrule = [1]", "rule[1]: must be a table, not the number 1"),
         ('version = 1\n[gateway]\nidentety = "@a.b"',
          'gateway.identety: unknown key; did you mean "identity"?'),
+        ('version = 1\n[dns]\nresolvers = ["192.1.1.53"]\ntrusted = ["192.1.1.54"]',
+         "dns.trusted: 192.1.1.54 is not one of dns.resolvers"),
+        ('version = 1\n[dns]\ntrusted = ["localhost"]',
+         "dns.trusted[1]: 'localhost' is not an IP address"),
+        ('version = 1\n[dns]\nunsigned_delegation = "none"',
+         "dns.unsigned_delegation: 'none' is not"),
+        ('version = 1\n[dns]\nrecords = ["txt", "key"]',
+         "dns.records[2]: 'key' is not one of txt, ipseckey"),
+        ("version = 1\n[dns]\nquestions_per_second = 0",
+         "dns.questions_per_second: 0 is not within 1 to 100000"),
         ("version = 1\n[dns]\ntries = true",
          "dns.tries: must be a whole number, not the truth value true"),
         ("version = 1\n[dns]\ntries = 1.0", "dns.tries: must be a whole number, not the number 1"),
@@ -173,6 +189,8 @@ def test_every_key_arrives() -> None:
          "intercept.mark_mask: 0x5 is not exactly two neighbouring bits, such as 0x30000"),
         ("version = 1\n[intercept]\nmark_mask = 0x70",
          "intercept.mark_mask: 0x70 is not exactly two neighbouring bits, such as 0x30000"),
+        ("version = 1\n[intercept]\nassurance_mask = 0x60000",
+         "intercept.assurance_mask: has bits of mark_mask"),
         ("version = 1\n[intercept]\nmark_mask = 0x180000000",
          "intercept.mark_mask: 6442450944 is not within 1 to 4294967295"),
         ('version = 1\n[intercept]\nhold = "last"',
@@ -393,7 +411,7 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "decision_points", "nat")
+    if each.name not in ("rules", "default", "peers", "decision_points", "nat", "files")
 ]
 
 
@@ -557,3 +575,9 @@ def test_own_records_are_looked_at_unless_told_otherwise() -> None:
     assert parsed("version = 1\n", Path("/etc/oegw")).dns.check_own
     text = "version = 1\n[dns]\ncheck_own = false\n"
     assert not parsed(text, Path("/etc/oegw")).dns.check_own
+
+
+def test_assurance_mask_makes_room_for_a_mark_mask_that_is_where_it_usually_is() -> None:
+    path = Path("/etc/oegw/oegw.toml")
+    options = config.parse("version = 1\n[intercept]\nmark_mask = 0xC0000\n", path).intercept
+    assert options.assurance_mask == 0x300000

@@ -28,6 +28,10 @@ resolvers = ["192.1.1.53", "2001:db8:1:1::53"]
 timeout = 0.25
 tries = 2
 local_reverse = ["2001:db8::/32", "10.0.0.0/8"]
+trusted = ["2001:db8:1:1::53"]
+unsigned_delegation = "self"
+records = ["ipseckey", "txt"]
+questions_per_second = 100
 
 [ike]
 profiles = ["modern"]

@@ -182,6 +182,19 @@ def test_five_keys_the_middle_one_is_right() -> None:
     assert_one_tunnel(pair)
 
 
+@pytest.mark.parametrize(("names", "right"), [("12a45", True), ("12345", False)])
+def test_five_keys_at_the_responder(names: str, right: bool) -> None:
+    """The same on its side: the KEY records of the initiator are all tried."""
+    pair = Pair()
+    pair.keys_of_peer[id(pair.b)] = tuple(private_key(name) for name in names)
+    pair.initiate()
+    pair.run()
+    pair.wait(5)
+    assert pair.tunnel_up() is right
+    channels = len(pair.b.endpoint.snapshot().channels)
+    assert channels == (1 if right else 0)  # none is right: refused and deleted
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_no_keys_to_be_had(empty: bool) -> None:
     pair = waiting()
