@@ -48,9 +48,15 @@ def _no_guard(settings: Any, *, tunnels: bool) -> str:
     25,
     "The daemon stops, or a verdict in the kernel is wrong, while protected traffic flows",
     source="Openswan issue 32; libreswan issue 268",
-    defence="oegw/intercept/ruleset.py _guard",
-    otherwise="protected traffic leaves in the clear",
-    without=replaced(("oegw.intercept.ruleset._guard", _no_guard)),
+    defence=(
+        "oegw/intercept/ruleset.py _guard",
+        "oegw/intercept/ruleset.py _guard_behind_nat",
+    ),
+    otherwise="protected traffic leaves in the clear (there are two guards; both taken out)",
+    without=replaced(
+        ("oegw.intercept.ruleset._guard", _no_guard),
+        ("oegw.intercept.ruleset._guard_behind_nat", lambda settings: ""),
+    ),
     marks=("netns",),
 )
 def no_process_and_wrong_verdicts() -> None:
