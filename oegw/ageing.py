@@ -158,7 +158,7 @@ class Ageing:
             return
         remote = connection.selectors.remote.network_address
         if connection.rule.category is Category.CONFIGURED or not ledger.may_look_up(remote):
-            self._order(connection, replace(request, replaces=tunnel.number))
+            self._initiator.order(connection, replace(request, replaces=tunnel.number))
             return
         selectors = connection.selectors
         flow = Flow(selectors.local.network_address, remote, selectors.protocol)
@@ -196,14 +196,16 @@ class Ageing:
         if isinstance(inquiry.keys, KeysFound) and _assured(connection.rule, inquiry.keys.trust):
             keys += (k for k in inquiry.keys.keys if not any(peers.same_key(k, o) for o in keys))
         if keys:
-            self._order(connection, replace(successor, peer_keys=tuple(keys)))
+            self._initiator.order(connection, replace(successor, peer_keys=tuple(keys)))
         elif any(gateway.keyless or not gateway.keys for gateway in named):
-            self._order(connection, replace(successor, peer_keys=()))  # its KEY records say
+            self._initiator.order(
+                connection, replace(successor, peer_keys=())
+            )  # its KEY records say
         elif isinstance(outcome, Unanswered) or isinstance(inquiry.keys, Unanswered):
             ledger.trace.event(
                 "tunnel", "renewed_unasked", tunnel=number, detail=f"DNS: {outcome or inquiry.keys}"
             )
-            self._order(connection, successor)
+            self._initiator.order(connection, successor)
         elif isinstance(outcome, GatewaysFound):
             usable = self._initiator.usable(connection, outcome)
             self._initiator.homes.set_out(connection, usable, now)
@@ -231,7 +233,7 @@ class Ageing:
         )  # fmt: skip
         tunnel = self._initiator.order(connection, other)
         if not gateway.keys:
-            self._initiator.look_up_key(connection, tunnel, gateway.address)
+            self._initiator.late_keys.look_up(connection, tunnel, gateway.address)
         return True
 
     def successor_failed(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -241,9 +243,6 @@ class Ageing:
             former = connection.tunnels.get(request.replaces)
             if former is not None and former.gateway != tunnel.gateway:
                 self._try_other(connection, request.replaces, request)
-
-    def _order(self, connection: Connection, request: TunnelRequest) -> None:
-        self._initiator.order(connection, request)
 
     def not_renewed(self, connection: Connection, reason: str) -> None:
         """Somebody else has decided that the tunnel which is to be renewed ends with its life."""

@@ -141,6 +141,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         default=rules.default(top.raw("default", {})),
         rules=rules.rules(top.raw("rule", [])),
         peers=rules.peers,
+        files=rules.files,
         nat=read_nat(top.raw("nat", []), problems),
     )
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
@@ -212,7 +213,8 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
         if state == path:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
     key = key or default.private_key
-    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn)
+    watch = section.seconds("watch", default.watch, 0, 3600)
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn, watch)
 
 
 def _fqdn(section: Section) -> str | None:

@@ -74,6 +74,11 @@ class RuleReader:
     _names: set[str] = field(default_factory=set)
     _files: dict[Path, PrefixList | None] = field(default_factory=dict)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of prefixes that the rules name."""
+        return tuple(self._files)
+
     def default(self, values: Any) -> Rule:
         """The rule of ``[default]``."""
         section = Section(values, "default", self.problems)

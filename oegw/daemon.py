@@ -68,6 +68,7 @@ from oegw.resolvers import in_use, in_words, trusted
 from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
+from oegw.watch import Watch, stamps_of
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
@@ -275,6 +276,9 @@ class Daemon:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
+            self._spawn(self._look_at_firewall())
+            if self.settings.gateway.watch:
+                self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
             if self._exit_code:
                 undo.pop_all()  # the rules stay as they are: nothing passes until a restart
@@ -782,9 +786,19 @@ class Daemon:
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
-        await self._look_at_firewall()
+        self._spawn(self._look_at_firewall())
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
+
+    async def _watch_files(self, interval: float) -> None:
+        """Read the files of the policy again when they have changed."""
+        watch = Watch(await asyncio.to_thread(stamps_of, self.settings.files))
+        while True:
+            await asyncio.sleep(interval)
+            files = self.settings.files
+            if watch.has_changed(await asyncio.to_thread(stamps_of, files)):
+                self.trace.event("gateway", "files_changed")
+                await self._reload_quietly()
 
     async def _reload_quietly(self) -> None:
         try:

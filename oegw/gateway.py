@@ -29,7 +29,8 @@ from oegw.datapath.interface import (
 )
 from oegw.decision import DecisionPoint
 from oegw.decisions import Approval, Decisions
-from oegw.initiator import GatewayKey, Initiator
+from oegw.initiator import Initiator
+from oegw.latekeys import GatewayKey
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
@@ -204,7 +205,7 @@ class Gateway:
             case happened.LookupEnded(outcome=outcome), OwnClient():
                 self._responder.own_client_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), GatewayKey():
-                self._initiator.gateway_key_known(asker, outcome, now)
+                self._initiator.late_keys.known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), OwnQuestion():
                 self._ledger.own.learned(asker, outcome, now)
             case happened.KeyLookupEnded(), LookAhead():

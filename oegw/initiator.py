@@ -6,22 +6,19 @@ The time points in brackets are those of draft section 3.2.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 from dnsrecords.outcome import (
     Gateway,
     GatewayOutcome,
     GatewaysFound,
-    KeyOutcome,
-    KeysFound,
     Malformed,
     NothingFound,
     PeerFound,
     PeerOutcome,
     Unanswered,
 )
-from dnsrecords.trust import weakest
 from ike.events import Failure, NegotiationFailed, TrafficSelector, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -41,6 +38,7 @@ from oegw.connection import (
 from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
+from oegw.latekeys import LateKeys
 from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.nat import Seen
@@ -48,14 +46,6 @@ from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, Require, Rule, Scope
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayKey:
-    """Our question: the KEY records of the gateway with which ``tunnel`` is being negotiated."""
-
-    tunnel: int
-    gateway: IPAddress
 
 
 class Initiator:
@@ -66,6 +56,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
+        self.late_keys = LateKeys(ledger, self._key_not_found)
         self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
     def selectors(self, flow: Flow, rule: Rule) -> Selectors:
@@ -198,7 +189,7 @@ class Initiator:
             return
         number = self._open(connection, inquiry, Part.GATEWAYS)
         # Where the policy demands something of the keys' records, it is known before we begin.
-        with_keys = connection.rule.require is Require.SECURE
+        with_keys = connection.rule.require is Require.SECURE or bool(ledger.decision_points)
         ours = connection.live_tunnel is not None  # it is to go on
         ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
@@ -423,54 +414,10 @@ class Initiator:
         assert gateway.address is not None
         number = self._negotiate(connection, gateway.address, gateway.keys, None)
         if not gateway.keys:
-            self.look_up_key(connection, number, gateway.address)
+            self.late_keys.look_up(connection, number, gateway.address)
         return number
 
-    def look_up_key(self, connection: Connection, number: int, gateway: IPAddress) -> None:
-        """The keys are wanted at message 6: their look-up costs no time beside the exchange."""
-        lookup = self._ledger.start_lookup(GatewayKey(number, gateway))
-        connection.tunnels[number].key_lookup = lookup
-        self._ledger.do(do.StartKeyLookup(lookup, gateway, purpose="gateway-key"))
-
-    def gateway_key_known(self, asker: GatewayKey, outcome: KeyOutcome, now: float) -> None:
-        """The KEY records of a gateway whose TXT record has no key (RFC 4322 section 3.2.4).
-
-        Found, they are in the resolver's memory when `ike` asks for them.  If not, nothing can
-        come of the negotiation; only when all look-ups succeed is it one.
-        """
-        ledger = self._ledger
-        connection = ledger.connections.of_tunnel(asker.tunnel)
-        if connection is None:
-            return
-        tunnel = connection.tunnels[asker.tunnel]
-        tunnel.key_lookup = None
-        if isinstance(outcome, KeysFound):
-            if connection.trust is not None:
-                trust = weakest(connection.trust, outcome.trust)
-                ledger.rests_on(connection, trust, asker.gateway)
-            try:
-                assurance.check(connection.rule, connection.trust)
-                return
-            except assurance.Unassured as why:
-                outcome = NothingFound(outcome.ttl, str(why))
-                if tunnel.agreed:
-                    ledger.do(do.CloseTunnel(asker.tunnel))
-                    return
-        if tunnel.agreed:  # on a channel that was there: its key was found when it was made
-            return
-        detail = f"key of {asker.gateway}: {outcome.detail}"
-        if isinstance(outcome, Malformed):
-            ledger.trace.event(
-                "gateway", "malformed_record", destination=connection.selectors.remote,
-                detail=detail,
-            )  # fmt: skip
-        worst = (connection.key_failure, outcome)
-        connection.key_failure = next(
-            each for kind in (Malformed, Unanswered, NothingFound) for each in worst
-            if isinstance(each, kind)
-        )  # fmt: skip
-        ledger.do(do.CloseTunnel(asker.tunnel))
-        failed = NegotiationFailed(asker.tunnel, Failure.NO_KEY, detail)
+    def _key_not_found(self, failed: NegotiationFailed, now: float) -> None:
         self.negotiation_failed(failed, now, of_dns=True)
 
     def _local(self, gateway: IPAddress) -> IPAddress:

@@ -38,7 +38,7 @@ from policy.table import PolicyTable
 if TYPE_CHECKING:
     from oegw.ahead import LookAhead
     from oegw.decisions import Approval
-    from oegw.initiator import GatewayKey
+    from oegw.latekeys import GatewayKey
     from oegw.multihoming import Homecoming
     from oegw.recovery import Greeting
     from oegw.responder import Authority, KeyQuestion, OwnClient

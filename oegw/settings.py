@@ -32,7 +32,8 @@ class GatewaySettings:
     the daemon finds them out.  ``identity``: a domain name, or None for the
     address in use.  ``fqdn``: the name to use where the address has no KEY
     record.  The private key is known by its path only.  ``state``: the file of
-    what must survive a crash.
+    what must survive a crash.  ``watch``: seconds between two looks at the
+    files that the rules name; 0 for none.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -42,6 +43,7 @@ class GatewaySettings:
     trace: Path | None = None
     state: Path = Path("/var/lib/oegw/state.db")
     fqdn: str | None = None
+    watch: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def default_rule(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of it.  ``rules`` are the user's, without built-ins; ``peers`` go by rule name."""
+    """All of it.  ``rules`` are the user's, without built-ins; ``peers`` go by rule name; ``files``
+    are those that the rules name."""
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     interfaces: InterfacesSettings = field(default_factory=InterfacesSettings)
@@ -161,4 +164,5 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     default: Rule = field(default_factory=default_rule)
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     nat: tuple[NatRule, ...] = ()

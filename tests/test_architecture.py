@@ -150,6 +150,7 @@ CORES = (
     "oegw/selfknowledge.py",
     "oegw/ahead.py",
     "oegw/refusals.py",
+    "oegw/latekeys.py",
     "oegw/assurance.py",
     "oegw/decision.py",
     "oegw/decisions.py",

@@ -171,7 +171,7 @@ class Gateway:
                 return None
             try:
                 status = self.status()
-            except OSError:
+            except (OSError, LabError):  # not there yet, or it says that it is starting
                 return None
             return status if status.get("pid") == process.pid else None
 

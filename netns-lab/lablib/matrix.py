@@ -21,7 +21,7 @@ from lablib.traces import plain
 from lablib.waiting import patient, wait_until
 
 PAYLOAD = "oegw clear text!" * 3  # the pattern of the pings, so that the same search finds it
-QUICK = 1.0  # seconds; to wait for a gateway that is silent would take longer
+QUICK = 3.0  # seconds; to wait for a gateway that is silent takes 15
 UNDECIDED = {"potential", "pending"}
 
 

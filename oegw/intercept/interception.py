@@ -7,10 +7,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from oegw.commands import Assurance, Verdict
 from oegw.datapath.interface import SaKey
 from oegw.intercept.assurance import elements
+from oegw.intercept.conntrack import forget_other_sources
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
 from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject
 from oegw.intercept.nft import Nft, NftError
@@ -66,6 +69,7 @@ class NftInterception:
         self._places: Counter[tuple[Scope, Assurance]] = Counter()
         self._nft_queue = False
         self._not_cached = 0
+        self._conntrack = ThreadPoolExecutor(1, "conntrack")  # a look at all flows takes a moment
 
     @property
     def queue_kind(self) -> str:
@@ -146,6 +150,7 @@ class NftInterception:
             self._nft.close()
             self._nft = self._queue = self._chains = None
             self._installed.clear()
+            self._conntrack.shutdown(wait=False, cancel_futures=True)
         self._trace.event("intercept", "closed")
 
     def install_policy(
@@ -186,6 +191,27 @@ class NftInterception:
                 self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
                 return
         self._installed[scope] = new
+        if verdict is Verdict.TUNNEL:
+            self._translate_anew(scope)
+
+    def _translate_anew(self, scope: Scope) -> None:
+        """Flows of a translated host that were there before its tunnel."""
+        source, destination = scope.source.network_address, scope.destination.network_address
+        hosts = scope.source.max_prefixlen == scope.source.prefixlen == scope.destination.prefixlen
+        by = next((t for t in self._settings.translations if t.covers(source)), None)
+        if by is not None and hosts:
+            asked = asyncio.get_running_loop().run_in_executor(
+                self._conntrack, forget_other_sources, source, destination, by.outward(source)
+            )
+            asked.add_done_callback(partial(self._translated_anew, scope))
+
+    def _translated_anew(self, scope: Scope, asked: asyncio.Future[int]) -> None:
+        if asked.cancelled():
+            return
+        if (error := asked.exception()) is not None:
+            self._trace.drop("intercept", "conntrack_unread", scope=scope, detail=str(error))
+        elif asked.result():
+            self._trace.event("intercept", "translated_anew", scope=scope, flows=asked.result())
 
     def remove_policy(self, scope: Scope) -> None:
         """Forget a verdict; no error if it is gone already."""

@@ -20,8 +20,8 @@ _HEAD = """\
 What the draft (draft-richardson-ipsec-opportunistic-02) and RFC 4322 require, where it is done, and
 which test or scenario of the lab shows it. Sentences are quoted by a few words. The table is
 written by `python -m tests.acceptance.requirements`; a test sees to it that each file, symbol, test
-and scenario in it exists, and that no section is left out. Left out is the sentence on the keywords'
-meaning.
+and scenario in it exists, and that no section is left out. Only the sentence about the meaning of
+the keywords is not in it.
 
 """
 _TITLES = {

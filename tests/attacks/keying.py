@@ -124,6 +124,30 @@ def every_payload_type() -> None:
 
 @attack(
     3,
+    "Each message without one of its payloads",
+    source="CVE-2015-3204",
+    defence="ike/v1/message.py Chain.one",
+    otherwise="what is not there is used, and the daemon ends",
+    without=replaced(("ike.v1.message.Chain.one", lenient.first_of_all)),
+)
+def missing_payloads() -> None:
+    side = shown.responder()
+    stranger = Stranger(side)
+    with survived():
+        stranger.send_1()
+        for payload in ((x.KE, stranger.pair.public), (x.NONCE, stranger.nonce)):
+            assert not stranger.send(x.clear(stranger.cookies, x.MAIN, 0, payload))
+        stranger.send_3()
+        identification = stranger.identification()
+        for payload in ((x.ID, identification), (x.SIG, stranger.sign(identification))):
+            assert not stranger.send_5(payload)
+        assert stranger.send_5()
+        for missing in ("sa", "nonce", "ke", "id_i", "id_r"):
+            shown.test_13_missing_payloads(missing)
+
+
+@attack(
+    3,
     "Other domains of interpretation and situations",
     source="CVE-2013-6467",
     defence="ike/v1/payloads.py SecurityAssociation.parse",

@@ -185,3 +185,8 @@ def without_the_offer(signed_hash: Any) -> Any:
         return signed_hash(self, first, second, initiators, b"", who)
 
     return lenient
+
+
+def first_of_all(self: Any, payload: Any) -> Any:
+    """Chain.one that takes it for granted that there is one."""
+    return self.all(payload)[0]

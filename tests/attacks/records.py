@@ -142,7 +142,7 @@ def sixty_four_kilobytes() -> None:
 
 @attack(
     15,
-    "500 delegations at one name, 100 keys of one gateway",
+    "500 delegations at one name, 20 keys of one gateway",
     source="Openswan's cap of ten records",
     defence="dnsrecords/lookup.py MAX_DELEGATIONS",
     otherwise="each of them is tried, one negotiation after the other",

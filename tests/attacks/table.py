@@ -22,7 +22,11 @@ out, where the same test must fail. So every defence is known to be one, and eve
 
 `python -m pytest tests/attacks` runs them; this page is written by `python -m tests.attacks.table`,
 and a test holds it to what the others say. The numbers are those of the project's list of known
-attacks; "measured" is what a widely used daemon was measured to do, and what ours is held to.
+attacks; "m." is what a widely used daemon was measured to do, and what ours is held to. Ours, by
+`python -m tests.attacks.flood`: 60,000 garbled messages 1 from as many sources, 0.09 octets out for each
+octet in, and no answer larger than its question; one message 1, 1.00 (with one transform), 0.38 (with
+all and vendor IDs) and 0.48 (with nothing that we know); 20,000 forged first messages, 5 of 5 peers
+connect.
 
 | | attack | known from | defence | test | without it |
 | --- | --- | --- | --- | --- | --- |

@@ -51,7 +51,7 @@ X = ("X", "request", "clear", "-")
     [
         (T, 0.02, ("keyed", "keyed"), [SEALED], None),
         (T, None, ("keyed", "keyed"), [SEALED], "no answer"),
-        (T, 1.5, ("keyed", "keyed"), [SEALED], "an answer after 1.5 s"),
+        (T, 3.5, ("keyed", "keyed"), [SEALED], "an answer after 3.5 s"),
         (T, 0.02, ("keyed", "-"), [SEALED], "states keyed and -"),
         (T, 0.02, ("keyed", "keyed"), [], "0 packets of ESP"),
         (T, 0.02, ("keyed", "keyed"), [_packet("esp", spi="0000ffff")], "0 packets of ESP"),

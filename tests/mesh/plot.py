@@ -1,4 +1,4 @@
-"""Measures the mesh and writes its page: ``python -m tests.mesh.plot`` (about two minutes)."""
+"""Measures the mesh and writes its page: ``python -m tests.mesh.plot`` (some minutes)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ The straight lines through these points:
 Of each pair one side begins: four and a half messages of each side make a tunnel (main mode and
 quick mode are nine), and the DNS is asked three questions: the initiator asks for the
 destination's TXT record, the responder for the initiator's KEY record and its client's TXT record.
-Answers are remembered, so that what is asked about oneself, or twice, costs nothing more.
+Two more each gateway asks about itself, once. Answers are remembered for as long as they hold.
 
 ## Both sides begin at the same moment
 

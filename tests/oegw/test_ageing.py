@@ -22,7 +22,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from dnsrecords.trust import Trust
-from ike.events import Failure
+from ike.events import Failure, TransportAddress
 from oegw import commands as do
 from oegw import events as happened
 from oegw.ageing import BEHIND, POSTPONED
@@ -554,7 +554,8 @@ class TestRenewal:
         self, trust: Trust, renewed: bool
     ) -> None:
         book = Playbook(default=opportunistic("all", require=Require.SECURE))
-        book.gateway._responder._prove(7, Trust.SECURE)
+        book.send(keying.PeerKeyNeeded(7, BOB, TransportAddress(BOB)))
+        book.send(happened.KeyLookupEnded(1, KeysFound((rsa_key("sg-b"),), 60, Trust.SECURE)))
         book.send(proposal(identity=BOB, address=BOB))
         bring_up(book, 1, gateway=BOB)
         assert book.state() == "keyed"

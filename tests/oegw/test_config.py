@@ -189,6 +189,8 @@ def test_every_key_arrives() -> None:
          "intercept.mark_mask: 0x5 is not exactly two neighbouring bits, such as 0x30000"),
         ("version = 1\n[intercept]\nmark_mask = 0x70",
          "intercept.mark_mask: 0x70 is not exactly two neighbouring bits, such as 0x30000"),
+        ("version = 1\n[intercept]\nassurance_mask = 0x60000",
+         "intercept.assurance_mask: has bits of mark_mask"),
         ("version = 1\n[intercept]\nmark_mask = 0x180000000",
          "intercept.mark_mask: 6442450944 is not within 1 to 4294967295"),
         ('version = 1\n[intercept]\nhold = "last"',
@@ -409,7 +411,7 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "decision_points", "nat")
+    if each.name not in ("rules", "default", "peers", "decision_points", "nat", "files")
 ]
 
 
@@ -573,3 +575,9 @@ def test_own_records_are_looked_at_unless_told_otherwise() -> None:
     assert parsed("version = 1\n", Path("/etc/oegw")).dns.check_own
     text = "version = 1\n[dns]\ncheck_own = false\n"
     assert not parsed(text, Path("/etc/oegw")).dns.check_own
+
+
+def test_assurance_mask_makes_room_for_a_mark_mask_that_is_where_it_usually_is() -> None:
+    path = Path("/etc/oegw/oegw.toml")
+    options = config.parse("version = 1\n[intercept]\nmark_mask = 0xC0000\n", path).intercept
+    assert options.assurance_mask == 0x300000

@@ -258,7 +258,7 @@ class TestPackets:
         here = book()
         assert here.send(ping(1)) == [
             do.StartDecision(DECISION, question()),
-            do.StartLookup(LOOKUP, BOB),
+            do.StartLookup(LOOKUP, BOB, with_keys=True),
         ]
         assert here.send(said(DECISION, NONE, PERMIT)) == []
         assert here.send(happened.LookupEnded(LOOKUP, found((SG_B, "sg-b")))) == [

@@ -217,10 +217,11 @@ class TestPolicy:
         commands = book.send(ping(1, ALICE))
         everyone = Scope(ip_network("192.1.0.0/24"), ip_network("0.0.0.0/0"))
         assert commands[0] == do.InstallPolicy(everyone, Verdict.CLEAR, 300.0)
-        wide = shared(Rule("A", Category.DENY, (ip_network(SG_A),), (ip_network("192.3.0.0/24"),)))
-        flow = Flow(ip_address("200.0.0.1"), ip_address("192.3.0.1"), 1)
-        seen = wide.gateway.nat.seen(flow, wide.gateway.table)
-        assert not seen.scope.source.overlaps(HOME)
+        deny = Rule("A", Category.DENY, (ip_network(SG_A),), None)
+        table = PolicyTable((deny,), permit("rest", None))
+        flow = Flow(ip_address("192.200.0.1"), BOB, 1)
+        assert table.lookup(flow).scope.source.supernet_of(HOME)
+        assert Nat((SHARED,)).seen(flow, table).scope.source == ip_network("192.200.0.1")
 
     def test_a_hosts_set_ups_are_on_its_own_account(self) -> None:
         book = shared(setups_per_source=1)
@@ -233,7 +234,7 @@ class TestPolicy:
 class TestShared:
     """Draft section 7.1: separate tunnels for Alice and Dave are not possible."""
 
-    def test_the_look_up_and_the_proposal_are_for_the_translated_pair(self) -> None:
+    def test_oe_snat_01_look_up_and_proposal_are_for_the_translated_pair(self) -> None:
         book = shared()
         assert book.send(ping(1, AT_HOME)) == [do.StartLookup(1, BOB)]
         (order,) = book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))

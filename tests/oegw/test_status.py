@@ -107,6 +107,14 @@ def test_a_status_in_full() -> None:
     assert all(len(line) <= WIDTH and line == line.rstrip() for line in lines)
 
 
+def test_a_downgrade_and_silent_gateways_are_shown() -> None:
+    clear = CLEAR | {"encrypted_before": "192.1.1.5\x1b[2J"}
+    text = render(STATUS | {"connections": [clear], "silent_gateways": {"192.1.1.6": 42.0}})
+    assert "Silent        tried last: 192.1.1.6 for 42s" in text.splitlines()
+    assert "LAST TIME IT WAS ENCRYPTED, by 192.1.1.5?[2J" in " ".join(text.split())
+    assert "Silent" not in render(STATUS)
+
+
 def test_how_the_resolvers_do() -> None:
     row = {
         "address": "192.1.1.53", "trusted": True, "why": "named in dns.trusted",
@@ -126,14 +134,6 @@ def test_how_the_resolvers_do() -> None:
         "Resolver 192.1.1.54: not trusted (not on this box); dead; no answer yet; "
         "9 time-outs in a row; 3 responses that were not to our queries, or unreadable" in words
     )
-
-
-def test_a_downgrade_and_silent_gateways_are_shown() -> None:
-    clear = CLEAR | {"encrypted_before": "192.1.1.5\x1b[2J"}
-    text = render(STATUS | {"connections": [clear], "silent_gateways": {"192.1.1.6": 42.0}})
-    assert "Silent        tried last: 192.1.1.6 for 42s" in text.splitlines()
-    assert "LAST TIME IT WAS ENCRYPTED, by 192.1.1.5?[2J" in " ".join(text.split())
-    assert "Silent" not in render(STATUS)
 
 
 def test_long_addresses_get_lines_of_their_own() -> None:

@@ -260,6 +260,32 @@ def test_a_flow_that_was_in_clear_goes_into_the_tunnel_and_out_no_more(net: Net)
 
 
 @netns
+@pytest.mark.parametrize(
+    ("source", "peer", "seen"), [(INSIDE, PEER, OUTSIDE), (INSIDE6, PEER6, OUTSIDE6)]
+)
+def test_a_flow_that_was_clear_and_not_translated_is_translated_anew(
+    net: Net, source: str, peer: str, seen: str
+) -> None:
+    """Its conntrack entry says that it keeps its source: the tunnel would not take it."""
+    with running(net) as gate:
+        install(gate, source, peer, Verdict.CLEAR)
+        host, other = net.udp(net.inside, source, 4000), net.udp(net.outside, peer, 9999)
+        host.send("clear", peer)
+        assert other.receive(2) == ["clear"]
+        tap, wire = net.capture(net.gateway, "tap0"), net.capture(net.outside, "out0")
+        install(gate, source, peer, Verdict.TUNNEL)
+        wait_for(lambda: gate.trace.counters["intercept.translated_anew"])
+        host.send("sealed", peer)
+        assert sources(wait_for(lambda: tap.to(peer))) == [seen]
+        assert wire.to(peer) == []
+        install(gate, source, peer, Verdict.TUNNEL)  # what is as it should be stays
+        host.send("sealed", peer)
+        wait_for(lambda: len(tap.to(peer)) == 2)
+        assert gate.trace.counters["intercept.translated_anew"] == 1
+        assert gate.trace.counters["intercept.drop.conntrack_unread"] == 0
+
+
+@netns
 @pytest.mark.parametrize("users_rule", [True, False])
 def test_after_the_tunnel_a_flow_is_trapped_again(net: Net, users_rule: bool) -> None:
     """Its conntrack entry translates it still: that must not carry it out."""
