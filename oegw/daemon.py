@@ -297,6 +297,8 @@ class Daemon:
         undo.push_async_callback(self._port.close)
         undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
+        await self._look_at_firewall()
+        # Nothing is waited for between this line of the trace and being ready.
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
@@ -304,7 +306,6 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()
-        await self._look_at_firewall()
 
     async def _look_at_firewall(self) -> None:
         """Say so if a firewall treats what comes out of a tunnel otherwise than clear traffic."""
