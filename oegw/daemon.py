@@ -301,7 +301,7 @@ class Daemon:
         undo.push_async_callback(self._port.close)
         undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
-        await self._look_at_firewall()  # who hears "started" may ask us at once
+        # Nothing is waited for between this line of the trace and being ready.
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
