@@ -168,7 +168,7 @@ def test_reload_keeps_the_tunnel_of_the_peer() -> None:
 
 
 def test_answer_is_not_clear_any_more_once_the_peer_knows_that_we_receive() -> None:
-    """Its first packet may be in the tunnel before our side of it is up, and it may drop all else."""
+    """Its first packet may be there before our side of the tunnel is up; it may drop all else."""
     book = accepting()
     book.send(ping(1))
     book.send(proposal())
