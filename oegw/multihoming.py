@@ -24,7 +24,7 @@ from oegw.connection import Connection, State, Tunnel
 from oegw.gateways import Choice, SilentGateways
 from oegw.ledger import Ledger
 from policy.flow import IPAddress
-from policy.rule import Category
+from policy.rule import Category, Require
 
 # Our choices.
 GATEWAYS_MOST = 8  # tried for one packet: a zone must not make us knock at a hundred doors
@@ -215,7 +215,8 @@ class Multihoming:
             asker = Homecoming(connection, gateway, returning.began)
             lookup = self._ledger.start_lookup(asker)
             destination = connection.selectors.remote.network_address
-            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway", ours=True))
+            with_keys = connection.rule.require is Require.SECURE
+            self._ledger.do(do.StartLookup(lookup, destination, with_keys=with_keys, ours=True))
         if not returning.under_way:
             del self._returns[gateway]
 

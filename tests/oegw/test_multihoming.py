@@ -410,7 +410,10 @@ class TestBackAgain:
     def test_the_policy_demands_as_much_of_the_way_back(self, require: Require) -> None:
         book = Playbook(default=opportunistic("default", require=require))
         by_second_gateway(book, homes((10, SG_B), (20, SG_D), trust=Trust.SECURE))
-        [lookup] = lookups(book.wait(60.0))
+        commands = book.wait(60.0)
+        [lookup] = lookups(commands)
+        strict = require is Require.SECURE
+        assert do.StartLookup(lookup, BOB, with_keys=strict, ours=True) in commands
         assert pair(book).trust is Trust.SECURE
         commands = book.send(happened.LookupEnded(lookup, BOTH))  # insecure today
         assert bool(asked(commands)) == (require is Require.ANY)
