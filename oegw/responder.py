@@ -26,6 +26,7 @@ from oegw.connection import Selectors, State, Tunnel
 from oegw.decision import Replies
 from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
+from oegw.multihoming import without_keys
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
 
@@ -313,7 +314,7 @@ class Responder:
                 self._reject(claim, str(refusal), now)
                 return
             claim.depends_on(delegation.trust)
-            claim.homes = outcome.gateways
+            claim.homes = without_keys(outcome.gateways)
         elif isinstance(outcome, NothingFound) and peers.is_at(event, client):
             self._ask_address(claim, proven)
             return

@@ -457,8 +457,11 @@ class TestBackAgain:
         [lookup] = lookups(book.send(event))
         assert book.send(happened.LookupEnded(lookup, BOTH)) == [do.AcceptTunnel(1)]
         up(book, 1, SG_D)
+        # A kilobyte for each key, for as long as there is the connection: the gateways will do.
+        assert [(g.address, g.keys) for g in pair(book).homes] == [(SG_B, ()), (SG_D, ())]
         [lookup] = lookups(book.wait(60.0))
         assert asked(book.send(happened.LookupEnded(lookup, BOTH))) == [(2, SG_B)]
+        assert not any(home.keys for home in pair(book).homes)
 
 
 def two_tunnels(choice: Choice) -> Playbook:
