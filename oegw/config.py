@@ -278,8 +278,6 @@ def _record_kinds(section: Section) -> tuple[str, ...]:
         if name not in RECORDS:
             section.wrong_place(place, f"{shown(name)} is not one of {', '.join(RECORDS)}")
     kinds = dict.fromkeys(name for _, name in named if name in RECORDS)
-    if not named:
-        section.wrong("records", f"is empty; it may have {' and '.join(RECORDS)}")
     return tuple(kinds) or DnsSettings().records
 
 
