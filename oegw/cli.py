@@ -146,7 +146,8 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
+        ipseckey = arguments.ipseckey or published.ipseckey
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -170,6 +171,8 @@ def _rollover(arguments: argparse.Namespace) -> int:
     from oegw.publishing import KeyChange, PublishingError
 
     settings = config.load(arguments.config)
+    if not settings.publish.clients:
+        _complain(FINE, "note: publish.clients is empty: no client's record gets the new key")
 
     def reload() -> None:
         try:

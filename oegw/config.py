@@ -386,6 +386,7 @@ def _publish(section: Section, directory: Path) -> PublishSettings:
         section.integer("ttl", default.ttl, 1, WEEK),
         servers[0] if servers else None,
         section.path_relative_to(directory, "tsig_key", None),
+        section.truth("ipseckey", default.ipseckey),
     )
 
 

@@ -155,7 +155,12 @@ class KeyChange:
         fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
         if not gateway.addresses and fqdn is None:
             raise PublishingError("gateway.addresses: is needed to know which records are ours")
-        return tuple(records_of(key, gateway.addresses, fqdn, publish.clients, publish.precedence))
+        return tuple(
+            records_of(
+                key, gateway.addresses, fqdn, publish.clients, publish.precedence,
+                ipseckey=publish.ipseckey,
+            )
+        )  # fmt: skip
 
     def _make(self, bits: int) -> Rollover:
         old = read_private(self._key).public_key()

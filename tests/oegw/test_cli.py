@@ -352,6 +352,21 @@ def test_records_as_ipseckey_too(oegw: Any, config: Path) -> None:
     assert "precedence 256 is not within 0 to 255" in result.err
 
 
+def test_records_as_ipseckey_by_configuration(oegw: Any, config: Path) -> None:
+    assert "IPSECKEY" not in oegw("dns-records", "--config", config).out
+    config.write_text(SMALL + "[publish]\nipseckey = true\n")
+    assert "IPSECKEY" in oegw("dns-records", "--config", config).out
+
+
+def test_rollover_without_clients_is_noted(oegw: Any, config: Path) -> None:
+    result = oegw("rollover", "--status", "--config", config)
+    assert (
+        result.err == "oegw: note: publish.clients is empty: no client's record gets the new key\n"
+    )
+    config.write_text(SMALL + '[publish]\nclients = "192.1.0.65"\n')
+    assert oegw("rollover", "--status", "--config", config).err == ""
+
+
 def test_records_without_their_key(oegw: Any, config: Path) -> None:
     key = config.parent / "gateway.pem"
     key.chmod(0o644)

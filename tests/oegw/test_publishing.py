@@ -242,6 +242,29 @@ def test_not_abandoned_while_its_records_may_be_there(
     list(change.abandon())
 
 
+def test_ipseckey_records_change_with_the_others(settings: Settings) -> None:
+    path = settings.gateway.private_key
+    settings = replace(settings, publish=replace(settings.publish, ipseckey=True))
+
+    def present(key: rsa.RSAPublicKey) -> set[str]:
+        wanted = records_of(key, [SG_A], None, [ALICE], 10, ipseckey=True)
+        absent = [absence.record for absence in publishing.updater_for(settings).absences(wanted)]
+        return {record.rdtype for record in wanted if record not in absent}
+
+    old = public_key(path)
+    list(
+        update(settings, records_of(old, [SG_A], None, [ALICE], 10, ipseckey=True), withdraw=False)
+    )
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    new = public_key(path.with_name("gateway.pem.next"))
+    assert present(old) == present(new) == {"KEY", "TXT", "IPSECKEY"}
+    list(change.advance(TTL, BITS))
+    list(change.advance(2 * TTL, BITS))
+    assert (present(old), present(new)) == (set(), {"KEY", "TXT", "IPSECKEY"})
+    list(update(settings, records_of(new, [SG_A], None, [ALICE], 10, ipseckey=True), withdraw=True))
+
+
 def test_one_at_a_time(settings: Settings) -> None:
     change = KeyChange(settings, lambda: None)
     with (
