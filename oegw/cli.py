@@ -12,6 +12,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -22,8 +24,10 @@ from dnsrecords import rsakey
 from dnsrecords.errors import RecordError
 from dnsrecords.published import PublishedRecord
 from oegw import config
+from oegw.advice import advice
 from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
+from oegw.decision import PointError
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.nat import Nat, nat_of
@@ -142,7 +146,8 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
+        ipseckey = arguments.ipseckey or published.ipseckey
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
@@ -166,6 +171,8 @@ def _rollover(arguments: argparse.Namespace) -> int:
     from oegw.publishing import KeyChange, PublishingError
 
     settings = config.load(arguments.config)
+    if not settings.publish.clients:
+        _complain(FINE, "note: publish.clients is empty: no client's record gets the new key")
 
     def reload() -> None:
         try:
@@ -215,7 +222,8 @@ def _check(arguments: argparse.Namespace) -> int:
         _complain(FINE, f"note: private key: {error}")
     except KeyFileError as error:
         problems.append(f"private key: {error}")
-    _check_resolvers(settings)
+    problems += _check_files(settings)
+    resolvers = _resolvers(settings) if not problems else settings.dns.resolvers
     try:
         table, nat = _policy(settings)
     except PolicyError as error:
@@ -226,22 +234,51 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(line)
             for by in nat.translations:
                 print(f"NAT: {by}")
-            _complain(FINE, *(f"note: {warning}" for warning in nat.warnings()))
+            _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
             _check_firewall(settings)
             return FINE
     raise Failure(CONFIGURATION, *problems)
 
 
-def _check_resolvers(settings: Settings) -> None:
-    """Where the box says which resolvers there are, it may be another box than the gateway."""
-    if settings.dns.trusted:
-        from oegw.environment import UnsuitableBox
-        from oegw.resolvers import in_use
+def _resolvers(settings: Settings) -> tuple[IPAddress, ...]:
+    """Those that are asked.  Where the box names them, it may be another one than the gateway."""
+    from oegw.environment import UnsuitableBox
+    from oegw.resolvers import in_use
+
+    try:
+        return in_use(settings.dns)
+    except UnsuitableBox as error:
+        _complain(FINE, f"note: {error}")
+        return settings.dns.trusted
+
+
+def _check_files(settings: Settings) -> Iterator[str]:
+    """What is wrong with files that a start, or another command, would stumble over.
+
+    That one is not there is a note only: perhaps this is another box than the gateway's.
+    """
+    if (tsig_key := settings.publish.tsig_key) is not None:
+        from oegw.publishing import PublishingError, read_tsig_key  # takes a while to import
 
         try:
-            in_use(settings.dns)
-        except UnsuitableBox as error:
-            _complain(FINE, f"note: {error}")
+            read_tsig_key(tsig_key)
+        except PublishingError as error:
+            if tsig_key.exists():
+                yield f"publish.tsig_key: {error}"
+            else:
+                _complain(FINE, f"note: publish.tsig_key: {error}")
+    for point in settings.decision_points:
+        if point.ca is None:
+            continue
+        from oegw.decisionpoint import tls_of  # takes a while to import
+
+        try:
+            tls_of(point)
+        except PointError as error:
+            if point.ca.exists():
+                yield str(error)
+            else:
+                _complain(FINE, f"note: {error}")
 
 
 def _check_firewall(settings: Settings) -> None:
@@ -380,7 +417,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         table, nat = _policy(settings)
     except PolicyError as error:
         raise Failure(CONFIGURATION, str(error)) from error
-    for word, sentence in explanation(flow, table, settings, nat):
+    asked = replace(settings.dns, resolvers=_resolvers(settings))
+    for word, sentence in explanation(flow, table, replace(settings, dns=asked), nat):
         print(_entry(word, sentence))
     socket = arguments.socket or settings.gateway.control_socket
     try:

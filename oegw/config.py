@@ -278,8 +278,6 @@ def _record_kinds(section: Section) -> tuple[str, ...]:
         if name not in RECORDS:
             section.wrong_place(place, f"{shown(name)} is not one of {', '.join(RECORDS)}")
     kinds = dict.fromkeys(name for _, name in named if name in RECORDS)
-    if not named:
-        section.wrong("records", f"is empty; it may have {' and '.join(RECORDS)}")
     return tuple(kinds) or DnsSettings().records
 
 
@@ -388,6 +386,7 @@ def _publish(section: Section, directory: Path) -> PublishSettings:
         section.integer("ttl", default.ttl, 1, WEEK),
         servers[0] if servers else None,
         section.path_relative_to(directory, "tsig_key", None),
+        section.truth("ipseckey", default.ipseckey),
     )
 
 

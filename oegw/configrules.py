@@ -85,6 +85,7 @@ class RuleReader:
         category = section.choice("category", Category.OPPORTUNISTIC, CATEGORIES)
         if category is Category.CONFIGURED:
             section.wrong("category", "a default can't be configured: strangers have no peer")
+            category = Category.OPPORTUNISTIC
         rule = default_rule(
             category, self._on_failure(section, category), f"{self.problems.file}: default"
         )

@@ -95,7 +95,7 @@ class Console:
             "datapath": capability and {"name": capability.name, "reason": capability.reason},
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": list(daemon.gateway.nat.warnings()),
+            "warnings": list(daemon.warnings()),
             "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],
             "channels": [
                 {

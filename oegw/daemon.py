@@ -34,6 +34,7 @@ from ike.endpoint import Endpoint
 from oegw import commands as do
 from oegw import config
 from oegw import events as happened
+from oegw.advice import advice
 from oegw.associations import Associations
 from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
@@ -225,8 +226,8 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            for warning in self.gateway.nat.warnings():
-                self._say("nat", warning)
+            for warning in self.warnings():
+                self._say("policy", warning)
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -606,14 +607,19 @@ class Daemon:
             }
         )
 
-    def _notice_nat(self, environment: Environment) -> None:
-        """Rules that translate sources may have come since we were started."""
-        nat = self.gateway.nat
+    def warnings(self) -> tuple[str, ...]:
+        """What of the configuration does not do what its words say on this box."""
+        return advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+
+    def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
+        """Rules that translate sources may have come since we were started, too."""
+        before = self.warnings()
+        self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
-        self.gateway.nat = replace(nat, noticed=noticed)
-        for warning in self.gateway.nat.warnings():
-            if warning not in nat.warnings():
-                self._say("nat", warning)
+        self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
+        for warning in self.warnings():
+            if warning not in before:
+                self._say("policy", warning)
 
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
@@ -654,8 +660,7 @@ class Daemon:
         self._points = points
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
-        self.settings = settings
-        self._notice_nat(environment)
+        self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points

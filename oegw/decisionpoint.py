@@ -63,7 +63,7 @@ class DecisionPoints:
         self._under_way = dict.fromkeys((p.name for p in points), 0)
         self._failures = dict.fromkeys(self._under_way, 0)  # in a row
         self._rests_until = dict.fromkeys(self._under_way, 0.0)
-        self._tls = {point.name: _tls(point) for point in self.points}
+        self._tls = {point.name: tls_of(point) for point in self.points}
         self._mark = mark
         self._addresses = addresses
         self._session: aiohttp.ClientSession | None = None
@@ -234,10 +234,14 @@ class _OwnResolver(AbstractResolver):
         """There is nothing to close."""
 
 
-def _tls(point: DecisionPoint) -> ssl.SSLContext | None:
+def tls_of(point: DecisionPoint) -> ssl.SSLContext | None:
+    """What its certificate is held against; None without TLS.  Raises PointError."""
     if not point.url.lower().startswith("https:"):
         return None
     try:
         return ssl.create_default_context(cafile=point.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise PointError(f"decision_point {point.name!r}: ca: {point.ca}: {error}") from None
+    except ssl.SSLError:
+        reason = "has no certificates in PEM"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise PointError(f"decision_point {point.name!r}: ca: {point.ca}: {reason}")

@@ -185,9 +185,10 @@ def _demands(rule: Rule, settings: Settings) -> Iterator[str]:
         yield "DNSSEC has to vouch for the record, and for all else that the tunnel rests on."
         resolvers = settings.dns.resolvers
         if resolvers and not any(trust_in(each, settings.dns.trusted)[0] for each in resolvers):
+            servers = ", ".join(map(str, resolvers))
             yield (
-                "It never does: none of the resolvers is on this box or in dns.trusted, so that "
-                "every record counts as insecure."
+                f"It never does: none of the resolvers ({servers}) is on this box or in "
+                "dns.trusted, so that every record counts as insecure."
             )
     if settings.dns.unsigned_delegation is UnsignedDelegation.SELF:
         yield "A record that is not signed may name the destination itself only."

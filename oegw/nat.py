@@ -107,7 +107,7 @@ class Nat:
                 "[[nat]] that says to what: no opportunistic tunnel for private sources"
             )
         said += [
-            f"our outer address {address} is private, and gateway.identity gives no name: no "
+            f"our outer address {address} is private, and gateway.fqdn gives no name: no "
             "opportunistic tunnel can be had"
             for address in self.nameless
         ]
@@ -160,7 +160,7 @@ class Nat:
             return f"{source} is private: no reverse map says who speaks for it"
         for address in self.nameless:
             if address.version == source.version:
-                return f"our own address {address} is private, and gateway.identity gives no name"
+                return f"our own address {address} is private, and gateway.fqdn gives no name"
         return ""
 
 

@@ -34,14 +34,15 @@ class PublishingError(Exception):
 def updater_for(settings: Settings) -> Updater:
     """Who sends our updates.  Raises PublishingError for a TSIG key that can't be used."""
     publish = settings.publish
-    key = None if publish.tsig_key is None else _tsig_key(publish.tsig_key)
+    key = None if publish.tsig_key is None else read_tsig_key(publish.tsig_key)
     # A gateway on this box must not trap what is needed to publish its own records.
     mark = Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
     resolvers = settings.dns.resolvers or tuple(system_resolvers())
     return Updater(resolvers, server=publish.server, key=key, mark=mark)
 
 
-def _tsig_key(path: Path) -> TsigKey:
+def read_tsig_key(path: Path) -> TsigKey:
+    """The key that updates are signed with.  Raises PublishingError."""
     try:
         if path.stat().st_mode & 0o007:
             raise PublishingError(f"{path}: all users can get at the secret in it; chmod o= it")
@@ -129,12 +130,9 @@ class KeyChange:
                 raise PublishingError("no change of key is under way")
             if state.stage is Stage.USED or self._in_use(state):
                 raise PublishingError("the new key is in use already")
-            try:
-                updater_for(self._settings).change((), state.added)
-                self._next.unlink(missing_ok=True)
-                self._state.unlink()
-            except UpdateError as error:
-                raise PublishingError(str(error)) from error
+            self._unpublish(state)
+            self._next.unlink(missing_ok=True)
+            self._state.unlink()
             yield "abandoned: the new key and its records are gone"
 
     @contextmanager
@@ -157,7 +155,12 @@ class KeyChange:
         fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
         if not gateway.addresses and fqdn is None:
             raise PublishingError("gateway.addresses: is needed to know which records are ours")
-        return tuple(records_of(key, gateway.addresses, fqdn, publish.clients, publish.precedence))
+        return tuple(
+            records_of(
+                key, gateway.addresses, fqdn, publish.clients, publish.precedence,
+                ipseckey=publish.ipseckey,
+            )
+        )  # fmt: skip
 
     def _make(self, bits: int) -> Rollover:
         old = read_private(self._key).public_key()
@@ -189,6 +192,23 @@ class KeyChange:
         self._save(state)
         yield f"published: the new key may be used in {wait} s"
         return state
+
+    def _unpublish(self, state: Rollover) -> None:
+        """A zone that takes no updates has not taken the new key's records either: look."""
+        updater = updater_for(self._settings)
+        try:
+            updater.change((), state.added)
+        except UpdateError as error:
+            try:
+                looked = sum(len(updater.zone_of(record).servers) for record in state.added)
+                if len(updater.absences(state.added)) == looked:
+                    return
+            except UpdateError:
+                pass  # the first error says more
+            raise PublishingError(
+                f"{error}; the new key's records may be in the DNS: {self._next} and "
+                f"{self._state} stay"
+            ) from error
 
     def _in_use(self, state: Rollover) -> bool:
         return fingerprint(read_private(self._key).public_key()) == state.new

@@ -127,7 +127,8 @@ class PublishSettings:
     """What `oegw dns-records --update` and `oegw rollover` put into the DNS, and how.
 
     ``clients``: hosts whose delegation to this gateway is published.  ``server``: who takes the
-    updates; None means the one that each zone's SOA names.  ``ttl`` in seconds.
+    updates; None means the one that each zone's SOA names.  ``ttl`` in seconds.  ``ipseckey``:
+    records of RFC 4025, too.
     """
 
     clients: tuple[IPAddress, ...] = ()
@@ -135,6 +136,7 @@ class PublishSettings:
     ttl: int = 3600
     server: IPAddress | None = None
     tsig_key: Path | None = None
+    ipseckey: bool = False
 
 
 def default_rule(

@@ -149,3 +149,16 @@ def never_public(address: IPAddress) -> bool:
     return any(address in network for network in _RESERVED_IPV6) and not any(
         address in network for network in _REACHABLE_IPV6
     )
+
+
+def all_never_public(network: IPNetwork) -> bool:
+    """Whether ``never_public`` is true of each address of a network."""
+    if isinstance(network, IPv4Network):
+        return any(network.subnet_of(reserved) for reserved in _RESERVED_IPV4) and not any(
+            network.overlaps(reachable) for reachable in _REACHABLE_IPV4
+        )
+    if not any(network.overlaps(known) for known in _GLOBAL_IPV6):
+        return True
+    return any(network.subnet_of(reserved) for reserved in _RESERVED_IPV6) and not any(
+        network.overlaps(reachable) for reachable in _REACHABLE_IPV6
+    )

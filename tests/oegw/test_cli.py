@@ -352,6 +352,21 @@ def test_records_as_ipseckey_too(oegw: Any, config: Path) -> None:
     assert "precedence 256 is not within 0 to 255" in result.err
 
 
+def test_records_as_ipseckey_by_configuration(oegw: Any, config: Path) -> None:
+    assert "IPSECKEY" not in oegw("dns-records", "--config", config).out
+    config.write_text(SMALL + "[publish]\nipseckey = true\n")
+    assert "IPSECKEY" in oegw("dns-records", "--config", config).out
+
+
+def test_rollover_without_clients_is_noted(oegw: Any, config: Path) -> None:
+    result = oegw("rollover", "--status", "--config", config)
+    assert (
+        result.err == "oegw: note: publish.clients is empty: no client's record gets the new key\n"
+    )
+    config.write_text(SMALL + '[publish]\nclients = "192.1.0.65"\n')
+    assert oegw("rollover", "--status", "--config", config).err == ""
+
+
 def test_records_without_their_key(oegw: Any, config: Path) -> None:
     key = config.parent / "gateway.pem"
     key.chmod(0o644)
@@ -434,6 +449,49 @@ def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:
     assert oegw("check", "--config", path).code == 3
     path.write_text("")
     assert oegw("check", "--config", path).code == 0
+
+
+POINT = '[[decision_point]]\nname = "p"\nurl = "https://192.1.0.70/"\nca = "ca.pem"\n'
+PUBLISH = '[publish]\ntsig_key = "tsig.key"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "note", "fault"),
+    [
+        (POINT, "ca.pem", "decision_point 'p': ca: {}: No such file or directory",
+         "decision_point 'p': ca: {}: has no certificates in PEM"),
+        (PUBLISH, "tsig.key", "publish.tsig_key: {}: No such file or directory",
+         "publish.tsig_key: {}: is not of the form"),
+    ],
+)  # fmt: skip
+def test_check_looks_into_the_files_that_are_needed_later(
+    oegw: Any, config: Path, text: str, file: str, note: str, fault: str
+) -> None:
+    path = config.parent / file
+    config.write_text(SMALL + text)
+    result = oegw("check", "--config", config)
+    assert (result.code, result.err) == (0, f"oegw: note: {note.format(path)}\n")
+    path.write_text("nonsense")
+    path.chmod(0o600)
+    result = oegw("check", "--config", config)
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith(f"oegw: {fault.format(path)}")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_check_tells_of_rules_that_never_have_a_tunnel(oegw: Any, config: Path) -> None:
+    text = SMALL.replace("[dns]", '[dns]\nresolvers = "192.1.1.53"')
+    config.write_text(text + '[default]\nrequire = "secure"\n')
+    result = oegw("check", "--config", config)
+    assert result.code == 0
+    assert result.err.startswith("oegw: note: rule 'default' never has a tunnel, its traffic")
+
+
+def test_a_fault_is_told_once(oegw: Any, config: Path) -> None:
+    text = SMALL.replace("[dns]", "[dns]\nrecords = []")
+    config.write_text(text + '[default]\ncategory = "configured"\n')
+    lines = oegw("check", "--config", config).err.splitlines()
+    assert [line.split(": ")[2] for line in lines] == ["dns.records", "default.category"]
 
 
 def test_a_long_list_of_prefixes_is_cut_short(oegw: Any, config: Path) -> None:

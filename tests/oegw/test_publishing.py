@@ -205,6 +205,66 @@ def test_abandoned_before_it_is_used_and_not_after(settings: Settings) -> None:
         list(change.abandon())
 
 
+def without_key(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """From now on the zones take no updates of ours."""
+    monkeypatch.setattr(
+        publishing,
+        "updater_for",
+        lambda given: Updater(given.dns.resolvers, port=port, timeout=0.5),
+    )
+
+
+def test_abandoned_where_the_zones_never_took_it(
+    settings: Settings, named: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings.gateway.private_key
+    change = KeyChange(settings, lambda: None)
+    without_key(monkeypatch, named.port)
+    with pytest.raises(PublishingError, match="REFUSED"):
+        list(change.advance(0.0, BITS))
+    assert list(change.abandon()) == ["abandoned: the new key and its records are gone"]
+    assert change.state() is None
+    assert not path.with_name("gateway.pem.next").exists()
+
+
+def test_not_abandoned_while_its_records_may_be_there(
+    settings: Settings, named: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings.gateway.private_key
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    for port in (named.port, 1):  # refused; nobody there
+        with monkeypatch.context() as patched:
+            without_key(patched, port)
+            with pytest.raises(PublishingError, match=r"may be in the DNS: .*gateway\.pem\.next"):
+                list(change.abandon())
+        assert path.with_name("gateway.pem.next").exists()
+    list(change.abandon())
+
+
+def test_ipseckey_records_change_with_the_others(settings: Settings) -> None:
+    path = settings.gateway.private_key
+    settings = replace(settings, publish=replace(settings.publish, ipseckey=True))
+
+    def present(key: rsa.RSAPublicKey) -> set[str]:
+        wanted = records_of(key, [SG_A], None, [ALICE], 10, ipseckey=True)
+        absent = [absence.record for absence in publishing.updater_for(settings).absences(wanted)]
+        return {record.rdtype for record in wanted if record not in absent}
+
+    old = public_key(path)
+    list(
+        update(settings, records_of(old, [SG_A], None, [ALICE], 10, ipseckey=True), withdraw=False)
+    )
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    new = public_key(path.with_name("gateway.pem.next"))
+    assert present(old) == present(new) == {"KEY", "TXT", "IPSECKEY"}
+    list(change.advance(TTL, BITS))
+    list(change.advance(2 * TTL, BITS))
+    assert (present(old), present(new)) == (set(), {"KEY", "TXT", "IPSECKEY"})
+    list(update(settings, records_of(new, [SG_A], None, [ALICE], 10, ipseckey=True), withdraw=True))
+
+
 def test_one_at_a_time(settings: Settings) -> None:
     change = KeyChange(settings, lambda: None)
     with (

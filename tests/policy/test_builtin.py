@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from policy.builtin import builtin_rules, never_public
+from policy.builtin import all_never_public, builtin_rules, never_public
 from policy.errors import PolicyError
 from policy.rule import Category, PortRange
 
@@ -65,3 +65,22 @@ def test_private_and_reserved_addresses_are_never_public(address):
 )  # fmt: skip
 def test_other_addresses_are_public(address):
     assert not never_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("network", "private"),
+    [
+        ("10.0.0.0/8", True),
+        ("192.168.7.0/24", True),
+        ("192.168.0.0/15", False),
+        ("0.0.0.0/0", False),
+        ("192.0.0.0/24", False),
+        ("192.1.0.0/24", False),
+        ("fc00::/7", True),
+        ("2001:db8:1::/48", True),
+        ("2001::/16", False),
+        ("::/0", False),
+    ],
+)
+def test_networks_of_which_no_address_is_public(network, private):
+    assert all_never_public(ip_network(network)) is private

@@ -1,0 +1,63 @@
+"""What is right in a configuration and does not do what its words say: told in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from oegw.assurance import trust_in
+from oegw.nat import Nat, contains
+from oegw.settings import Settings
+from policy.builtin import all_never_public
+from policy.flow import IPAddress
+from policy.rule import Category, OnFailure, Require, Rule
+
+
+def advice(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> tuple[str, ...]:
+    """What the operator should know, as sentences; ``resolvers`` are those that are asked."""
+    return (*nat.warnings(), *_of_rules(settings, resolvers, nat))
+
+
+def _of_rules(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> Iterator[str]:
+    trusting = any(trust_in(each, settings.dns.trusted)[0] for each in resolvers)
+    for rule in (*settings.rules, settings.default):
+        if reason := _unseen(rule, nat):
+            yield f"rule {rule.name!r} applies to nothing: {reason}"
+        elif rule.category is Category.OPPORTUNISTIC:
+            reason = _unreachable(rule, settings)
+            if not trusting:
+                reason = reason or _unassured(rule, settings, resolvers)
+            if reason:
+                other = "passes in clear" if rule.on_failure is OnFailure.CLEAR else "is dropped"
+                yield f"rule {rule.name!r} never has a tunnel, its traffic {other}: {reason}"
+
+
+def _unseen(rule: Rule, nat: Nat) -> str:
+    """Why no packet has the sources of a rule; empty if some may have."""
+    sources = rule.source
+    if rule.category is Category.CONFIGURED or not isinstance(sources, tuple):
+        return ""
+    for by in nat.translations:
+        if all(contains(by.inside, source) for source in sources):
+            return f"[[nat]] translates {by}; its source must be what they are outside"
+    return ""
+
+
+def _unassured(rule: Rule, settings: Settings, resolvers: Sequence[IPAddress]) -> str:
+    if rule.require is not Require.SECURE or (rule.relax and settings.decision_points):
+        return ""
+    servers = ", ".join(map(str, resolvers))
+    return (
+        f"it requires secure records, and no resolver ({servers}) is on this box or in dns.trusted"
+    )
+
+
+def _unreachable(rule: Rule, settings: Settings) -> str:
+    """Why nobody can be asked who speaks for either end; empty if it can be."""
+    served = settings.dns.local_reverse
+    for key, networks in (("source", rule.source), ("destination", rule.destination)):
+        if isinstance(networks, tuple) and all(
+            all_never_public(n) and not any(contains(s, n) or contains(n, s) for s in served)
+            for n in networks
+        ):
+            return f"its {key} is private, and not in dns.local_reverse"
+    return ""
