@@ -1,0 +1,109 @@
+"""What must not leave in clear, or not by a tunnel that is not good enough, at turns of a life.
+
+Most of these were found by `test_random_lives`; here they are as playbooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import ike.events as keying
+from ike.events import Failure, TrafficSelector
+from oegw import commands as do
+from oegw import events as happened
+from oegw.commands import Verdict
+from oegw.decision import DecisionPoint
+from policy.flow import Flow
+from policy.rule import Category, OnFailure, PortRange, Require, Rule, Scope
+from tests.support.playbook import (
+    ALICE,
+    BOB,
+    SG_A,
+    SG_B,
+    Playbook,
+    esp_sa,
+    found,
+    inbound_key,
+    outbound_key,
+    ping,
+    proposal,
+)
+
+WEB = Flow(ALICE, BOB, 6, 1234, 443)
+MAIL = Flow(ALICE, BOB, 6, 1234, 25)
+POINT = DecisionPoint("point", "http://192.1.0.80/")
+
+
+def rule_for(port: int, category: Category = Category.OPPORTUNISTIC, **more: object) -> Rule:
+    return Rule(
+        f"port {port}", category, None, None, 6, destination_ports=PortRange(port, port),
+        override=True, **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def packet(flow: Flow, number: int) -> happened.PacketTrapped:
+    return happened.PacketTrapped(flow, number, 60)
+
+
+def keyed(book: Playbook, number: int = 0) -> None:
+    """From the first packet to a tunnel."""
+    book.send(ping(1))
+    book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+    established(book, number)
+
+
+def established(book: Playbook, number: int) -> list[do.Command]:
+    book.send(
+        keying.InboundSaEstablished(number, esp_sa(SG_B, SG_A, 0x1001 + number, (BOB, ALICE)))
+    )
+    book.send(happened.SaInstalled(number, inbound_key(0x1001 + number)))
+    book.send(
+        keying.OutboundSaEstablished(number, esp_sa(SG_A, SG_B, 0x2001 + number, (ALICE, BOB)))
+    )
+    return book.send(happened.SaInstalled(number, outbound_key(0x2001 + number)))
+
+
+class TestTunnelOfAnotherRule:
+    def test_protected_packets_it_has_carried_do_not_go_clear_with_it(self) -> None:
+        book = Playbook(rule_for(443, on_failure=OnFailure.DROP))
+        keyed(book)
+        commands = book.send(packet(WEB, 2))
+        [install] = [c for c in commands if isinstance(c, do.InstallPolicy)]
+        assert (install.verdict, install.scope.destination_ports.first) == (Verdict.TUNNEL, 443)
+        book.renew(0)
+        assert do.RemovePolicy(install.scope) in book.send(keying.TunnelClosed(0, "lifetime over"))
+        commands = book.send(keying.NegotiationFailed(2, Failure.SILENCE, "no answer"))
+        assert book.state() == "clear"
+        cleared = [c.scope for c in commands if isinstance(c, do.InstallPolicy)]
+        assert install.scope not in cleared
+
+    def test_one_that_demands_less_of_the_records_does_not_carry_it(self) -> None:
+        book = Playbook(rule_for(443, require=Require.SECURE))
+        keyed(book)
+        assert book.send(packet(MAIL, 2))[-1] == do.ReleaseHeld((2,), Verdict.TUNNEL)
+        [question] = book.send(packet(WEB, 3))
+        assert isinstance(question, do.StartLookup)
+        assert question.with_keys
+
+
+class TestTunnelOfAPart:
+    """A peer may propose a tunnel for one port of a pair: the rest is another connection's."""
+
+    def test_its_verdict_is_for_that_part_only(self) -> None:
+        book = Playbook()
+        here = TrafficSelector(ip_network(ALICE), 6)
+        there = TrafficSelector(ip_network(BOB), 6, 443)
+        event = replace(proposal(), local_selector=here, remote_selector=there)
+        [lookup] = book.send(event)
+        assert isinstance(lookup, do.StartLookup)
+        book.send(happened.LookupEnded(lookup.lookup, found((SG_B, "sg-b"))))
+        part = Scope(ip_network(ALICE), ip_network(BOB), 6, destination_ports=PortRange(443, 443))
+        # At once, so that a verdict for the pair does not let it out beside the tunnel.
+        assert do.InstallPolicy(part, Verdict.TUNNEL, None) in established(book, 1)
+        assert book.send(packet(WEB, 1)) == [
+            do.InstallPolicy(part, Verdict.TUNNEL, None),
+            do.ReleaseHeld((1,), Verdict.TUNNEL),
+        ]
+        [question] = book.send(ping(2))
+        assert isinstance(question, do.StartLookup)
