@@ -9,13 +9,15 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import ike.events as keying
+from dnsrecords.outcome import NothingFound, Unanswered
 from ike.events import Failure, TrafficSelector
 from oegw import commands as do
 from oegw import events as happened
 from oegw.commands import Verdict
-from oegw.decision import DecisionPoint
+from oegw.decision import DecisionPoint, NoAnswer, Opinion
 from policy.flow import Flow
 from policy.rule import Category, OnFailure, PortRange, Require, Rule, Scope
+from policy.table import PolicyTable
 from tests.support.playbook import (
     ALICE,
     BOB,
@@ -25,6 +27,7 @@ from tests.support.playbook import (
     esp_sa,
     found,
     inbound_key,
+    opportunistic,
     outbound_key,
     ping,
     proposal,
@@ -107,3 +110,66 @@ class TestTunnelOfAPart:
         ]
         [question] = book.send(ping(2))
         assert isinstance(question, do.StartLookup)
+
+
+class TestReload:
+    def test_packet_that_is_held_and_denied_now_does_not_leave(self) -> None:
+        book = Playbook()
+        [lookup] = book.send(packet(MAIL, 1))
+        assert isinstance(lookup, do.StartLookup)
+        table = PolicyTable([rule_for(25, Category.DENY)], opportunistic("default"))
+        commands = book.gateway.replace_policy(table, {}, book.now)
+        assert do.DiscardHeld((1,), "policy_changed") in commands
+        commands = book.send(happened.LookupEnded(lookup.lookup, NothingFound(60.0, "none")))
+        assert not [c for c in commands if isinstance(c, do.ReleaseHeld)]
+
+    def test_packet_that_is_held_stays_where_nothing_has_changed_for_it(self) -> None:
+        book = Playbook()
+        [lookup] = book.send(packet(MAIL, 1))
+        assert isinstance(lookup, do.StartLookup)
+        commands = book.gateway.replace_policy(book.gateway.table, {}, book.now)
+        assert not [c for c in commands if isinstance(c, do.DiscardHeld)]
+        commands = book.send(happened.LookupEnded(lookup.lookup, NothingFound(60.0, "none")))
+        assert do.ReleaseHeld((1,), Verdict.CLEAR) in commands
+
+    def test_what_a_point_demanded_of_a_connection_under_way_still_holds(self) -> None:
+        book = Playbook(decision_points=(POINT,))
+        ask, lookup = book.send(ping(1))
+        assert isinstance(ask, do.StartDecision)
+        assert isinstance(lookup, do.StartLookup)
+        said = Opinion(Category.OPPORTUNISTIC, OnFailure.DROP, ttl=600.0)
+        book.send(happened.DecisionsEnded(ask.lookup, ((POINT, said),)))
+        book.send(happened.LookupEnded(lookup.lookup, found((SG_B, "sg-b"))))
+        assert book.state() == "pending"
+        book.gateway.replace_policy(book.gateway.table, {}, book.now, (POINT,))
+        book.send(keying.NegotiationFailed(0, Failure.SILENCE, "no answer"))
+        assert book.state() == "denied"
+
+    def test_new_points_are_asked_about_what_is_under_way(self) -> None:
+        book = Playbook()
+        [lookup] = book.send(ping(1))
+        assert isinstance(lookup, do.StartLookup)
+        commands = book.gateway.replace_policy(book.gateway.table, {}, book.now, (POINT,))
+        assert do.CancelLookup(lookup.lookup) in commands
+        ask, _ = book.send(ping(2))
+        assert isinstance(ask, do.StartDecision)
+
+
+class TestPointAboutAPeersProposal:
+    def test_what_it_allowed_a_peer_is_not_the_rule_for_our_own_packets(self) -> None:
+        strict = opportunistic("default", on_failure=OnFailure.DROP, relax=True)
+        book = Playbook(default=strict, decision_points=(POINT,))
+        ask, lookup = book.send(proposal())
+        assert isinstance(ask, do.StartDecision)
+        assert isinstance(lookup, do.StartLookup)
+        said = Opinion(Category.OPPORTUNISTIC, OnFailure.CLEAR, ttl=600.0)
+        book.send(happened.DecisionsEnded(ask.lookup, ((POINT, said),)))
+        accepted = book.send(happened.LookupEnded(lookup.lookup, found((SG_B, "sg-b"))))
+        assert do.AcceptTunnel(1) in accepted
+        ask, lookup = book.send(ping(1))
+        assert isinstance(ask, do.StartDecision)
+        assert isinstance(lookup, do.StartLookup)
+        book.send(keying.NegotiationFailed(1, Failure.SILENCE, "the peer gave up"))
+        book.send(happened.DecisionsEnded(ask.lookup, ((POINT, NoAnswer("timeout")),)))
+        book.send(happened.LookupEnded(lookup.lookup, Unanswered("silence")))
+        assert book.state() == "denied"
