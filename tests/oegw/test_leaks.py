@@ -173,3 +173,31 @@ class TestPointAboutAPeersProposal:
         book.send(happened.DecisionsEnded(ask.lookup, ((POINT, NoAnswer("timeout")),)))
         book.send(happened.LookupEnded(lookup.lookup, Unanswered("silence")))
         assert book.state() == "denied"
+
+
+class TestVerdicts:
+    def test_one_that_is_put_back_twice_at_one_moment_ends_once(self) -> None:
+        book = Playbook(setups_per_second=0.001)
+        book.send(ping(1))
+        book.send(happened.LookupEnded(1, NothingFound(60.0, "none")))
+        book.wait(60)
+        book.send(ping(2))
+        book.send(ping(3))
+        book.wait(120)
+        assert book.state() is None
+
+    def test_renewal_that_was_asked_for_before_does_not_stop_the_next_inquiry(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.renew(0)
+        [late] = book.send(keying.TunnelExpiring(0))  # again, as the successor is not up yet
+        assert isinstance(late, do.StartLookup)
+        book.send(keying.TunnelClosed(0, "lifetime over"))
+        commands = book.send(keying.NegotiationFailed(2, Failure.SILENCE, "no answer"))
+        assert book.state() == "clear"
+        assert do.CancelLookup(late.lookup) in commands
+        book.wait(60)
+        lookup = book.send(ping(2))[0]
+        assert isinstance(lookup, do.StartLookup)
+        book.send(happened.LookupEnded(lookup.lookup, NothingFound(60.0, "none")))
+        assert book.state() == "clear"
