@@ -58,7 +58,7 @@ class Ageing:
         return self._looks[0][0] if self._looks else None
 
     def handle_timer(self, now: float) -> None:
-        for connection in list(self._ledger.due(now)):
+        for connection in self._ledger.due(now):
             self._lifespan_over(connection, now)
         waited = bool(self._looking)
         while self._looks and self._looks[0][0] <= now:

@@ -373,18 +373,19 @@ class Responder:
     def _accept(self, claim: Claim, now: float) -> None:  # (5G4)
         ledger, event, selectors = self._ledger, claim.proposal, claim.selectors
         # The policy may have changed while the DNS was asked.
-        rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
+        rule = unruled = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
         proven = event.channel in self._proven
         if rule is not None and not proven and ledger.peers[rule.name].key is None:
             self._refuse(event, "the policy has changed", now)
             return
         if rule is None:
             try:
-                rule = peers.opportunistic_rule(selectors, ledger.table)
-                rule = self._decisions.approved(event, selectors, rule)
+                unruled = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(event, selectors, unruled)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
                 return
+        self._decisions.over(event.tunnel)  # asked of what is configured now
         try:
             assurance.check(rule, claim.trust)
         except assurance.Unassured as why:
@@ -401,6 +402,8 @@ class Responder:
                 return
             beginner = event.identity if stranger else None
             connection = ledger.connections.create(selectors, rule, now, beginner)
+            if rule is not unruled:
+                connection.unruled = unruled
         request = TunnelRequest(  # what we shall ask for when this tunnel expires
             event.local.address,
             event.remote.address,
