@@ -122,6 +122,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
     gateways: list[IPAddress] = list(arguments.gateway)
     clients: list[IPAddress] = list(arguments.client)
     published = PublishSettings()
+    ipseckey: bool = arguments.ipseckey
     fqdn: str | None = arguments.fqdn
     if arguments.public_key is not None:
         try:
@@ -135,6 +136,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         gateway, published = settings.gateway, settings.publish
         key = _public_half(gateway.private_key)
         clients = clients or list(published.clients)
+        ipseckey = ipseckey or "ipseckey" in settings.dns.records
         if not gateways and fqdn is None:
             gateways = list(gateway.addresses)
             fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
@@ -142,7 +144,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
     try:
-        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=arguments.ipseckey)
+        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=ipseckey)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
