@@ -209,6 +209,10 @@ class Updater:
                 raise UpdateError(
                     f"{zone.primary}: update of zone {zone.name} refused: {_code(response)}"
                 )
+            if self._key is not None and not response.had_tsig:  # RFC 8945 section 5.3.1
+                raise UpdateError(
+                    f"{zone.primary}: update of zone {zone.name}: the answer is not signed"
+                )
         return [zone for zone, _ in work.values()]
 
     def _message(self, zone: Zone) -> dns.update.UpdateMessage:

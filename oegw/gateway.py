@@ -220,7 +220,7 @@ class Gateway:
     def _channel_established(self, event: keying.KeyingChannelEstablished, now: float) -> None:
         """A peer has proven to live, and to have a key."""
         ledger = self._ledger
-        if ledger.memory.key_shown(event.identity, event.key):
+        if ledger.memory.key_shown(event.identity, event.key, not event.initiator):
             ledger.trace.event(
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )

@@ -190,7 +190,8 @@ class Initiator:
         number = self._open(connection, inquiry, Part.GATEWAYS)
         # Where the policy demands something of the keys' records, it is known before we begin.
         with_keys = connection.rule.require is Require.SECURE or bool(ledger.decision_points)
-        ours = connection.live_tunnel is not None  # it is to go on
+        # One that is to go on; but what a peer began, it can have go on as often as it likes.
+        ours = connection.live_tunnel is not None and connection.beginner is None
         ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)

@@ -141,7 +141,8 @@ class Tunnels:
         self._ageing.tunnel_up(connection, now)
         connection.encrypted_before = ""
         if connection.rule.category is Category.OPPORTUNISTIC:
-            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer)
+            by_peer = connection.beginner is not None
+            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer, by_peer)
         self._homes.keyed(connection, tunnel, now)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
