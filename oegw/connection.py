@@ -78,6 +78,7 @@ TRANSITIONS: dict[tuple[State, Happening], State] = {
     (S.KEYED, H.TUNNEL_DOWN): S.EXPIRED,
     (S.KEYED, H.HALF_DOWN): S.PENDING,  # its packets are held until the other is up
     (S.KEYED, H.FORGOTTEN): S.EXPIRED,
+    (S.CLEAR, H.PEER_BEGAN): S.PENDING,  # once we can receive: until then it stays clear
     (S.CLEAR, H.TUNNEL_UP): S.KEYED,  # the peer got its gateway meanwhile
     (S.CLEAR, H.LIFESPAN_OVER): S.EXPIRING,
     (S.CLEAR, H.FORGOTTEN): S.EXPIRED,
@@ -102,7 +103,7 @@ _VERDICTS = frozenset((S.CLEAR, S.DENIED))
 WHILE_EXPIRING: dict[Happening, frozenset[State]] = {
     H.LOOKUP_STARTED: _VERDICTS,
     H.GATEWAY_KNOWN: _VERDICTS,
-    H.PEER_BEGAN: frozenset((S.DENIED,)),  # clear packets are not held: they go on as they did
+    H.PEER_BEGAN: _VERDICTS,
     H.TUNNEL_UP: _VERDICTS,
     H.FELL_BACK_CLEAR: _VERDICTS,
     H.FELL_BACK_DENY: _VERDICTS,

@@ -23,8 +23,6 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 import ike.events as keying
 from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
@@ -37,6 +35,8 @@ from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.advice import advice
+from oegw.associations import Associations
+from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
@@ -48,8 +48,6 @@ from oegw.datapath.interface import (
     DatapathEvent,
     DatapathFailed,
     KeyingDatagram,
-    SaKey,
-    SecurityAssociation,
 )
 from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
@@ -60,21 +58,17 @@ from oegw.intercept.interception import NftInterception
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
+from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
-from oegw.nat import Nat, nat_of
 from oegw.resolvers import in_use, in_words, trusted
-from oegw.selfknowledge import OwnSettings
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from oegw.watch import Watch, stamps_of
-from policy.builtin import builtin_rules
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
-from policy.rule import ANY_PORT, PortRange, Scope
-from policy.table import PolicyTable
 
 if TYPE_CHECKING:
     from oegw.decisionpoint import DecisionPoints
@@ -83,7 +77,6 @@ IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
 SAVING = 1.0  # seconds between two times that the key memory is written down
-REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = (
@@ -93,45 +86,6 @@ _AT_START_ONLY = (
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
-
-
-def policy_table(settings: config.Settings, environment: Environment) -> PolicyTable:
-    """The user's rules and the exemptions of this box.  Raises PolicyError."""
-    builtin = builtin_rules(environment.attached, environment.own)
-    return PolicyTable((*settings.rules, *builtin), settings.default)
-
-
-def own_settings(settings: config.Settings, key: rsa.RSAPublicKey) -> OwnSettings | None:
-    """What the DNS has to say of ourselves; None if that is not looked at."""
-    name = settings.gateway.identity
-    if not settings.dns.check_own:
-        return None
-    return OwnSettings(key, name if isinstance(name, str) else None, settings.gateway.fqdn)
-
-
-def check_peers(settings: config.Settings, environment: Environment) -> None:
-    """Raises UnsuitableBox if a configured peer can't be reached from any of our addresses."""
-    families = {address.version for address in environment.addresses}
-    for name, peer in settings.peers.items():
-        address = peer.address
-        if isinstance(address, IPv4Address | IPv6Address) and address.version not in families:
-            raise UnsuitableBox(
-                f"rule {name!r}: peer {address}: this box has no outer IPv{address.version} address"
-            )
-
-
-def nat_of_box(settings: config.Settings, environment: Environment) -> Nat:
-    """What this box translates.  Raises UnsuitableBox."""
-    try:
-        return nat_of(
-            settings.nat,
-            environment.addresses,
-            named=(settings.gateway.identity or settings.gateway.fqdn) is not None,
-            served=settings.dns.local_reverse,
-            translates=environment.translates,
-        )
-    except ValueError as error:
-        raise UnsuitableBox(str(error)) from None
 
 
 class Daemon:
@@ -248,6 +202,7 @@ class Daemon:
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
+        self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
         self._control = ControlServer(settings.gateway.control_socket, Console(self).answer)
 
@@ -294,6 +249,7 @@ class Daemon:
         undo.callback(self._state.close)
         undo.callback(self._disk.shutdown)
         self.datapath = await self._choice.make()
+        self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
@@ -410,7 +366,7 @@ class Daemon:
 
     def _pump(self) -> None:
         while (event := self.endpoint.next_event()) is not None:
-            self._trace_keying(event)
+            trace_keying(self.trace, event, self._received_at)
             self._keep_contacts(event)
             self._execute(self.gateway.receive(event, time.monotonic()))
         self._send()
@@ -483,13 +439,13 @@ class Daemon:
                 case do.ReportPeerMoved(tunnel=number, remote=remote):
                     self.endpoint.peer_moved(now, number, remote)
                 case do.InstallSa():
-                    self._spawn(self._install_sa(command))
+                    self._spawn(self._associations.install(command))
                 case do.MoveSa():
-                    self._spawn(self._move_sa(command))
+                    self._spawn(self._associations.move(command))
                 case do.PreferSa():
-                    self._spawn(self._prefer_sa(command))
+                    self._spawn(self._associations.prefer(command))
                 case do.RemoveSa():
-                    self._spawn(self._remove_sa(command))
+                    self._spawn(self._associations.remove(command))
                 case do.InstallPolicy():
                     self._install_policy(command)
                 case do.RemovePolicy(scope=scope):
@@ -573,87 +529,6 @@ class Daemon:
         """Those of an old policy, when nobody waits for them any more."""
         await asyncio.sleep(points.patience)
         await points.close()
-
-    async def _install_sa(self, command: do.InstallSa) -> None:
-        sa = command.sa
-        if command.after:
-            await asyncio.sleep(command.after)
-        if command.assurance is not None:
-            self._assure(sa, command.assurance)
-        try:
-            await self.datapath.install(sa)
-        except DatapathError as error:
-            self._forget_assurance(sa.key)
-            self.feed(happened.SaInstallFailed(command.tunnel, sa.key, str(error)))
-            return
-        self.trace.event(
-            "sa", "installed", direction=sa.direction.value, spi=f"{sa.spi:08x}",
-            source=sa.source, destination=sa.destination, tunnel=command.tunnel,
-        )  # fmt: skip
-        self.feed(happened.SaInstalled(command.tunnel, sa.key))
-
-    async def _move_sa(self, command: do.MoveSa) -> None:
-        try:
-            key = await self.datapath.move(
-                command.key, command.source, command.destination, command.encapsulation
-            )
-        except DatapathError as error:
-            self.feed(happened.SaMoveFailed(command.tunnel, command.key, str(error)))
-            return
-        self.trace.event(
-            "sa", "moved", direction=key.direction.value, spi=f"{key.spi:08x}",
-            source=command.source, destination=command.destination, tunnel=command.tunnel,
-        )  # fmt: skip
-
-    async def _prefer_sa(self, command: do.PreferSa) -> None:
-        key = command.key
-        try:
-            await self.datapath.prefer(key)
-        except DatapathError as error:  # it was removed meanwhile, and others send
-            self.trace.drop("sa", "prefer_failed", spi=f"{key.spi:08x}", detail=str(error))
-            return
-        self.trace.event(
-            "sa", "preferred", spi=f"{key.spi:08x}", destination=key.destination,
-            tunnel=command.tunnel,
-        )  # fmt: skip
-
-    def _assure(self, sa: SecurityAssociation, assurance: do.Assurance) -> None:
-        """Its packets will be marked, from the first on."""
-        source, destination = sa.source_selector, sa.destination_selector
-        scope = Scope(
-            source.network,
-            destination.network,
-            source.protocol or None,
-            _one_port(source.port),
-            _one_port(destination.port),
-        )
-        try:
-            self.interception.assure(sa.key, scope, assurance)
-        except InterceptError as error:  # its packets come without a mark, as those in clear
-            self.trace.drop("policy", "not_assured", scope=scope, detail=str(error))
-
-    def _forget_assurance(self, key: SaKey) -> None:
-        try:
-            self.interception.forget_assurance(key)
-        except InterceptError as error:
-            self.trace.drop("policy", "assurance_left", spi=f"{key.spi:08x}", detail=str(error))
-
-    async def _remove_sa(self, command: do.RemoveSa) -> None:
-        key = command.key
-        self._forget_assurance(key)
-        for pause in (*REMOVAL_PAUSES, None):
-            try:
-                usage = await self.datapath.remove(key)
-                break
-            except DatapathError as error:
-                self.trace.drop("sa", "remove_failed", spi=f"{key.spi:08x}", detail=str(error))
-            if pause is None:
-                return
-            await asyncio.sleep(pause)
-        self.trace.event(
-            "sa", "removed", direction=key.direction.value, spi=f"{key.spi:08x}",
-            packets=usage.packets if usage else 0, bytes=usage.bytes if usage else 0,
-        )  # fmt: skip
 
     def _install_policy(self, command: do.InstallPolicy) -> None:
         try:
@@ -815,47 +690,6 @@ class Daemon:
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 
-    def _trace_keying(self, event: keying.Event) -> None:
-        match event:
-            case keying.MessageSent():
-                self.trace.event(
-                    "ike", "sent", message=event.name, channel=event.channel,
-                    local=event.local.address, remote=event.remote.address, port=event.remote.port,
-                    size=event.size,
-                    retransmission=event.retransmission,
-                )  # fmt: skip
-            case keying.MessageReceived():
-                self.trace.event(
-                    "ike", "received", message=event.name, channel=event.channel,
-                    remote=event.remote.address, port=event.remote.port, size=event.size,
-                    time=self._received_at,
-                )  # fmt: skip
-            case keying.MessageDropped():
-                self.trace.drop(
-                    "ike", event.trigger, remote=event.remote.address, detail=event.detail
-                )
-            case keying.KeyingChannelEstablished():
-                self.trace.event(
-                    "ike", "established", channel=event.channel, local=event.local.address,
-                    remote=event.remote.address, identity=event.identity,
-                    initiator=event.initiator, proposal=event.proposal,
-                    seconds=round(event.seconds, 6),
-                )  # fmt: skip
-            case keying.KeyingChannelClosed():
-                self.trace.event("ike", "closed", channel=event.channel, reason=event.reason)
-            case keying.PeerMoved():
-                self.trace.event(
-                    "ike", "peer_moved", channel=event.channel, remote=event.remote.address,
-                    port=event.remote.port,
-                )  # fmt: skip
-            case keying.TunnelExpiring():
-                self.trace.event("tunnel", "expiring", tunnel=event.tunnel)
-            case keying.TunnelProposed():
-                self.trace.event(
-                    "tunnel", "proposed", tunnel=event.tunnel, identity=event.identity,
-                    local=event.local_selector.network, remote=event.remote_selector.network,
-                )  # fmt: skip
-
 
 def run(settings: config.Settings, config_path: Path) -> int:
     """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
@@ -873,10 +707,6 @@ def run(settings: config.Settings, config_path: Path) -> int:
         print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _one_port(port: int) -> PortRange:
-    return PortRange(port, port) if port else ANY_PORT
 
 
 def _in_words(error: Exception) -> str:

@@ -298,7 +298,7 @@ class Ledger:
         The peer sends into the tunnel as soon as it has said so; our answers are as quick, and must
         not be lost because our side of it is still being installed.
         """
-        if connection.standing is State.DENIED:
+        if connection.standing in (State.CLEAR, State.DENIED):
             for scope in connection.scopes:
                 self.do(do.RemovePolicy(scope))
             self.stop_asking(connection)

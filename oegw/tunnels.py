@@ -119,6 +119,9 @@ class Tunnels:
             if tunnel.late:
                 tunnel.late = False
                 self._move_inbound(tunnel)
+            if not tunnel.initiator and connection.standing is State.CLEAR:
+                # The peer may take clear answers no more as soon as it knows that we receive.
+                ledger.await_peer(connection, now)
             ledger.do(do.ConfirmInbound(event.tunnel))
             return
         tunnel.up = True

@@ -165,3 +165,35 @@ def test_reload_keeps_the_tunnel_of_the_peer() -> None:
     new = PolicyTable((), opportunistic("default"))
     assert do.CloseTunnel(1) not in book.gateway.replace_policy(new, {}, book.now)
     assert book.send(ping(2))[-1] == do.ReleaseHeld((2,), Verdict.TUNNEL)
+
+
+def test_answer_is_not_clear_any_more_once_the_peer_knows_that_we_receive() -> None:
+    """Its first packet may be there before our side of the tunnel is up; it may drop all else."""
+    book = accepting()
+    book.send(ping(1))
+    book.send(proposal())
+    book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+    assert book.state() == "clear"
+    book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE))))
+    assert book.send(happened.SaInstalled(1, inbound_key(0x1001))) == [
+        do.RemovePolicy(PAIR),
+        do.ConfirmInbound(1),
+    ]
+    assert book.send(ping(2)) == []
+    book.send(keying.OutboundSaEstablished(1, esp_sa(SG_A, SG_B, 0x2001, (ALICE, BOB))))
+    assert book.send(happened.SaInstalled(1, outbound_key(0x2001)))[-1] == do.ReleaseHeld(
+        (2,), Verdict.TUNNEL
+    )
+
+
+def test_clear_again_after_a_peer_that_never_finished() -> None:
+    book = accepting()
+    book.send(ping(1))
+    book.send(proposal())
+    book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+    book.send(keying.InboundSaEstablished(1, esp_sa(SG_B, SG_A, 0x1001, (BOB, ALICE))))
+    book.send(happened.SaInstalled(1, inbound_key(0x1001)))
+    book.send(ping(2))
+    failed = keying.NegotiationFailed(1, keying.Failure.SILENCE, "no message 3")
+    assert do.DiscardHeld((2,), "connection_over") in book.send(failed)
+    assert book.send(ping(3))[-1] == do.ReleaseHeld((3,), Verdict.CLEAR)

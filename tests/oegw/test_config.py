@@ -455,6 +455,7 @@ WORDS = [
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(600)  # it counts its own time below
 def test_mutated_files_raise_nothing_but_config_error() -> None:
     """Texts go through the TOML parser, tables straight to the validator, 100,000 in all."""
     generator = random.Random(4322)
