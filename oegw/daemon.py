@@ -509,13 +509,18 @@ class Daemon:
         from oegw.decisionpoint import DecisionPoints  # a HTTP client takes a while to import
 
         return DecisionPoints(
-            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic
-        )
+            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic,
+            lambda text: self._say("decision", text),
+        )  # fmt: skip
 
     async def _addresses_of(self, name: str) -> tuple[IPAddress, ...]:
         _PURPOSE.set("decision-point")
         outcome: PeerOutcome = await self.resolver.run(PeerLookup(name, None))
         return outcome.addresses if isinstance(outcome, PeerFound) else ()
+
+    def decision_points(self) -> list[dict[str, Any]]:
+        """What `oegw status` says of them."""
+        return [] if self._points is None else self._points.rows()
 
     def forget_opinions(self) -> None:
         if self._points is not None:
