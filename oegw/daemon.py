@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -226,8 +226,7 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            for warning in self.warnings():
-                self._say("policy", warning)
+            self._warn_of(self.warnings())
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -622,9 +621,12 @@ class Daemon:
         self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
         self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
-        for warning in self.warnings():
-            if warning not in before:
-                self._say("policy", warning)
+        self._warn_of(warning for warning in self.warnings() if warning not in before)
+
+    def _warn_of(self, warnings: Iterable[str]) -> None:
+        about_nat = self.gateway.nat.warnings()
+        for warning in warnings:
+            self._say("nat" if warning in about_nat else "policy", warning)
 
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""
