@@ -247,7 +247,7 @@ class Connection:
     trust: Trust | None = None
     inquiry: Inquiry | None = None  # under way
     candidates: list[Gateway] = field(default_factory=list)  # not tried yet
-    homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, as it orders them
+    homes: tuple[Gateway, ...] = ()  # all that the DNS names and we can use, without their keys
     failure: tuple[Failure, str] | None = None  # the most telling, of those tried
     key_failure: KeyOutcome | None = None  # the worst that came of looking a gateway's keys up
     patience_ends: float = 0.0

@@ -38,7 +38,7 @@ from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
 from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
-from oegw.responder import Authority, KeyQuestion, OwnClient, Responder
+from oegw.responder import AddressKey, Authority, KeyQuestion, OwnClient, Responder
 from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
@@ -200,6 +200,8 @@ class Gateway:
                 self._recovery.keys_known(asker, outcome, now)
             case happened.KeyLookupEnded(outcome=outcome), KeyQuestion():
                 self._responder.identity_known(asker, outcome, now)
+            case happened.KeyLookupEnded(outcome=outcome), AddressKey():
+                self._responder.address_key_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), Homecoming():
                 self._initiator.homes.homes_known(asker, outcome, now)
             case happened.LookupEnded(outcome=outcome), OwnClient():

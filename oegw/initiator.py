@@ -334,10 +334,12 @@ class Initiator:
         assured = self.assured(connection, outcome)
         return self.usable(connection, assured) if isinstance(assured, GatewaysFound) else []
 
-    def _tries(self, gateway: Gateway) -> list[Gateway]:
+    def _tries(self, gateway: Gateway, rule: Rule) -> list[Gateway]:
         """What to try of a gateway: with the keys of its TXT records, and with those of its KEY.
 
-        One that rolls its key over may have both, a record with a key and one without.
+        One that rolls its key over may have both, a record with a key and one without.  Where
+        secure records are required, the keys are those that were judged, and no others: neither
+        what another server says next, nor what proved a peer when some channel of its came up.
         """
         address = gateway.address
         if address is None or not self._reachable(address):
@@ -345,7 +347,7 @@ class Initiator:
         if not self._ledger.may_look_up(address):  # one in some other network (draft section 7.2)
             return []
         tries = [replace(gateway, keyless=False)] if gateway.keys else []
-        if gateway.keyless:
+        if gateway.keyless and rule.require is not Require.SECURE:
             tries.append(replace(gateway, keys=()))
         return tries
 
@@ -353,7 +355,8 @@ class Initiator:
         """The gateways that can verify who we are.  Raises NotOurs if there were only others."""
         client = connection.selectors.local.network_address
         presentable, refused = list[Gateway](), None
-        for gateway in chain.from_iterable(map(self._tries, outcome.gateways)):
+        tries = (self._tries(gateway, connection.rule) for gateway in outcome.gateways)
+        for gateway in chain.from_iterable(tries):
             assert gateway.address is not None
             try:
                 self._ledger.own.identity_for(client, self._local(gateway.address))

@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from oegw.latekeys import GatewayKey
     from oegw.multihoming import Homecoming
     from oegw.recovery import Greeting
-    from oegw.responder import Authority, KeyQuestion, OwnClient
+    from oegw.responder import AddressKey, Authority, KeyQuestion, OwnClient
 
     Asker: TypeAlias = (
         Connection
         | Approval
         | Authority
+        | AddressKey
         | KeyQuestion
         | OwnClient
         | OwnQuestion

@@ -24,7 +24,7 @@ from oegw.connection import Connection, State, Tunnel
 from oegw.gateways import Choice, SilentGateways
 from oegw.ledger import Ledger
 from policy.flow import IPAddress
-from policy.rule import Category
+from policy.rule import Category, Require
 
 # Our choices.
 GATEWAYS_MOST = 8  # tried for one packet: a zone must not make us knock at a hundred doors
@@ -95,7 +95,7 @@ class Multihoming:
 
     def set_out(self, connection: Connection, gateways: Sequence[Gateway], now: float) -> None:
         """These may be negotiated with, in the order of the DNS: plan in which order we do."""
-        connection.homes = tuple(gateways)
+        connection.homes = without_keys(gateways)
         connection.candidates = self.silent.in_order(gateways, now)[:GATEWAYS_MOST]
         connection.failure = None
         connection.patience_ends = now + self._settings.patience
@@ -215,7 +215,8 @@ class Multihoming:
             asker = Homecoming(connection, gateway, returning.began)
             lookup = self._ledger.start_lookup(asker)
             destination = connection.selectors.remote.network_address
-            self._ledger.do(do.StartLookup(lookup, destination, purpose="gateway", ours=True))
+            with_keys = connection.rule.require is Require.SECURE
+            self._ledger.do(do.StartLookup(lookup, destination, with_keys=with_keys, ours=True))
         if not returning.under_way:
             del self._returns[gateway]
 
@@ -224,8 +225,9 @@ class Multihoming:
         connection, gateway = asker.connection, asker.gateway
         exists = self._ledger.connections.get(connection.number) is connection
         if isinstance(outcome, GatewaysFound) and exists:
-            connection.homes = tuple(self._acceptable(connection, outcome))
-            home = next((g for g in connection.homes if g.address == gateway), None)
+            acceptable = self._acceptable(connection, outcome)
+            connection.homes = without_keys(acceptable)
+            home = next((g for g in acceptable if g.address == gateway), None)
             if home is not None and prefers(connection, gateway):
                 tunnel = self._negotiate(connection, home)
                 self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
@@ -330,6 +332,11 @@ def _newest_by_peer(tunnels: Iterable[Tunnel]) -> list[Tunnel]:
             newest.pop(tunnel.peer, None)
             newest[tunnel.peer] = tunnel
     return list(newest.values())
+
+
+def without_keys(gateways: Iterable[Gateway]) -> tuple[Gateway, ...]:
+    """What of gateways is kept as long as the connection: a stranger may name many, with keys."""
+    return tuple(replace(gateway, keys=()) for gateway in gateways)
 
 
 def prefers(connection: Connection, gateway: IPAddress) -> bool:

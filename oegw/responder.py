@@ -13,7 +13,9 @@ from dnsrecords.outcome import (
     GatewaysFound,
     KeyOutcome,
     KeysFound,
+    Malformed,
     NothingFound,
+    Unanswered,
 )
 from dnsrecords.trust import Trust, weakest
 from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
@@ -24,6 +26,7 @@ from oegw.connection import Selectors, State, Tunnel
 from oegw.decision import Replies
 from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
+from oegw.multihoming import without_keys
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
 
@@ -67,7 +70,22 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class KeyQuestion:
-    """Our question: is the key of this channel, which we began, that of the identity?"""
+    """Our question: is the key of this channel, which we began, that of the identity?
+
+    ``again``: whoever is at the address proposes it, and is asked for its authority once more.
+    """
+
+    claim: Claim
+    again: bool = False
+
+    @property
+    def proposal(self) -> TunnelProposed:
+        return self.claim.proposal
+
+
+@dataclass(frozen=True, slots=True)
+class AddressKey:
+    """Our question: has the address that a peer known by name is at a key of its own?"""
 
     claim: Claim
 
@@ -199,7 +217,7 @@ class Responder:
         claim.open.clear()
         self._refuse(claim.proposal, reason, now)
 
-    def _open(self, claim: Claim, asker: Authority | KeyQuestion | OwnClient) -> int:
+    def _open(self, claim: Claim, asker: Authority | KeyQuestion | AddressKey | OwnClient) -> int:
         lookup = self._ledger.start_lookup(asker)
         claim.open.add(lookup)
         return lookup
@@ -267,6 +285,9 @@ class Responder:
             peers.same_key(event.key, key) for key in outcome.keys
         ):
             self._prove(event.channel, outcome.trust)
+            if asker.again:
+                self._ask_authority(claim)
+                return
             claim.depends_on(outcome.trust)
             claim.entitled = True
             self._decide(claim, now)
@@ -293,10 +314,43 @@ class Responder:
                 self._reject(claim, str(refusal), now)
                 return
             claim.depends_on(delegation.trust)
-            claim.homes = outcome.gateways
-        elif not (isinstance(outcome, NothingFound) and proven and peers.is_at(event, client)):
+            claim.homes = without_keys(outcome.gateways)
+        elif isinstance(outcome, NothingFound) and peers.is_at(event, client):
+            self._ask_address(claim, proven)
+            return
+        else:
             self._reject(claim, f"no delegation by {client}: {outcome.detail}", now)
             return
+        claim.entitled = True
+        self._decide(claim, now)
+
+    def _ask_address(self, claim: Claim, proven: bool) -> None:
+        """A peer known by name is at an address that delegates to nobody.
+
+        Draft section 6.3 is for those without a suitable reverse map.  An address with a KEY record
+        has one, and its own tunnels: whoever can send from there must not get them by some name.
+        """
+        ledger, event = self._ledger, claim.proposal
+        if not proven:  # the policy is new, say, and the channel older
+            lookup = self._open(claim, KeyQuestion(claim, again=True))
+            ledger.do(do.StartKeyLookup(lookup, event.identity))
+            return
+        lookup = self._open(claim, AddressKey(claim))
+        ledger.do(do.StartKeyLookup(lookup, event.remote.address))
+
+    def address_key_known(self, asker: AddressKey, outcome: KeyOutcome, now: float) -> None:
+        """The KEY records of the address that the peer is at."""
+        claim, event = asker.claim, asker.proposal
+        found = outcome.keys if isinstance(outcome, KeysFound) else ()
+        if found and not any(peers.same_key(event.key, key) for key in found):
+            reason = f"{event.remote.address} has a key of its own, and {event.identity} another"
+            self._reject(claim, reason, now)
+            return
+        if isinstance(outcome, Unanswered | Malformed):
+            self._reject(claim, f"key of {event.remote.address}: {outcome.detail}", now)
+            return
+        # No record says that this name is at this address.
+        claim.depends_on(Trust.INSECURE)
         claim.entitled = True
         self._decide(claim, now)
 

@@ -138,10 +138,17 @@ class SelfKnowledge:
     ) -> None:
         """An answer.  It stays beyond its time until there is another, but is asked for again."""
         ttl = UNANSWERED_KEPT if isinstance(outcome, Unanswered) else outcome.ttl
+        if isinstance(outcome, GatewaysFound):  # strangers choose clients, and what these name
+            outcome = replace(outcome, gateways=tuple(filter(self._may_be_us, outcome.gateways)))
         self._kept[question] = (now + ttl, outcome)
         self._kept.move_to_end(question)
         if len(self._kept) > RECORDS_KEPT:
             self._kept.popitem(last=False)
+
+    def _may_be_us(self, gateway: Gateway) -> bool:
+        own = self._own
+        names = () if own is None else filter(None, (own.identity, own.fqdn))
+        return any(_names_us(gateway, name) for name in (*self._addresses, *names))
 
     # What follows from it.
 

@@ -2,8 +2,10 @@ from dnsrecords.cache import AnswerCache
 from dnsrecords.question import Answer, Question, Status
 
 
-def answer(name: str, ttl: float = 60.0, status: Status = Status.ANSWERED) -> Answer:
-    return Answer(Question(name, "TXT"), status, (b"x",), ttl)
+def answer(
+    name: str, ttl: float = 60.0, status: Status = Status.ANSWERED, octets: int = 1
+) -> Answer:
+    return Answer(Question(name, "TXT"), status, (b"x" * octets,), ttl)
 
 
 def test_an_answer_is_kept_for_its_ttl_and_ages() -> None:
@@ -36,4 +38,20 @@ def test_the_oldest_goes_first_and_a_renewed_one_is_young() -> None:
     assert cache.find(Question("a.", "TXT"), 1.0) is not None
     assert len(cache) == 2
     cache.forget()
+    assert len(cache) == 0
+
+
+def test_large_answers_make_room_for_each_other() -> None:
+    """A stranger's zone has an answer of 64 kilobytes for each name that he has us ask for."""
+    cache = AnswerCache(10000, octets=100)
+    for name in ("a.", "b.", "c."):
+        cache.store(answer(name, octets=40), 0.0)
+    assert cache.find(Question("a.", "TXT"), 1.0) is None
+    assert len(cache) == 2
+    cache.store(answer("b.", octets=60), 0.0)  # again, and longer: together they just fit
+    assert len(cache) == 2
+    assert cache.find(Question("b.", "TXT"), 61.0) is None  # its time is over, and its place free
+    cache.store(answer("d.", octets=60), 61.0)
+    assert len(cache) == 2
+    cache.store(answer("e.", octets=101), 61.0)
     assert len(cache) == 0

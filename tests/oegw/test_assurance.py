@@ -204,6 +204,15 @@ class TestInitiator:
         (connection,) = book.gateway.connections()
         assert connection.trust is Trust.INSECURE
 
+    def test_only_keys_that_were_judged_are_used_where_secure_ones_are_required(self) -> None:
+        """No keys ordered means: any that proved the peer, on some channel that it began, say."""
+        book = self.asked(rule=SECURE_ONLY)
+        (started,) = book.send(happened.LookupEnded(1, found(keyless=True)))
+        assert isinstance(started, do.StartNegotiation)
+        assert started.request.peer_keys == (rsa_key("sg-b"),)
+        book.send(NegotiationFailed(started.tunnel, Failure.BAD_SIGNATURE, "another key"))
+        assert book.state() == "clear"  # there is nothing else to try
+
     def test_each_gateway_has_its_own_trust(self) -> None:
         book = self.asked()
         gateways = (

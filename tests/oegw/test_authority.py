@@ -12,6 +12,7 @@ from dnsrecords.outcome import Gateway as FoundGateway
 from dnsrecords.outcome import (
     GatewayOutcome,
     GatewaysFound,
+    KeyOutcome,
     KeysFound,
     Malformed,
     NothingFound,
@@ -26,6 +27,7 @@ from oegw.commands import Command
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import OwnSettings
 from policy.rule import Require
+from policy.table import PolicyTable
 from tests.support.playbook import (
     ALICE,
     BOB,
@@ -47,6 +49,7 @@ from tests.support.playbook import (
 
 OURS = rsa_key("sg-a")
 NOTHING = NothingFound(300.0, "no such record")
+STRICT = opportunistic("strict", require=Require.SECURE)
 
 
 def book(*rules: object, **settings: object) -> Playbook:
@@ -177,11 +180,19 @@ class TestPeerKnownByName:
         event = proposal(identity="road.example", key="road", address=DAVE, remote=DAVE)
         return replace(event, **changes)  # type: ignore[arg-type]
 
-    def accepted(self, event: keying.TunnelProposed, delegation: GatewayOutcome) -> bool:
+    def accepted(
+        self,
+        event: keying.TunnelProposed,
+        delegation: GatewayOutcome,
+        of_address: KeyOutcome = NOTHING,
+    ) -> bool:
         b = book()
         b.send(event)
         b.send(happened.LookupEnded(2, OURS_TO_SPEAK_FOR))
-        return b.send(happened.LookupEnded(1, delegation)) == [do.AcceptTunnel(1)]
+        commands = b.send(happened.LookupEnded(1, delegation))
+        if commands == [do.StartKeyLookup(3, event.remote.address)]:
+            commands = b.send(happened.KeyLookupEnded(3, of_address))
+        return commands == [do.AcceptTunnel(1)]
 
     def test_speaks_for_the_address_that_it_is_at(self) -> None:
         """Its key is that of the KEY record at its name: "KEY but no TXT" is the draft's way."""
@@ -199,6 +210,41 @@ class TestPeerKnownByName:
     def test_not_where_nobody_knows_what_the_record_says(self, outcome: GatewayOutcome) -> None:
         """D2 case 10 is the malformed one."""
         assert not self.accepted(self.proposed(), outcome)
+
+    def test_not_for_an_address_that_has_a_key_of_its_own(self) -> None:
+        """Whoever can send from a host's address must not take its tunnels by some name.
+
+        A host that speaks for itself has a KEY record and needs no TXT record.
+        """
+        assert not self.accepted(self.proposed(), NOTHING, keys("dave"))
+        assert not self.accepted(self.proposed(), NOTHING, Unanswered("no answer"))
+        assert not self.accepted(self.proposed(), NOTHING, Malformed("bogus", 60.0))
+        assert self.accepted(self.proposed(), NOTHING, keys("dave", "road"))
+
+    def test_nothing_vouches_for_the_address(self) -> None:
+        """That no record is there is no record: `require` wants one, and marks tell of one."""
+        for rule, accepted in ((opportunistic("any"), True), (STRICT, False)):
+            b = Playbook(default=rule)
+            needed = keying.PeerKeyNeeded(8, "road.example", TransportAddress(DAVE))
+            b.send(needed)
+            b.send(happened.KeyLookupEnded(1, replace(keys("road"), trust=Trust.SECURE)))
+            b.send(self.proposed(channel=8))
+            b.send(happened.LookupEnded(2, NOTHING))
+            commands = b.send(happened.KeyLookupEnded(3, NOTHING))
+            assert (commands == [do.AcceptTunnel(1)]) is accepted
+            assert [c.trust for c in b.gateway.connections()] == [Trust.INSECURE] * accepted
+
+    def test_a_new_policy_does_not_lock_it_out(self) -> None:
+        """Its channel is older than the policy: who it is has to be asked again."""
+        b = Playbook()
+        b.gateway.replace_policy(b.gateway.table, {}, b.now)
+        [asked] = b.send(self.proposed())
+        assert isinstance(asked, do.StartLookup)
+        assert b.send(happened.LookupEnded(1, NOTHING)) == [do.StartKeyLookup(2, "road.example")]
+        [asked] = b.send(happened.KeyLookupEnded(2, keys("road")))
+        assert isinstance(asked, do.StartLookup)
+        assert b.send(happened.LookupEnded(3, NOTHING)) == [do.StartKeyLookup(4, DAVE)]
+        assert b.send(happened.KeyLookupEnded(4, NOTHING)) == [do.AcceptTunnel(1)]
 
     def test_not_on_a_channel_that_we_began(self) -> None:
         """There the key is what some delegation says, not what KEY says of the name."""
@@ -464,12 +510,20 @@ class TestTxtWithoutKey:
         assert b.state() == "clear"
 
     def test_rule_that_requires_dnssec_requires_it_of_the_key_too(self) -> None:
-        b = Playbook(default=opportunistic("default", require=Require.SECURE))
-        b.send(ping(1))
+        """Its look-ups bring the keys along; but it may have come while this was under way."""
         gateway = replace(self.keyless().gateways[0], trust=Trust.SECURE)
         outcome = GatewaysFound((gateway,), 600.0, Trust.SECURE)
+        b = Playbook(default=STRICT)
+        b.send(ping(1))
+        assert not any(
+            isinstance(command, do.StartNegotiation)
+            for command in b.send(happened.LookupEnded(1, outcome))
+        )
+        b = Playbook()
+        b.send(ping(1))
         start, _ = b.send(happened.LookupEnded(1, outcome))
         assert isinstance(start, do.StartNegotiation)
+        b.gateway.replace_policy(PolicyTable((), STRICT), {}, b.now)
         commands = b.send(happened.KeyLookupEnded(2, keys("sg-b")))
         assert commands[0] == do.CloseTunnel(0)
         [connection] = b.gateway.connections()

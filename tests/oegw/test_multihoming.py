@@ -410,7 +410,10 @@ class TestBackAgain:
     def test_the_policy_demands_as_much_of_the_way_back(self, require: Require) -> None:
         book = Playbook(default=opportunistic("default", require=require))
         by_second_gateway(book, homes((10, SG_B), (20, SG_D), trust=Trust.SECURE))
-        [lookup] = lookups(book.wait(60.0))
+        commands = book.wait(60.0)
+        [lookup] = lookups(commands)
+        strict = require is Require.SECURE
+        assert do.StartLookup(lookup, BOB, with_keys=strict, ours=True) in commands
         assert pair(book).trust is Trust.SECURE
         commands = book.send(happened.LookupEnded(lookup, BOTH))  # insecure today
         assert bool(asked(commands)) == (require is Require.ANY)
@@ -454,8 +457,11 @@ class TestBackAgain:
         [lookup] = lookups(book.send(event))
         assert book.send(happened.LookupEnded(lookup, BOTH)) == [do.AcceptTunnel(1)]
         up(book, 1, SG_D)
+        # A kilobyte for each key, for as long as there is the connection: the gateways will do.
+        assert [(g.address, g.keys) for g in pair(book).homes] == [(SG_B, ()), (SG_D, ())]
         [lookup] = lookups(book.wait(60.0))
         assert asked(book.send(happened.LookupEnded(lookup, BOTH))) == [(2, SG_B)]
+        assert not any(home.keys for home in pair(book).homes)
 
 
 def two_tunnels(choice: Choice) -> Playbook:

@@ -477,6 +477,9 @@ def accepted(event: keying.TunnelProposed, answer: Any) -> bool:
     book = Playbook()
     book.send(event)
     commands = book.send(happened.LookupEnded(1, answer))
+    if isinstance(commands[0], do.StartKeyLookup):  # has the address a key of its own?
+        none = NothingFound(30.0, "no KEY record")
+        commands = book.send(happened.KeyLookupEnded(commands[0].lookup, none))
     assert len(commands) == 1
     assert isinstance(commands[0], do.AcceptTunnel | do.RefuseTunnel)
     return isinstance(commands[0], do.AcceptTunnel)

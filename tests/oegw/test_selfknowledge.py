@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -258,6 +259,22 @@ class TestQuestions:
             client = ip_address(first + number)
             own.learned(OwnQuestion(Record.DELEGATION, client), NOTHING, 0.0)
         assert len(own._kept) == RECORDS_KEPT
+
+    def test_of_whom_else_a_client_names_nothing_is_kept(self) -> None:
+        """Strangers choose the clients that they ask us for, and write those clients' records."""
+        others = tuple(
+            FoundGateway(10, ip_address(0xC0020000 + number), None, (OTHER,))
+            for number in range(30)
+        )
+        both = GatewaysFound(others + names_us().gateways, 600.0, Trust.INSECURE)
+        own = knowledge(ALICE, both, keys())
+        own.learned(OwnQuestion(Record.DELEGATION, BOB), replace(both, gateways=others), 0.0)
+        assert own.identity_for(ALICE, SG_A) is None
+        own.check_client(ALICE)
+        with pytest.raises(NotOurs):
+            own.check_client(BOB)
+        kept = [outcome for _, outcome in own._kept.values()]
+        assert sum(len(o.gateways) for o in kept if isinstance(o, GatewaysFound)) == 1
 
     def test_address_of_the_clients_family(self) -> None:
         own = SelfKnowledge(OwnSettings(OURS), (SG_A, SG_A6), lambda a: True)
