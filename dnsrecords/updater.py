@@ -208,12 +208,18 @@ class Updater:
             if response.rcode() != dns.rcode.NOERROR:
                 raise UpdateError(
                     f"{zone.primary}: update of zone {zone.name} refused: {_code(response)}"
+                    + self._hint(response)
                 )
             if self._key is not None and not response.had_tsig:  # RFC 8945 section 5.3.1
                 raise UpdateError(
                     f"{zone.primary}: update of zone {zone.name}: the answer is not signed"
                 )
         return [zone for zone, _ in work.values()]
+
+    def _hint(self, response: dns.message.Message) -> str:
+        if response.rcode() == dns.rcode.NOTIMP:
+            return " (it takes no dynamic updates)"
+        return "" if self._key else " (the update is not signed: there is no TSIG key)"
 
     def _message(self, zone: Zone) -> dns.update.UpdateMessage:
         if self._key is None:

@@ -28,6 +28,8 @@ def _of_rules(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> I
                 reason = reason or _unassured(rule, settings, resolvers)
             if reason:
                 other = "passes in clear" if rule.on_failure is OnFailure.CLEAR else "is dropped"
+                if settings.decision_points:
+                    other += ", unless a decision point says otherwise"
                 yield f"rule {rule.name!r} never has a tunnel, its traffic {other}: {reason}"
 
 

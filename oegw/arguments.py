@@ -28,6 +28,7 @@ exit codes:
   4  no daemon is running, or it can't be reached
   5  not permitted: be root
 """
+DOCUMENTATION = Path(__file__).with_name("docs")
 
 
 class UsageError(Exception):
@@ -48,7 +49,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         prog="oegw",
         description="Encrypt the traffic through a router wherever the far side can,\n"
         "with keys from the DNS.",
-        epilog=EXIT_CODES,
+        epilog=f"{EXIT_CODES}\ndocumentation: {DOCUMENTATION}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
@@ -80,7 +81,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     records = add(
         "dns-records",
-        "Print the zone lines that publish this gateway: KEY and TXT records.",
+        "Print the zone lines that publish this gateway, KEY and TXT records; or put them into the "
+        "DNS.",
         "oegw dns-records --client 192.1.0.65 192.1.0.66",
         "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
         "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
@@ -99,7 +101,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     records.add_argument(
         "--ipseckey",
         action="store_true",
-        help="IPSECKEY records (RFC 4025) too, for peers that read those",
+        help="IPSECKEY records (RFC 4025) too, for peers that read those; "
+        "default: as [publish] says",
     )
     sending = records.add_mutually_exclusive_group()
     sending.add_argument(
@@ -118,6 +121,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "oegw rollover",
         "oegw rollover --wait",
         "oegw rollover --status",
+        "oegw rollover --abandon",
     )
     how = rollover.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help="go on until it is over")

@@ -234,6 +234,8 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(line)
             for by in nat.translations:
                 print(f"NAT: {by}")
+            for point in settings.decision_points:
+                print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
             _check_firewall(settings)
             return FINE

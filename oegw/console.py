@@ -111,10 +111,7 @@ class Console:
             ],
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
-            "decision_points": [
-                {"name": p.name, "url": p.url, "on_timeout": p.on_timeout.value}
-                for p in daemon.settings.decision_points
-            ],
+            "decision_points": daemon.decision_points(),
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)

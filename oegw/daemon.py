@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -226,8 +226,7 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            for warning in self.warnings():
-                self._say("policy", warning)
+            self._warn_of(self.warnings())
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -509,13 +508,18 @@ class Daemon:
         from oegw.decisionpoint import DecisionPoints  # a HTTP client takes a while to import
 
         return DecisionPoints(
-            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic
-        )
+            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic,
+            lambda text: self._say("decision", text),
+        )  # fmt: skip
 
     async def _addresses_of(self, name: str) -> tuple[IPAddress, ...]:
         _PURPOSE.set("decision-point")
         outcome: PeerOutcome = await self.resolver.run(PeerLookup(name, None))
         return outcome.addresses if isinstance(outcome, PeerFound) else ()
+
+    def decision_points(self) -> list[dict[str, Any]]:
+        """What `oegw status` says of them."""
+        return [] if self._points is None else self._points.rows()
 
     def forget_opinions(self) -> None:
         if self._points is not None:
@@ -617,9 +621,12 @@ class Daemon:
         self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
         self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
-        for warning in self.warnings():
-            if warning not in before:
-                self._say("policy", warning)
+        self._warn_of(warning for warning in self.warnings() if warning not in before)
+
+    def _warn_of(self, warnings: Iterable[str]) -> None:
+        about_nat = self.gateway.nat.warnings()
+        for warning in warnings:
+            self._say("nat" if warning in about_nat else "policy", warning)
 
     def _say(self, category: str, text: str) -> None:
         """Tell the operator something that is no failure."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,8 +45,8 @@ Addresses = Callable[[str], Awaitable[Sequence[IPAddress]]]
 class DecisionPoints:
     """Asks all points at the same time, each within its time limit.
 
-    ``addresses`` finds those of a name, none if there are none; ``clock`` gives monotonic seconds.
-    Raises PointError.
+    ``addresses`` finds those of a name, none if there are none; ``clock`` gives monotonic seconds;
+    ``said`` is told what has become of a point, when that changes.  Raises PointError.
     """
 
     def __init__(
@@ -55,13 +56,17 @@ class DecisionPoints:
         addresses: Addresses,
         trace: Trace,
         clock: Callable[[], float],
+        said: Callable[[str], None],
     ) -> None:
         self.points = tuple(points)
+        self._said = said
         self._trace = trace
         self._clock = clock
         self._cache = OpinionCache()
         self._under_way = dict.fromkeys((p.name for p in points), 0)
         self._failures = dict.fromkeys(self._under_way, 0)  # in a row
+        self._answers = dict.fromkeys(self._under_way, 0)
+        self._reasons = dict.fromkeys(self._under_way, "")  # of the last failure, until it answers
         self._rests_until = dict.fromkeys(self._under_way, 0.0)
         self._tls = {point.name: tls_of(point) for point in self.points}
         self._mark = mark
@@ -72,6 +77,20 @@ class DecisionPoints:
         """The replies of all points, in their order."""
         replies = await asyncio.gather(*(self._reply(point, question) for point in self.points))
         return tuple(zip(self.points, replies, strict=True))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The points in `oegw status`."""
+        return [
+            {
+                "name": point.name,
+                "url": point.url,
+                "on_timeout": point.on_timeout.value,
+                "answers": self._answers[point.name],
+                "failures": self._failures[point.name],
+                "reason": self._reasons[point.name],
+            }
+            for point in self.points
+        ]
 
     @property
     def patience(self) -> float:
@@ -96,7 +115,7 @@ class DecisionPoints:
             opinion = await self._asked(point, question)
         except _Failed as failure:
             if failure.trigger not in ("resting", "busy"):  # which are our own doing
-                self._note_failure(point)
+                self._note_failure(point, failure)
             reply = NoAnswer(failure.trigger, failure.detail)
             self._trace.drop(
                 "decision", reply.trigger, point=point.name, detail=reply.detail,
@@ -104,12 +123,19 @@ class DecisionPoints:
                 counts=point.on_timeout.value,
             )  # fmt: skip
             return reply
-        self._failures[point.name] = 0
+        if self._reasons[point.name]:
+            self._said(f"decision point {point.name!r} answers again")
+        self._failures[point.name], self._reasons[point.name] = 0, ""
+        self._answers[point.name] += 1
         self._cache.keep(point.name, question, opinion, self._clock())
         self._tell("answered", point, question, opinion, cached=False)
         return opinion
 
-    def _note_failure(self, point: DecisionPoint) -> None:
+    def _note_failure(self, point: DecisionPoint, failure: _Failed) -> None:
+        reason = f"{failure.trigger}: {failure.detail}"
+        if not self._reasons[point.name]:
+            self._said(f"decision point {point.name!r} gives no usable answer: {reason}")
+        self._reasons[point.name] = reason
         self._failures[point.name] += 1
         if self._failures[point.name] % PATIENCE == 0:
             self._rests_until[point.name] = self._clock() + REST
@@ -139,7 +165,7 @@ class DecisionPoints:
         except TimeoutError:
             raise _Failed("timeout", f"no answer in {point.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _Failed("unreachable", f"{type(error).__name__}: {error}"[:200]) from None
+            raise _Failed("unreachable", _in_words(error)[:200]) from None
         finally:
             self._under_way[point.name] -= 1
         if octets is None:
@@ -203,6 +229,17 @@ class _Failed(Exception):  # noqa: N818  (it names the fact)
         super().__init__(detail)
         self.trigger = trigger
         self.detail = detail
+
+
+def _in_words(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=fault):
+            return f"its certificate: {getattr(fault, 'verify_message', fault)}"
+        case aiohttp.ClientConnectorError(os_error=fault):
+            return _in_words(fault)
+        case OSError(errno=number) if number:
+            return os.strerror(number)  # asyncio's own text has the address once more
+    return f"{type(error).__name__}: {error}"
 
 
 class _OwnResolver(AbstractResolver):

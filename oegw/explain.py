@@ -86,6 +86,8 @@ def category(rule: Rule, settings: Settings) -> str:
             text += ", secure records only"
         if not rule.initiate:
             text += ", accepts only"
+        if rule.relax:
+            text += ", decision points may relax it"
     elif rule.icmp:
         text += " with ICMP"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
@@ -159,6 +161,10 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Itera
             if not rule.initiate:
                 yield f"It {other}, unless the far side has begun a tunnel: we begin none."
                 return
+            if settings.decision_points:
+                names = ", ".join(point.name for point in settings.decision_points)
+                yield f"It waits while these decision points are asked: {names}."
+                yield "The first that has an opinion decides; else it is as follows."
             if reason := nat.objection(flow.source, settings.dns.local_reverse):
                 yield f"No tunnel can be had: {reason}. It {other}."
                 return
@@ -166,10 +172,6 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Itera
                 yield "The destination is not a public address, so the DNS is not asked."
                 yield f"It {other}."
                 return
-            if settings.decision_points:
-                names = ", ".join(point.name for point in settings.decision_points)
-                yield f"It waits while these decision points are asked: {names}."
-                yield "The first that has an opinion decides; else it is as follows."
             name = reverse_name(flow.destination)
             kinds = " or ".join(kind.upper() for kind in settings.dns.records)
             yield f"It waits while a {kinds} record at {name} is looked up."

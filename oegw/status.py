@@ -44,7 +44,7 @@ def _head(status: Row) -> list[str]:
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
         ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
         ("Interception", plain(queue or "-")),
-        *_decision_points(status.get("decision_points") or []),
+        *(("Decisions by", _point(row)) for row in status.get("decision_points") or []),
         *(("NAT", plain(by)) for by in status.get("nat") or []),
         *(("Warning", plain(warning)) for warning in status.get("warnings") or []),
         *(("Firewall", f"warning: {plain(gap)}") for gap in status.get("firewall_gaps") or []),
@@ -106,10 +106,15 @@ def _resolver(row: Row) -> str:
     return f"{plain(row.get('address', '?'))}: {'; '.join(words)}"
 
 
-def _decision_points(points: Sequence[Row]) -> list[tuple[str, str]]:
-    if not points:
-        return []
-    return [("Decisions by", ", ".join(f"{plain(p['name'])} ({plain(p['url'])})" for p in points))]
+def _point(row: Row) -> str:
+    """One decision point in one line: where it is, and how it does."""
+    words = [f"{plain(row.get('name', '?'))} ({plain(row.get('url', '?'))})"]
+    if row.get("answers"):
+        words.append(f"answers: {row['answers']}")
+    if row.get("reason"):
+        count = row.get("failures", 1)
+        words.append(f"{count} failures in a row, the last {plain(row['reason'])}")
+    return "; ".join(words)
 
 
 def _with_reason(name: object, reason: object) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.requirements import missing
 
+ROOT = Path(__file__).parents[2]
 TABLE = [
     [cell.strip() for cell in line.strip("|\n ").split(" | ")]
     for line in Path(__file__).with_name("README.md").read_text(encoding="utf-8").splitlines()
@@ -30,6 +31,16 @@ def test_what_shows_a_case_exists(row: list[str]) -> None:
         assert missing(f"{place} {name}") is None
     for scenario in scenarios:
         assert missing(f"scenario {scenario}") is None
+
+
+def test_a_scenario_says_which_cases_it_shows() -> None:
+    shown: dict[str, list[str]] = {}
+    for row in TABLE:
+        for scenario in re.findall(r"scenario `([\w-]+)`", row[2]):
+            shown.setdefault(scenario, []).append(row[0])
+    for readme in ROOT.glob("netns-lab/scenarios/*/README.md"):
+        said = re.search(r"^Acceptance: cases? ([\d, ]+) of", readme.read_text("utf-8"), re.M)
+        assert (said[1].split(", ") if said else []) == shown.get(readme.parent.name, []), readme
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]} {row[1]}")

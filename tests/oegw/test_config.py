@@ -439,7 +439,7 @@ def test_every_key_of_rules_is_in_the_reference() -> None:
         assert f"| `{key}` |" in sections["rule"], key
     for key in ("source_file", "destination_file"):
         assert f"`{key}`" in sections["rule"], key
-    for key in ("category", "on_failure"):
+    for key in ("category", "on_failure", "initiate", "require", "icmp", "relax"):
         assert f"| `{key}` |" in sections["default"], key
 
 

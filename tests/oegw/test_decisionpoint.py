@@ -100,7 +100,8 @@ class Shell:
         mark: int = 0,
     ) -> None:
         self.trace, self.clock = CountingTrace(), Clock()
-        self.points = DecisionPoints(points, mark, names, self.trace, self.clock)
+        self.said: list[str] = []
+        self.points = DecisionPoints(points, mark, names, self.trace, self.clock, self.said.append)
 
     async def ask(self, question: Question = QUESTION) -> list[Reply]:
         return [reply for _, reply in await self.points.ask(question)]
@@ -296,6 +297,7 @@ def test_https_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
                 assert isinstance(first, Opinion)
                 assert isinstance(second, NoAnswer)
                 assert second.trigger == "unreachable"
+                assert second.detail == "its certificate: self-signed certificate"
                 assert len(server.requests) == 1
 
     asyncio.run(body())
@@ -305,3 +307,36 @@ def test_missing_certificate_names_point_and_file(tmp_path: Path) -> None:
     point = DecisionPoint("it", "https://127.0.0.1/", ca=tmp_path / "none.pem")
     with pytest.raises(PointError, match=r"decision_point 'it': ca: .*none\.pem"):
         Shell(point)
+
+
+def test_what_becomes_of_a_point_is_said_once_and_shown() -> None:
+    async def body() -> None:
+        async with Server(b"") as server, Shell(server.point(), nobody("no")) as shell:
+            await server.__aexit__()  # nobody listens any more
+            for number in range(3):
+                await shell.ask(replace(QUESTION, local=str(number)))
+            reason = "unreachable: Connection refused"
+            assert shell.said == [
+                f"decision point 'it' gives no usable answer: {reason}",
+                f"decision point 'no' gives no usable answer: {reason}",
+            ]
+            first = shell.points.rows()[0]
+            assert (first["answers"], first["failures"], first["reason"]) == (0, 3, reason)
+        shell.clock.now += 60
+        async with Server(http(PERMIT)) as server, Shell(server.point()) as shell:
+            server.answer = http(b"hello")
+            await shell.ask()
+            server.answer = http(PERMIT)
+            await shell.ask()
+            assert shell.said == [
+                "decision point 'it' gives no usable answer: malformed: no JSON: JSONDecodeError",
+                "decision point 'it' answers again",
+            ]
+            row = shell.points.rows()[0]
+            assert (row["answers"], row["failures"], row["reason"]) == (1, 0, "")
+
+    asyncio.run(body())
+
+
+def nobody(name: str) -> DecisionPoint:
+    return DecisionPoint(name, "http://127.0.0.1:1/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from oegw.assurance import UnsignedDelegation
+from oegw.decision import DecisionPoint
 from oegw.explain import explanation
 from oegw.nat import Nat
 from oegw.settings import DnsSettings, Settings
@@ -47,3 +48,17 @@ def test_unsigned_records_and_other_kinds() -> None:
     words = said(dns)
     assert "a TXT or IPSECKEY record at" in words["what"]
     assert "A record that is not signed may name the destination itself only." in words["what"]
+
+
+def test_decision_points_are_asked_whatever_the_addresses_are() -> None:
+    rule = opportunistic("rule", relax=True)
+    settings = Settings(default=rule, decision_points=(DecisionPoint("hq", "http://192.1.0.70/"),))
+    table = PolicyTable((), rule)
+    for flow, follows in (
+        (Flow(ALICE, ip_address("10.0.0.1"), 1), "The destination is not a public address"),
+        (Flow(ip_address("10.0.0.1"), BOB, 1), "No tunnel can be had: 10.0.0.1 is private"),
+    ):
+        words = dict(explanation(flow, table, settings, Nat()))
+        assert words["what"].startswith("It waits while these decision points are asked: hq. ")
+        assert f"else it is as follows. {follows}" in words["what"]
+        assert words["category"].endswith("else clear, decision points may relax it")

@@ -245,3 +245,14 @@ def test_refusals_with_their_reasons() -> None:
 def test_what_the_gateway_is_called(identity: object, fqdn: object, text: str) -> None:
     lines = render(STATUS | {"identity": identity, "fqdn": fqdn}).splitlines()
     assert f"Identity      {text}" in lines
+
+
+def test_decision_points_and_how_they_do() -> None:
+    points = [
+        {"name": "good", "url": "http://a/", "answers": 3, "failures": 0, "reason": ""},
+        {"name": "bad", "url": "http://b/", "answers": 0, "failures": 2,
+         "reason": "malformed: no JSON"},
+    ]  # fmt: skip
+    text = render({"decision_points": points})
+    assert "Decisions by  good (http://a/); answers: 3\n" in text
+    assert "bad (http://b/); 2 failures in a row, the last malformed: no JSON\n" in text
