@@ -137,7 +137,7 @@ def test_an_answer_that_is_not_signed_is_not_believed(
 
 
 def test_an_update_without_a_key_is_refused(named: Named, key: rsa.RSAPublicKey) -> None:
-    with pytest.raises(UpdateError, match="refused: REFUSED .*there is no TSIG key"):
+    with pytest.raises(UpdateError, match=r"refused: REFUSED .*there is no TSIG key"):
         Updater([SERVER], port=named.port).change([delegation(67, key)])
 
 
