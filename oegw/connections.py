@@ -102,7 +102,8 @@ class ConnectionTable:
                     rule.category is Category.OPPORTUNISTIC or connection.rule.name == rule.name
                 )
                 demanding = rule.require is Require.SECURE and connection.rule.name != rule.name
-                if demanding and connection.rule.require is not Require.SECURE:
+                made_under = connection.rule if connection.unruled is None else connection.unruled
+                if demanding and made_under.require is not Require.SECURE:
                     continue
                 if mine and connection.state is State.KEYED and connection.selectors.covers(flow):
                     return connection
