@@ -82,6 +82,17 @@ class TestTunnelOfAnotherRule:
         cleared = [c.scope for c in commands if isinstance(c, do.InstallPolicy)]
         assert install.scope not in cleared
 
+    def test_what_is_still_being_asked_about_goes_by_it_once_it_is_up(self) -> None:
+        book = Playbook(rule_for(25))
+        book.send(ping(1))
+        mail = book.send(packet(MAIL, 2))[0]
+        assert isinstance(mail, do.StartLookup)
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        commands = established(book, 0)
+        assert do.ReleaseHeld((2,), Verdict.TUNNEL) in commands
+        assert do.CancelLookup(mail.lookup) in commands  # that finds nothing, perhaps
+        assert book.send(packet(MAIL, 3))[-1] == do.ReleaseHeld((3,), Verdict.TUNNEL)
+
     def test_one_that_demands_less_of_the_records_does_not_carry_it(self) -> None:
         book = Playbook(rule_for(443, require=Require.SECURE))
         keyed(book)
