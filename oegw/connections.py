@@ -101,9 +101,7 @@ class ConnectionTable:
                 mine = connection.rule.category is rule.category and (
                     rule.category is Category.OPPORTUNISTIC or connection.rule.name == rule.name
                 )
-                demanding = rule.require is Require.SECURE and connection.rule.name != rule.name
-                if demanding and connection.rule.require is not Require.SECURE:
-                    continue
+                mine = mine and not _demands_more(rule, connection)
                 if mine and connection.state is State.KEYED and connection.selectors.covers(flow):
                     return connection
         return self.exact(wanted, rule)
@@ -117,6 +115,7 @@ class ConnectionTable:
             if other is not connection
             and other.rule.category is connection.rule.category is Category.OPPORTUNISTIC
             and other.selectors in connection.selectors
+            and not _demands_more(other.rule, connection)
         ]
 
     def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
@@ -187,3 +186,14 @@ class ConnectionTable:
     def all_under_way(self) -> int:
         """How many set-ups all of them have under way."""
         return len(self._asking)
+
+
+def _demands_more(rule: Rule, connection: Connection) -> bool:
+    """Whether a rule other than the connection's wants better records than that.
+
+    What a decision point has added for a while does not count.
+    """
+    if rule.require is not Require.SECURE or rule.name == connection.rule.name:
+        return False
+    unruled = connection.rule if connection.unruled is None else connection.unruled
+    return Require.ANY in (connection.rule.require, unruled.require)

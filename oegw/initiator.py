@@ -490,8 +490,13 @@ class Initiator:
         ledger.take_down(connection, event.tunnel)
         self.ageing.successor_failed(connection, tunnel)
         behind = connection.state is State.EXPIRING and connection.expires is None
-        if (connection.state is not State.PENDING and not behind) or connection.tunnels:
+        if connection.state is not State.PENDING and not behind:
             return
+        if any(not other.receives_only for other in connection.tunnels.values()):
+            return
+        for number in list(connection.tunnels):  # no packet of ours will ever go by these
+            ledger.do(do.CloseTunnel(number))
+            ledger.take_down(connection, number)
         if event.reason is not Failure.BAD_SIGNATURE:  # its KEY records would not help
             connection.candidates = [
                 c for c in connection.candidates if c.keys or c.address != tunnel.gateway

@@ -12,6 +12,7 @@ import ike.events as keying
 from dnsrecords.trust import Trust
 from oegw import commands as do
 from oegw import events as happened
+from oegw.commands import Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.datapath.interface import (
     Direction,
@@ -154,7 +155,10 @@ class Tunnels:
         if not connection.scopes:
             self._foresee_scope(connection)
         for other in ledger.connections.within(connection):
-            if other.standing in (State.CLEAR, State.DENIED):  # narrower: it would precede ours
+            potential = other.state is State.POTENTIAL and not other.tunnels
+            if potential or other.standing in (State.CLEAR, State.DENIED):
+                # Narrower: it would precede ours, and let its packets out beside the tunnel.
+                ledger.let_go(ledger.hold.take(other.number), Verdict.TUNNEL, "no_tunnel")
                 ledger.end(other, Happening.FORGOTTEN, "a tunnel carries it now", now)
         ledger.apply_state(connection, now)
 

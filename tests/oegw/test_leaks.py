@@ -9,7 +9,8 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import ike.events as keying
-from dnsrecords.outcome import NothingFound, Unanswered
+from dnsrecords.outcome import GatewaysFound, NothingFound, Unanswered
+from dnsrecords.trust import Trust
 from ike.events import Failure, TrafficSelector
 from oegw import commands as do
 from oegw import events as happened
@@ -81,6 +82,17 @@ class TestTunnelOfAnotherRule:
         cleared = [c.scope for c in commands if isinstance(c, do.InstallPolicy)]
         assert install.scope not in cleared
 
+    def test_what_is_still_being_asked_about_goes_by_it_once_it_is_up(self) -> None:
+        book = Playbook(rule_for(25))
+        book.send(ping(1))
+        mail = book.send(packet(MAIL, 2))[0]
+        assert isinstance(mail, do.StartLookup)
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        commands = established(book, 0)
+        assert do.ReleaseHeld((2,), Verdict.TUNNEL) in commands
+        assert do.CancelLookup(mail.lookup) in commands  # that finds nothing, perhaps
+        assert book.send(packet(MAIL, 3))[-1] == do.ReleaseHeld((3,), Verdict.TUNNEL)
+
     def test_one_that_demands_less_of_the_records_does_not_carry_it(self) -> None:
         book = Playbook(rule_for(443, require=Require.SECURE))
         keyed(book)
@@ -88,6 +100,21 @@ class TestTunnelOfAnotherRule:
         [question] = book.send(packet(WEB, 3))
         assert isinstance(question, do.StartLookup)
         assert question.with_keys
+
+    def test_nor_one_that_a_decision_point_has_made_as_demanding_for_a_while(self) -> None:
+        book = Playbook(rule_for(443, require=Require.SECURE), decision_points=(POINT,))
+        ask, lookup = book.send(ping(1))
+        assert isinstance(ask, do.StartDecision)
+        assert isinstance(lookup, do.StartLookup)
+        said = Opinion(Category.OPPORTUNISTIC, None, Require.SECURE, ttl=60.0)
+        book.send(happened.DecisionsEnded(ask.lookup, ((POINT, said),)))
+        outcome = found((SG_B, "sg-b"))
+        assert isinstance(outcome, GatewaysFound)
+        outcome = replace(outcome, trust=Trust.SECURE)
+        book.send(happened.LookupEnded(lookup.lookup, outcome))
+        established(book, 0)
+        assert book.state() == "keyed"
+        assert isinstance(book.send(packet(WEB, 2))[0], do.StartDecision)
 
 
 class TestTunnelOfAPart:
@@ -201,3 +228,20 @@ class TestVerdicts:
         assert isinstance(lookup, do.StartLookup)
         book.send(happened.LookupEnded(lookup.lookup, NothingFound(60.0, "none")))
         assert book.state() == "clear"
+
+
+class TestNegotiationBesideTunnelsThatReceiveOnly:
+    def test_its_failure_decides_though_they_are_still_there(self) -> None:
+        book = Playbook()
+        keyed(book)
+        book.renew(0)
+        established(book, 2)
+        book.send(keying.TunnelPreferred(2))  # the first receives only
+        book.renew(2)
+        book.send(keying.TunnelClosed(2, "deleted by the peer"))
+        book.send(ping(9))
+        assert book.state() == "pending"
+        commands = book.send(keying.NegotiationFailed(4, Failure.SILENCE, "no answer"))
+        assert book.state() == "clear"
+        assert do.CloseTunnel(0) in commands
+        assert do.ReleaseHeld((9,), Verdict.CLEAR) in commands
