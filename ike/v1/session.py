@@ -371,7 +371,8 @@ class Session:
             self._station, self._directory, self.local, self.remote, now, initiator=True
         )
         session.used_at = self.used_at
-        session.identity, session.keys_given = self.identity, self.keys_given
+        session.identity = self.identity
+        session.keys_given = False  # nobody has said of late that the key still is the peer's
         session.replaces.append(self)
         self._successor = session
         encapsulation = self._station.encapsulation_of(self.remote.address)
