@@ -31,6 +31,7 @@ CANDIDATES_MOST = 3  # rival clear messages that one main mode follows (see v1/m
 DUPLICATES_ANSWERED = 5  # times that one request may be repeated to us and be answered again
 QUICK_MODES_MOST = 64  # under way at once on one channel, as responder
 QUEUE_MOST = 1000  # tunnels waiting for one channel
+UNANSWERED_MOST = 32  # main modes to one address without message 2; others name it, not its host
 INITIATIONS_MOST = 10000  # tunnels that we negotiate at once, in all
 MESSAGE_IDS_MOST = 100000  # remembered per channel; a channel that used them up is closed
 REPLIES_KEPT = 64  # answers to informational exchanges, for duplicates

@@ -22,6 +22,7 @@ from ike.constants import (
     MESSAGE_LONGEST,
     NAT_PORT,
     NON_ESP_MARKER,
+    UNANSWERED_MOST,
 )
 from ike.errors import (
     AggressiveMode,
@@ -148,6 +149,10 @@ class Endpoint:
             self._station.emit(NegotiationFailed(tunnel, Failure.LIMIT, detail))
             return
         session = self._channel_for(now, request)
+        if session is None:
+            detail = f"{UNANSWERED_MOST} messages 1 to {request.remote} without an answer"
+            self._station.emit(NegotiationFailed(tunnel, Failure.LIMIT, detail))
+            return
         ends = Ends(request.local, request.remote, request.local_selector, request.remote_selector)
         begun = Tunnel(
             self._station, self._directory, tunnel, ends, session.remote, session, True, request
@@ -179,18 +184,23 @@ class Endpoint:
         under_way = sum(not t.established for t in self._directory.tunnels.values())
         return under_way >= INITIATIONS_MOST
 
-    def _channel_for(self, now: float, request: TunnelRequest) -> Session:
+    def _channel_for(self, now: float, request: TunnelRequest) -> Session | None:
         """A channel that serves the request, or a new one.
 
-        First the one of the tunnel to replace, then the newest.
+        First the one of the tunnel to replace, then the newest.  None if too many messages 1 to
+        that address are not answered yet: a stranger's records may name anybody as a gateway, each
+        with another key, and whoever does not answer has not asked for any of them.
         """
         if request.replaces is not None and request.replaces in self._directory.tunnels:
             channel = self._directory.tunnels[request.replaces].channel
             if channel is not None and channel.serves(request, now):
                 return channel
-        for session in reversed(self._directory.between(request.local, request.remote)):
+        between = self._directory.between(request.local, request.remote)
+        for session in reversed(between):
             if session.serves(request, now):
                 return session
+        if sum(session.unanswered for session in between) >= UNANSWERED_MOST:
+            return None
         return Session.initiate(self._station, self._directory, request, now)
 
     def provide_peer_keys(

@@ -241,6 +241,9 @@ class SelfKnowledge:
         if outcome is None or isinstance(outcome, Unanswered):
             return _Answer.UNKNOWN, "", 0.0
         if client == local and isinstance(name, str) and isinstance(outcome, NothingFound):
+            keys = self._outcome(OwnQuestion(Record.KEY, local))
+            if isinstance(keys, KeysFound) and not self._is_ours(keys.keys):
+                return _Answer.NO, f"{local} has another key than {shown(name)}", keys.ttl
             return _Answer.YES, "", 0.0  # nobody else speaks for it: a peer takes us at our name
         return self._named(name, client, outcome)
 

@@ -69,7 +69,7 @@ from ike.v1.payloads import Delete, Notification, Payload
 from ike.v1.quick_mode import QuickModeResponder
 from ike.v1.rekey import grace, reuse_margin
 from ike.v1.renewal import Renewal, take_over
-from ike.v1.transitions import LifeState, LivenessState
+from ike.v1.transitions import LifeState, LivenessState, MainModeState
 from ike.v1.tunnel import Tunnel
 from ike.v1.vendor import Vendor
 
@@ -189,6 +189,12 @@ class Session:
         if isinstance(self.opening, ResponderOpening):
             return self.opening.cookies
         return self.end.keys.cookies if self.end else (self.opening.cookie, b"")
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether message 1 is ours, and nothing came back."""
+        opening = self.opening
+        return isinstance(opening, InitiatorOpening) and opening.state is MainModeState.AWAIT_MM2
 
     @property
     def tunnel_count(self) -> int:
@@ -365,7 +371,8 @@ class Session:
             self._station, self._directory, self.local, self.remote, now, initiator=True
         )
         session.used_at = self.used_at
-        session.identity, session.keys_given = self.identity, self.keys_given
+        session.identity = self.identity
+        session.keys_given = False  # nobody has said of late that the key still is the peer's
         session.replaces.append(self)
         self._successor = session
         encapsulation = self._station.encapsulation_of(self.remote.address)

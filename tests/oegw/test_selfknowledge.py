@@ -195,6 +195,12 @@ class TestIdentityForOurselves:
         with pytest.raises(NotOurs, match=r"does not delegate to @sg-a\.example"):
             knowledge(SG_A, names_us(SG_D), NOTHING, keys()).identity_for(SG_A, SG_A)
 
+    def test_our_address_has_the_key_of_somebody_else(self) -> None:
+        """Then no peer takes us at our name: the address could be another's."""
+        with pytest.raises(NotOurs, match=r"192\.1\.1\.4 has another key than @sg-a\.example"):
+            knowledge(SG_A, NOTHING, keys(OTHER), keys()).identity_for(SG_A, SG_A)
+        assert knowledge(SG_A, BY_NAME, keys(OTHER), keys()).identity_for(SG_A, SG_A) == NAME
+
 
 class TestForcedIdentity:
     def test_address_is_not_tried(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ike import events as e
-from ike.constants import CHANNELS_PER_PEER
+from ike.constants import CHANNELS_PER_PEER, UNANSWERED_MOST
 from ike.v1 import crowd
 from tests.support.ike_pair import CAROL, Pair, private_key
 
@@ -68,3 +68,31 @@ def test_channels_that_we_began_do_not_count() -> None:
     pair.run()
     assert len(pair.a.endpoint.snapshot().channels) == CHANNELS_PER_PEER + 2
     assert len(pair.b.endpoint.snapshot().channels) == CHANNELS_PER_PEER
+
+
+def test_a_host_that_somebodys_records_name_gets_a_few_messages_1() -> None:
+    """Whoever owns a reverse zone can name any host as gateway, for each address with another key.
+
+    Each packet of his would be several messages of ours to that host: a reflector that amplifies.
+    """
+    pair = Pair()
+    wrong, right = private_key("other").public_key(), (pair.b.key.public_key(),)
+    for number in range(200):
+        pair.initiate(number * 2, peer_keys=(wrong,) * (number + 1))
+    failed = pair.a.seen(e.NegotiationFailed)
+    assert len(pair.wire) == UNANSWERED_MOST
+    assert [event.reason for event in failed] == [e.Failure.LIMIT] * (200 - UNANSWERED_MOST)
+    # One that answers is no such host: it keeps nobody waiting.
+    for _ in range(2 * UNANSWERED_MOST):
+        pair.transfer()
+    pair.initiate(1000, peer_keys=right)
+    pair.run()
+    assert pair.tunnel_up()
+
+
+def test_what_shares_a_channel_does_not_count() -> None:
+    pair = Pair()
+    for number in range(2 * UNANSWERED_MOST):
+        pair.initiate(number * 2)
+    assert len(pair.wire) == 1
+    assert not pair.a.seen(e.NegotiationFailed)

@@ -365,3 +365,20 @@ class TestIdentity:
         pair.wait(99)
         assert pair.a.names().count("MM1") > 1
         assert {event.identity for event in pair.b.seen(e.PeerKeyNeeded)} == {"sg-a.example"}
+
+
+def test_key_is_looked_up_again_after_the_life_of_a_channel() -> None:
+    """A key that the peer has withdrawn, because somebody has it, must not be good for ever."""
+    pair = Pair(a={"channel_lifetime": 600}, b={"channel_lifetime": 600})
+    pair.initiate(peer_keys=())
+    pair.run()
+    pair.initiate(2, remote_selector=CAROL, peer_keys=())
+    pair.run()
+    assert len(pair.a.seen(e.PeerKeyNeeded)) == 1  # the channel is still that of the look-up
+    pair.wait(590.0)
+    assert len(pair.a.seen(e.KeyingChannelEstablished)) == 2
+    assert len(pair.a.seen(e.PeerKeyNeeded)) == 1  # its successor, with the same key
+    pair.initiate(4, remote_selector=CAROL, peer_keys=())
+    pair.run()
+    assert 4 in [event.tunnel for event in pair.a.seen(e.OutboundSaEstablished)]
+    assert len(pair.a.seen(e.PeerKeyNeeded)) == 2
