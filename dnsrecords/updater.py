@@ -208,8 +208,14 @@ class Updater:
             if response.rcode() != dns.rcode.NOERROR:
                 raise UpdateError(
                     f"{zone.primary}: update of zone {zone.name} refused: {_code(response)}"
+                    + self._hint(response)
                 )
         return [zone for zone, _ in work.values()]
+
+    def _hint(self, response: dns.message.Message) -> str:
+        if response.rcode() == dns.rcode.NOTIMP:
+            return " (it takes no dynamic updates)"
+        return "" if self._key else " (the update is not signed: there is no TSIG key)"
 
     def _message(self, zone: Zone) -> dns.update.UpdateMessage:
         if self._key is None:

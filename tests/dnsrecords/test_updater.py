@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import dns.message
+import dns.opcode
+import dns.rcode
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -112,7 +115,7 @@ def test_an_update_with_a_wrong_secret_is_refused_and_said(
 
 
 def test_an_update_without_a_key_is_refused(named: Named, key: rsa.RSAPublicKey) -> None:
-    with pytest.raises(UpdateError, match="refused: REFUSED"):
+    with pytest.raises(UpdateError, match=r"refused: REFUSED .*there is no TSIG key"):
         Updater([SERVER], port=named.port).change([delegation(67, key)])
 
 
@@ -126,3 +129,22 @@ def test_a_server_that_is_not_there(named: Named, key: rsa.RSAPublicKey) -> None
     updater = Updater([SERVER], port=1, timeout=0.5)
     with pytest.raises(UpdateError, match=r"127.0.0.1: 65.* CNAME: Connection refused"):
         updater.zone_of(delegation(65, key))
+
+
+def test_a_server_without_dynamic_updates_is_said_to_be_one(
+    updater: Updater, key: rsa.RSAPublicKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Updater._exchange
+
+    def like_nsd(
+        self: Updater, query: dns.message.Message, server: IPv4Address, what: str
+    ) -> dns.message.Message:
+        if query.opcode() != dns.opcode.UPDATE:
+            return exchange(self, query, server, what)
+        response = dns.message.Message(query.id)
+        response.set_rcode(dns.rcode.NOTIMP)
+        return response
+
+    monkeypatch.setattr(Updater, "_exchange", like_nsd)
+    with pytest.raises(UpdateError, match=r"NOTIMP \(it takes no dynamic updates\)"):
+        updater.change([delegation(66, key)])
