@@ -210,6 +210,10 @@ class Updater:
                     f"{zone.primary}: update of zone {zone.name} refused: {_code(response)}"
                     + self._hint(response)
                 )
+            if self._key is not None and not response.had_tsig:  # RFC 8945 section 5.3.1
+                raise UpdateError(
+                    f"{zone.primary}: update of zone {zone.name}: the answer is not signed"
+                )
         return [zone for zone, _ in work.values()]
 
     def _hint(self, response: dns.message.Message) -> str:

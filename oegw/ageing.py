@@ -22,7 +22,7 @@ from dnsrecords.outcome import (
     Malformed,
     Unanswered,
 )
-from dnsrecords.trust import Trust
+from dnsrecords.trust import Trust, weakest
 from ike.events import Identity, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -58,7 +58,7 @@ class Ageing:
         return self._looks[0][0] if self._looks else None
 
     def handle_timer(self, now: float) -> None:
-        for connection in list(self._ledger.due(now)):
+        for connection in self._ledger.due(now):
             self._lifespan_over(connection, now)
         waited = bool(self._looking)
         while self._looks and self._looks[0][0] <= now:
@@ -169,7 +169,8 @@ class Ageing:
         if inquiry is not None and peers.speaks_for_itself(identity, request.remote_selector):
             number = ledger.start_lookup(connection)  # a host needs no delegation, but a key
             inquiry.open[number] = Part.KEYS
-            ledger.do(do.StartKeyLookup(number, identity, ours=True))
+            ours = connection.beginner is None
+            ledger.do(do.StartKeyLookup(number, identity, ours=ours))
 
     def _renewal_known(
         self,
@@ -195,6 +196,8 @@ class Ageing:
             keys += (key for gateway in named for key in gateway.keys)
         if isinstance(inquiry.keys, KeysFound) and _assured(connection.rule, inquiry.keys.trust):
             keys += (k for k in inquiry.keys.keys if not any(peers.same_key(k, o) for o in keys))
+            known = (connection.trust,) if named and connection.trust else ()
+            connection.trust = weakest(inquiry.keys.trust, *known)
         if keys:
             self._initiator.order(connection, replace(successor, peer_keys=tuple(keys)))
         elif any(gateway.keyless or not gateway.keys for gateway in named):

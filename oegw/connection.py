@@ -18,7 +18,7 @@ from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
-from policy.rule import Category, Rule, Scope
+from policy.rule import ANY_PORT, Category, PortRange, Rule, Scope
 
 
 class State(Enum):
@@ -142,6 +142,35 @@ class Selectors:
             and self.remote_port in (0, flow.destination_port)
         )
 
+    def flow(self) -> Flow:
+        """A flow that stands for all that it carries, to ask the policy about."""
+        return Flow(
+            self.local.network_address,
+            self.remote.network_address,
+            self.protocol,
+            self.local_port or None,
+            self.remote_port or None,
+        )
+
+    def scope(self) -> Scope:
+        """All that it carries."""
+        ports = (
+            PortRange(port, port) if port else ANY_PORT
+            for port in (self.local_port, self.remote_port)
+        )
+        return Scope(self.local, self.remote, self.protocol or None, *ports)
+
+    def are_within(self, scope: Scope) -> bool:
+        """Whether one answer of the policy holds for all that it carries."""
+        mine = self.scope()
+        return (
+            _is_within(self.local, scope.source)
+            and _is_within(self.remote, scope.destination)
+            and scope.protocol in (None, mine.protocol)
+            and _are_within(mine.source_ports, scope.source_ports)
+            and _are_within(mine.destination_ports, scope.destination_ports)
+        )
+
     def __contains__(self, other: Selectors) -> bool:
         """Whether all that ``other`` carries between the same two sides may enter the tunnel."""
         return (
@@ -150,6 +179,18 @@ class Selectors:
             and self.local_port in (0, other.local_port)
             and self.remote_port in (0, other.remote_port)
         )
+
+
+def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    return (
+        inner.version == outer.version
+        and inner.prefixlen >= outer.prefixlen
+        and inner.network_address in outer
+    )
+
+
+def _are_within(inner: PortRange, outer: PortRange) -> bool:
+    return outer.first <= inner.first and inner.last <= outer.last
 
 
 def host_network(address: IPv4Address | IPv6Address) -> IPNetwork:

@@ -9,7 +9,7 @@ from ike.events import Identity
 from oegw.connection import Connection, Selectors, State, Tunnel, host_network
 from oegw.datapath.interface import SaKey
 from policy.flow import Flow, IPAddress, IPNetwork
-from policy.rule import Category, Rule
+from policy.rule import Category, Require, Rule
 
 # Our choice: connections that one peer may begin; a gateway with so many pairs is a large site.
 BEGUN_BY_ONE = 8192
@@ -92,7 +92,8 @@ class ConnectionTable:
 
         That is a keyed one that covers it, else the one with the selectors that
         the rule asks for.  Configured traffic belongs to its own rule's
-        connection and no other: a stranger's tunnel must not carry it.
+        connection and no other: a stranger's tunnel must not carry it.  Nor must one that was made
+        under another rule which demands less of the records: they may be good by chance only.
         """
         hosts = (host_network(flow.source), host_network(flow.destination))
         for pair in dict.fromkeys((hosts, (wanted.local, wanted.remote))):
@@ -100,6 +101,9 @@ class ConnectionTable:
                 mine = connection.rule.category is rule.category and (
                     rule.category is Category.OPPORTUNISTIC or connection.rule.name == rule.name
                 )
+                demanding = rule.require is Require.SECURE and connection.rule.name != rule.name
+                if demanding and connection.rule.require is not Require.SECURE:
+                    continue
                 if mine and connection.state is State.KEYED and connection.selectors.covers(flow):
                     return connection
         return self.exact(wanted, rule)

@@ -5,7 +5,7 @@ Hooks of the initiator's and the responder's desk; without decision points it do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ike.events import TunnelProposed
@@ -15,7 +15,7 @@ from oegw.connection import Connection, Selectors
 from oegw.decision import Question, Replies, Role, Ruling, ruling
 from oegw.ledger import Ledger
 from policy.flow import IPAddress
-from policy.rule import ANY_PORT, Category, PortRange, Rule
+from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
 
 if TYPE_CHECKING:
     from oegw.responder import Claim
@@ -52,6 +52,17 @@ class Decisions:
         if connection.unruled is not None:
             connection.rule = connection.unruled
         connection.unruled = connection.ruled_until = None
+
+    def hold_on(self, connection: Connection, rule: Rule) -> None:
+        """A new policy has ``rule`` for it: what was demanded beyond the rule before still is."""
+        ruled, connection.rule = connection.rule, rule
+        if connection.unruled is None:
+            return
+        connection.unruled = rule
+        if ruled.on_failure is OnFailure.DROP:
+            connection.rule = replace(connection.rule, on_failure=OnFailure.DROP)
+        if ruled.require is Require.SECURE:
+            connection.rule = replace(connection.rule, require=Require.SECURE)
 
     def against_renewal(self, connection: Connection, replies: Replies, now: float) -> str | None:
         """Why a tunnel that stands is not to be renewed, if the points say so."""

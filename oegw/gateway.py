@@ -220,7 +220,7 @@ class Gateway:
     def _channel_established(self, event: keying.KeyingChannelEstablished, now: float) -> None:
         """A peer has proven to live, and to have a key."""
         ledger = self._ledger
-        if ledger.memory.key_shown(event.identity, event.key):
+        if ledger.memory.key_shown(event.identity, event.key, not event.initiator):
             ledger.trace.event(
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
@@ -294,18 +294,14 @@ class Gateway:
         ledger = self._ledger
         old_peers = ledger.peers
         ledger.table, ledger.peers = table, configured
+        new_points = decision_points != ledger.decision_points
         ledger.decision_points = decision_points
         self._responder.forget_proofs()
         for connection in ledger.connections:
             selectors = connection.selectors
-            flow = Flow(
-                selectors.local.network_address,
-                selectors.remote.network_address,
-                selectors.protocol,
-                selectors.local_port or None,
-                selectors.remote_port or None,
-            )
-            rule = table.lookup(flow).rule
+            flow = selectors.flow()
+            decision = table.lookup(flow)
+            rule = decision.rule
             wanted = rule.category is connection.rule.category and (
                 (
                     rule.category is Category.OPPORTUNISTIC
@@ -319,14 +315,20 @@ class Gateway:
                     and selectors_for(flow, rule) == connection.selectors
                 )
             )
-            # What must not be begun any more is not gone on with, unless the peer has begun it.
-            forbidden = not rule.initiate and connection.state is State.POTENTIAL
-            if not wanted or forbidden or connection.state in _VERDICTS:
+            # What must not be begun any more, or not so, is not gone on with, unless the peer has
+            # begun it.  Where others are to be asked, nothing goes on that they have no say in.
+            forbidden = connection.state is State.POTENTIAL and (
+                not rule.initiate or self._initiator.selectors(flow, rule) != selectors
+            )
+            unasked = new_points and connection.under_way
+            if not wanted or forbidden or unasked or connection.state in _VERDICTS:
                 ledger.end(connection, Happening.FORGOTTEN, "new policy", now)
             else:
                 # The tunnel stays; what enters it is decided anew, packet by packet.
-                connection.rule = rule
-                connection.unruled = connection.ruled_until = None
+                self._decisions.hold_on(connection, rule)
+                # Not all that it holds need have the same rule now.
+                if not (decision.cacheable and selectors.are_within(decision.scope)):
+                    ledger.discard(ledger.hold.take(connection.number), "policy_changed")
                 for scope in connection.scopes:
                     ledger.do(do.RemovePolicy(scope))
                 connection.scopes.clear()

@@ -45,7 +45,7 @@ from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
-from policy.rule import Category, Require, Rule, Scope
+from policy.rule import Category, PortRange, Require, Rule, Scope
 
 
 class Initiator:
@@ -101,7 +101,7 @@ class Initiator:
             else:
                 self.begin(connection, flow, now, event.flow.source)
         if rule.category is Category.OPPORTUNISTIC:
-            scope = _narrowed(scope, event.flow)
+            scope = _narrowed(scope, event.flow, connection.selectors)
         if connection.state is State.EXPIRING:
             event = replace(event, flow=flow)
             self.ageing.in_use(connection, event, scope if seen.cacheable else None, now)
@@ -114,7 +114,7 @@ class Initiator:
         """What the translated pair has on the wire: no clear packets of it may come back in."""
         ledger, scope = self._ledger, seen.policy_scope
         if connection.rule.category is Category.OPPORTUNISTIC:
-            scope = _narrowed(scope, seen.flow)
+            scope = _narrowed(scope, seen.flow, connection.selectors)
         if scope in connection.scopes or not ledger.remember(connection, scope):
             return
         if not connection.under_way:
@@ -190,7 +190,8 @@ class Initiator:
         number = self._open(connection, inquiry, Part.GATEWAYS)
         # Where the policy demands something of the keys' records, it is known before we begin.
         with_keys = connection.rule.require is Require.SECURE or bool(ledger.decision_points)
-        ours = connection.live_tunnel is not None  # it is to go on
+        # One that is to go on; but what a peer began, it can have go on as often as it likes.
+        ours = connection.live_tunnel is not None and connection.beginner is None
         ledger.do(do.StartLookup(number, flow.destination, with_keys=with_keys, ours=ours))  # (5B)
         for question in ledger.own.questions(connection.selectors.local.network_address, now):
             number = self._open(connection, inquiry, Part.OWN)
@@ -535,12 +536,20 @@ class Initiator:
                 return lifespans.silence
 
 
-def _narrowed(scope: Scope, flow: Flow) -> Scope:
-    """The part of a policy scope that one pair of hosts covers: what a look-up was made for."""
+def _narrowed(scope: Scope, flow: Flow, selectors: Selectors) -> Scope:
+    """The part of a policy scope that one pair of hosts covers: what a look-up was made for.
+
+    A peer's tunnel may be for one protocol or port of the pair only; what it does not carry is
+    another connection's.
+    """
     return Scope(
         host_network(flow.source),
         host_network(flow.destination),
-        scope.protocol,
-        scope.source_ports,
-        scope.destination_ports,
+        selectors.protocol or scope.protocol,
+        _one_of(scope.source_ports, selectors.local_port),
+        _one_of(scope.destination_ports, selectors.remote_port),
     )
+
+
+def _one_of(ports: PortRange, port: int) -> PortRange:
+    return PortRange(port, port) if port else ports

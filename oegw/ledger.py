@@ -289,6 +289,7 @@ class Ledger:
         deny = deny or rule.on_failure is OnFailure.DROP
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
+        self.stop_asking(connection)  # the renewal of a tunnel that has gone meanwhile
         self.connections.no_longer_under_way(connection)
         self.expire_at(connection, now + lifespan)
         self.apply_state(connection, now)

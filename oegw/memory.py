@@ -21,7 +21,8 @@ from ike.events import Identity
 from oegw.connection import Selectors
 from policy.flow import IPNetwork
 
-# Our choice: entries of each kind.  Of more, those that were keyed longest ago are forgotten.
+# Our choice: entries of each kind.  Of more, those that were keyed longest ago are forgotten, first
+# what peers began: else a stranger with many addresses could wipe out the rest.
 REMEMBERED_MOST = 16384
 
 
@@ -60,6 +61,7 @@ class _Shelf:
         self._most = most
         self._texts: OrderedDict[str, str] = OrderedDict(entries)
         self._changed: dict[str, str | None] = {}
+        self._guests: OrderedDict[str, None] = OrderedDict()  # keys that strangers brought
         while len(self._texts) > most:
             self._change(self._texts.popitem(last=False)[0], None)
 
@@ -69,14 +71,21 @@ class _Shelf:
     def get(self, key: str) -> str | None:
         return self._texts.get(key)
 
-    def put(self, key: str, text: str) -> None:
+    def put(self, key: str, text: str, guest: bool = False) -> None:
+        """``guest``: a stranger brought it.  What they bring displaces only its like."""
+        if guest and (key not in self._texts or key in self._guests):
+            self._guests[key] = None
+            self._guests.move_to_end(key)
+        else:
+            self._guests.pop(key, None)
         self._texts[key] = text
         self._texts.move_to_end(key)
         self._change(key, text)
         if len(self._texts) > self._most:
-            self._change(self._texts.popitem(last=False)[0], None)
+            self.drop(next(iter(self._guests or self._texts)))
 
     def drop(self, key: str) -> None:
+        self._guests.pop(key, None)
         if self._texts.pop(key, None) is not None:
             self._change(key, None)
 
@@ -121,20 +130,25 @@ class KeyMemory:
     def __len__(self) -> int:
         return len(self._pairs) + len(self._gateways)
 
-    def pair_encrypted(self, selectors: Selectors, gateway: Identity) -> None:
-        """A tunnel carries this pair."""
-        self._pairs.put(pair_text(selectors), identity_text(gateway))
+    def pair_encrypted(
+        self, selectors: Selectors, gateway: Identity, by_peer: bool = False
+    ) -> None:
+        """A tunnel carries this pair.  ``by_peer``: it was the peer that began."""
+        self._pairs.put(pair_text(selectors), identity_text(gateway), by_peer)
         self._note()
 
     def encrypted_by(self, selectors: Selectors) -> str | None:
         """Which gateway the pair had a tunnel with last time; None if it had none."""
         return self._pairs.get(pair_text(selectors))
 
-    def key_shown(self, gateway: Identity, key: rsa.RSAPublicKey) -> bool:
-        """A gateway has proven to have ``key``; returns whether it had another one last time."""
+    def key_shown(self, gateway: Identity, key: rsa.RSAPublicKey, by_peer: bool = False) -> bool:
+        """A gateway has proven to have ``key``; returns whether it had another one last time.
+
+        ``by_peer``: it was the gateway that began.
+        """
         name, shown = identity_text(gateway), fingerprint(key)
         before = self._gateways.get(name)
-        self._gateways.put(name, shown)
+        self._gateways.put(name, shown, by_peer)
         self._note()
         return before is not None and before != shown
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dnsrecords.errors import RecordError
 from dnsrecords.published import MalformedTsigKey, PublishedRecord, TsigKey
 from dnsrecords.resolver import system_resolvers
 from dnsrecords.updater import UpdateError, Updater
@@ -128,11 +129,16 @@ class KeyChange:
             state = self.state()
             if state is None:
                 raise PublishingError("no change of key is under way")
-            if state.stage is Stage.USED or self._in_use(state):
-                raise PublishingError("the new key is in use already")
-            self._unpublish(state)
-            self._next.unlink(missing_ok=True)
-            self._state.unlink()
+            try:
+                if state.stage is Stage.USED or self._in_use(state):
+                    raise PublishingError("the new key is in use already")
+                self._unpublish(state)
+                self._next.unlink(missing_ok=True)
+                self._state.unlink()
+            except (UpdateError, KeyFileError) as error:
+                raise PublishingError(str(error)) from error
+            except OSError as error:
+                raise PublishingError(f"{error.filename}: {error.strerror}") from error
             yield "abandoned: the new key and its records are gone"
 
     @contextmanager
@@ -155,12 +161,12 @@ class KeyChange:
         fqdn = gateway.identity if isinstance(gateway.identity, str) else gateway.fqdn
         if not gateway.addresses and fqdn is None:
             raise PublishingError("gateway.addresses: is needed to know which records are ours")
-        return tuple(
-            records_of(
-                key, gateway.addresses, fqdn, publish.clients, publish.precedence,
-                ipseckey=publish.ipseckey,
-            )
-        )  # fmt: skip
+        addresses, clients, precedence = gateway.addresses, publish.clients, publish.precedence
+        ipseckey = publish.ipseckey
+        try:
+            return tuple(records_of(key, addresses, fqdn, clients, precedence, ipseckey=ipseckey))
+        except RecordError as error:
+            raise PublishingError(str(error)) from error
 
     def _make(self, bits: int) -> Rollover:
         old = read_private(self._key).public_key()
@@ -210,16 +216,20 @@ class KeyChange:
                 f"{self._state} stay"
             ) from error
 
+    def _check_present(self, updater: Updater, state: Rollover, otherwise: str) -> None:
+        """Raises PublishingError if a server does not have the new records any more."""
+        if absent := updater.absences(state.added):
+            raise PublishingError(
+                f"{absent[0].server}: the record of {absent[0].record.owner} is gone again: "
+                f"{otherwise}"
+            )
+
     def _in_use(self, state: Rollover) -> bool:
         return fingerprint(read_private(self._key).public_key()) == state.new
 
     def _use(self, state: Rollover, now: float) -> Generator[str, None, Rollover]:
         updater = updater_for(self._settings)
-        if absent := updater.absences(state.added):
-            raise PublishingError(
-                f"{absent[0].server}: the record of {absent[0].record.owner} is gone again: "
-                f"the new key is not used"
-            )
+        self._check_present(updater, state, "the new key is not used")
         if not self._in_use(state):
             new = read_private(self._next)
             if fingerprint(new.public_key()) != state.new:
@@ -233,8 +243,14 @@ class KeyChange:
         return state
 
     def _withdraw(self, state: Rollover) -> Iterator[str]:
+        if not self._in_use(state):
+            raise PublishingError(
+                f"{self._key}: is not the new key any more: the old records are not withdrawn"
+            )
+        updater = updater_for(self._settings)
+        self._check_present(updater, state, "the old ones are not withdrawn")
         removals = [record for record in state.withdrawn if record not in state.added]
-        for zone in updater_for(self._settings).change((), removals):
+        for zone in updater.change((), removals):
             yield f"zone {zone.name} at {zone.primary}: records of the old key withdrawn"
         self._state.unlink()
         yield "over"

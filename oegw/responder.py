@@ -22,7 +22,7 @@ from ike.events import PeerKeyNeeded, TunnelProposed, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
 from oegw import peer as peers
-from oegw.connection import Selectors, State, Tunnel
+from oegw.connection import Connection, Selectors, State, Tunnel
 from oegw.decision import Replies
 from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
@@ -373,24 +373,28 @@ class Responder:
     def _accept(self, claim: Claim, now: float) -> None:  # (5G4)
         ledger, event, selectors = self._ledger, claim.proposal, claim.selectors
         # The policy may have changed while the DNS was asked.
-        rule = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
+        rule = unruled = peers.configured_rule(event, selectors, ledger.table, ledger.peers)
         proven = event.channel in self._proven
         if rule is not None and not proven and ledger.peers[rule.name].key is None:
             self._refuse(event, "the policy has changed", now)
             return
         if rule is None:
             try:
-                rule = peers.opportunistic_rule(selectors, ledger.table)
-                rule = self._decisions.approved(event, selectors, rule)
+                unruled = peers.opportunistic_rule(selectors, ledger.table)
+                rule = self._decisions.approved(event, selectors, unruled)
             except peers.Refusal as refusal:
                 self._refuse(event, str(refusal), now)
                 return
+        self._decisions.over(event.tunnel)  # asked of what is configured now
         try:
             assurance.check(rule, claim.trust)
         except assurance.Unassured as why:
             self._refuse(event, str(why), now)
             return
         connection = ledger.connections.exact(selectors, rule)
+        if connection is not None and _weaker(claim, connection):
+            self._refuse(event, "a tunnel stands that rests on secure records", now)
+            return
         if connection is None:
             stranger = rule.category is Category.OPPORTUNISTIC
             if stranger and not ledger.connections.admits(event.identity):
@@ -401,6 +405,8 @@ class Responder:
                 return
             beginner = event.identity if stranger else None
             connection = ledger.connections.create(selectors, rule, now, beginner)
+            if rule is not unruled:
+                connection.unruled = unruled
         request = TunnelRequest(  # what we shall ask for when this tunnel expires
             event.local.address,
             event.remote.address,
@@ -432,3 +438,15 @@ class Responder:
         what = f"a tunnel for {event.local_selector.network} and {event.remote_selector.network}"
         ledger.refusals.note(event.identity, event.remote.address, what, reason, now)
         ledger.do(do.RefuseTunnel(event.tunnel, reason))
+
+
+def _weaker(claim: Claim, connection: Connection) -> bool:
+    """Whether a tunnel by weaker records, of another peer or key, would replace a better one.
+
+    Who has the tunnel may renew it, whatever the DNS says by now.
+    """
+    live, event = connection.live_tunnel, claim.proposal
+    if live is None or connection.trust is not Trust.SECURE or claim.trust in (None, Trust.SECURE):
+        return False
+    keys = live.request.peer_keys if live.request else ()
+    return live.peer != event.identity or not any(peers.same_key(event.key, key) for key in keys)

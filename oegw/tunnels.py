@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
 
 import ike.events as keying
 from dnsrecords.trust import Trust
@@ -26,8 +25,7 @@ from oegw.datapath.interface import (
 )
 from oegw.initiator import Initiator
 from oegw.ledger import Ledger
-from policy.flow import Flow, IPNetwork
-from policy.rule import Category, Scope
+from policy.rule import Category
 
 # Our choices.
 SOFT_BYTES = 0.9  # of the hard limit: time to negotiate a successor in
@@ -143,7 +141,8 @@ class Tunnels:
         self._ageing.tunnel_up(connection, now)
         connection.encrypted_before = ""
         if connection.rule.category is Category.OPPORTUNISTIC:
-            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer)
+            by_peer = connection.beginner is not None
+            ledger.memory.pair_encrypted(connection.selectors, tunnel.peer, by_peer)
         self._homes.keyed(connection, tunnel, now)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
@@ -165,14 +164,13 @@ class Tunnels:
         Only where one answer of the policy holds for all that the tunnel covers.
         """
         s = connection.selectors
-        if s.protocol:
-            return
-        flow = Flow(s.local.network_address, s.remote.network_address, 0)
+        flow = s.flow()
+        if s.local_port or s.remote_port:  # any port is as good as the other: see what is within
+            flow = replace(flow, source_port=s.local_port, destination_port=s.remote_port)
         decision = self._ledger.table.lookup(flow)
-        scope = decision.scope
-        whole = scope.protocol is None and _contains(scope.source, s.local)
-        if decision.rule is connection.rule and whole and _contains(scope.destination, s.remote):
-            connection.scopes.setdefault(Scope(s.local, s.remote))
+        whole = connection.rule if connection.unruled is None else connection.unruled
+        if decision.rule is whole and decision.cacheable and s.are_within(decision.scope):
+            connection.scopes.setdefault(s.scope())
 
     def sa_install_failed(self, event: happened.SaInstallFailed, now: float) -> None:
         ledger = self._ledger
@@ -259,8 +257,10 @@ class Tunnels:
         else:
             if connection.state is State.KEYED:
                 ledger.move(connection, Happening.HALF_DOWN, reason, now)
+                # The tunnel has carried packets of other rules, too: they wait under their own.
                 for scope in connection.scopes:
                     ledger.do(do.RemovePolicy(scope))
+                connection.scopes.clear()
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
             ledger.take_down(connection, number)
 
@@ -393,11 +393,3 @@ def _cipher_text(sa: keying.EspSa) -> str:
     octets = len(sa.encryption_key) - (4 if sa.cipher == "aes-gcm-16" else 0)
     esn = " esn" if sa.extended_sequence_numbers else ""
     return f"{sa.cipher}-{octets * 8} {sa.integrity or ''}".strip() + esn
-
-
-def _contains(outer: IPNetwork, inner: IPNetwork) -> bool:
-    if isinstance(outer, IPv4Network) and isinstance(inner, IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(outer, IPv6Network) and isinstance(inner, IPv6Network):
-        return inner.subnet_of(outer)
-    return False

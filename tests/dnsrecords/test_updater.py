@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import dns.flags
 import dns.message
 import dns.opcode
 import dns.rcode
+import dns.update
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -112,6 +114,26 @@ def test_an_update_with_a_wrong_secret_is_refused_and_said(
     with pytest.raises(UpdateError, match=r"127\.0\.0\.1: update of zone 1\.1\.192\.in-addr\.arpa"):
         updater_of(named, b"guessed").change([delegation(67, key)])
     assert updater_of(named).absences([delegation(67, key)])
+
+
+def test_an_answer_that_is_not_signed_is_not_believed(
+    updater: Updater, key: rsa.RSAPublicKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 8945 section 5.3.1: whoever is in between says that all is done."""
+    exchange = Updater._exchange
+
+    def forged(
+        self: Updater, query: dns.message.Message, server: IPv4Address, what: str
+    ) -> dns.message.Message:
+        if not isinstance(query, dns.update.UpdateMessage):
+            return exchange(self, query, server, what)
+        answer = dns.update.UpdateMessage(ZONE, id=query.id)
+        answer.flags |= dns.flags.QR
+        return dns.message.from_wire(answer.to_wire())
+
+    monkeypatch.setattr(Updater, "_exchange", forged)
+    with pytest.raises(UpdateError, match="the answer is not signed"):
+        updater.change([delegation(67, key)])
 
 
 def test_an_update_without_a_key_is_refused(named: Named, key: rsa.RSAPublicKey) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,11 +30,15 @@ from policy.table import PolicyTable
 from tests.support.playbook import (
     ALICE,
     BOB,
+    SG_A,
     SG_B,
     SG_D,
     Playbook,
     configured,
+    esp_sa,
+    inbound_key,
     opportunistic,
+    outbound_key,
     ping,
     proposal,
     rsa_key,
@@ -238,6 +243,16 @@ class TestInitiator:
 # The responder.
 
 
+def keyed(book: Playbook, tunnel: int, gateway: Any) -> None:
+    """A tunnel for Alice and Bob comes up."""
+    spis = 0x1000 + tunnel, 0x2000 + tunnel
+    book.send(keying.InboundSaEstablished(tunnel, esp_sa(gateway, SG_A, spis[0], (BOB, ALICE))))
+    book.send(happened.SaInstalled(tunnel, inbound_key(spis[0])))
+    book.send(keying.OutboundSaEstablished(tunnel, esp_sa(SG_A, gateway, spis[1], (ALICE, BOB))))
+    book.send(happened.SaInstalled(tunnel, outbound_key(spis[1], gateway)))
+    assert book.state() == "keyed"
+
+
 class TestResponder:
     """SG-B's KEY was found on channel 7 by itself; Bob's TXT record is asked for at 5G2."""
 
@@ -305,6 +320,58 @@ class TestResponder:
             )  # fmt: skip
             (answer,) = book.send(event)
             assert isinstance(answer, do.AcceptTunnel) is accepted
+
+    @pytest.mark.parametrize(
+        ("identity", "key", "trust", "accepted"),
+        [
+            (SG_D, "sg-d", Trust.INSECURE, False),
+            (SG_D, "sg-d", Trust.INDETERMINATE, False),
+            (SG_D, "sg-d", Trust.SECURE, True),  # another gateway, and as good
+            (SG_B, "mallory", Trust.INSECURE, False),
+            (SG_B, "sg-b", Trust.INSECURE, True),  # whose tunnel it is
+        ],
+    )
+    def test_weaker_records_do_not_replace_a_tunnel(
+        self, identity: Any, key: str, trust: Trust, accepted: bool
+    ) -> None:
+        """newoe-27-replace-sa-auth-authnull."""
+        book = self.proposed()
+        both = GatewaysFound(
+            (*found().gateways, Gateway(10, identity, None, (rsa_key(key),))), 60.0, Trust.SECURE
+        )
+        assert book.send(happened.LookupEnded(2, both)) == [do.AcceptTunnel(1)]
+        keyed(book, 1, SG_B)
+        book.send(keying.PeerKeyNeeded(9, identity, TransportAddress(identity)))
+        book.send(happened.KeyLookupEnded(3, KeysFound((rsa_key(key),), 60.0, trust)))
+        event = proposal(3, identity=identity, key=key, address=identity)
+        book.send(replace(event, channel=9))
+        (answer,) = book.send(happened.LookupEnded(4, both))
+        assert isinstance(answer, do.AcceptTunnel) is accepted
+        if not accepted:
+            assert self.trust(book) is Trust.SECURE
+
+    def test_what_a_peer_began_is_renewed_out_of_strangers_part_of_the_budget(self) -> None:
+        """Else a peer that begins many short ones has what is kept from strangers."""
+        book = self.proposed()
+        assert book.send(happened.LookupEnded(2, found())) == [do.AcceptTunnel(1)]
+        keyed(book, 1, SG_B)
+        assert book.send(keying.TunnelExpiring(1)) == [do.StartLookup(3, BOB, ours=False)]
+
+    def test_a_renewal_by_the_key_of_the_host_itself_rests_on_that(self) -> None:
+        """Bob's TXT record, secure, names another by now."""
+        book = Playbook()
+        book.send(keying.PeerKeyNeeded(8, BOB, TransportAddress(BOB)))
+        found_key = KeysFound((rsa_key("bob"),), 60.0, Trust.SECURE)
+        book.send(happened.KeyLookupEnded(1, found_key))
+        event = proposal(identity=BOB, key="bob", address=BOB)
+        assert book.send(replace(event, channel=8)) == [do.AcceptTunnel(1)]
+        keyed(book, 1, BOB)
+        assert self.trust(book) is Trust.SECURE
+        book.send(keying.TunnelExpiring(1))
+        book.send(happened.LookupEnded(2, found()))
+        (started,) = book.send(happened.KeyLookupEnded(3, replace(found_key, trust=Trust.INSECURE)))
+        assert isinstance(started, do.StartNegotiation)
+        assert self.trust(book) is Trust.INSECURE
 
     def test_a_new_policy_ends_what_it_does_not_want(self) -> None:
         book = self.proposed(Trust.INSECURE)

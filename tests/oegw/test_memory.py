@@ -77,6 +77,28 @@ def test_the_least_recently_keyed_are_forgotten_and_that_is_written() -> None:
     ]
 
 
+def test_what_peers_bring_displaces_only_its_like() -> None:
+    """A stranger with many addresses wipes nothing out: a downgrade would go unnoticed."""
+    memory = KeyMemory(most=3)
+    memory.pair_encrypted(pair(1), SG_B)
+    memory.pair_encrypted(pair(2), SG_B)
+    memory.pair_encrypted(pair(1), SG_B, by_peer=True)  # and it stays ours
+    memory.key_shown(SG_B, rsa_key("sg-b"))
+    for number in range(10, 200):
+        memory.pair_encrypted(pair(number), SG_B, by_peer=True)
+        memory.key_shown(ip_address(0x08000000 + number), rsa_key("x"), by_peer=True)
+        assert len(memory) <= 6
+    for number in (1, 2, 199):
+        assert memory.encrypted_by(pair(number)) == "192.1.1.5"
+    assert memory.key_shown(SG_B, rsa_key("mallory"))
+    for number in (3, 4):  # those of ours displace theirs first
+        memory.pair_encrypted(pair(number), SG_B)
+    assert [bool(memory.encrypted_by(pair(n))) for n in (1, 2, 3, 4, 199)] == [
+        True, False, True, True, False,
+    ]  # fmt: skip
+    assert len(memory._pairs._guests) == 0
+
+
 def test_memory_is_bounded_though_nobody_writes() -> None:
     memory = KeyMemory(most=10)
     for number in range(1000):

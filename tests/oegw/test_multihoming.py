@@ -21,6 +21,7 @@ from oegw.commands import Command
 from oegw.connection import Connection
 from oegw.datapath.interface import SaKey, Usage
 from oegw.gateways import Choice, MultihomingSettings
+from oegw.memory import pair_text
 from oegw.multihoming import GATEWAYS_MOST, RETURNS_MOST
 from policy.flow import Flow, IPAddress
 from policy.rule import OnFailure, Require
@@ -645,3 +646,17 @@ class TestKeyMemory:
             book.send(alive(SG_B, key))
         [line] = [f for c, e, f in book.trace.lines if (c, e) == ("memory", "key_changed")]
         assert line["identity"] == SG_B
+
+    def test_what_peers_began_is_forgotten_first(self) -> None:
+        book = Playbook()
+        book.send(ping(1, DAVE))
+        book.send(happened.LookupEnded(1, homes((10, SG_B))))
+        up(book, 0, SG_B, DAVE)
+        [lookup] = lookups(book.send(proposal(1)))
+        book.send(happened.LookupEnded(lookup, homes((10, SG_B))))
+        up(book, 1, SG_B)
+        book.send(alive(SG_B))
+        book.send(replace(alive(SG_D), initiator=False))
+        memory = book.gateway.memory
+        assert list(memory._pairs._guests) == [pair_text(pair(book).selectors)]
+        assert list(memory._gateways._guests) == [str(SG_D)]

@@ -166,6 +166,57 @@ def test_the_new_key_is_not_used_if_its_records_are_gone_again(settings: Setting
     assert fingerprint(public_key(path)) == fingerprint(old)
 
 
+def test_the_old_records_stay_while_the_new_ones_do_not(settings: Settings) -> None:
+    path = settings.gateway.private_key
+    old = public_key(path)
+    list(update(settings, records(settings, old), withdraw=False))
+    before = path.read_bytes()
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    list(change.advance(TTL, BITS))
+    new, after = public_key(path), path.read_bytes()
+    publishing.updater_for(settings).change((), records(settings, new))
+    with pytest.raises(PublishingError, match="gone again: the old ones are not withdrawn"):
+        list(change.advance(2 * TTL, BITS))
+    list(update(settings, records(settings, new), withdraw=False))
+    path.write_bytes(before)  # the operator has gone back
+    with pytest.raises(PublishingError, match="is not the new key any more"):
+        list(change.advance(2 * TTL, BITS))
+    assert published(settings, old)
+    path.write_bytes(after)
+    assert list(change.advance(2 * TTL, BITS))[-1] == "over"
+    assert not published(settings, old)
+
+
+def test_abandoning_without_a_key_is_told(settings: Settings) -> None:
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    path = settings.gateway.private_key
+    kept = path.read_bytes()
+    path.unlink()
+    with pytest.raises(PublishingError, match=r"gateway\.pem"):
+        list(change.abandon())
+    write_private(path, generate(BITS))
+    path.write_bytes(kept)
+    list(change.abandon())
+
+
+def test_ipseckey_records_are_changed_with_the_others(settings: Settings) -> None:
+    """Else those who read nothing else would be left with the old key."""
+    settings = replace(settings, publish=replace(settings.publish, ipseckey=True))
+    change = KeyChange(settings, lambda: None)
+    list(change.advance(0.0, BITS))
+    state = change.state()
+    assert state is not None
+    of_key = [r.owner for r in state.added if r.rdtype == "IPSECKEY"]
+    assert of_key == ["4.1.1.192.in-addr.arpa.", "65.0.1.192.in-addr.arpa."]
+    assert not publishing.updater_for(settings).absences(state.added)
+    list(change.abandon())
+    large = replace(settings, publish=replace(settings.publish, precedence=256))
+    with pytest.raises(PublishingError, match="precedence 256"):
+        list(KeyChange(large, lambda: None).advance(0.0, BITS))
+
+
 def test_a_gateway_that_refuses_the_new_key_is_asked_again(settings: Settings) -> None:
     path = settings.gateway.private_key
     answers = [PublishingError("the configuration is wrong"), None]
