@@ -76,3 +76,15 @@ def test_sources_that_are_translated_before_the_policy_sees_them(category: str) 
 def test_what_nat_has_to_say_is_said_as_well() -> None:
     nameless = Nat(nameless=(ip_address("192.168.0.4"),))
     assert "gateway.fqdn gives no name" in advice(Settings(), (FAR,), nameless)[0]
+
+
+def test_private_addresses_where_public_ones_are_meant() -> None:
+    nat = Nat((Translation(ip_network("192.168.0.0/24"), ip_network("10.0.0.1/32")),))
+    settings = settings_of('[publish]\nclients = ["192.168.0.65", "192.1.0.65"]\n')
+    assert advice(settings, (FAR,), nat) == (
+        "[[nat]] 192.168.0.0/24 as 10.0.0.1, all share one address: the address outside is "
+        "private, so these hosts have no tunnels",
+        "publish.clients: 192.168.0.65 is private: no peer looks for its records",
+    )
+    served = replace(settings.dns, local_reverse=(ip_network("0.0.0.0/0"),))
+    assert advice(replace(settings, dns=served), (FAR,), nat) == ()
