@@ -118,6 +118,15 @@ class ConnectionTable:
             and not _demands_more(other.rule, connection)
         ]
 
+    def carried_beside(self, connection: Connection) -> bool:
+        """Whether another connection of its pair has a tunnel that covers its packets."""
+        pair = self._by_pair.get((connection.selectors.local, connection.selectors.remote), ())
+        return any(
+            other.state is State.KEYED and connection in self.within(other)
+            for other in pair
+            if other is not connection
+        )
+
     def add_tunnel(self, connection: Connection, tunnel: Tunnel) -> None:
         connection.tunnels[tunnel.number] = tunnel
         self._by_tunnel[tunnel.number] = connection

@@ -287,6 +287,10 @@ class Ledger:
         if connection.ruled_until is not None:
             lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
         deny = deny or rule.on_failure is OnFailure.DROP
+        if not deny and self.connections.carried_beside(connection):
+            self.let_go(self.hold.take(connection.number), Verdict.TUNNEL, "no_tunnel")
+            self.end(connection, Happening.FORGOTTEN, "a tunnel carries it now", now)
+            return
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
         self.move(connection, happening, reason, now)
         self.stop_asking(connection)  # the renewal of a tunnel that has gone meanwhile

@@ -93,6 +93,19 @@ class TestTunnelOfAnotherRule:
         assert do.CancelLookup(mail.lookup) in commands  # that finds nothing, perhaps
         assert book.send(packet(MAIL, 3))[-1] == do.ReleaseHeld((3,), Verdict.TUNNEL)
 
+    def test_nor_does_a_negotiation_that_fails_later_let_out_what_it_carries(self) -> None:
+        book = Playbook(rule_for(25))
+        book.send(ping(1))
+        mail = book.send(packet(MAIL, 2))[0]
+        assert isinstance(mail, do.StartLookup)
+        book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        book.send(happened.LookupEnded(mail.lookup, found((SG_B, "sg-b"))))
+        established(book, 0)
+        commands = book.send(keying.NegotiationFailed(2, Failure.SILENCE, "no answer"))
+        assert do.ReleaseHeld((2,), Verdict.TUNNEL) in commands
+        assert not [c for c in commands if isinstance(c, do.InstallPolicy)]
+        assert book.send(packet(MAIL, 3))[-1] == do.ReleaseHeld((3,), Verdict.TUNNEL)
+
     def test_one_that_demands_less_of_the_records_does_not_carry_it(self) -> None:
         book = Playbook(rule_for(443, require=Require.SECURE))
         keyed(book)
