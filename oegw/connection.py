@@ -250,6 +250,7 @@ class Tunnel:
     cipher: str = ""
     udp: tuple[int, int] | None = None
     traffic: tuple[float | None, float | None] = (None, None)
+    trust: Trust | None = None  # of the records that it rests on
     agreed: bool = False  # the keying core is done with it
     up: bool = False  # both SAs are installed
     receives_only: bool = False  # another one is preferred for sending; it ends soon

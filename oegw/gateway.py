@@ -306,7 +306,10 @@ class Gateway:
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None
-                    and (not connection.tunnels or assurance.is_enough(rule, connection.trust))
+                    and all(
+                        assurance.is_enough(rule, tunnel.trust)
+                        for tunnel in connection.tunnels.values()
+                    )
                 )
                 or (
                     rule.category is Category.CONFIGURED

@@ -62,6 +62,7 @@ class LateKeys:
                     ledger.do(do.CloseTunnel(asker.tunnel))
                     return
             else:
+                tunnel.trust = trust
                 ledger.rests_on(connection, trust, asker.gateway)
                 return
         if tunnel.agreed:  # on a channel that was there: its key was found when it was made

@@ -231,6 +231,8 @@ class Multihoming:
             if home is not None and prefers(connection, gateway):
                 tunnel = self._negotiate(connection, home)
                 self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
+                if home.keys:
+                    connection.tunnels[tunnel].trust = home.trust
                 return
         returning = self._returns.get(gateway)
         if isinstance(outcome, Unanswered) and returning and not returning.scouted:
@@ -268,6 +270,7 @@ class Multihoming:
         if leading is not None:
             known = connection.trust if leading.keyless else None
             connection.trust = leading.trust if known is None else weakest(known, leading.trust)
+            tunnel.trust = connection.trust
         connection.sends_by(tunnel)
         replaced = tunnel.request.replaces if tunnel.request else None
         if (

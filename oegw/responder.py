@@ -417,7 +417,8 @@ class Responder:
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
-        if claim.trust is not None:
+        tunnel.trust = claim.trust
+        if claim.trust is not None and connection.live_tunnel is None:
             ledger.rests_on(connection, claim.trust, event.remote.address)
         if connection.standing is State.DENIED:
             ledger.await_peer(connection, now)

@@ -74,7 +74,7 @@ class Tunnels:
             ports = (sa.ports.source, sa.ports.destination)
             tunnel.udp = ports if direction is Direction.OUTBOUND else ports[::-1]
         configured = connection.rule.category is Category.CONFIGURED
-        assurance = _assurance(connection) if direction is Direction.INBOUND else None
+        assurance = _assurance(connection, tunnel) if direction is Direction.INBOUND else None
         association = self._association(sa, direction, configured)
         ledger.do(do.InstallSa(number, association, after, assurance))
 
@@ -137,6 +137,8 @@ class Tunnels:
     def _keyed(self, connection: Connection, tunnel: Tunnel, now: float) -> None:  # (5H), (6)
         ledger = self._ledger
         ledger.move(connection, Happening.TUNNEL_UP, str(tunnel.gateway), now)
+        if tunnel.trust is not None and tunnel.trust is not connection.trust:
+            ledger.rests_on(connection, tunnel.trust, tunnel.gateway)
         ledger.connections.no_longer_under_way(connection)
         connection.expires = None
         self._ageing.tunnel_up(connection, now)
@@ -382,11 +384,11 @@ def _until_peer_receives(connection: Connection, tunnel: Tunnel) -> float:
     return FIRST_WAIT if connection.rule.category is Category.CONFIGURED else 0.0
 
 
-def _assurance(connection: Connection) -> do.Assurance:
+def _assurance(connection: Connection, tunnel: Tunnel) -> do.Assurance:
     """How well we know who sends (RFC 4322 sections 12.1 and 12.2)."""
     if connection.rule.category is Category.CONFIGURED:
         return do.Assurance.CONFIGURED
-    return do.Assurance.SECURE if connection.trust is Trust.SECURE else do.Assurance.INSECURE
+    return do.Assurance.SECURE if tunnel.trust is Trust.SECURE else do.Assurance.INSECURE
 
 
 def _encapsulation(ports: keying.UdpPorts | None) -> UdpEncapsulation | None:

@@ -380,3 +380,17 @@ class TestResponder:
         assert commands == []
         commands = book.gateway.replace_policy(PolicyTable((), SECURE_ONLY), {}, book.now)
         assert do.CloseTunnel(1) in commands
+
+    def test_a_new_policy_judges_each_tunnel_and_not_the_last(self) -> None:
+        book = self.proposed(Trust.INSECURE)
+        book.send(happened.LookupEnded(2, found()))
+        keyed(book, 1, SG_B)
+        book.send(keying.PeerKeyNeeded(8, SG_B, TransportAddress(SG_B)))
+        book.send(happened.KeyLookupEnded(3, KeysFound((rsa_key("sg-b"),), 60.0, Trust.SECURE)))
+        book.send(replace(proposal(3), channel=8))
+        assert book.send(happened.LookupEnded(4, found())) == [do.AcceptTunnel(3)]
+        assert self.trust(book) is Trust.INSECURE  # until it is up
+        keyed(book, 3, SG_B)
+        assert self.trust(book) is Trust.SECURE
+        commands = book.gateway.replace_policy(PolicyTable((), SECURE_ONLY), {}, book.now)
+        assert do.CloseTunnel(1) in commands
