@@ -34,10 +34,12 @@ class Associations:
         sa = command.sa
         if command.after:
             await asyncio.sleep(command.after)
+        installing = asyncio.create_task(self._datapath.install(sa))
         if command.assurance is not None:
+            await asyncio.sleep(0)  # the datapath and nftables work side by side
             self._assure(sa, command.assurance)
         try:
-            await self._datapath.install(sa)
+            await installing
         except DatapathError as error:
             self._forget_assurance(sa.key)
             self._feed(happened.SaInstallFailed(command.tunnel, sa.key, str(error)))
