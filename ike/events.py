@@ -63,6 +63,8 @@ class TunnelRequest:
     ``encapsulation``: as in ``Configuration``; None means what stands there.
     ``replaces``: the tunnel that this one is the successor of (rekey); both carry traffic until
     the core closes the old one.
+    ``sst``: offer port encryption inside the tunnel, and a key for it; a peer that does not know it
+    negotiates as without.
     A keying channel is reused only if it was authenticated with one of
     ``peer_keys`` (if they are empty: with one that the shell gave for the peer's identity), runs
     between the same addresses, and has us under the same identity.
@@ -77,6 +79,7 @@ class TunnelRequest:
     encapsulation: Encapsulation | None = None
     replaces: int | None = None
     identity: Identity | None = None
+    sst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,10 @@ class KeyingChannelClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TunnelProposed(Event):
-    """We are responder of quick mode.  Answer with ``accept_tunnel`` or ``refuse_tunnel``."""
+    """We are responder of quick mode.  Answer with ``accept_tunnel`` or ``refuse_tunnel``.
+
+    ``sst``: the peer offers port encryption inside the tunnel, among its proposals.
+    """
 
     tunnel: int
     channel: int
@@ -223,14 +229,20 @@ class TunnelProposed(Event):
     remote: TransportAddress
     local_selector: TrafficSelector
     remote_selector: TrafficSelector
+    sst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InboundSaEstablished(Event):
-    """Install this SA, then call ``confirm_inbound``: our reply waits (RFC 4322 11.2, 5O)."""
+    """Install this SA, then call ``confirm_inbound``: our reply waits (RFC 4322 11.2, 5O).
+
+    ``sst_key``: 16 octets, the same for both sides and both directions, if port encryption inside
+    the tunnel was agreed upon; what is sealed with it may arrive from now on.
+    """
 
     tunnel: int
     sa: EspSa
+    sst_key: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dnsrecords.outcome import (
     Malformed,
     Unanswered,
 )
-from dnsrecords.trust import Trust, weakest
+from dnsrecords.trust import weakest
 from ike.events import Identity, TunnelRequest
 from oegw import assurance
 from oegw import commands as do
@@ -33,7 +33,7 @@ from oegw.events import PacketTrapped
 from oegw.inquiry import Inquiry, Part
 from oegw.ledger import Ledger, verdict_of
 from policy.flow import Flow
-from policy.rule import Category, Rule, Scope
+from policy.rule import Category, Scope
 
 if TYPE_CHECKING:
     from oegw.initiator import Initiator
@@ -194,16 +194,17 @@ class Ageing:
             connection.trust, connection.records_until = outcome.trust, now + outcome.ttl
             named = _still_named(outcome.gateways, request)
             keys += (key for gateway in named for key in gateway.keys)
-        if isinstance(inquiry.keys, KeysFound) and _assured(connection.rule, inquiry.keys.trust):
+        if isinstance(inquiry.keys, KeysFound) and assurance.is_enough(
+            connection.rule, inquiry.keys.trust
+        ):
             keys += (k for k in inquiry.keys.keys if not any(peers.same_key(k, o) for o in keys))
             known = (connection.trust,) if named and connection.trust else ()
             connection.trust = weakest(inquiry.keys.trust, *known)
         if keys:
             self._initiator.order(connection, replace(successor, peer_keys=tuple(keys)))
         elif any(gateway.keyless or not gateway.keys for gateway in named):
-            self._initiator.order(
-                connection, replace(successor, peer_keys=())
-            )  # its KEY records say
+            # Its KEY records say.
+            self._initiator.order(connection, replace(successor, peer_keys=()))
         elif isinstance(outcome, Unanswered) or isinstance(inquiry.keys, Unanswered):
             ledger.trace.event(
                 "tunnel", "renewed_unasked", tunnel=number, detail=f"DNS: {outcome or inquiry.keys}"
@@ -305,15 +306,6 @@ class Ageing:
             packets_out=sum(u.packets for u in sent), bytes_out=sum(u.bytes for u in sent),
         )  # fmt: skip
         ledger.end(connection, Happening.UNUSED, f"unused for {idle:.0f} s", now)
-
-
-def _assured(rule: Rule, trust: Trust) -> bool:
-    """Whether keys of this trust are enough for the rule."""
-    try:
-        assurance.check(rule, trust)
-    except assurance.Unassured:
-        return False
-    return True
 
 
 def _identity(request: TunnelRequest) -> Identity:

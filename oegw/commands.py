@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ike.events import Identity, TransportAddress, TunnelRequest
 from oegw.datapath.interface import SaKey, SecurityAssociation, UdpEncapsulation
 from oegw.decision import Question
+from policy.flow import IPNetwork
 from policy.rule import Scope
 
 IPAddress = IPv4Address | IPv6Address
@@ -217,6 +218,50 @@ class PreferSa(Command):
 
     tunnel: int
     key: SaKey
+
+
+@dataclass(frozen=True, slots=True)
+class SealTunnel(Command):
+    """Ports of what goes through a tunnel are encrypted with ``key``; what comes sealed with it is
+    opened from now on, what leaves is sealed from ``SendSealed`` on.  Said before the inbound
+    SA is installed."""
+
+    tunnel: int
+    local: IPNetwork
+    remote: IPNetwork
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SendSealed(Command):
+    """The tunnel's outbound SA is installed, and so the peer has the key."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnsealTunnel(Command):
+    """The tunnel is gone."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShieldGateway(Command):
+    """Encrypt the ports of IKE and ESP in UDP between us and a gateway; answered by
+    ``GatewayShielded``."""
+
+    tunnel: int
+    local: IPAddress
+    remote: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class UnshieldGateway(Command):
+    """No tunnel with that gateway needs it any more."""
+
+    local: IPAddress
+    remote: IPAddress
 
 
 @dataclass(frozen=True, slots=True)

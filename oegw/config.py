@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.configsst import read_sst
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
@@ -68,7 +69,7 @@ RECORDS = tuple(kind.lower() for kind in RECORD_KINDS)
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    "publish",
+    *("publish", "sst"),
 )
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
@@ -144,6 +145,10 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         files=rules.files,
         nat=read_nat(top.raw("nat", []), problems),
     )
+    intercept = settings.intercept
+    taken = intercept.mark_mask | intercept.assurance_mask
+    sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
+    settings = replace(settings, sst=sst)
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
     for section in (top, *sections.values()):

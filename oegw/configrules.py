@@ -21,13 +21,15 @@ from policy.errors import PrefixFileError
 from policy.flow import IPAddress, IPNetwork
 from policy.order import PORTED_PROTOCOLS
 from policy.prefixes import PrefixList, read_prefixes
-from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
+from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule, Sst, SstStrength
 
 Prefixes = tuple[IPNetwork, ...] | PrefixList | None
 
 CATEGORIES = {category.value: category for category in Category}
 ON_FAILURE = {each.value: each for each in OnFailure}
 REQUIRE = {each.value: each for each in Require}
+SST = {each.value: each for each in Sst}
+SST_STRENGTH = {each.value: each for each in SstStrength}
 
 # IANA "Assigned Internet Protocol Numbers".
 PROTOCOLS = {
@@ -161,6 +163,7 @@ class RuleReader:
         opportunistic = ("initiate", "require", "relax")
         self._only_for(section, rule.category, Category.OPPORTUNISTIC, *opportunistic)
         self._only_for(section, rule.category, Category.DENY, "icmp")
+        rule = self._with_sst(section, rule)
         return replace(
             rule,
             initiate=section.truth("initiate", True),
@@ -168,6 +171,16 @@ class RuleReader:
             require=section.choice("require", Require.ANY, REQUIRE),
             relax=section.truth("relax", False),
         )
+
+    def _with_sst(self, section: Section, rule: Rule) -> Rule:
+        """The rule with what it says of port encryption; a fault if that can't work."""
+        sst = section.choice("sst", Sst.OFF, SST)
+        strength = section.choice("sst_strength", SstStrength.OPPORTUNISTIC, SST_STRENGTH)
+        if (reason := _unusable_sst(rule, sst)) is not None:
+            section.wrong("sst", reason)
+        if rule.category is Category.DENY:
+            self._only_for(section, rule.category, Category.OPPORTUNISTIC, "sst_strength")
+        return replace(rule, sst=sst, sst_strength=strength)
 
     def _only_for(self, section: Section, category: Category, meant: Category, *keys: str) -> None:
         # A category that could not be read says nothing about what belongs beside it.
@@ -281,6 +294,25 @@ class RuleReader:
         elif self.own and all(address.version != own.version for own in self.own):
             section.wrong("peer", f"gateway.addresses has no IPv{address.version} address")
         return address
+
+
+def _unusable_sst(rule: Rule, sst: Sst) -> str | None:
+    """Why traffic of ``rule`` can't have its ports encrypted at this place, or None."""
+    if sst is Sst.OFF:
+        return None
+    if rule.category is Category.DENY:
+        return "what is denied has no ports to hide"
+    if sst is Sst.ONLY:
+        if rule.category is Category.CONFIGURED:
+            return '"only" hides ports and encrypts nothing: a configured rule promises more'
+        if rule.on_failure is OnFailure.DROP:
+            return '"only" hides ports and encrypts nothing: on_failure = "drop" promises more'
+        return None
+    if rule.category is Category.PERMIT:
+        return f'"{sst.value}" needs a tunnel, which a permit rule never has; "only" needs none'
+    if sst is Sst.INNER and (rule.source_ports, rule.destination_ports) != (ANY_PORT, ANY_PORT):
+        return 'with "inner" a rule can\'t name ports: the tunnel could not know them again'
+    return None
 
 
 def unusable_gateway(address: IPAddress) -> str | None:

@@ -99,3 +99,11 @@ class SaMoveFailed(Event):
     tunnel: int
     key: SaKey
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayShielded(Event):
+    """Answer to ``ShieldGateway``: None, or why the ports stay as they are."""
+
+    tunnel: int
+    reason: str | None

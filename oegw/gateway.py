@@ -2,8 +2,8 @@
 
 It does no IO and is told the time.  One call of ``receive`` takes one event
 and returns the commands that follow from it, in the order in which they must
-be executed.  What is decided stands at the three desks: `initiator`, `responder`
-and `tunnels`; what is known stands in the `ledger`.
+be executed.  What is decided stands at the desks: `initiator`, `responder`,
+`tunnels` and those beside them; what is known stands in the `ledger`.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ class Initiator:
             case Unanswered(detail=detail):
                 ledger.fall_back(connection, lifespans.silence, f"DNS: {detail}", now)
             case NothingFound(ttl=ttl, detail=detail):
-                lifespan = min(max(ttl, 1.0), lifespans.no_record)
+                lifespan = lifespans.without_record(ttl)
                 ledger.fall_back(connection, lifespan, detail or "no record", now)
             case GatewaysFound(trust=trust, ttl=ttl):
                 connection.trust, connection.records_until = trust, now + ttl
@@ -320,7 +320,7 @@ class Initiator:
                 if connection.candidates:
                     self._try_next_gateway(connection, now)
                 else:
-                    lifespan = min(max(ttl, 1.0), lifespans.no_record)
+                    lifespan = lifespans.without_record(ttl)
                     ledger.fall_back(connection, lifespan, "no gateway that we can use", now)
 
     def usable(self, connection: Connection, outcome: GatewaysFound) -> list[Gateway]:
@@ -524,7 +524,7 @@ class Initiator:
             case Unanswered() if failure is Failure.NO_KEY:
                 return lifespans.silence, False
             case NothingFound(ttl=ttl) if failure is Failure.NO_KEY:
-                return min(max(ttl, 1.0), lifespans.no_record), False
+                return lifespans.without_record(ttl), False
         return self._lifespan_after(failure, connection.records_until, now), False
 
     def _lifespan_after(self, reason: Failure, records_until: float | None, now: float) -> float:

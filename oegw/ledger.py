@@ -1,7 +1,7 @@
 """The gateway's books: connections, what is held, look-ups under way, and what is to be done.
 
-The three desks (`initiator`, `responder`, `tunnels`) and the gateway write into them;
-nothing here takes a decision about policy.
+The desks (`initiator`, `responder`, `tunnels` and those beside them) and the gateway write into
+them; nothing here takes a decision about policy.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Lifespans:
     first_look: float = 60.0  # after a tunnel came up: is it used?
     look: float = 1200.0  # the same from then on
     in_use: float = 30.0  # before a look, in which a packet went through
+
+    def without_record(self, ttl: float) -> float:
+        """After an answer, good for ``ttl`` seconds, without a record that helps."""
+        return min(max(ttl, 1.0), self.no_record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ _TELLING = (
     Failure.NO_PROPOSAL,
     Failure.NO_KEY,
     Failure.MALFORMED,
-    Failure.NO_KEY,
     Failure.SILENCE,
     Failure.LIMIT,
     Failure.CANCELLED,

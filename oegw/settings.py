@@ -18,8 +18,9 @@ from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
+from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
-from policy.rule import Category, OnFailure, Rule
+from policy.rule import Category, OnFailure, Rule, Sst
 
 DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
 
@@ -168,3 +169,12 @@ class Settings:
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     nat: tuple[NatRule, ...] = ()
+    sst: SstSettings = field(default_factory=SstSettings)
+
+    @property
+    def encrypts_ports(self) -> bool:
+        """Whether port encryption runs."""
+        if self.sst.enabled is not None:
+            return self.sst.enabled
+        rules = (*self.rules, self.default)
+        return self.sst.private_key is not None or any(rule.sst is not Sst.OFF for rule in rules)

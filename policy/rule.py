@@ -32,6 +32,22 @@ class Require(Enum):
     SECURE = "secure"  # validated by DNSSEC
 
 
+class Sst(Enum):
+    """Where the ports of a rule's traffic are encrypted (draft-unice-dispatch-enc-ports)."""
+
+    OFF = "off"  # nowhere, unless the sender asks
+    INNER = "inner"  # inside the ESP tunnel
+    OUTER = "outer"  # around IKE and ESP in UDP: the gateways' own ports
+    ONLY = "only"  # without ESP: ports are hidden, nothing else is
+
+
+class SstStrength(Enum):
+    """What becomes of traffic whose ports should be encrypted, and can't be."""
+
+    OPPORTUNISTIC = "opportunistic"  # it goes on without
+    REQUIRED = "required"  # it is dropped
+
+
 @dataclass(frozen=True, slots=True)
 class PortRange:
     """Ports ``first`` to ``last``, both included, 0 to 65535."""
@@ -63,7 +79,8 @@ class Rule:
     ``initiate`` of False: an opportunistic rule that only accepts what peers begin (RFC 4322
     section 3.3.2); until then its traffic is clear or dropped, as ``on_failure`` says.  ``icmp``:
     what this deny rule drops is answered with ICMP 3/13 (RFC 4322 section 3.1.4).  ``relax``: other
-    sources of policy may say less than this opportunistic rule demands.
+    sources of policy may say less than this opportunistic rule demands.  ``sst``: where ports are
+    encrypted; ``sst_strength`` also holds for what senders ask for where it is OFF.
     """
 
     name: str
@@ -81,13 +98,21 @@ class Rule:
     icmp: bool = False
     require: Require = Require.ANY
     relax: bool = False
+    sst: Sst = Sst.OFF
+    sst_strength: SstStrength = SstStrength.OPPORTUNISTIC
 
     @property
     def protected(self) -> bool:
         """Whether traffic of this rule must never leave in clear, as far as the rule goes."""
         return self.category is Category.CONFIGURED or (
-            self.category is Category.OPPORTUNISTIC and self.on_failure is OnFailure.DROP
+            self.category is Category.OPPORTUNISTIC
+            and (self.on_failure is OnFailure.DROP or self._needs_sealed_tunnel)
         )
+
+    @property
+    def _needs_sealed_tunnel(self) -> bool:
+        """Whether ports must be encrypted in or around a tunnel: nothing goes without one."""
+        return self.sst_strength is SstStrength.REQUIRED and self.sst in (Sst.INNER, Sst.OUTER)
 
     @property
     def guarded(self) -> bool:

@@ -425,6 +425,8 @@ def test_every_key_is_in_the_reference_with_its_default(section: str, kind: Any)
         if default in ((), None):
             assert "`" not in row[1], f"{each.name} has no fixed default"
             continue
+        if isinstance(default, tuple):
+            default = tuple(item.value if isinstance(item, Enum) else item for item in default)
         words = {str(default), f"{default:#x}" if isinstance(default, int) else "", repr(default)}
         words |= {str(default).lower()} if isinstance(default, bool) else set()
         words |= {f'"{default}"', str(list(default) if isinstance(default, tuple) else "")}

@@ -1,0 +1,179 @@
+"""The doors between the rooms of port encryption: values, and what stands behind what.
+
+    packets -> plane (nftables maps, queue) -> Caught -> Sealing (sans IO) -> orders -> plane
+                                                            |  ^
+                                       keys from DNS, keys from IKE, probes of the path
+
+The plane rewrites flows that it knows by itself, in the kernel; what it does not know it hands up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Protocol
+
+from policy.rule import Sst, SstStrength
+from policy.table import PolicyTable
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+class SstError(Exception):
+    """What was asked for can't be had; the message names the key, file or command."""
+
+
+class Algorithm(IntEnum):
+    """The number in the DNS record, in the tweak and in the IKE attribute."""
+
+    FF1_AES_128 = 1
+    FF1_AES_256 = 2
+
+    @property
+    def key_length(self) -> int:
+        """Octets of a key."""
+        return 16 if self is Algorithm.FF1_AES_128 else 32
+
+
+ALGORITHMS = {"aes128": Algorithm.FF1_AES_128, "aes256": Algorithm.FF1_AES_256}
+"""By the name in the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortKey:
+    """A key that both ends of a path hold; the same for both directions."""
+
+    algorithm: Algorithm
+    octets: bytes = field(repr=False)
+
+
+class Leg(Enum):
+    """Where a packet is while its ports are encrypted."""
+
+    TUNNEL = "tunnel"  # in the datapath's device: placement ``inner``
+    OUTSIDE = "outside"  # on an outside interface: placements ``only`` and ``outer``
+
+
+class Way(Enum):
+    SEAL = "seal"
+    OPEN = "open"
+
+
+class Reason(Enum):
+    """Why the plane hands a packet up."""
+
+    UNKNOWN_FLOW = "unknown flow"  # no entry: to be sealed by policy, by request or as an answer
+    QUOTE = "quote"  # an ICMP error that quotes ports to be opened, or to be sealed
+    FRAGMENT = "fragment"  # IPv4, and the flag would be lost
+    PROBE = "probe"  # a probe of the path, whether its flag is still there or not
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """A packet that the plane holds until ``release`` or ``drop``.
+
+    ``packet``: all of it, from the IP header on.  ``asked``: the sender asked for it.  ``sticky``:
+    of a connection of which a packet was opened or sealed before; ``epoch``, 0 to 3: of the key
+    that it was born with, if that is known.  ``flagged``: whether it came with the flag.
+    """
+
+    number: int
+    way: Way
+    leg: Leg
+    reason: Reason
+    packet: bytes = field(repr=False)
+    asked: bool = False
+    sticky: bool = False
+    epoch: int | None = None
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortFlow:
+    """A flow with ports, from our side outwards: ``local`` may be a host behind us."""
+
+    local: IPAddress
+    remote: IPAddress
+    protocol: int
+    local_port: int
+    remote_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One flow of the fast path, both directions of it.
+
+    Outwards ``flow``'s ports become ``sealed_local`` and ``sealed_remote``; inwards those, swapped,
+    become the real ones.  ``epoch``: 0 to 3, of the key.  ``lifespan`` in seconds.
+    """
+
+    leg: Leg
+    flow: PortFlow
+    sealed_local: int
+    sealed_remote: int
+    epoch: int
+    lifespan: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the policy says of a flow."""
+
+    sst: Sst
+    strength: SstStrength
+
+
+Listener = Callable[[Caught], None]
+
+
+class Plane(Protocol):
+    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests."""
+
+    async def start(self, table: PolicyTable, listener: Listener) -> None:
+        """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
+        kernel is as before."""
+
+    async def replace_policy(self, table: PolicyTable) -> None:
+        """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
+
+    async def close(self) -> None:
+        """Remove all but what keeps traffic that requires port encryption from leaving without."""
+
+    def enter(self, entry: Entry) -> bool:
+        """Put a flow into the fast path, in place of what is there for it.  False: there is no
+        room; its packets are handed up one by one."""
+
+    def decline(self, leg: Leg, flow: PortFlow, lifespan: float) -> None:
+        """Let a flow go on unsealed for so many seconds, though it was wanted."""
+
+    def forget(self, leg: Leg, remote: IPAddress | None = None) -> None:
+        """Forget all flows, entered and declined, to one host or all."""
+
+    def shield(self, local: IPAddress, remote: IPAddress) -> None:
+        """Seal what we send ourselves between two gateways, IKE and ESP in UDP (``outer``)."""
+
+    def unshield(self, local: IPAddress, remote: IPAddress) -> None:
+        """No longer."""
+
+    def release(self, number: int, packet: bytes | None = None) -> None:
+        """Let a packet go on: as it is, through the fast path if there is an entry for it now; or
+        as ``packet``, which is final."""
+
+    def drop(self, number: int) -> None:
+        """Drop a packet."""
+
+    def counters(self) -> dict[str, int]:
+        """Packets by fate, read from the kernel: ``{"sealed": 3, "opened": 2, ...}``."""
+
+
+class PathState(Enum):
+    """What is known of the path to a peer's gateway, for one address family."""
+
+    UNKNOWN = "unknown"  # not probed, or the probes are under way
+    WORKS = "works"
+    STRIPPED = "stripped"  # packets arrive without the flag
+    DROPPED = "dropped"  # flagged packets don't arrive, others do
+    SILENT = "silent"  # the peer does not answer at all
