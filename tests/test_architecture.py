@@ -170,6 +170,7 @@ CORES = (
     "oegw/sst/permutation.py",
     "oegw/sst/signal.py",
     "oegw/sst/place.py",
+    "oegw/sst/routing.py",
     "oegw/sst/packet.py",
     "oegw/sst/quote.py",
     "oegw/datapath/interface.py",
