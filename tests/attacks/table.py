@@ -73,7 +73,9 @@ def _order(attack: Attack) -> tuple[bool, int]:
 def _line(a: Attack, label: int | str) -> str:
     defence = ", ".join("`{}`: `{}`".format(*d.split()) for d in a.defence)
     place, name = a.test.split()
-    return f"| {label} | {a.what} | {a.source} | {defence} | `{place}`: `{name}` | {a.otherwise} |\n"
+    return (
+        f"| {label} | {a.what} | {a.source} | {defence} | `{place}`: `{name}` | {a.otherwise} |\n"
+    )
 
 
 def page() -> str:

@@ -83,7 +83,9 @@ def around(
         inner += bytes((kinds[place + 1], length)) + rest
     inner += body
     word = 6 << 28 | ((DSCP if flagged else dscp) << 2 | ecn) << 20
-    return struct.pack("!IHBB", word, len(inner), kinds[0], ttl) + here.packed + there.packed + inner
+    return (
+        struct.pack("!IHBB", word, len(inner), kinds[0], ttl) + here.packed + there.packed + inner
+    )
 
 
 def build(
@@ -129,8 +131,9 @@ def look(packet: bytes, *, quoted: bool = False) -> Seen:
         whole = bool(word & DONT_FRAGMENT)
     else:
         source, destination = packet[8:24], packet[24:40]
-        flagged, protocol, body = (packet[0] & 15) << 2 | packet[1] >> 6 == DSCP, packet[6], b""
-        body, offset, more, right, whole = packet[40:], 0, False, True, False
+        flagged, protocol = (packet[0] & 15) << 2 | packet[1] >> 6 == DSCP, packet[6]
+        body, offset, more, right = packet[40:], 0, False, True
+        whole = True  # no router fragments it (RFC 8200 section 5)
         while protocol in (*EXTENSIONS, FRAGMENT) and len(body) >= 8:
             length = 8 if protocol == FRAGMENT else 8 + 8 * body[1]
             if protocol == FRAGMENT:
