@@ -164,14 +164,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
-    "oegw/sst/interface.py",
-    "oegw/sst/settings.py",
-    "oegw/sst/ff1.py",
-    "oegw/sst/permutation.py",
-    "oegw/sst/signal.py",
-    "oegw/sst/place.py",
-    "oegw/sst/packet.py",
-    "oegw/sst/quote.py",
+    "oegw/sst/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -190,6 +183,9 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/forwarder.py",
+    "oegw/sst/keys.py",
+    "oegw/sst/service.py",
 )
 
 

@@ -44,7 +44,9 @@ class Signal:
     def flag(self, packet: bytearray, start: int = 0) -> None:
         """Flag a whole header in place, the checksum of an IPv4 header included."""
         if packet[start] >> 4 == 4 and self.ipv4 is Ipv4Signal.FLAG:
-            _rewrite(packet, start, _FRAGMENT_FIELD, packet[start + _FRAGMENT_FIELD] | _RESERVED)
+            rewrite_octet(
+                packet, start, _FRAGMENT_FIELD, packet[start + _FRAGMENT_FIELD] | _RESERVED
+            )
         else:
             _set_dscp(packet, start, self.dscp)
 
@@ -54,7 +56,7 @@ class Signal:
             return
         if packet[start] >> 4 == 4 and self.ipv4 is Ipv4Signal.FLAG:
             field = packet[start + _FRAGMENT_FIELD] & ~_RESERVED
-            _rewrite(packet, start, _FRAGMENT_FIELD, field)
+            rewrite_octet(packet, start, _FRAGMENT_FIELD, field)
         else:
             _set_dscp(packet, start, self.restored_dscp)
 
@@ -75,13 +77,13 @@ def _dscp(packet: bytes | bytearray, start: int) -> int:
 
 def _set_dscp(packet: bytearray, start: int, dscp: int) -> None:
     if packet[start] >> 4 == 4:
-        _rewrite(packet, start, 1, dscp << 2 | packet[start + 1] & 3)
+        rewrite_octet(packet, start, 1, dscp << 2 | packet[start + 1] & 3)
         return
     packet[start] = packet[start] & 0xF0 | dscp >> 2
     packet[start + 1] = packet[start + 1] & 0x3F | (dscp & 3) << 6
 
 
-def _rewrite(packet: bytearray, start: int, place: int, value: int) -> None:
+def rewrite_octet(packet: bytearray, start: int, place: int, value: int) -> None:
     """Change one octet of an IPv4 header, and its checksum with it."""
     word = start + place - place % 2
     old = bytes(packet[word : word + 2])
