@@ -167,6 +167,7 @@ CORES = (
     "oegw/sst/statickey.py",
     "oegw/sst/epochs.py",
     "oegw/sst/directory.py",
+    "oegw/sst/dnsquery.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
