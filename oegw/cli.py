@@ -138,7 +138,9 @@ def _dns_records(arguments: argparse.Namespace) -> int:
         key = _public_half(arguments.key)
     else:
         settings = config.load(arguments.config)
-        gateway, published, sst = settings.gateway, settings.publish, settings.sst
+        gateway, published = settings.gateway, settings.publish
+        if settings.encrypts_ports:  # else nobody would open what the record asks for
+            sst = settings.sst
         key = _public_half(gateway.private_key)
         clients = clients or list(published.clients)
         if not gateways and fqdn is None:
