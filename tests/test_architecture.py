@@ -164,10 +164,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
-    "oegw/sst/statickey.py",
-    "oegw/sst/epochs.py",
-    "oegw/sst/directory.py",
-    "oegw/sst/dnsquery.py",
+    "oegw/sst/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -186,6 +183,11 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/__init__.py",  # exports the socket option, for applications
+    "oegw/sst/forwarder.py",
+    "oegw/sst/keys.py",
+    "oegw/sst/relay.py",
+    "oegw/sst/service.py",
 )
 
 
