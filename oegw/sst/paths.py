@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from oegw.sst.allowance import Allowance
+from oegw.sst.epochs import day_of
 from oegw.sst.interface import Algorithm, IPAddress, PathState, PortKey
 from oegw.sst.orders import SendProbe
 from oegw.sst.probe import (
@@ -29,13 +30,12 @@ from oegw.sst.probe import (
     Probe,
     ProbeError,
     Terms,
-    key_id,
     packet_with,
-    payload_of,
     verify,
 )
 from oegw.sst.relations import PeerKey
 from oegw.sst.signal import Signal
+from oegw.sst.statickey import key_id
 
 # Our choices.
 PATHS_LIMIT = 4096
@@ -54,6 +54,8 @@ class OwnKey(Protocol):
 
     @property
     def public(self) -> bytes: ...
+    @property
+    def key_id(self) -> bytes: ...
     def port_key(self, peer_public: bytes, algorithm: Algorithm, day: int | None) -> PortKey: ...
     def probe_key(self, peer_public: bytes) -> bytes: ...
 
@@ -134,7 +136,7 @@ class Paths:
         lifespan: float,
         daily: bool,
     ) -> None:
-        self._own = {key_id(key.public): key for key in own}
+        self._own = {key.key_id: key for key in own}
         self._current = next(iter(self._own), None)
         self._addresses = {address.version: address for address in reversed(addresses)}
         self._algorithms = tuple(algorithms)
@@ -221,7 +223,7 @@ class Paths:
 
     def day(self, wall: float) -> int | None:
         """Today's epoch."""
-        return int(wall // 86400) if self._daily else None
+        return day_of(wall) if self._daily else None
 
     def _step(self, path: Path, round_: Round, now: float, wall: float) -> None:
         _, number = round_.plan[round_.step]
@@ -301,7 +303,7 @@ class Paths:
         if own is None or terms.peer != path.peer:
             raise ProbeError("probe_unknown_key")
         verify(payload, own.probe_key(path.public_key), source, destination)
-        today = int(wall // 86400)
+        today = day_of(wall)
         if terms.algorithm not in self._algorithms:
             raise ProbeError("probe_algorithm")
         if terms.day is not None and not today - 1 <= terms.day <= today + 1:

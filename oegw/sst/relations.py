@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_network
 
 from dnsrecords.trust import Trust
 from oegw.sst.allowance import Allowance
+from oegw.sst.directory import KnownKeys, Source
 from oegw.sst.interface import Algorithm, IPAddress, IPNetwork, PortKey
 from oegw.sst.permutation import Permutation
 from oegw.sst.probe import Terms
 
 # Our choices.
-RELATIONS_LIMIT = 16384  # hosts of which we know a key, or that they have none
+RELATIONS_LIMIT = 16384  # hosts with keys, or about which the DNS is being asked
 KEYS_LIMIT = 4  # of one host: two gateways, or an old key beside the new one, by two algorithms
 FORMER_LIMIT = 2  # keys that the DNS no longer names; flows may be left that were born with them
-RETRY = 10.0  # seconds until the DNS is asked again that did not answer
-SHORTEST = 5.0  # seconds that an answer holds at least, whatever its TTL
-LONGEST = 86400.0  # and at most
+SEEN_LIMIT = 8  # terms by which flows with one host were entered
 RETIRED = 60.0  # seconds that a tunnel's key is good for opening after its tunnel is gone
 
 
@@ -39,26 +38,34 @@ class PeerKey:
     gateway: IPAddress
     algorithm: Algorithm
     public_key: bytes
-    precedence: int = 10
     trust: Trust = Trust.INSECURE
     source: KeySource = KeySource.DNS_ADDRESS
 
 
+def peer_keys(known: KnownKeys, algorithms: Sequence[Algorithm]) -> tuple[PeerKey, ...]:
+    """The usable ones, the best first.  A gateway of the other family has no path to probe."""
+    source = KeySource.DNS_NAME if known.source is Source.NAME else KeySource.DNS_ADDRESS
+    return tuple(
+        PeerKey(key.gateway, Algorithm(key.algorithm), key.public_key, known.trust, source)
+        for key in known.usable(algorithms)
+    )[:KEYS_LIMIT]
+
+
 @dataclass(slots=True)
 class Relation:
-    """What is known of one remote host.  No keys: it has none, until ``until``.
+    """What we have with one remote host.
 
-    ``seen``: terms by which flows with it were entered.  ``guessed``: a flow was opened by the most
-    likely key, since nobody had said which one the peer uses.
+    ``former``: keys that were its until lately.  ``seen``: terms by which flows with it were
+    entered, the latest last.  ``guessed``: a flow was opened by the most likely key, since nobody
+    had said which one the peer uses.  ``openings``: how many flows that nobody here knows it may
+    bring in.
     """
 
     remote: IPAddress
     keys: tuple[PeerKey, ...] = ()
     former: tuple[PeerKey, ...] = ()
-    until: float = float("-inf")
     asking: bool = False
-    answered: bool = False
-    seen: dict[Terms, float] = field(default_factory=dict)
+    seen: dict[Terms, None] = field(default_factory=dict)
     guessed: bool = False
     openings: Allowance | None = None
 
@@ -67,9 +74,27 @@ class Relation:
         """Those of today first."""
         return self.keys + self.former
 
+    def learn(self, keys: tuple[PeerKey, ...]) -> None:
+        """What the DNS says now; flows under way may still need what it said before."""
+        if keys == self.keys:
+            return
+        named = {(key.gateway, key.public_key, key.algorithm) for key in keys}
+        self.former = tuple(
+            key
+            for key in self.known_keys
+            if (key.gateway, key.public_key, key.algorithm) not in named
+        )[:FORMER_LIMIT]
+        self.keys = keys
+
+    def enter(self, terms: Terms) -> None:
+        self.seen.pop(terms, None)
+        self.seen[terms] = None
+        if len(self.seen) > SEEN_LIMIT:
+            del self.seen[next(iter(self.seen))]
+
 
 class Relations:
-    """By host, the longest unused one is forgotten first."""
+    """By host; the longest unused one is forgotten first."""
 
     def __init__(self) -> None:
         self._relations: OrderedDict[IPAddress, Relation] = OrderedDict()
@@ -78,56 +103,29 @@ class Relations:
         return len(self._relations)
 
     def __iter__(self) -> Iterator[Relation]:
-        return iter(self._relations.values())
+        return iter(list(self._relations.values()))
 
     def find(self, remote: IPAddress) -> Relation | None:
-        relation = self._relations.get(remote)
-        if relation is not None:
-            self._relations.move_to_end(remote)
-        return relation
+        return self._relations.get(remote)
 
     def of(self, remote: IPAddress) -> Relation:
-        relation = self.find(remote)
+        relation = self._relations.get(remote)
         if relation is None:
             relation = self._relations[remote] = Relation(remote)
             if len(self._relations) > RELATIONS_LIMIT:
                 self._relations.popitem(last=False)
+        else:
+            self._relations.move_to_end(remote)
         return relation
 
-    def found(
-        self, remote: IPAddress, keys: Iterable[PeerKey], ttl: float, now: float
-    ) -> Relation:
-        """An answer with keys; those that it no longer names are kept for flows under way."""
-        relation = self.of(remote)
-        fresh = tuple(keys)[:KEYS_LIMIT]
-        named = {(key.public_key, key.algorithm) for key in fresh}
-        gone = [k for k in relation.known_keys if (k.public_key, k.algorithm) not in named]
-        relation.former = tuple(gone[:FORMER_LIMIT])
-        relation.keys = fresh
-        self._answered(relation, ttl, now)
-        return relation
-
-    def absent(self, remote: IPAddress, ttl: float, now: float) -> Relation:
-        """The DNS says that there is no key."""
-        return self.found(remote, (), ttl, now)
-
-    def unanswered(self, remote: IPAddress, now: float) -> Relation:
-        """What was known goes on to hold; somebody asks again in a while."""
-        relation = self.of(remote)
-        relation.asking = False
-        relation.until = now + RETRY
-        return relation
+    def drop(self, remote: IPAddress) -> None:
+        self._relations.pop(remote, None)
 
     def forget(self, network: IPNetwork) -> list[IPAddress]:
         gone = [remote for remote in self._relations if remote in network]
         for remote in gone:
             del self._relations[remote]
         return gone
-
-    def _answered(self, relation: Relation, ttl: float, now: float) -> None:
-        relation.asking = False
-        relation.answered = True
-        relation.until = now + min(max(ttl, SHORTEST), LONGEST)
 
 
 @dataclass(frozen=True, slots=True)
