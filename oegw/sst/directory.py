@@ -12,14 +12,19 @@ of his, and must not choose by it through whose hands flows to that address go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from dnsrecords.outcome import (
     IPAddress,
+    Malformed,
+    NothingFound,
     SstKeyOutcome,
+    SstKeysFound,
+    Unanswered,
 )
 from dnsrecords.sstkey import SstKey
 from dnsrecords.trust import Trust
