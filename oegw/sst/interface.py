@@ -123,10 +123,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the policy says of a flow."""
+    """What the policy says of a flow.  ``secure``: only keys that DNSSEC vouches for will do."""
 
     sst: Sst
     strength: SstStrength
+    secure: bool = False
 
 
 Listener = Callable[[Caught], None]
