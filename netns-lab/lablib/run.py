@@ -22,6 +22,8 @@ from lablib import enter
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import patient, wait_until
 
+SECRETS = ("*.pem", "*.x25519*", "ssh-host", "ssh-user")  # files that no failure leaves behind
+
 # A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
 LONGEST_DIRECTORY = 107 - 30
 
@@ -220,8 +222,9 @@ class Run:
         self.namespaces.clear()
         if keep_files:
             (self.directory / "state.json").unlink()
-            for key in self.directory.glob("*.pem"):
-                key.unlink()
+            for pattern in SECRETS:
+                for key in self.directory.glob(pattern):
+                    key.unlink()
         else:
             shutil.rmtree(self.directory)
             with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
     *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
+    *("port_keys", "clock"),
 }
 
 
@@ -71,6 +72,8 @@ class Scenario:
     has_long: bool = False  # whether there is a longer form of it
     matrix: Plan | None = None  # of policies
     only_datapath: str = ""  # what it shows is true of this datapath alone; its README says why
+    port_keys: tuple[str, ...] = ()  # gateways that have a key for port encryption
+    clock: bool = False  # whether the gateways' clocks can be set
     alone: bool = False  # it measures so finely that no other lab may run beside it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
@@ -177,6 +180,8 @@ def load(name: str, long: bool = False) -> Scenario:
         has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
         only_datapath=table.get("only_datapath", ""),
+        port_keys=tuple(table.get("port_keys", ())),
+        clock=table.get("clock", False),
         alone=table.get("alone", False),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),
