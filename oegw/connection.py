@@ -18,7 +18,7 @@ from ike.events import Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
-from policy.rule import ANY_PORT, Category, PortRange, Rule, Scope
+from policy.rule import Category, PortRange, Rule, Scope
 
 
 class State(Enum):
@@ -154,11 +154,8 @@ class Selectors:
 
     def scope(self) -> Scope:
         """All that it carries."""
-        ports = (
-            PortRange(port, port) if port else ANY_PORT
-            for port in (self.local_port, self.remote_port)
-        )
-        return Scope(self.local, self.remote, self.protocol or None, *ports)
+        source, destination = PortRange.of(self.local_port), PortRange.of(self.remote_port)
+        return Scope(self.local, self.remote, self.protocol or None, source, destination)
 
     def are_within(self, scope: Scope) -> bool:
         """Whether one answer of the policy holds for all that it carries."""

@@ -417,6 +417,7 @@ class Initiator:
         """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
         assert gateway.address is not None
         number = self._negotiate(connection, gateway.address, gateway.keys, None)
+        connection.tunnels[number].trust = gateway.trust
         if not gateway.keys:
             self.late_keys.look_up(connection, number, gateway.address)
         return number
@@ -552,10 +553,6 @@ def _narrowed(scope: Scope, flow: Flow, selectors: Selectors) -> Scope:
         host_network(flow.source),
         host_network(flow.destination),
         selectors.protocol or scope.protocol,
-        _one_of(scope.source_ports, selectors.local_port),
-        _one_of(scope.destination_ports, selectors.remote_port),
+        PortRange.of(selectors.local_port) if selectors.local_port else scope.source_ports,
+        PortRange.of(selectors.remote_port) if selectors.remote_port else scope.destination_ports,
     )
-
-
-def _one_of(ports: PortRange, port: int) -> PortRange:
-    return PortRange(port, port) if port else ports

@@ -58,8 +58,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
-    """Our question: does the claimed client delegate to this gateway (5G2)?"""
+class _AboutClaim:
+    """What we ask about a claim."""
 
     claim: Claim
 
@@ -69,41 +69,30 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyQuestion:
+class Authority(_AboutClaim):
+    """Our question: does the claimed client delegate to this gateway (5G2)?"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyQuestion(_AboutClaim):
     """Our question: is the key of this channel, which we began, that of the identity?
 
     ``again``: whoever is at the address proposes it, and is asked for its authority once more.
     """
 
-    claim: Claim
     again: bool = False
 
-    @property
-    def proposal(self) -> TunnelProposed:
-        return self.claim.proposal
-
 
 @dataclass(frozen=True, slots=True)
-class AddressKey:
+class AddressKey(_AboutClaim):
     """Our question: has the address that a peer known by name is at a key of its own?"""
 
-    claim: Claim
-
-    @property
-    def proposal(self) -> TunnelProposed:
-        return self.claim.proposal
-
 
 @dataclass(frozen=True, slots=True)
-class OwnClient:
+class OwnClient(_AboutClaim):
     """Our question: has the client that the peer asks for delegated to us?"""
 
-    claim: Claim
     question: OwnQuestion
-
-    @property
-    def proposal(self) -> TunnelProposed:
-        return self.claim.proposal
 
 
 class Responder:

@@ -55,6 +55,11 @@ class PortRange:
     first: int = 0
     last: int = 65535
 
+    @classmethod
+    def of(cls, port: int) -> PortRange:
+        """One port; 0 is any, as in the selectors of a tunnel."""
+        return cls(port, port) if port else cls()
+
     @property
     def width(self) -> int:
         """How many ports these are."""

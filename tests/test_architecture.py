@@ -164,6 +164,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/sst/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -182,6 +183,10 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/__init__.py",  # exports the socket option, for applications
+    "oegw/sst/forwarder.py",
+    "oegw/sst/keys.py",
+    "oegw/sst/service.py",
 )
 
 
