@@ -97,7 +97,7 @@ class Oegw:
     def begin_port_keygen(self, path: Path) -> Process:
         """The key with which ports are encrypted."""
         return self._run.start(
-            f"keygen-{path.stem}-ports", None, [str(COMMAND), "sst", "keygen", "--out", str(path)]
+            f"keygen-{path.stem}-ports", None, [str(COMMAND), "sst", "keygen", str(path)]
         )
 
     def has_key(self, gateway: str, bits: int) -> bool:

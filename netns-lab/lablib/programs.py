@@ -56,8 +56,9 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` runs a command on ``to`` by ssh; it must end in ``result``: done, or silent.
 
     Silent: no connection within ``patience`` seconds.  ``prefix``: words before the command.
+    ``at``: by this address of it.
     """
-    check_keys(step, {"host", "to", "port", "result", "patience", "prefix"})
+    check_keys(step, {"host", "to", "at", "port", "result", "patience", "prefix"})
     lab, port, result = stage.lab, step.get("port", 22), step.get("result", "done")
     key = _ssh_server(stage, step["to"], port)
     seconds = patient(step.get("patience", 10.0 if result == "done" else 1.5))
@@ -67,7 +68,7 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
     ]  # fmt: skip
     words = [word for option in options for word in ("-o", option)]
     command = ["ssh", "-F", "none", "-i", str(key), "-p", str(port), *words]
-    command += [f"root@{lab.address(step['to'])}", "echo sealed as $SSH_CONNECTION"]
+    command += [f"root@{lab.address(step.get('at', step['to']))}", "echo sealed as $SSH_CONNECTION"]
     done = lab.run.call(
         step["host"], [*_words(lab, step.get("prefix", [])), *command], seconds + 20
     )
@@ -90,14 +91,18 @@ def _words(lab: Lab, words: list[str]) -> list[str]:
 
 
 def ask_dns(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` asks a DNS server on ``to`` a question, by dig; ``tcp``: by TCP."""
-    check_keys(step, {"host", "to", "tcp"})
+    """``host`` asks a DNS server on ``to`` a question, by dig; ``tcp``: by TCP.
+
+    ``at``: by this address of it.
+    """
+    check_keys(step, {"host", "to", "at", "tcp"})
     lab, to = stage.lab, step["to"]
-    name, address = f"unbound-{to}", str(lab.address(to))
+    name, address = f"unbound-{to}", str(lab.address(step.get("at", to)))
+    own = "".join(f"  interface: {lab.topology.address(to, family)}\n" for family in (4, 6))
     if name not in stage.background:
         configuration = lab.run.directory / f"{name}.conf"
         configuration.write_text(
-            f"server:\n  interface: {address}\n  access-control: 0.0.0.0/0 allow\n"
+            f"server:\n{own}  access-control: 0.0.0.0/0 allow\n"
             f'  access-control: ::0/0 allow\n  username: ""\n  chroot: ""\n'
             f'  pidfile: "{lab.run.directory}/{name}.pid"\n  do-daemonize: no\n  use-syslog: no\n'
             f'  logfile: ""\n  verbosity: 1\n  module-config: "iterator"\n'
@@ -120,11 +125,11 @@ def start_transfer(stage: Stage, step: dict[str, Any]) -> str:
 
     ``name``: of the transfer; the step ends when the first octets are there.
     """
-    check_keys(step, {"name", "host", "from", "bytes", "rate", "prefix"})
+    check_keys(step, {"name", "host", "from", "at", "bytes", "rate", "prefix"})
     lab, name = stage.lab, step["name"]
     folder = web_server(stage, step["from"])
     (folder / name).write_bytes(content(step["bytes"]))
-    address = lab.address(step["from"])
+    address = lab.address(step.get("at", step["from"]))
     place = f"[{address}]" if address.version == 6 else str(address)
     target = _transferred(stage, name)
     command = [

@@ -42,6 +42,7 @@ class Records:
     keyless: bool = False
     spare_keys: int = 0
     ipseckey: bool = False  # IPSECKEY records beside the others
+    only_ports: bool = False  # nothing but the records of the key for port encryption
     types: tuple[str, ...] = ()  # only records of these types; empty: of all
 
 
@@ -164,6 +165,7 @@ def load(name: str, long: bool = False) -> Scenario:
                 entry.get("keyless", False),
                 entry.get("spare_keys", 0),
                 entry.get("ipseckey", False),
+                entry.get("only_ports", False),
                 tuple(entry.get("types", ())),
             )
             for entry in table.get("records", ())

@@ -15,7 +15,7 @@ from lablib.pcap import UDP, Packet
 from lablib.sealed import NAMES, Candidate, Decoder, Ported
 from lablib.stage import Missed, check_keys
 
-PROBE_MAGIC = bytes.fromhex("0000000000000000")
+PROBE_MAGIC = bytes.fromhex("b35c535354706264")
 MOST_KEYS = 4  # that may explain the flows of two hosts
 Service = tuple[int, int]  # protocol and port
 
@@ -79,12 +79,14 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     there, from which it differs in nothing but ports, checksums and flag; the same flow always has
     the same sealed ports, and its answers have them swapped.  ``returned``: so many ICMP errors
     at least quote such packets, and the quotes hold to all of this.  ``dscp``: what flags IPv4, in
-    place of the reserved bit.
+    place of the reserved bit.  ``flagged``: those that are not flagged are left out.
     """
     keys = {"link", "hosts", "gateways", "services", "against", "returned", "dscp", "keys"}
-    check_keys(fact, keys)
+    check_keys(fact, {*keys, "flagged"})
     link, pair, dscp = fact["link"], _between(lab, fact), fact.get("dscp")
     found, quotes = _found(lab, link, pair, dscp), list(_quotes(lab, link, pair, dscp))
+    if fact.get("flagged"):
+        found = [one for one in found if one.flagged]
     if not found:
         raise Missed("no packet at all")
     if any(packet.cut for packet in lab.captured[link]):

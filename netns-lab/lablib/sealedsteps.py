@@ -12,6 +12,7 @@ from lablib.errors import LabError
 from lablib.gateway import Oegw
 from lablib.lab import Lab, published_records
 from lablib.publishing import serve
+from lablib.records import of_ports
 from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import wait_until
 
@@ -76,7 +77,7 @@ def port_records(oegw: Oegw, lab: Lab, gateway: str) -> list[str]:
     entries = [entry for entry in lab.scenario.records if entry.gateway == gateway]
     clients = tuple(client for entry in entries for client in entry.clients)
     made = published_records(oegw, lab, gateway, clients, any(entry.fqdn for entry in entries))
-    return [record for record in made if "X-SST-Key" in record]
+    return [record for record in made if of_ports(record)]
 
 
 def forge_ports(stage: Stage, step: dict[str, Any]) -> str:

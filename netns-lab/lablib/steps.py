@@ -365,10 +365,11 @@ def iperf(stage: Stage, step: dict[str, Any]) -> str:
 def stream_packets(stage: Stage, step: dict[str, Any]) -> str:
     """``rate`` UDP datagrams a second from ``host`` to ``to`` and back, for ``seconds``.
 
-    At most ``lost`` may be missing in the end.
+    At most ``lost`` may be missing in the end.  ``at``: to this address of it.
     """
-    check_keys(step, {"host", "to", "rate", "seconds", "lost"})
-    lab, address, name = stage.lab, str(stage.lab.address(step["to"])), f"echo-{step['to']}"
+    check_keys(step, {"host", "to", "at", "rate", "seconds", "lost"})
+    lab, at = stage.lab, step.get("at", step["to"])
+    address, name = str(lab.address(at)), f"echo-{at}"
     command = [sys.executable, str(Path(stream.__file__))]
     if name not in stage.background:
         server = lab.run.start(name, step["to"], [*command, "echo", address, str(ECHO_PORT)])
@@ -422,6 +423,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "plug": changes.plug,
     "interface": changes.interface,
     "write-file": changes.write_file,
+    "udp-error": errorsback.udp_error,
     "path-mtu": errorsback.path_mtu,
     "knock": errorsback.knock,
     "publish": publishing.publish,

@@ -25,8 +25,7 @@ def web_server(stage: Stage, host: str) -> Path:
     if name in stage.background:
         return folder
     folder.mkdir(exist_ok=True)
-    every = "0.0.0.0" if stage.lab.scenario.family == 4 else "::"  # noqa: S104 (in its namespace)
-    arguments = ["-u", "-m", "http.server", "--bind", every, "--directory", str(folder)]
+    arguments = ["-u", "-m", "http.server", "--bind", "::", "--directory", str(folder)]
     server = stage.lab.run.start(name, host, [sys.executable, *arguments, str(HTTP_PORT)])
     server.await_text("Serving HTTP")
     stage.background[name] = server
