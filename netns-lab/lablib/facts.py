@@ -288,6 +288,7 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "housekeeping": housekeeping,
     "sealed": sealedfacts.is_sealed,
     "in-clear": sealedfacts.in_clear,
+    "flagged": sealedfacts.flagged,
     "resolver": nameservers.resolver,
     "said": nameservers.said,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from lablib import ask
 from lablib.errors import LabError
 from lablib.gateway import COMMAND
 from lablib.lab import Lab
@@ -190,3 +192,33 @@ def run_command(stage: Stage, step: dict[str, Any]) -> str:
     if result.returncode != step.get("code", 0) or not re.search(step.get("says", ""), said):
         raise Missed(f"exit code {result.returncode}: {said[-300:]}")
     return said.splitlines()[-1] if said else "done"
+
+
+def ask_for(stage: Stage, step: dict[str, Any]) -> str:
+    """``host`` gets a file from ``to`` over a socket that asks for sealed ports, ``how``.
+
+    ``dscp`` or ``option``: see `ask`.  ``at``: by this address of it.  For ``option``, the
+    configuration of gateway ``host`` says which bit; the option is brought to a group of this run.
+    """
+    check_keys(step, {"host", "to", "at", "how"})
+    lab, host = stage.lab, step["host"]
+    (web_server(stage, step["to"]) / "file").write_bytes(content(20_000))
+    address = str(lab.address(step.get("at", step["to"])))
+    command = [sys.executable, "-I", str(Path(ask.__file__)), address, str(HTTP_PORT), step["how"]]
+    if step["how"] != "option":
+        done = lab.run.call(host, command, 20)
+    else:
+        with lab.run.control_group() as group:
+            arguments = ["--config", str(lab.gateways[host].configuration), "--cgroup", str(group)]
+            done = lab.run.call(host, [str(COMMAND), "sst", "enable", *arguments])
+            if done.returncode:
+                raise Missed(f"oegw sst enable: {(done.stdout + done.stderr).strip()[-300:]}")
+            done = lab.run.call(host, [*command, str(group)], 20)
+            arguments = ["--cgroup", str(group)]
+            gone = lab.run.call(host, [str(COMMAND), "sst", "disable", *arguments])
+            if gone.returncode:
+                raise Missed(f"oegw sst disable: {(gone.stdout + gone.stderr).strip()[-300:]}")
+    found = re.search(r", (\d+) octets", done.stdout)
+    if found is None or int(found[1]) < 20_000:
+        raise Missed((done.stdout + done.stderr).strip()[-300:])
+    return done.stdout.strip()

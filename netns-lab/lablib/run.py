@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,6 +205,21 @@ class Run:
             )
         except subprocess.TimeoutExpired as error:
             raise DeadlineMissed(f"{' '.join(argv)}: not done within {seconds:g} s") from error
+
+    @contextlib.contextmanager
+    def control_group(self) -> Iterator[Path]:
+        """A control group (version 2) of this run, for as long as this lasts."""
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        places = [line.split()[4] for line in mounts if " - cgroup2 " in line]
+        if not places:
+            raise LabError("no cgroup2 file system is mounted")
+        group = Path(places[0]) / f"oegw-lab-{self.identifier}"
+        group.mkdir()
+        try:
+            yield group
+        finally:
+            wait_until("end of the group", lambda: not (group / "cgroup.procs").read_text(), 5.0)
+            group.rmdir()
 
     def close(self, keep_files: bool = False) -> None:
         """End the processes, last one first, remove the namespaces and, unless kept, the files."""

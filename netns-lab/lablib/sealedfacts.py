@@ -245,3 +245,13 @@ def in_clear(lab: Lab, fact: dict[str, Any]) -> str:
     if len(found) != fact.get("count", len(found)) or len(found) < fact.get("at_least", 0):
         raise Missed(f"{len(found)}: {'; '.join(map(str, found[:3]))}")
     return f"{len(found)} packets"
+
+
+def flagged(lab: Lab, fact: dict[str, Any]) -> str:
+    """How many TCP and UDP packets between ``hosts`` on ``link`` are flagged."""
+    check_keys(fact, {"link", "hosts", "dscp", "count", "at_least"})
+    found = _found(lab, fact["link"], _between(lab, fact), fact.get("dscp"))
+    found = [one for one in found if one.flagged]
+    if len(found) != fact.get("count", len(found)) or len(found) < fact.get("at_least", 0):
+        raise Missed(f"{len(found)}: {'; '.join(map(str, found[:3]))}")
+    return f"{len(found)} packets"

@@ -447,6 +447,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "plain-frames": sealedsteps.plain_frames,
     "ssh": programs.ssh,
     "ask-dns": programs.ask_dns,
+    "ask-for-sealed": programs.ask_for,
     "start-transfer": programs.start_transfer,
     "await-progress": programs.await_progress,
     "end-transfer": programs.end_transfer,
