@@ -116,11 +116,25 @@ class Oegw:
             fresh.replace(self._shared / f"{gateway}-{bits}.pem")
 
     def begin_records(
-        self, gateway: str, identity: list[str], clients: list[str], name: str
+        self,
+        gateway: str,
+        identity: list[str],
+        clients: list[str],
+        name: str,
+        port_key: Path | None = None,
     ) -> Process:
-        """``identity``: the options that say what the gateway is called, and its precedence."""
+        """``identity``: the options that say what the gateway is called, and its precedence.
+
+        With a ``port_key`` its records are among them; it is known by a configuration only.
+        """
         key = self._run.directory / f"{gateway}.pem"
-        arguments = ["dns-records", "--key", str(key), *identity]
+        source = ["--key", str(key)]
+        if port_key is not None:
+            file = self._run.directory / f"{name}.publishing"
+            text = f'[gateway]\nprivate_key = "{key}"\n\n[sst]\nprivate_key = "{port_key}"\n'
+            file.write_text(f"version = 1\n\n{text}")
+            source = ["--config", str(file)]
+        arguments = ["dns-records", *source, *identity]
         for client in clients:
             arguments += ["--client", client]
         return self._run.start(name, None, [str(COMMAND), *arguments])

@@ -135,11 +135,10 @@ def _begin_records(
         own = (str(lab.topology.address(name, family)) for family in (4, 6))
         identity = [word for address in own for word in ("--gateway", address)]
     identity = [*lab.scenario.precedence(name), *identity]
-    if name in lab.port_keys:
-        identity += ["--sst-key", str(lab.port_keys[name])]
     if any(e.ipseckey for e in lab.scenario.records if e.gateway == name):
         identity.append("--ipseckey")
-    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
+    ports = lab.port_keys.get(name)
+    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}", ports)
 
 
 def published_records(
@@ -209,6 +208,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     resolvers = {scenario.resolver: "127.0.0.1"} if scenario.resolver else {}
     if scenario.forwarder:
         resolvers |= lab.topology.clients(scenario.forwarder)
+    resolvers |= scenario.resolvers
     network.build(run, lab.topology, resolvers)
     say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
 

@@ -22,6 +22,11 @@ def of_ports(line: str) -> bool:
     return "X-SST-Key(" in line
 
 
+def by_name(line: str, name: str) -> str:
+    """A record of a port key at a domain name instead of a reverse name."""
+    return f"_sst.{name}. {line.split(None, 1)[1]}"
+
+
 def without_key(line: str) -> str:
     """A TXT delegation with its gateway only: what follows the first blank is the key."""
     found = re.match(r'(.*?\sTXT\s+\(?\s*"X-IPsec-Server\(\d+\)=[^\s"]+)', line, re.DOTALL)
@@ -39,4 +44,6 @@ def shaped(lines: Iterable[str], entries: Iterable[Records], gateway: str) -> li
         kept = [line for line in kept if of_ports(line)]
     if any(entry.keyless for entry in mine):
         kept = [without_key(line) if type_of(line) == "TXT" else line for line in kept]
+    for name in (name for entry in mine for name in entry.names):
+        kept = [by_name(line, name) if of_ports(line) else line for line in kept]
     return list(dict.fromkeys(kept))

@@ -311,19 +311,21 @@ def forge_packet(stage: Stage, step: dict[str, Any]) -> str:
 def download(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
 
-    ``at``: by this address of it.
+    ``at``: by this address of it; ``named``: by its name.
     """
-    check_keys(step, {"host", "from", "at", "bytes", "within"})
+    check_keys(step, {"host", "from", "at", "named", "bytes", "within"})
     lab, server = stage.lab, step["from"]
     folder = web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
     (folder / "file").write_bytes(original)
     address = lab.address(step.get("at", server))
     url_host = f"[{address}]" if address.version == 6 else str(address)
+    if step.get("named"):
+        url_host = f"{server}.{lab.topology.domain}"
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
+        ["curl", "-sS", f"-{address.version}", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
          "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
     )  # fmt: skip
