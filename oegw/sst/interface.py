@@ -21,6 +21,9 @@ from policy.table import PolicyTable
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+PROBE_MAGIC = bytes.fromhex("b35c535354706264")
+"""The first octets of the payload of a probe: the plane knows one by them, flagged or not."""
+
 
 class SstError(Exception):
     """What was asked for can't be had; the message names the key, file or command."""
@@ -120,10 +123,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the policy says of a flow."""
+    """What the policy says of a flow.  ``secure``: only keys that DNSSEC vouches for will do."""
 
     sst: Sst
     strength: SstStrength
+    secure: bool = False
 
 
 Listener = Callable[[Caught], None]
@@ -158,9 +162,14 @@ class Plane(Protocol):
     def unshield(self, local: IPAddress, remote: IPAddress) -> None:
         """No longer."""
 
-    def release(self, number: int, packet: bytes | None = None) -> None:
+    def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
         """Let a packet go on: as it is, through the fast path if there is an entry for it now; or
-        as ``packet``, which is final."""
+        as ``packet``, which is final.
+
+        Without an entry, what was to be sealed leaves as it is where port encryption is
+        opportunistic, and is dropped where it is required; what was to be opened goes on as it is.
+        ``epoch``, 0 to 3: of the key that ``packet`` was sealed or opened with; its connection is
+        sticky from now on, as those of entries are."""
 
     def drop(self, number: int) -> None:
         """Drop a packet."""
