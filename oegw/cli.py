@@ -28,11 +28,23 @@ from oegw.advice import advice
 from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
+from oegw.exitcodes import (
+    BROKEN_PIPE,
+    CONFIGURATION,
+    FAILED,
+    FINE,
+    INTERRUPTED,
+    NO_DAEMON,
+    NOT_PERMITTED,
+    USAGE,
+    Failure,
+)
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.sstcommands import COMMANDS as SST_COMMANDS
 from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
 from policy.errors import PolicyError
@@ -40,25 +52,12 @@ from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
-FINE, FAILED, USAGE, CONFIGURATION, NO_DAEMON, NOT_PERMITTED = range(6)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-BROKEN_PIPE = 141  # 128 + SIGPIPE
-
 ANSWER_SECONDS = 30.0
 ROLLOVER_LOOK = 10.0  # at most, between two looks whether the next step can be taken
 PROBE_SECONDS = 120.0  # between two steps; the daemon itself gives up before
 
 _ICMP = {4: 1, 6: 58}
 EPHEMERAL_PORT = 49152  # RFC 6335 section 6: the first of those that nobody is assigned
-
-
-class Failure(Exception):  # noqa: N818  (it names the fact)
-    """A command could not do what it was asked for; ``lines`` say why."""
-
-    def __init__(self, code: int, *lines: str) -> None:
-        self.code = code
-        self.lines = lines
-        super().__init__(*lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -497,4 +496,5 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    **SST_COMMANDS,
 }

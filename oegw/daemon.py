@@ -64,6 +64,7 @@ from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.sst.interface import TunnelPorts
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from oegw.watch import Watch, stamps_of
@@ -132,6 +133,7 @@ class Daemon:
             budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
+        self._sst: TunnelPorts | None = None  # while port encryption runs
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
@@ -158,6 +160,7 @@ class Daemon:
                 dpd_interval=settings.ike.dpd_interval,
                 dpd_tries=settings.ike.dpd_tries,
                 lost_contacts=self._contacts.all(),
+                sst=settings.encrypts_ports,
             ),
             os.urandom,
         )
@@ -182,6 +185,8 @@ class Daemon:
                 multihoming=settings.multihoming,
                 own=own_settings(settings, private_key.public_key()),
                 decision_points=settings.decision_points,
+                encrypts_ports=settings.encrypts_ports,
+                came_shielded=self._came_shielded,
             ),
             self.trace,
             self._memory.load(),
@@ -415,8 +420,8 @@ class Daemon:
                     self.endpoint.provide_peer_keys(now, channel, keys)
                 case do.RefusePeerKeys(channel=channel, reason=reason):
                     self.endpoint.peer_keys_unavailable(now, channel, reason)
-                case do.AcceptTunnel(tunnel=number):
-                    self.endpoint.accept_tunnel(now, number)
+                case do.AcceptTunnel(tunnel=number, sst=sst):
+                    self.endpoint.accept_tunnel(now, number, sst=sst)
                 case do.RefuseTunnel(tunnel=number, reason=reason):
                     self.endpoint.refuse_tunnel(now, number, reason)
                 case do.ConfirmInbound(tunnel=number):
@@ -445,6 +450,13 @@ class Daemon:
                     self._spawn(self._associations.prefer(command))
                 case do.RemoveSa():
                     self._spawn(self._associations.remove(command))
+                case do.ShieldGateway():
+                    self._spawn(self._shield(command))
+                case (
+                    do.SealTunnel() | do.SendSealed() | do.SendUnsealed() | do.UnsealTunnel()
+                    | do.UnshieldGateway()
+                ):  # fmt: skip
+                    self._seal(command)
                 case do.InstallPolicy():
                     self._install_policy(command)
                 case do.RemovePolicy(scope=scope):
@@ -455,6 +467,35 @@ class Daemon:
                 case do.DiscardHeld(packets=packets, trigger=trigger):
                     self.interception.discard(packets)
                     self.trace.drop("hold", trigger, packets=packets)
+
+    def _seal(
+        self,
+        command: do.SealTunnel | do.SendSealed | do.SendUnsealed | do.UnsealTunnel
+        | do.UnshieldGateway,
+    ) -> None:  # fmt: skip
+        """Commands about ports: they come only while port encryption runs."""
+        if self._sst is None:
+            return
+        match command:
+            case do.SealTunnel(tunnel=number, local=local, remote=remote, key=key):
+                self._sst.tunnel_keyed(number, local, remote, key)
+            case do.SendSealed(tunnel=number):
+                self._sst.send_sealed(number)
+            case do.SendUnsealed(tunnel=number):
+                self._sst.send_unsealed(number)
+            case do.UnsealTunnel(tunnel=number):
+                self._sst.tunnel_closed(number)
+            case do.UnshieldGateway(local=here, remote=there):
+                self._sst.unshield(here, there)
+
+    async def _shield(self, command: do.ShieldGateway) -> None:
+        reason: str | None = "port encryption does not run"
+        if self._sst is not None:
+            reason = await self._sst.shield(command.local, command.remote)
+        self.feed(happened.GatewayShielded(command.tunnel, reason))
+
+    def _came_shielded(self, local: IPAddress, remote: IPAddress) -> bool:
+        return self._sst is not None and self._sst.came_shielded(local, remote)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

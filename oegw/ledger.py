@@ -7,7 +7,7 @@ them; nothing here takes a decision about policy.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -104,7 +104,9 @@ class CoordinatorSettings:
     """``addresses``: our outer addresses, at most one per family.  ``local_reverse``: private
     ranges whose reverse zones our resolvers serve.  ``nat``: which of our hosts have another
     address outside.  ``own``: what the DNS must say of ourselves; None: that is not looked at.
-    ``contacts``: peers that may hold tunnels of our former life."""
+    ``contacts``: peers that may hold tunnels of our former life.  ``encrypts_ports``: port
+    encryption runs.  ``came_shielded``: whether IKE of a peer, our address first, came with its
+    ports encrypted, and is answered so."""
 
     addresses: tuple[IPAddress, ...]
     peers: dict[str, ConfiguredPeer] = field(default_factory=dict)
@@ -123,6 +125,8 @@ class CoordinatorSettings:
     multihoming: MultihomingSettings = field(default_factory=MultihomingSettings)
     own: OwnSettings | None = None
     decision_points: tuple[DecisionPoint, ...] = ()
+    encrypts_ports: bool = False
+    came_shielded: Callable[[IPAddress, IPAddress], bool] = lambda local, remote: False
 
 
 class Ledger:

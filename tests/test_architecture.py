@@ -183,6 +183,7 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/__init__.py",  # exports the socket option, for applications
     "oegw/sst/forwarder.py",
     "oegw/sst/keys.py",
     "oegw/sst/service.py",

@@ -178,6 +178,45 @@ class Plane(Protocol):
         """Packets by fate, read from the kernel: ``{"sealed": 3, "opened": 2, ...}``."""
 
 
+class TunnelPorts(Protocol):
+    """What the shell of the gateway has done by port encryption: inside of tunnels, and around
+    them.  `service.SstService` does it."""
+
+    def tunnel_keyed(self, tunnel: int, local: IPNetwork, remote: IPNetwork, key: bytes) -> None:
+        """``SealTunnel``: ``key`` opens what comes from ``remote`` to ``local`` from now on.
+
+        16 octets, of ``Algorithm.FF1_AES_128``.  Several tunnels of one pair may have the same key,
+        or each its own: what comes may be sealed with any of them.
+        """
+
+    def send_sealed(self, tunnel: int) -> None:
+        """``SendSealed``: this tunnel's key seals new flows of its pair from now on."""
+
+    def send_unsealed(self, tunnel: int) -> None:
+        """``SendUnsealed``: this tunnel's key seals no more, until ``send_sealed``."""
+
+    def tunnel_closed(self, tunnel: int) -> None:
+        """``UnsealTunnel``: forget the tunnel.
+
+        A flow that was born with its key keeps it while another tunnel of the pair has one (SST-35);
+        the key is retired as an epoch is.
+        """
+
+    async def shield(self, local: IPAddress, remote: IPAddress) -> str | None:
+        """``ShieldGateway``: seal IKE and ESP in UDP between two gateways.
+
+        Returns None, or why the ports stay as they are: no key, a path that does not keep the
+        flag.  Returns the same for a pair that is shielded already.
+        """
+
+    def unshield(self, local: IPAddress, remote: IPAddress) -> None:
+        """``UnshieldGateway``: no longer."""
+
+    def came_shielded(self, local: IPAddress, remote: IPAddress) -> bool:
+        """Whether IKE or ESP in UDP of ``remote`` came with its ports sealed of late, and so is
+        answered sealed."""
+
+
 class PathState(Enum):
     """What is known of the path to a peer's gateway, for one address family."""
 
