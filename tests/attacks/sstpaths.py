@@ -242,7 +242,7 @@ def _read_day() -> int:
     "Our own questions come back to us as the peer's",
     source="reflection",
     defence=("oegw/sst/probe.py Probe.serialize", "oegw/sst/paths.py Paths.receive_question"),
-    otherwise="we answer ourselves, and take our own words for the peer's (the MAC has the addresses "
+    otherwise="we take our own words for the peer's (the MAC has the addresses "
     "in it, and the terms name both keys; both taken out)",
     without=lambda monkeypatch: _careless_of_reflections(monkeypatch),
 )
