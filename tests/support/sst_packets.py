@@ -284,7 +284,7 @@ def random_packet(
             acknowledgment=rng.getrandbits(32),
             flags=rng.getrandbits(8),
             window=rng.getrandbits(16),
-            options=rng.randbytes(4 * rng.randrange(11)),
+            options=random_tcp_options(rng),
         )
     else:
         segment = udp(source, destination, *ports, payload, checksum=rng.random() < 0.9)
@@ -352,6 +352,22 @@ def random_ipv4_options(rng: random.Random) -> bytes:
             )
         )
     return options
+
+
+def random_tcp_options(rng: random.Random) -> bytes:
+    """Well-formed ones, padded with no-operations."""
+    options = b""
+    while len(options) < 24 and rng.random() < 0.6:
+        options += rng.choice(
+            (
+                b"\x01",
+                b"\x02\x04" + rng.randbytes(2),  # maximum segment size
+                b"\x03\x03" + rng.randbytes(1),  # window scale
+                b"\x04\x02",  # selective acknowledgment permitted
+                b"\x08\x0a" + rng.randbytes(8),  # timestamps
+            )
+        )
+    return options + b"\x01" * (-len(options) % 4)
 
 
 def _random_headers(
