@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6, DESTINATION_OPTIONS = (
@@ -41,18 +41,6 @@ class Made:
     @property
     def checksum_at(self) -> int:
         return self.offset + (16 if self.protocol == TCP else 6)
-
-    def with_ports(self, source_port: int, destination_port: int, check: int) -> Made:
-        """Another packet of the same form; its transport checksum is what it is told to be."""
-        octets = bytearray(self.packet)
-        struct.pack_into("!HH", octets, self.offset, source_port, destination_port)
-        struct.pack_into("!H", octets, self.checksum_at, check)
-        return replace(
-            self,
-            packet=bytes(octets),
-            source_port=source_port,
-            destination_port=destination_port,
-        )
 
 
 def packed(text: str) -> bytes:

@@ -85,33 +85,36 @@ def test_sst_2_and_3_packets_with_options_and_extension_headers_open_to_what_the
 def test_sst_3_a_million_random_packets_come_back_bit_by_bit() -> None:
     """Checksums, ports and everything else random; exceptions are those of sst.md section 14.
 
-    Half of them are made anew, the other half has other ports and any checksum, valid or not, in
-    the same form, and often one of those that ones' complement arithmetic stumbles over.
+    One in five is made anew; the others have other ports and any checksum, valid or not, in the
+    same form, often one of those that ones' complement arithmetic stumbles over.
     """
     rng = random.Random(1_000_000)
     edges = (0x0000, 0x0001, 0xFFFE, 0xFFFF)
     permutations = keyed(1), keyed(2)
     signals = FLAG, Signal(Ipv4Signal.FLAG, dscp=7)
     udp_zero = tcp_ones = 0
-    for number in range(500_000):
+    for number in range(200_000):
         permutation, signal = permutations[number % 2], signals[number // 2 % 2]
         made = random_packet(rng, longest=64)
         wire = seal(made.packet, permutation, signal)
         assert open_sealed(wire, permutation, signal) == made.packet
 
-        check = rng.choice(edges) if rng.random() < 0.3 else rng.getrandbits(16)
-        other = made.with_ports(rng.randrange(1, 65536), rng.randrange(1, 65536), check)
-        wire = seal(other.packet, permutation, signal)
-        back = open_sealed(wire, permutation, signal)
-        where = other.checksum_at
-        if made.protocol == UDP_NUMBER:
-            assert (word(wire, where) == 0) == (check == 0)  # SST-7
-            udp_zero += check == 0
-        elif check == 0xFFFF:
-            assert word(back, where) == 0
-            back = back[:where] + b"\xff\xff" + back[where + 2 :]
-            tcp_ones += 1
-        assert back == other.packet
+        octets, where = bytearray(made.packet), made.checksum_at
+        for _ in range(4):
+            ports = rng.randrange(1, 65536) << 16 | rng.randrange(1, 65536)
+            check = rng.choice(edges) if rng.random() < 0.3 else rng.getrandbits(16)
+            octets[made.offset : made.offset + 4] = ports.to_bytes(4, "big")
+            octets[where : where + 2] = check.to_bytes(2, "big")
+            wire = seal(bytes(octets), permutation, signal)
+            back = open_sealed(wire, permutation, signal)
+            if made.protocol == UDP_NUMBER:
+                assert (word(wire, where) == 0) == (check == 0)  # SST-7
+                udp_zero += check == 0
+            elif check == 0xFFFF:
+                assert word(back, where) == 0
+                back = back[:where] + b"\xff\xff" + back[where + 2 :]
+                tcp_ones += 1
+            assert back == octets
     assert udp_zero > 5000
     assert tcp_ones > 5000
 
