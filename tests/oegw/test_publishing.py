@@ -130,7 +130,8 @@ def test_sst35_a_change_of_key_as_the_manual_tells_it(
     directory = settings.gateway.private_key.parent
     text = (
         f'version = 1\n[gateway]\naddresses = "{SG_A}"\nprivate_key = "gateway.pem"\n'
-        f'fqdn = "sg-a.example"\n[dns]\nresolvers = "{LOOPBACK}"\n[publish]\nclients = "{ALICE}"\n[sst]\nprivate_key = "sst.pem"\n'
+        f'fqdn = "sg-a.example"\n[dns]\nresolvers = "{LOOPBACK}"\n[publish]\n'
+        f'clients = "{ALICE}"\n[sst]\nprivate_key = "sst.pem"\n'
     )
     config = directory / "oegw.toml"
     config.write_text(text)
