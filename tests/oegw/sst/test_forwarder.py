@@ -24,9 +24,12 @@ import pytest
 from dnsrecords.outcome import NothingFound
 from dnsrecords.resolver import Resolver
 from oegw.sst import forwarder as module
+from oegw.sst import relay as relay_module
 from oegw.sst.directory import KeyDirectory, KnownKeys, Source
+from oegw.sst.dnsquery import DnsQuery
 from oegw.sst.forwarder import Forwarder
 from oegw.sst.interface import SstError
+from oegw.sst.relay import Relay
 from oegw.trace import JsonTrace
 from tests.support.dns_server import (
     LOOPBACK,
@@ -391,6 +394,44 @@ def test_forgeries_do_not_end_the_wait(make: Any) -> None:
             answer = await s.ask(NAME)
             assert len(answer.answer[0]) == 2
             assert drops(s.trace) == {"forwarder_response_mismatched": 1}
+
+    asyncio.run(run())
+
+
+def test_the_own_mark_is_on_every_socket_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[int, int]] = []
+
+    class Spy(socket.socket):
+        def close(self) -> None:
+            if self.fileno() >= 0:
+                mark = self.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+                opened.append((self.type, mark))
+            super().close()
+
+    async def run() -> None:
+        async with DnsServer(RECORDS) as server:
+            relay = Relay([HOST], port=server.port, mark=0x4F45, deadline=2.0, refused=print)
+            query = DnsQuery.parse(dns.message.make_query(NAME, "A").to_wire())
+            with monkeypatch.context() as patched:
+                patched.setattr(relay_module.socket, "socket", Spy)
+                assert await relay.ask(query, "udp") is not None
+                assert await relay.ask(query, "tcp") is not None
+
+    asyncio.run(run())
+    assert opened == [(socket.SOCK_DGRAM, 0x4F45), (socket.SOCK_STREAM, 0x4F45)]
+
+
+def test_a_mark_that_is_not_allowed_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoMark(socket.socket):
+        def setsockopt(self, *_: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+    async def run() -> None:
+        relay = Relay([HOST], port=53, mark=1, deadline=2.0, refused=print)
+        query = DnsQuery.parse(dns.message.make_query(NAME, "A").to_wire())
+        with monkeypatch.context() as patched:
+            patched.setattr(relay_module.socket, "socket", NoMark)
+            assert await relay.ask(query, "udp") is None
 
     asyncio.run(run())
 
