@@ -399,17 +399,19 @@ def test_forgeries_do_not_end_the_wait(make: Any) -> None:
 
 
 def test_the_own_mark_is_on_every_socket_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[int, int]] = []
+    opened: list[tuple[int, int]] = []  # sockets that were connected to the server
+    places: list[int] = []
 
     class Spy(socket.socket):
         def close(self) -> None:
-            if self.fileno() >= 0:
+            if self.fileno() >= 0 and self.getpeername()[1] in places:
                 mark = self.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
                 opened.append((self.type, mark))
             super().close()
 
     async def run() -> None:
         async with DnsServer(RECORDS) as server:
+            places.append(server.port)
             relay = Relay([HOST], port=server.port, mark=0x4F45, deadline=2.0, refused=print)
             query = DnsQuery.parse(dns.message.make_query(NAME, "A").to_wire())
             with monkeypatch.context() as patched:
