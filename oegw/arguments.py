@@ -276,6 +276,7 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "never replaced.",
         "oegw sst keygen",
         "oegw sst keygen /etc/oegw/sst.pem",
+        "oegw sst keygen --roll",
         group=group,
     )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
@@ -285,6 +286,11 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         type=Path,
         nargs="?",
         help=f"default: sst.private_key, {DEFAULT_KEY}",
+    )
+    keygen.add_argument(
+        "--roll",
+        action="store_true",
+        help="make another key in the place of the one that is there, which is kept as FILE.old",
     )
 
 

@@ -76,15 +76,17 @@ def _run(arguments: Arguments) -> int:
 
 
 def _keygen(arguments: Arguments) -> int:
-    from oegw.sst.keys import KeyFileAbsent, KeyFileError, generate  # takes a while to import
+    from oegw.sst.keys import KeyFileAbsent, KeyFileError, generate, roll  # a while to import
 
     path = arguments.file or _settings(arguments).sst.private_key or DEFAULT_KEY
     try:
-        key = generate(path)
+        key, old = roll(path) if arguments.roll else (generate(path), None)
     except KeyFileError as error:
         forbidden = isinstance(error, KeyFileAbsent)
         raise Failure(NOT_PERMITTED if forbidden else FAILED, str(error)) from error
     print(f"{path}: {base64.b64encode(key.public).decode()}")
+    if old is not None:
+        print(f"{old}: the key until now; put it into sst.old_keys")
     return FINE
 
 
