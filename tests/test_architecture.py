@@ -166,6 +166,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/sst/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -184,6 +185,11 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/__init__.py",  # exports the socket option, for applications
+    "oegw/sst/forwarder.py",
+    "oegw/sst/keys.py",
+    "oegw/sst/relay.py",
+    "oegw/sst/service.py",
 )
 
 
@@ -272,7 +278,7 @@ ONLY = [
     ),
     (
         ("netfilterqueue",),
-        ("oegw/intercept/queue.py",),
+        ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
     ),
 ]  # fmt: skip

@@ -21,6 +21,9 @@ from policy.table import PolicyTable
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+PROBE_MAGIC = bytes.fromhex("b35c535354706264")
+"""The first octets of the payload of a probe: the plane knows one by them, flagged or not."""
+
 
 class SstError(Exception):
     """What was asked for can't be had; the message names the key, file or command."""
@@ -120,17 +123,31 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the policy says of a flow."""
+    """What the policy says of a flow.  ``secure``: only keys that DNSSEC vouches for will do."""
 
     sst: Sst
     strength: SstStrength
+    secure: bool = False
 
 
 Listener = Callable[[Caught], None]
 
 
 class Plane(Protocol):
-    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests."""
+    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests.
+
+    Two rules are about who could otherwise read ports by what we answer:
+
+    - A packet that was opened, and that connection tracking then calls invalid or does not track,
+      is dropped.  What answers it, a reset or an ICMP error, would have no connection that says
+      that it was opened, and so would leave in clear: whoever plays a sealed SYN-ACK again would
+      read its ports in the answer.
+    - An answer (of a connection that came in) is not sealed because of the policy, if nothing of
+      its connection came sealed.  Where port encryption is required it is dropped, else it leaves
+      in clear: its ports were read on the way in.  Sealed it would tell whoever sent packets with
+      a peer's address, and ports of his choice, what these ports are sealed as.  Shielded pairs are
+      an exception.
+    """
 
     async def start(self, table: PolicyTable, listener: Listener) -> None:
         """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
@@ -158,9 +175,14 @@ class Plane(Protocol):
     def unshield(self, local: IPAddress, remote: IPAddress) -> None:
         """No longer."""
 
-    def release(self, number: int, packet: bytes | None = None) -> None:
+    def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
         """Let a packet go on: as it is, through the fast path if there is an entry for it now; or
-        as ``packet``, which is final."""
+        as ``packet``, which is final.
+
+        Without an entry, what was to be sealed leaves as it is where port encryption is
+        opportunistic, and is dropped where it is required; what was to be opened goes on as it is.
+        ``epoch``, 0 to 3: of the key that ``packet`` was sealed or opened with; its connection is
+        sticky from now on, as those of entries are."""
 
     def drop(self, number: int) -> None:
         """Drop a packet."""
