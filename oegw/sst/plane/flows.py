@@ -98,6 +98,11 @@ class Flows:
         """The entry whose packets leave with these packed addresses and sealed ports."""
         return self._sealed.get((leg, local, remote, protocol, *ports))
 
+    def of(self, leg: Leg, flow: PortFlow) -> Entry | None:
+        """The entry of a flow."""
+        found = self._entries.get((leg, flow))
+        return None if found is None else found[0]
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -18,6 +18,7 @@ from oegw.packet.ip import PacketError
 from oegw.sst.interface import Entry, IPAddress, Leg, Listener, PortFlow, SstError
 from oegw.sst.permutation import NotEligible
 from oegw.sst.plane import names
+from oegw.sst.plane.byhand import rewritten
 from oegw.sst.plane.flows import Flows
 from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.plane.netlink import NfTables
@@ -34,6 +35,7 @@ from oegw.sst.plane.ruleset import (
 )
 from oegw.sst.plane.settings import PlaneSettings, checked
 from oegw.sst.quote import quote_of
+from oegw.sst.signal import Signal
 from oegw.trace import Trace
 from policy.table import PolicyTable
 
@@ -60,6 +62,7 @@ class NftPlane:
         self._trace = trace
         self._clock = clock
         self._marks = PlaneMarks(settings.sst.mark_mask)
+        self._signal = Signal.of(settings.sst)
         self._jump = Jump(settings.table, queue_rules(settings))
         self._nft: Nft | None = None
         self._kernel: NfTables | None = None
@@ -201,8 +204,12 @@ class NftPlane:
 
     def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
         """Let a packet go on: through the fast path, or as ``packet``, which is final."""
-        if self._queues is not None:
-            self._queues.release(number, packet, epoch)
+        if self._queues is None or self._flows is None:
+            return
+        caught = self._queues.caught(number)
+        if caught is not None and packet is None:
+            packet, epoch = rewritten(caught, self._flows, self._signal) or (None, None)
+        self._queues.release(number, packet, epoch)
 
     def drop(self, number: int) -> None:
         """Drop a packet."""
