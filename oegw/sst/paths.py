@@ -73,6 +73,7 @@ class Round:
     asked: dict[bytes, tuple[Terms, bool]] = field(default_factory=dict)
     latest: Terms | None = None
     control_answered: bool = False
+    stripped: bool = False  # an answer said so; one that says the contrary may yet come
 
     @property
     def next_time(self) -> float:
@@ -102,6 +103,9 @@ class Path:
     bad_rounds: int = 0
     round: Round | None = None
     answers: Allowance = field(default_factory=lambda: Allowance(ANSWERS_PER_SECOND, ANSWERS_BURST))
+    repeats: Allowance = field(
+        default_factory=lambda: Allowance(ANSWERS_PER_SECOND, ANSWERS_BURST)
+    )  # for questions that are late, doubled, or played again: they take nothing from the others
 
     @property
     def switching(self) -> bool:
@@ -280,7 +284,11 @@ class Paths:
                 round_.control_answered = True
                 return None
             if not (probe.arrived_flagged and flagged):
-                return self._decide(path, PathState.STRIPPED, now)
+                # Perhaps a copy that a bystander made, who can't stop the true one: that counts,
+                # if it comes before the next question is due.
+                round_.asked[probe.nonce] = terms, was_flagged
+                round_.stripped = True
+                return None
             if terms != round_.latest:
                 return None  # the peer has heard other terms since: wait for that answer
             path.refused = None if terms == round_.tried[0] else now
@@ -304,13 +312,14 @@ class Paths:
             raise ProbeError("probe_algorithm")
         if terms.day is not None and not today - 1 <= terms.day <= today + 1:
             raise ProbeError("probe_day")
-        if not path.answers.take(now):
+        fresh = probe.sent > path.announced_sent
+        if not (path.answers if fresh else path.repeats).take(now):
             raise ProbeError("probe_rate")
         self._transmit(
             probe.answered(arrived_flagged=flagged), own, path.public_key, destination, source,
             (ports[1], ports[0]),
         )  # fmt: skip
-        if probe.sent <= path.announced_sent:
+        if not fresh:
             return False  # late, or played again: an old announcement does not come back
         path.announced_sent = probe.sent
         changed = path.announced != terms
@@ -335,6 +344,9 @@ class Paths:
                 if path.last_probe is not None and self._due_again(path) <= now < path.used_until:
                     self._begin(path, now, wall)
             elif round_.next_time <= now:
+                if round_.stripped:
+                    decided.append(self._decide(path, PathState.STRIPPED, now))
+                    continue
                 if round_.step < len(round_.plan):
                     self._step(path, round_, now, wall)
                     continue
