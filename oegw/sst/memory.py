@@ -58,9 +58,17 @@ class Connections:
 
     def __init__(self) -> None:
         self._marks: dict[PortFlow, tuple[bool, int | None]] = {}
+        self._came_in: set[PortFlow] = set()
 
-    def track(self, flow: PortFlow) -> None:
-        self._marks.setdefault(flow, (False, None))
+    def track(self, flow: PortFlow, way: Way) -> None:
+        if flow not in self._marks:
+            self._marks[flow] = (False, None)
+            if way is Way.OPEN:
+                self._came_in.add(flow)
+
+    def came_in(self, flow: PortFlow) -> bool:
+        """Whether it began with a packet from outside."""
+        return flow in self._came_in
 
     def mark(self, flow: PortFlow, epoch: int) -> None:
         self._marks[flow] = (True, epoch)
@@ -182,7 +190,9 @@ class MemoryPlane:
             self._leave_clear(packet, leg)
             return
         entry = self._entry(leg, flow)
-        if entry is not None and place.fragment is Fragment.WHOLE:
+        if self.connections.came_in(flow) and not sticky and not shielded:
+            self._answer_in_clear(packet, leg)
+        elif entry is not None and place.fragment is Fragment.WHOLE:
             self._sealed(packet, place, entry)
         elif self._is_declined(leg, flow):
             self._leave_clear(packet, leg)
@@ -236,6 +246,13 @@ class MemoryPlane:
             self._catch(Caught(0, Way.SEAL, leg, Reason.UNKNOWN_FLOW, packet, asked))
             return
         self._leave_clear(packet, leg)
+
+    def _answer_in_clear(self, packet: bytes, leg: Leg) -> None:
+        """Its ports were read on the way in."""
+        if self._required(packet, leg):
+            self._counters["answer_dropped"] += 1
+        else:
+            self._leave_clear(packet, leg)
 
     def _arrive_clear(self, packet: bytes, leg: Leg) -> None:
         try:
@@ -323,7 +340,7 @@ class MemoryPlane:
         if place.source_port is None:
             return
         flow = _flow(place, way)
-        self.connections.track(flow)
+        self.connections.track(flow, way)
         if epoch is not None:
             self.connections.mark(flow, epoch)
 
