@@ -229,12 +229,12 @@ class Town:
         self.a = Side(self, "a", (GATE_A, GATE_A6), own_a, rule_a, settings)
         self.b = Side(self, "b", (GATE_B, GATE_B6), own_b, rule_b, settings)
         self.a.skew, self.b.skew = skew_a, skew_b
-        for key, hosts in (
-            (own_a[:1], ((HOST_A, GATE_A), (GATE_A, GATE_A), (HOST_A6, GATE_A6), (GATE_A6, GATE_A6))),
-            (own_b[:1], ((HOST_B, GATE_B), (GATE_B, GATE_B), (HOST_B6, GATE_B6), (GATE_B6, GATE_B6))),
-        ):  # fmt: skip
-            for host, gateway in hosts if key else ():
-                self.dns[host] = records(gateway, key[0])
+        for own, places in (
+            (own_a, ((HOST_A, GATE_A), (HOST_A6, GATE_A6))),
+            (own_b, ((HOST_B, GATE_B), (HOST_B6, GATE_B6))),
+        ):
+            for host, gateway in places if own else ():
+                self.dns[host] = self.dns[gateway] = records(gateway, own[0])
 
     def publish(self, key: StaticKey, old: StaticKey, *algorithms: int) -> None:
         """In all records another key takes the place of ``old``."""
@@ -307,5 +307,3 @@ def _at_once(work: Coroutine[Any, Any, None]) -> None:
         return
     work.close()
     raise AssertionError("it waits")
-
-

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from oegw.sst.settings import Epochs, SstSettings
 from tests.support.sst_town import (
     HOST_A,
     HOST_A6,
     HOST_B,
     HOST_B6,
-    ONLY,
-    REQUIRED,
     Town,
 )
-from tests.support.sst_wire import ACK, SYN, TCP, UDP, IPAddress, build, look
+from tests.support.sst_wire import ACK, SYN, TCP, UDP, build, look
 
 PAIRS = {4: (HOST_A, HOST_B), 6: (HOST_A6, HOST_B6)}
 
