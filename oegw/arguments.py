@@ -242,10 +242,17 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "and Linux 5.18.",
         "oegw sst enable",
         "oegw sst enable --cgroup /sys/fs/cgroup/user.slice",
+        "oegw sst enable --all --cgroup /sys/fs/cgroup/system.slice/postfix.service",
         group=group,
     )
     _add_config(enable, "says how the gateway is asked", inherited=True)
     _add_cgroup(enable, "only for the processes of this cgroup (version 2); default: all")
+
+    enable.add_argument(
+        "--all",
+        action="store_true",
+        help="TCP and UDP sockets made there from now on ask by themselves",
+    )
 
     disable = add(
         "sst disable",

@@ -48,7 +48,7 @@ def _failing() -> Iterator[None]:
 def _enable(arguments: Arguments) -> int:
     settings = _settings(arguments)
     with _failing():
-        place = attachment.enable(_bit(settings), arguments.cgroup)
+        place = attachment.enable(_bit(settings), arguments.cgroup, every=arguments.all)
     print(f"enabled: {place}")
     return FINE
 
@@ -95,7 +95,7 @@ def _state(arguments: Arguments) -> int:
         try:
             root = cgroups.mounted()
             for place in attachment.places(_bit(settings)):
-                rows.append(["", f"{place.group}{'' if place.current else _OTHER_BIT}"])
+                rows.append(["", _place(place)])
         except BpfNotPermitted:
             rows.append(["", "in which groups: only root can see it"])
             root = cgroups.mounted()
@@ -104,7 +104,9 @@ def _state(arguments: Arguments) -> int:
     return FINE
 
 
-_OTHER_BIT = ": for another sst.mark_mask; oegw sst enable again"
+def _place(place: attachment.Place) -> str:
+    text = f"{place.group}{', all sockets ask' if place.every else ''}"
+    return text if place.current else f"{text}: not for this sst.mark_mask; oegw sst enable again"
 
 
 def _gateway(settings: Settings) -> str:
