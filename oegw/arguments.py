@@ -280,10 +280,14 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
     keygen = add(
         "sst keygen",
         "Make the X25519 key of port encryption and print its public half. A file that is there is "
-        "never replaced.",
+        "never replaced, unless --roll says that the key is to be changed.",
         "oegw sst keygen",
         "oegw sst keygen /etc/oegw/sst.pem",
+        "oegw sst keygen --roll",
         group=group,
+    )
+    keygen.add_argument(
+        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
     )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(

@@ -76,13 +76,17 @@ def _run(arguments: Arguments) -> int:
 
 
 def _keygen(arguments: Arguments) -> int:
-    from oegw.sst.keys import KeyFileAbsent, KeyFileError, generate  # takes a while to import
+    from oegw.sst.keys import KeyFileError, generate, roll  # takes a while to import
 
     path = arguments.file or _settings(arguments).sst.private_key or DEFAULT_KEY
     try:
-        key = generate(path)
+        if arguments.roll:
+            key, old = roll(path)
+            print(f"{old}: the key before; name it in sst.old_keys until nobody uses it any more")
+        else:
+            key = generate(path)
     except KeyFileError as error:
-        forbidden = isinstance(error, KeyFileAbsent)
+        forbidden = isinstance(error.__cause__, PermissionError)
         raise Failure(NOT_PERMITTED if forbidden else FAILED, str(error)) from error
     print(f"{path}: {base64.b64encode(key.public).decode()}")
     return FINE

@@ -57,6 +57,20 @@ def test_keygen_never_replaces_a_key(oegw: Any, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_keygen_rolls_a_key_and_keeps_the_one_before(oegw: Any, tmp_path: Path) -> None:
+    path, old = tmp_path / "sst.pem", tmp_path / "sst.pem.old"
+    assert oegw("sst", "keygen", "--roll", path).code == cli.FAILED  # there is none to change
+    assert not path.exists()
+    oegw("sst", "keygen", path)
+    before = read_private(path).public
+    result = oegw("sst", "keygen", "--roll", path)
+    assert result.code == cli.FINE
+    assert str(old) in result.out
+    assert read_private(old).public == before
+    assert base64.b64encode(read_private(path).public).decode() in result.out
+    assert oegw("sst", "keygen", "--roll", path).code == cli.FAILED  # nor a second one lost
+
+
 def test_keygen_takes_the_file_of_the_configuration(oegw: Any, tmp_path: Path) -> None:
     config = configured(tmp_path, '[sst]\nprivate_key = "ports.pem"\n')
     for arguments in (("--config", config, "keygen"),):
