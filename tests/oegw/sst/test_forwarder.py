@@ -293,6 +293,39 @@ def test_sst36_a_name_whose_keys_are_silent_delays_its_answer_for_a_moment_only(
     asyncio.run(run())
 
 
+def test_sst36_a_name_whose_keys_were_silent_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_SILENT", 2)
+
+    async def run() -> None:
+        async with stage() as s:
+            s.server.next(AT_NAME, *[Drop()] * 3)
+            await s.ask(NAME)
+            deadline = time.monotonic() + 5
+            while not s.forwarder._silent and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            asked = len(s.asked_for(AT_NAME))
+            began = time.monotonic()
+            await s.ask(NAME)
+            assert time.monotonic() - began < module.KEYS_SECONDS
+            assert len(s.asked_for(AT_NAME)) == asked
+            s.forwarder._silent[NAME.rstrip(".")] = time.monotonic()  # the while is over
+            await s.ask(NAME)
+            assert s.known(BOB) is not None
+            for number in range(3):
+                s.server.next(f"_sst.plain{number}.example.", *[Drop()] * 9)
+                s.server.records[dns.name.from_text(f"plain{number}.example.")] = {
+                    "A": ["192.2.0.9"]
+                }
+                await s.ask(f"plain{number}.example.")
+            while len(s.forwarder._tasks) and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            assert list(s.forwarder._silent) == ["plain1.example", "plain2.example"]
+
+    asyncio.run(run())
+
+
 def test_keys_that_come_late_are_taken_all_the_same() -> None:
     async def run() -> None:
         async with stage() as s:
