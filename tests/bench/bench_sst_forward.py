@@ -59,7 +59,8 @@ while answered < flows and time.perf_counter() - last < 5:
         ready.unregister(key.fileobj)
         key.fileobj.close()
         answered, open_ = answered + 1, open_ - 1
-print(json.dumps({"answered": answered, "rate": answered / (last - start), "first": sorted(ways)[len(ways) // 2]}))
+median = sorted(ways)[len(ways) // 2]
+print(json.dumps({"answered": answered, "rate": answered / (last - start), "first": median}))
 """
 
 
