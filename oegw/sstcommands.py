@@ -16,6 +16,7 @@ from oegw.sst import SstUnavailable, enabled
 from oegw.sst.asking import attachment, cgroups, running
 from oegw.sst.asking.cgroups import CgroupError, CgroupNotPermitted
 from oegw.sst.asking.kernel import BpfError, BpfNotPermitted
+from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.settings import DEFAULT_KEY, Request
 from oegw.status import columns
 
@@ -31,8 +32,7 @@ def _settings(arguments: Arguments) -> Settings:
 
 def _bit(settings: Settings) -> int:
     """The bit of the packet mark by which a socket asks."""
-    mask = settings.sst.mark_mask
-    return mask & -mask
+    return PlaneMarks(settings.sst.mark_mask).request
 
 
 @contextmanager

@@ -276,7 +276,7 @@ ONLY = [
     ),
     (
         ("netfilterqueue",),
-        ("oegw/intercept/queue.py",),
+        ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
     ),
 ]  # fmt: skip

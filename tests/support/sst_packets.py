@@ -26,7 +26,7 @@ RESERVED, DONT_FRAGMENT, MORE_FRAGMENTS = 0x8000, 0x4000, 0x2000
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A packet, and where what is in it.  Addresses are packed, the destination is the final one."""
+    """A packet, and where what is in it.  Addresses are packed, ``destination`` is the final."""
 
     packet: bytes
     version: int

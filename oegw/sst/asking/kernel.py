@@ -120,10 +120,13 @@ def _load(program: Program) -> int:
     raise _fault(f"loading the BPF program {program.name}", error, why)
 
 
-def attach(cgroup: int, program: int, at: int, replaced: int | None = None) -> None:
+def attach(
+    cgroup: int, program: int, at: int, replaced: int | None = None, *, alone: bool = False
+) -> None:
     """Attach beside what others attached, or in place of ``replaced``.  All but ``at`` are file
-    descriptors.  It stays until `detach`, or until the cgroup is removed.  Raises BpfError."""
-    flags = _ALLOW_MULTI | (0 if replaced is None else _REPLACE)
+    descriptors.  It stays until `detach`, or until the cgroup is removed.  ``alone``: others are
+    not admitted beside it.  Raises BpfError."""
+    flags = (0 if alone else _ALLOW_MULTI) | (0 if replaced is None else _REPLACE)
     try:
         _bpf(_PROG_ATTACH, struct.pack("=IIIII", cgroup, program, at, flags, replaced or 0))
     except OSError as error:
