@@ -111,7 +111,9 @@ def main() -> None:
     try:
         lab = put_up(run, played, print)
         for port in (SEALED_PORT, PLAIN_PORT):
-            server = run.start(f"iperf-{port}", "bob", ["iperf3", "-s", "-p", str(port)])
+            server = run.start(
+                f"iperf-{port}", "bob", ["iperf3", "-s", "--forceflush", "-p", str(port)]
+            )
             server.await_text("Server listening")
         ports = [str(SEALED_PORT), str(PLAIN_PORT)]
         echo = [sys.executable, "-IS", "-c", ECHO, str(lab.address("bob")), *ports]
