@@ -85,8 +85,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     records = add(
         "dns-records",
-        "Print the zone lines that publish this gateway, KEY and TXT records; or put them into the "
-        "DNS.",
+        "Print the zone lines that publish this gateway, KEY and TXT records, and those of its key "
+        "for port encryption if the configuration names one; or put them into the DNS.",
         "oegw dns-records --client 192.1.0.65 192.1.0.66",
         "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
         "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
@@ -116,6 +116,11 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     sending.add_argument(
         "--withdraw", action="store_true", help="the same, but take the records out of the DNS"
+    )
+    records.add_argument(
+        "--old-sst-keys",
+        action="store_true",
+        help="with --withdraw: the records of the keys in [sst] old_keys, and no others",
     )
 
     rollover = add(

@@ -186,6 +186,7 @@ SHELLS = (  # in a room of cores
     "oegw/sst/__init__.py",  # exports the socket option, for applications
     "oegw/sst/forwarder.py",
     "oegw/sst/keys.py",
+    "oegw/sst/relay.py",
     "oegw/sst/service.py",
 )
 

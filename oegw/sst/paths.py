@@ -179,7 +179,7 @@ class Paths:
     # -------------------------------------------------------------------- asking
 
     def use(self, path: Path, now: float, wall: float) -> bool:
-        """A flow wants this path: probe it if that is due.  True: the answer is worth waiting for."""
+        """A flow wants this path: probe it if that is due.  True: it is worth waiting for."""
         path.used_until = max(path.used_until, now + max(self._lifespan, self._interval))
         unused = path.last_probe is not None and now - path.last_probe > (
             self._interval * STALE_ROUNDS
@@ -210,8 +210,8 @@ class Paths:
         others = [] if path.agreed is None else [path.agreed]
         others += [replace(newest, own=own) for own in self._own]
         tried = list(dict.fromkeys((newest, *others)))[:3]
-        plan = MIXED_ROUND if len(tried) > 1 else PLAIN_ROUND
-        plan = tuple((share, number) for share, number in plan if number < len(tried))
+        steps: Sequence[tuple[float, int]] = MIXED_ROUND if len(tried) > 1 else PLAIN_ROUND
+        plan = tuple((share, number) for share, number in steps if number < len(tried))
         path.round = Round(now, self._span, tried, plan)
         path.last_probe = now
         self._step(path, path.round, now, wall)
@@ -364,6 +364,10 @@ class Paths:
             elif path.last_probe is not None and self._due_again(path) < path.used_until:
                 moments.append(self._due_again(path))
         return min(moments, default=None)
+
+    def seconds_to_probe(self, path: Path, now: float) -> float:
+        """Until the path may have another state than it has now."""
+        return max(0.0, self._due_again(path) - now)
 
     def _due_again(self, path: Path) -> float:
         return (path.last_probe or 0.0) + self._interval

@@ -24,6 +24,7 @@ from ipaddress import IPv4Address
 from struct import Struct
 
 from oegw.packet.checksum import checksum
+from oegw.packet.flow import flow_of
 from oegw.packet.ip import UDP, PacketError, layout_of
 from oegw.sst.interface import PROBE_MAGIC, Algorithm, IPAddress
 from oegw.sst.signal import Signal
@@ -182,6 +183,15 @@ def payload_of(packet: bytes) -> tuple[bytes, tuple[int, int]]:
     if fragment or protocol != UDP or source_port is None or destination_port is None:
         raise ProbeError("probe_not_udp")
     return packet[offset + _UDP.size : length], (source_port, destination_port)
+
+
+def addresses_of(packet: bytes) -> tuple[IPAddress, IPAddress]:
+    """Source and destination of a packet's header.  Raises ProbeError."""
+    try:
+        flow = flow_of(packet)
+    except PacketError as error:
+        raise ProbeError(error.trigger) from None
+    return flow.source, flow.destination
 
 
 def is_probe(packet: bytes) -> bool:

@@ -64,7 +64,6 @@ class Relation:
     remote: IPAddress
     keys: tuple[PeerKey, ...] = ()
     former: tuple[PeerKey, ...] = ()
-    asking: bool = False
     seen: dict[Terms, None] = field(default_factory=dict)
     guessed: bool = False
     openings: Allowance | None = None

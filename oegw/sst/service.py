@@ -1,4 +1,4 @@
-"""Port encryption as the daemon sees it: plane, keys, probes and timers around `sealing.Sealing`."""
+"""Port encryption as the daemon sees it: plane, keys, probes, timers around `sealing.Sealing`."""
 
 from __future__ import annotations
 
