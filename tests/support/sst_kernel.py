@@ -313,6 +313,7 @@ class KernelModel:
 
     def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
         held = self.waiting.pop(number)
+        self.counters_["decided"] += 1
         final = packet if packet is not None else held.packet
         if held.way is Way.OPEN:
             known = None
@@ -339,6 +340,7 @@ class KernelModel:
 
     def drop(self, number: int) -> None:
         del self.waiting[number]
+        self.counters_["decided"] += 1
         self.counters_["dropped"] += 1
 
     def counters(self) -> dict[str, int]:

@@ -117,7 +117,6 @@ class Gate:
 
     def restart(self) -> None:
         self.sealing.close()
-        self.kernel.waiting.clear()
         self.begin()
 
     def roll(self) -> None:
