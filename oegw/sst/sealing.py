@@ -17,11 +17,10 @@ never raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oegw.packet.ip import PacketError
-from oegw.sst.books import Books, Fate, Refused, Surroundings, Wait
+from oegw.sst.books import Books, Refused, Surroundings, Wait
 from oegw.sst.holding import Held
 from oegw.sst.interface import Caught, IPAddress, IPNetwork, Leg, PathState, Reason, Way
 from oegw.sst.opener import Opener
@@ -205,11 +204,6 @@ class Sealing:
         return self._orders()
 
     # -------------------------------------------------------------------- snapshot
-
-    @property
-    def fates(self) -> Mapping[_Pair, Fate]:
-        """What the latest flow of each pair of hosts got."""
-        return self._books.fates
 
     def report(self, now: float) -> Report:
         """For ``oegw status``."""
