@@ -282,7 +282,16 @@ class Sealer:
             if not books.relation_keys(remote):
                 return wait or Refused("too many questions", TOO_MUCH)
         relation = books.relations.find(remote)
-        choices = [] if relation is None else books.keyring.kept(relation, epoch, now, wall)
+        if relation is None:
+            return Refused("no key", TOO_MUCH)
+        publics = {key.public_key for key in relation.known_keys}
+        if len(books.own) > 1 or len(publics) > 1:
+            # Two bits of the day don't say which of several keys it was.  What the peer says that
+            # it opens is as good: it knows the connection, and so tells which key opens to it.
+            answer = self.prospect(remote, now, wall, secure=False)
+            if not isinstance(answer, Refused):
+                return answer
+        choices = books.keyring.kept(relation, epoch, now, wall)
         return choices[0] if choices else Refused("no key", TOO_MUCH)
 
     def _tunnel_choice(self, flow: PortFlow, epoch: int | None, now: float) -> Answer:
