@@ -286,10 +286,10 @@ class Sealer:
             return Refused("no key", TOO_MUCH)
         publics = {key.public_key for key in relation.known_keys}
         if len(books.own) > 1 or len(publics) > 1:
-            # Two bits of the day don't say which of several keys it was.  What the peer says that
-            # it opens is as good: it knows the connection, and so tells which key opens to it.
+            # Two bits of the day don't say which of several keys it was.  Of those that the peer
+            # opens any will do: it knows the connection, and so tells which key opens to it.
             answer = self.prospect(remote, now, wall, secure=False)
-            if not isinstance(answer, Refused):
+            if isinstance(answer, Wait):
                 return answer
         choices = books.keyring.kept(relation, epoch, now, wall)
         return choices[0] if choices else Refused("no key", TOO_MUCH)
