@@ -18,6 +18,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords import rsakey
+from dnsrecords.address import IPAddress, why_unusable
 from dnsrecords.errors import (
     MalformedDelegation,
     MalformedName,
@@ -26,7 +27,6 @@ from dnsrecords.errors import (
     shown,
 )
 from dnsrecords.name import normal_fqdn
-from dnsrecords.outcome import IPAddress
 from dnsrecords.wire import Reader
 
 # Specification.
@@ -54,7 +54,6 @@ _FIELDS = re.compile(
 )
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,8}", re.ASCII)
-_BROADCAST = IPv4Address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +142,8 @@ class Delegation:
 
 def refuse_unusable(address: IPAddress) -> None:
     """Raise MalformedDelegation if no gateway in the Internet can have ``address``."""
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            raise MalformedDelegation("gateway's address has a zone index")
-        if address.ipv4_mapped is not None:
-            raise MalformedDelegation(f"gateway {address} is an IPv4 address in IPv6 clothes")
-    for wrong, what in (
-        (address.is_unspecified, "the unspecified address"),
-        (address.is_loopback, "a loopback address"),
-        (address.is_multicast, "a multicast address"),
-        (address.is_link_local, "a link-local address"),
-        (address == _BROADCAST, "the broadcast address"),
-    ):
-        if wrong:
-            raise MalformedDelegation(f"gateway {address} is {what}")
+    if (why := why_unusable(address)) is not None:
+        raise MalformedDelegation(why)
 
 
 def _strings(rdata: bytes) -> list[str]:

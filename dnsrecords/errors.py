@@ -49,6 +49,24 @@ class MalformedIpsecKey(RecordError):
     trigger = "ipseckey_record_malformed"
 
 
+class MalformedSstKey(RecordError):
+    """A TXT record with the attribute name of SST keys that can't be read."""
+
+    trigger = "sst_key_malformed"
+
+
+class UnsafeSstKey(MalformedSstKey):
+    """A key that can be read, and with which everybody would have the same secret."""
+
+    trigger = "sst_key_unsafe"
+
+
+class UnknownSstAlgorithm(RecordError):
+    """An SST key for an algorithm that we don't know: not for us, and no fault (SST-37)."""
+
+    trigger = "sst_algorithm_unknown"
+
+
 class MalformedName(RecordError):
     """The text is not a fully qualified domain name of a host."""
 

@@ -62,6 +62,11 @@ class MessageReader:
         self._position = HEADER_SIZE
         self._names: dict[int, Labels] = {}  # by where they begin
 
+    @property
+    def position(self) -> int:
+        """How many octets are read."""
+        return self._position
+
     def question(self) -> tuple[Labels, int, int]:
         """Name, type and class."""
         name = self._name()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dnsrecords.address import IPAddress as IPAddress
+from dnsrecords.sstkey import SstKey
 from dnsrecords.trust import Trust
-
-IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,15 @@ class KeysFound:
 
 
 @dataclass(frozen=True, slots=True)
+class SstKeysFound:
+    """Keys for port encryption, by precedence, and among equals in an order of our own."""
+
+    keys: tuple[SstKey, ...]
+    ttl: float
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
 class PeerFound:
     """Where a peer known by name is, and its keys; empty is what was not asked for."""
 
@@ -86,4 +94,5 @@ class Malformed:
 
 GatewayOutcome = GatewaysFound | NothingFound | Unanswered | Malformed
 KeyOutcome = KeysFound | NothingFound | Unanswered | Malformed
+SstKeyOutcome = SstKeysFound | NothingFound | Unanswered | Malformed
 PeerOutcome = PeerFound | NothingFound | Unanswered | Malformed

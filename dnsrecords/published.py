@@ -15,7 +15,8 @@ from dnsrecords.errors import RecordError
 from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.name import normal_fqdn
-from dnsrecords.zonefile import ipseckey_line, key_line, txt_line
+from dnsrecords.sstkey import SstKey
+from dnsrecords.zonefile import ipseckey_line, key_line, sst_key_line, txt_line
 
 # RFC 8945 section 6, without those that it forbids (MD5) or that few servers know.
 TSIG_ALGORITHMS = ("hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512")
@@ -63,6 +64,11 @@ class PublishedRecord:
         return cls(
             normal_fqdn(owner) + ".", "IPSECKEY", record.serialize(), ipseckey_line(owner, record)
         )
+
+    @classmethod
+    def of_sst_key(cls, owner: str, key: SstKey) -> PublishedRecord:
+        """The TXT record of a key for port encryption.  Raises MalformedName."""
+        return cls(normal_fqdn(owner) + ".", "TXT", key.serialize(), sst_key_line(owner, key))
 
 
 @dataclass(frozen=True, slots=True)

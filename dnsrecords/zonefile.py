@@ -13,6 +13,7 @@ from dnsrecords.delegation import Delegation
 from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import ALGORITHM_RSA, PROTOCOL_IPSEC, HostKey
 from dnsrecords.name import normal_fqdn
+from dnsrecords.sstkey import SstKey
 
 
 def txt_line(owner: str, delegation: Delegation) -> str:
@@ -29,6 +30,11 @@ def key_line(owner: str, key: HostKey) -> str:
 def ipseckey_line(owner: str, record: IpsecKey) -> str:
     """The IPSECKEY record at ``owner``, without a line end."""
     return f"{_absolute(owner)} IN IPSECKEY {record.presentation()}"
+
+
+def sst_key_line(owner: str, key: SstKey) -> str:
+    """The TXT record of an SST key at ``owner``, without a line end."""
+    return f"{_absolute(owner)} IN TXT {key.presentation()}"
 
 
 def _absolute(owner: str) -> str:

@@ -23,6 +23,7 @@ class Configuration:
     ``channel_bytes``, ``tunnel_bytes``: lifetimes in octets to propose and to keep; None: no limit.
     ``lost_contacts``: peers that may still hold tunnels of a former life of ours: each is told
     INITIAL-CONTACT once.
+    ``sst``: ports inside of tunnels may be encrypted: we say so in message 1 or 2, and heed offers.
     """
 
     private_key: rsa.RSAPrivateKey = field(repr=False)
@@ -49,3 +50,4 @@ class Configuration:
     dpd_interval: float = 10.0  # of silence while we send, until R-U-THERE; 0: never
     dpd_tries: int = 5  # unanswered ones until the peer counts as dead
     lost_contacts: frozenset[Identity] = frozenset()
+    sst: bool = False

@@ -232,9 +232,13 @@ class Endpoint:
         self._unknown_handles += 1
         return None
 
-    def accept_tunnel(self, now: float, tunnel: int) -> None:
-        """The answer to ``TunnelProposed``."""
-        self._with_tunnel(tunnel, lambda known: known.accept(now))
+    def accept_tunnel(self, now: float, tunnel: int, sst: bool = False) -> None:
+        """The answer to ``TunnelProposed``; ``sst``: with port encryption, which it offers.
+
+        Where the peer offers nothing without port encryption, or nothing with it, what is not
+        offered is refused.
+        """
+        self._with_tunnel(tunnel, lambda known: known.accept(now, sst))
 
     def refuse_tunnel(self, now: float, tunnel: int, reason: str) -> None:
         """The other answer to ``TunnelProposed``: the peer gets INVALID-ID-INFORMATION."""

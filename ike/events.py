@@ -238,11 +238,14 @@ class InboundSaEstablished(Event):
 
     ``sst_key``: 16 octets, the same for both sides and both directions, if port encryption inside
     the tunnel was agreed upon; what is sealed with it may arrive from now on.
+    ``translated``: phase 1 has found a NAT on the path, before us or before the peer.  Only the
+    side that began it knows: a peer that forces ESP into UDP pretends to be behind one.
     """
 
     tunnel: int
     sa: EspSa
     sst_key: bytes | None = field(default=None, repr=False)
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,15 @@ class Phase2Attribute(OpenEnum):
     KEY_LENGTH = 6
     KEY_ROUNDS = 7
     EXTENDED_SEQUENCE_NUMBER = 11
+    # Private use (32001 to 32767), and ours: port encryption inside the tunnel, a ``PortCipher``.
+    # Not the first of them, which others took for security labels before those had a number.
+    SST_MODE = 32401
+
+
+class PortCipher(OpenEnum):
+    """What encrypts ports; the number in DNS, too (draft-unice-dispatch-enc-ports)."""
+
+    FF1_AES_128 = 1
 
 
 class LifeType(OpenEnum):

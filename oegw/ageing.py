@@ -236,6 +236,7 @@ class Ageing:
             destination=connection.selectors.remote,
         )  # fmt: skip
         tunnel = self._initiator.order(connection, other)
+        connection.tunnels[tunnel].trust = gateway.trust
         if not gateway.keys:
             self._initiator.late_keys.look_up(connection, tunnel, gateway.address)
         return True

@@ -16,8 +16,10 @@ from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
 from oegw.keys import DEFAULT_BITS
 from oegw.settings import DEFAULT_CONFIG
+from oegw.sst.settings import DEFAULT_KEY
 
-Command = Callable[[argparse.Namespace], int]
+Arguments = argparse.Namespace
+Command = Callable[[Arguments], int]
 
 EXIT_CODES = """\
 exit codes:
@@ -55,10 +57,12 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, text: str, *examples: str, group: Any = subparsers
+    ) -> argparse.ArgumentParser:
         lines = "".join(f"  {example}\n" for example in examples)
-        each = subparsers.add_parser(
-            name,
+        each: argparse.ArgumentParser = group.add_parser(
+            name.split()[-1],
             help=text[0].lower() + text[1:].split(".")[0],
             description=fill(text, 80),
             epilog=f"examples:\n{lines}\n{EXIT_CODES}",
@@ -81,8 +85,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     records = add(
         "dns-records",
-        "Print the zone lines that publish this gateway, KEY and TXT records; or put them into the "
-        "DNS.",
+        "Print the zone lines that publish this gateway, KEY and TXT records, and those of its key "
+        "for port encryption if the configuration names one; or put them into the DNS.",
         "oegw dns-records --client 192.1.0.65 192.1.0.66",
         "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
         "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
@@ -112,6 +116,11 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     sending.add_argument(
         "--withdraw", action="store_true", help="the same, but take the records out of the DNS"
+    )
+    records.add_argument(
+        "--old-sst-keys",
+        action="store_true",
+        help="with --withdraw: the records of the keys in [sst] old_keys, and no others",
     )
 
     rollover = add(
@@ -208,15 +217,104 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     _add_config(reload)
     _add_socket(reload)
+
+    _add_sst(add)
     return parser
 
 
-def _add_config(parser: Any, text: str = "the configuration") -> None:
+def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The group ``oegw sst``; without a command of it the state is shown."""
+    sst = add(
+        "sst",
+        "Port encryption on request: what applications of this host can do. Alone it says whether "
+        "they can ask, and whether the gateway listens.",
+        "oegw sst",
+        "oegw sst enable",
+        "oegw sst run -- curl https://host.example/",
+    )
+    _add_config(sst, "says how the gateway is asked")
+    group = sst.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+
+    enable = add(
+        "sst enable",
+        "Bring the socket option to this host: any process may then ask for port encryption of its "
+        "own sockets. It lasts until a restart of the host, or until oegw sst disable. Needs root "
+        "and Linux 5.18.",
+        "oegw sst enable",
+        "oegw sst enable --cgroup /sys/fs/cgroup/user.slice",
+        "oegw sst enable --all --cgroup /sys/fs/cgroup/system.slice/postfix.service",
+        group=group,
+    )
+    _add_config(enable, "says how the gateway is asked", inherited=True)
+    _add_cgroup(enable, "only for the processes of this cgroup (version 2); default: all")
+
+    enable.add_argument(
+        "--all",
+        action="store_true",
+        help="TCP and UDP sockets made there from now on ask by themselves",
+    )
+
+    disable = add(
+        "sst disable",
+        "Take the socket option away. Sockets that have asked go on asking.",
+        "oegw sst disable",
+        group=group,
+    )
+    _add_cgroup(disable, "only there; default: wherever it is")
+
+    run = add(
+        "sst run",
+        "Run a command all of whose TCP and UDP sockets ask for port encryption, its own and those "
+        "of what it starts. The exit code is the command's, 128 and the number of a signal that "
+        "ended it, 127 if there is no such command, 126 if it can't be executed. Needs root, which "
+        "the command has too unless --user says otherwise.",
+        "oegw sst run --user alice -- curl https://host.example/",
+        "oegw sst run --user postgres -- psql -h db.example",
+        group=group,
+    )
+    _add_config(run, "says how the gateway is asked", inherited=True)
+    run.usage = "oegw sst run [-h] [--config FILE] [--user NAME] -- COMMAND ..."
+    run.add_argument("--user", metavar="NAME", help="who runs the command; default: root")
+    run.add_argument("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
+
+    keygen = add(
+        "sst keygen",
+        "Make the X25519 key of port encryption and print its public half. A file that is there is "
+        "never replaced, unless --roll says that the key is to be changed.",
+        "oegw sst keygen",
+        "oegw sst keygen /etc/oegw/sst.pem",
+        "oegw sst keygen --roll",
+        group=group,
+    )
+    keygen.add_argument(
+        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
+    )
+    _add_config(keygen, "names the file, as sst.private_key", inherited=True)
+    keygen.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        help=f"default: sst.private_key, {DEFAULT_KEY}",
+    )
+    keygen.add_argument(
+        "--roll",
+        action="store_true",
+        help="make another key in the place of the one that is there, which is kept as FILE.old",
+    )
+
+
+def _add_cgroup(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--cgroup", metavar="PATH", type=Path, help=text)
+
+
+def _add_config(parser: Any, text: str = "the configuration", *, inherited: bool = False) -> None:
+    """``inherited``: the command above has the option too, and what it was given stays."""
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
-        default=DEFAULT_CONFIG,
+        default=argparse.SUPPRESS if inherited else DEFAULT_CONFIG,
         help=f"{text}; default {DEFAULT_CONFIG}",
     )
 

@@ -10,7 +10,7 @@ from oegw import events as happened
 from oegw.datapath.interface import Datapath, DatapathError, SaKey, SecurityAssociation
 from oegw.intercept.interface import InterceptError, Interception
 from oegw.trace import Trace
-from policy.rule import ANY_PORT, PortRange, Scope
+from policy.rule import PortRange, Scope
 
 REMOVAL_PAUSES = (1.0, 10.0, 60.0)  # seconds until an SA is removed once more, if it was refused
 
@@ -82,8 +82,8 @@ class Associations:
             source.network,
             destination.network,
             source.protocol or None,
-            _one_port(source.port),
-            _one_port(destination.port),
+            PortRange.of(source.port),
+            PortRange.of(destination.port),
         )
         try:
             self._interception.assure(sa.key, scope, assurance)
@@ -112,7 +112,3 @@ class Associations:
             "sa", "removed", direction=key.direction.value, spi=f"{key.spi:08x}",
             packets=usage.packets if usage else 0, bytes=usage.bytes if usage else 0,
         )  # fmt: skip
-
-
-def _one_port(port: int) -> PortRange:
-    return PortRange(port, port) if port else ANY_PORT

@@ -118,7 +118,10 @@ class RefusePeerKeys(Command):
 
 @dataclass(frozen=True, slots=True)
 class AcceptTunnel(Command):
+    """``sst``: with port encryption inside, which the peer offered."""
+
     tunnel: int
+    sst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +237,25 @@ class SealTunnel(Command):
 
 @dataclass(frozen=True, slots=True)
 class SendSealed(Command):
-    """The tunnel's outbound SA is installed, and so the peer has the key."""
+    """Of the tunnels of its pair this one sends from now on, and the peer has the key.
+
+    Said when its outbound SA is installed, and again when it is preferred to another one.
+    """
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendUnsealed(Command):
+    """Another tunnel of the pair sends from now on, whose peer has no key: this one's seals
+    nothing until the next ``SendSealed``.  What comes is opened as before."""
 
     tunnel: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnsealTunnel(Command):
-    """The tunnel is gone."""
+    """The tunnel is gone, and what was under way on it, too."""
 
     tunnel: int
 

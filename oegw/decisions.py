@@ -15,7 +15,7 @@ from oegw.connection import Connection, Selectors
 from oegw.decision import Question, Replies, Role, Ruling, ruling
 from oegw.ledger import Ledger
 from policy.flow import IPAddress
-from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
+from policy.rule import Category, OnFailure, PortRange, Require, Rule
 
 if TYPE_CHECKING:
     from oegw.responder import Claim
@@ -175,12 +175,8 @@ def question_about(
         str(selectors.local.network_address),
         str(selectors.remote.network_address),
         selectors.protocol or None,
-        rule.source_ports if ours else _single(selectors.local_port),
-        rule.destination_ports if ours else _single(selectors.remote_port),
+        rule.source_ports if ours else PortRange.of(selectors.local_port),
+        rule.destination_ports if ours else PortRange.of(selectors.remote_port),
         None if identity is None else str(identity),
         None if gateway is None else str(gateway),
     )
-
-
-def _single(port: int) -> PortRange:
-    return PortRange(port, port) if port else ANY_PORT

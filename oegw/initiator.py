@@ -43,6 +43,7 @@ from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
+from oegw.portencryption import PortEncryption
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, PortRange, Require, Rule, Scope
@@ -56,6 +57,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
+        self.ports = PortEncryption(ledger, self.negotiation_failed)
         self.late_keys = LateKeys(ledger, self._key_not_found)
         self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
@@ -417,6 +419,7 @@ class Initiator:
         """Have a tunnel negotiated with a gateway that the DNS names; returns its number."""
         assert gateway.address is not None
         number = self._negotiate(connection, gateway.address, gateway.keys, None)
+        connection.tunnels[number].trust = gateway.trust
         if not gateway.keys:
             self.late_keys.look_up(connection, number, gateway.address)
         return number
@@ -459,7 +462,7 @@ class Initiator:
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         tunnel.trust = connection.trust
         self._ledger.connections.add_tunnel(connection, tunnel)
-        self._ledger.do(do.StartNegotiation(number, request))
+        self.ports.order(connection, tunnel)
         return number
 
     def give_up_slow_ones(self, now: float) -> None:
@@ -552,10 +555,6 @@ def _narrowed(scope: Scope, flow: Flow, selectors: Selectors) -> Scope:
         host_network(flow.source),
         host_network(flow.destination),
         selectors.protocol or scope.protocol,
-        _one_of(scope.source_ports, selectors.local_port),
-        _one_of(scope.destination_ports, selectors.remote_port),
+        PortRange.of(selectors.local_port) if selectors.local_port else scope.source_ports,
+        PortRange.of(selectors.remote_port) if selectors.remote_port else scope.destination_ports,
     )
-
-
-def _one_of(ports: PortRange, port: int) -> PortRange:
-    return PortRange(port, port) if port else ports

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
-from contextlib import suppress
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dnsrecords.rsakey import MAX_MODULUS_BITS, MIN_MODULUS_BITS
+from oegw.keyfile import MAX_FILE, KeyFileAbsent, KeyFileError, read_pem, write_secret
+
+__all__ = [
+    "DEFAULT_BITS",
+    "EXPONENT",
+    "MAX_FILE",
+    "KeyFileAbsent",
+    "KeyFileError",
+    "generate",
+    "read_private",
+    "write_private",
+]
 
 # Specification: the usual exponent; FreeS/WAN's 3 invites forgeries.
 EXPONENT = 65537
 
-# Our choices.
-DEFAULT_BITS = 3072  # 128 bits of strength until 2030 and after (NIST SP 800-57)
-MAX_FILE = 65536  # octets; a key of 8192 bits takes 6,400
-
-
-class KeyFileError(Exception):
-    """A file of a private key that can't be used; the message names it."""
-
-
-class KeyFileAbsent(KeyFileError):  # noqa: N818  (it names the fact)
-    """The file does not exist, or this user may not read it."""
+# Our choice: 128 bits of strength until 2030 and after (NIST SP 800-57).
+DEFAULT_BITS = 3072
 
 
 def generate(bits: int = DEFAULT_BITS) -> rsa.RSAPrivateKey:
@@ -48,38 +46,7 @@ def write_private(path: Path, key: rsa.RSAPrivateKey, *, force: bool = False) ->
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)  # whatever the umask took away
-                file.write(octets)
-                file.flush()
-                os.fsync(descriptor)
-            if force:
-                temporary.replace(path)
-            else:
-                path.hardlink_to(temporary)  # unlike a rename, it fails if the name is taken
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-        _sync_directory(path.parent)
-    except FileExistsError:
-        raise KeyFileError(f"{path}: exists already; it is replaced only with --force") from None
-    except PermissionError as error:
-        raise KeyFileAbsent(f"{path}: {error.strerror}") from error
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_secret(path, octets, force=force)
 
 
 def read_private(path: Path) -> rsa.RSAPrivateKey:
@@ -88,40 +55,7 @@ def read_private(path: Path) -> rsa.RSAPrivateKey:
     Raises KeyFileError: missing, accessible to group or world, no RSA key,
     encrypted, or of a size that peers refuse.
     """
-    try:
-        # Not to be stopped by a FIFO in the file's place.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            # Judged on the open file, so that nobody can change it in between.
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise KeyFileError(f"{path}: is not a regular file")
-            mode = stat.S_IMODE(status.st_mode)
-            if mode & 0o077:
-                raise KeyFileError(
-                    f"{path}: mode {mode:04o} lets others at the private key; "
-                    f"chmod 600 it, and think about a new key"
-                )
-            octets = file.read(MAX_FILE + 1)
-    except (FileNotFoundError, PermissionError) as error:
-        raise KeyFileAbsent(f"{path}: {error.strerror}") from error
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(octets) > MAX_FILE:
-        raise KeyFileError(f"{path}: is too long for a private key")
-    return _parse(path, octets)
-
-
-def _parse(path: Path, octets: bytes) -> rsa.RSAPrivateKey:
-    try:
-        key = serialization.load_pem_private_key(octets, password=None)
-    except TypeError:
-        raise KeyFileError(
-            f"{path}: the key is encrypted; nobody could give the passphrase at a start"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        # Not the library's text: it is long, and might quote the file.
-        raise KeyFileError(f"{path}: is not a private key in PEM form") from None
+    key = read_pem(path)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise KeyFileError(f"{path}: is not an RSA key")
     if not MIN_MODULUS_BITS <= key.key_size <= MAX_MODULUS_BITS:

@@ -50,10 +50,9 @@ class LateKeys:
         tunnel = connection.tunnels[asker.tunnel]
         tunnel.key_lookup = None
         if isinstance(outcome, KeysFound):
-            links = (
-                (outcome.trust,) if connection.trust is None else (outcome.trust, connection.trust)
-            )
-            trust = weakest(*links)
+            trust = outcome.trust
+            if tunnel.trust is not None:  # that of the record that names the gateway
+                trust = weakest(trust, tunnel.trust)
             try:
                 assurance.check(connection.rule, trust)
             except assurance.Unassured as why:

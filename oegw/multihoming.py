@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import ike.events as keying
 from dnsrecords.outcome import Gateway, GatewayOutcome, GatewaysFound, Unanswered
-from dnsrecords.trust import Trust, weakest
 from ike.events import Failure
 from oegw import commands as do
 from oegw.connection import Connection, State, Tunnel
@@ -53,8 +52,6 @@ class Homecoming:
     connection: Connection
     gateway: IPAddress
     began: float  # of the return that it is part of
-    trust: Trust = Trust.INDETERMINATE  # of the gateway's record
-    keyless: bool = False  # its KEY records count, too
 
 
 @dataclass(slots=True)
@@ -229,9 +226,7 @@ class Multihoming:
             home = next((g for g in acceptable if g.address == gateway), None)
             if home is not None and prefers(connection, gateway):
                 tunnel = self._negotiate(connection, home)
-                self._leading[tunnel] = replace(asker, trust=home.trust, keyless=not home.keys)
-                if home.keys:
-                    connection.tunnels[tunnel].trust = home.trust
+                self._leading[tunnel] = asker
                 return
         returning = self._returns.get(gateway)
         if isinstance(outcome, Unanswered) and returning and not returning.scouted:
@@ -265,11 +260,6 @@ class Multihoming:
         """
         sending = [t for t in connection.tunnels.values() if t.up and t.carries and t is not tunnel]
         before = sending[-1] if sending else None
-        leading = self._leading.get(tunnel.number)
-        if leading is not None:
-            known = connection.trust if leading.keyless else None
-            connection.trust = leading.trust if known is None else weakest(known, leading.trust)
-            tunnel.trust = connection.trust
         connection.sends_by(tunnel)
         replaced = tunnel.request.replaces if tunnel.request else None
         if (
@@ -324,6 +314,7 @@ class Multihoming:
         assert tunnel.outbound is not None
         connection.sends_by(tunnel)
         self._ledger.do(do.PreferSa(tunnel.number, tunnel.outbound))
+        self._ledger.seal_by_sender(connection)
 
 
 def _newest_by_peer(tunnels: Iterable[Tunnel]) -> list[Tunnel]:

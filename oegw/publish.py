@@ -11,6 +11,8 @@ from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.published import PublishedRecord
 from dnsrecords.reverse import reverse_name
+from dnsrecords.sstkey import NAME_PREFIX, SstKey
+from oegw.sst.interface import ALGORITHMS
 from policy.flow import IPAddress
 
 
@@ -51,3 +53,33 @@ def records_of(
             same = [IpsecKey.of(precedence, each.address, each.fqdn, key) for each in named]
             records += [PublishedRecord.of_ipseckey(owner, each) for each in same]
     return records
+
+
+def sst_records_of(
+    public_key: bytes,
+    algorithms: Sequence[str],
+    gateways: Sequence[IPAddress],
+    fqdn: str | None,
+    clients: Sequence[IPAddress],
+    precedence: int,
+) -> list[PublishedRecord]:
+    """TXT records of a key for port encryption, one for each algorithm (by its name, ALGORITHMS).
+
+    They stand at the reverse name of each of the gateway's addresses, which names itself, and of
+    each client, which names the gateway's addresses of its own family, or all if there is none; and
+    at ``_sst.`` and ``fqdn``, with all of the gateway's addresses.
+
+    Raises RecordError for what the DNS or a peer would not take.
+    """
+    owners: dict[str, list[IPAddress]] = {reverse_name(each): [each] for each in gateways}
+    for client in clients:
+        near = [address for address in gateways if address.version == client.version]
+        owners.setdefault(reverse_name(client), near or list(gateways))
+    if fqdn is not None:
+        owners[NAME_PREFIX + fqdn] = list(gateways)
+    return [
+        PublishedRecord.of_sst_key(owner, SstKey(precedence, gateway, number, public_key))
+        for owner, named in owners.items()
+        for gateway in named
+        for number in (ALGORITHMS[name] for name in algorithms)
+    ]

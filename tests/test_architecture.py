@@ -151,6 +151,8 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/latekeys.py",
+    "oegw/portencryption.py",
+    "oegw/shields.py",
     "oegw/assurance.py",
     "oegw/decision.py",
     "oegw/decisions.py",
@@ -164,15 +166,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
-    "oegw/sst/interface.py",
-    "oegw/sst/settings.py",
-    "oegw/sst/ff1.py",
-    "oegw/sst/permutation.py",
-    "oegw/sst/signal.py",
-    "oegw/sst/place.py",
-    "oegw/sst/routing.py",
-    "oegw/sst/packet.py",
-    "oegw/sst/quote.py",
+    "oegw/sst/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -191,6 +185,11 @@ SHELLS = (  # in a room of cores
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
+    "oegw/sst/__init__.py",  # exports the socket option, for applications
+    "oegw/sst/forwarder.py",
+    "oegw/sst/keys.py",
+    "oegw/sst/relay.py",
+    "oegw/sst/service.py",
 )
 
 
@@ -279,7 +278,7 @@ ONLY = [
     ),
     (
         ("netfilterqueue",),
-        ("oegw/intercept/queue.py",),
+        ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
     ),
 ]  # fmt: skip

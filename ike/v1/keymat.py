@@ -103,7 +103,13 @@ class ChannelKeys:
         that, and so on.  ``shared``, g(qm)^xy, is empty without perfect forward secrecy.
         ``spi`` is the one that the receiver chose.
         """
-        seed = shared + bytes((protocol,)) + spi + nonces[0] + nonces[1]
+        return self.expanded(shared + bytes((protocol,)) + spi + nonces[0] + nonces[1], length)
+
+    def expanded(self, seed: bytes, length: int) -> bytes:
+        """K1 | K2 | .., K1 = prf(SKEYID_d, seed), K2 = prf(SKEYID_d, K1 | seed): ``length`` octets.
+
+        RFC 2409 section 5.5 and its construction for long keys.
+        """
         block = self.hash.prf(self.derivation, seed)
         material = block
         while len(material) < length:

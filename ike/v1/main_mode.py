@@ -247,7 +247,10 @@ class MainModeInitiator:
         self.cookie = station.random_nonzero(COOKIE_LENGTH)
         offer = offer_channel(station.configuration)
         self._offer = body_of(offer)
-        payloads: list[Payload] = [offer, *vendor_payloads(own_vendors(encapsulation))]
+        payloads: list[Payload] = [
+            offer,
+            *vendor_payloads(own_vendors(encapsulation, station.configuration.sst)),
+        ]
         self._message_1 = clear_message((self.cookie, NO_COOKIE), _MAIN, 0, payloads)
         self._progress.advance(MainModeStep.INITIATE)
 
@@ -462,7 +465,7 @@ class MainModeResponder:
         self._vendors = _peer_vendors(chain, encapsulation)
         self._traversal = _Traversal(station, encapsulation, self._vendors)
         self.cookies = (header.initiator_cookie, station.random_nonzero(COOKIE_LENGTH))
-        common = self._vendors & own_vendors(encapsulation)
+        common = self._vendors & own_vendors(encapsulation, station.configuration.sst)
         payloads: list[Payload] = [self._choice.answer, *vendor_payloads(common)]
         self.message_2 = clear_message(self.cookies, _MAIN, 0, payloads)
         self._candidates: list[_Candidate] = []

@@ -21,6 +21,7 @@ from ike.registry import (
     LifeType,
     Phase1Attribute,
     Phase2Attribute,
+    PortCipher,
     Protocol,
 )
 from ike.v1.attributes import Attribute, AttributeSet
@@ -50,7 +51,7 @@ class TunnelChoice:
     """``spi`` is the peer's.  ``group`` of None: without perfect forward secrecy.
 
     ``offered_lifetime`` and ``offered_bytes`` are what the proposal said, in seconds and
-    octets; None is no limit.  ``encapsulated``: ESP in UDP.
+    octets; None is no limit.  ``encapsulated``: ESP in UDP.  ``sst``: ports are encrypted inside.
     """
 
     suite: TunnelSuite
@@ -61,6 +62,7 @@ class TunnelChoice:
     lifetime_bytes: int | None
     offered_bytes: int | None
     encapsulated: bool
+    sst: bool
     proposal: Proposal
     transform: Transform
 
@@ -114,29 +116,42 @@ def _own_bytes(suite: TunnelSuite, configuration: Configuration) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def _attributes(
+    suite: TunnelSuite, group: ModpGroup | None, encapsulated: bool, sst: bool
+) -> dict[int, int]:
+    values = suite.attributes(group, encapsulated)
+    if sst:
+        values[Phase2Attribute.SST_MODE] = PortCipher.FF1_AES_128
+    return values
+
+
 def offer_tunnel(
     configuration: Configuration,
     group: ModpGroup | None,
     spi: bytes,
     encapsulated: bool = False,
+    sst: bool = False,
 ) -> SecurityAssociation:
     """One ESP proposal with a transform for each suite.
 
+    ``sst``: first with port encryption, then without: a peer must refuse an attribute that it does
+    not know (RFC 2407 section 4.5), and may not want it.
     ``group`` of None: without perfect forward secrecy.  One quick mode has one Diffie-Hellman
     exchange or none (RFC 2409 section 5.5), so an offer never mixes both.
     """
     seconds = configuration.tunnel_lifetime
     suites = [suite for tier in tunnel_tiers(configuration) for suite in tier]
+    twins = [(suite, sealed) for sealed in ((True, False) if sst else (False,)) for suite in suites]
     transforms = tuple(
         Transform(
             number,
             suite.cipher.number,
             (
-                *_as_attributes(suite.attributes(group, encapsulated)),
+                *_as_attributes(_attributes(suite, group, encapsulated, sealed)),
                 *tunnel_life_attributes(seconds, _own_bytes(suite, configuration)),
             ),
         )
-        for number, suite in enumerate(suites, 1)
+        for number, (suite, sealed) in enumerate(twins, 1)
     )
     return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
 
@@ -261,13 +276,14 @@ def _is_suite(
     attributes: AttributeSet,
     group: ModpGroup | None,
     encapsulated: bool,
+    sst: bool,
 ) -> bool:
     if transform.identifier != suite.cipher.number:
         return False
     values = dict(attributes.values)
     if values.get(Phase2Attribute.ENCAPSULATION) == Encapsulation.DRAFT_UDP_TUNNEL:
         values[Phase2Attribute.ENCAPSULATION] = Encapsulation.UDP_TUNNEL
-    return values == suite.attributes(group, encapsulated)
+    return values == _attributes(suite, group, encapsulated, sst)
 
 
 def _tunnel_choice(
@@ -289,6 +305,7 @@ def _tunnel_choice(
         shorter_bytes(_own_bytes(suite, configuration), offered_bytes),
         offered_bytes,
         encapsulated,
+        Phase2Attribute.SST_MODE in attributes.values,
         proposal,
         transform,
     )
@@ -299,13 +316,15 @@ def choose_tunnel(
     configuration: Configuration,
     encapsulations: tuple[bool, ...] = (False,),
     key_exchange: bool = True,
+    sst: bool = False,
 ) -> TunnelChoice:
     """The responder's choice from quick mode message 1; raises ``NoProposalChosen``.
 
     ``encapsulations``: whether ESP may go in UDP, the preferred first.  ``key_exchange``:
     whether the message has a KE payload; transforms with a group need it, and only those
-    may have it.  Perfect forward secrecy is required (RFC 4322 section 4.6.1) unless
-    ``Configuration.pfs`` says otherwise.
+    may have it.  ``sst``: a choice among those with port encryption, else among those without.
+    Perfect forward secrecy is required (RFC 4322 section 4.6.1) unless ``Configuration.pfs`` says
+    otherwise.
     """
     if not key_exchange and configuration.pfs == "required":
         raise NoProposalChosen("without perfect forward secrecy")
@@ -325,7 +344,7 @@ def choose_tunnel(
                 continue
             group = groups[number]
             for suite in tier:
-                if _is_suite(suite, transform, attributes, group, encapsulated):
+                if _is_suite(suite, transform, attributes, group, encapsulated, sst):
                     return _tunnel_choice(
                         suite, group, attributes, encapsulated, configuration, proposal, transform
                     )
@@ -341,14 +360,19 @@ def chosen_tunnel(
     configuration: Configuration,
     group: ModpGroup | None,
     encapsulated: bool = False,
+    sst: bool = False,
 ) -> TunnelChoice:
-    """The initiator's reading of quick mode message 2; raises ``WrongChoice``."""
+    """The initiator's reading of quick mode message 2; raises ``WrongChoice``.
+
+    ``sst``: whether port encryption was offered, too; ``TunnelChoice.sst`` says what was chosen.
+    """
     proposal, transform = _only_transform(answer)
     attributes = _phase2_set(transform)
     if proposal.protocol == Protocol.ESP and valid_spi(proposal.spi) and attributes is not None:
+        sealed = sst and Phase2Attribute.SST_MODE in attributes.values
         for tier in tunnel_tiers(configuration):
             for suite in tier:
-                if _is_suite(suite, transform, attributes, group, encapsulated):
+                if _is_suite(suite, transform, attributes, group, encapsulated, sealed):
                     return _tunnel_choice(
                         suite, group, attributes, encapsulated, configuration, proposal, transform
                     )

@@ -44,6 +44,7 @@ from ike.v1.payloads import (
     Proposal,
     SecurityAssociation,
 )
+from ike.v1.portkey import port_key
 from ike.v1.proposals import TunnelChoice, choose_tunnel, chosen_tunnel, offer_tunnel
 from ike.v1.protection import (
     HashPayload,
@@ -75,6 +76,10 @@ class Ends:
     remote: IPAddress
     local_selector: TrafficSelector
     remote_selector: TrafficSelector
+
+
+def _port_key(keys: ChannelKeys, ends: Ends) -> bytes:
+    return port_key(keys, (ends.local_selector, ends.remote_selector))
 
 
 def _refusal(error: Dropped) -> ExchangeRefused:
@@ -136,9 +141,15 @@ class QuickModeInitiator:
         ends: Ends,
         spi: bytes,
         path: Path | None = None,
+        sst: bool = False,
     ) -> None:
-        """``group``: of perfect forward secrecy.  ``path``: of ESP in UDP; None without UDP."""
+        """``group``: of perfect forward secrecy.  ``path``: of ESP in UDP; None without UDP.
+
+        ``sst``: port encryption is offered.
+        """
         self._path = path
+        self._sst = sst
+        self.port_key: bytes | None = None  # if port encryption was agreed upon
         self._station = station
         self._keys = keys
         self._ends = ends
@@ -153,7 +164,7 @@ class QuickModeInitiator:
             IdentificationPayload.of(Identification.of_selector(ends.remote_selector)),
         )
         payloads: list[Payload] = [
-            offer_tunnel(station.configuration, group, spi, path is not None),
+            offer_tunnel(station.configuration, group, spi, path is not None, sst),
             Nonce(self._nonce),
             *([KeyExchange(self._pair.public)] if self._pair else []),
             *self._ids,
@@ -197,6 +208,7 @@ class QuickModeInitiator:
             self._station.configuration,
             self._group,
             self._path is not None,
+            self._sst,
         )
         nonce = chain.one(Nonce).octets
         shared = b""
@@ -209,6 +221,8 @@ class QuickModeInitiator:
             raise InvalidIdentity("message 2 is for others than message 1")
         choice = announced_lifetime(choice, chain.all(Notification))
         nonces = (self._nonce, nonce)
+        if choice.sst:
+            self.port_key = _port_key(self._keys, self._ends)
         return _security_associations(
             self._keys, self._ends, choice, shared, nonces, self.spi, choice.spi, self._path
         )
@@ -236,16 +250,20 @@ class QuickModeResponder:
         addresses: tuple[IPAddress, IPAddress],
         encapsulations: tuple[bool, ...] = (False,),
         path: Path | None = None,
+        sst: bool = False,
     ) -> None:
         """Takes message 1, or raises and was never there.
 
         ``addresses``: ours and the peer's, which are the selectors if the message names
         none.  ``encapsulations``: see ``choose_tunnel``.  ``path``: of ESP in UDP, if it comes
-        to that.  Raises ``Dropped`` until the HASH was right, ``ExchangeRefused`` after.
+        to that.  ``sst``: port encryption may be offered.
+        Raises ``Dropped`` until the HASH was right, ``ExchangeRefused`` after.
         """
         self._station = station
         self._keys = keys
         self._path = path
+        self._sst = sst
+        self.port_key: bytes | None = None  # if port encryption was agreed upon
         self.message_id = header.message_id
         self._progress = Progress(QUICK_MODE, QuickModeState.IDLE)
         iv = keys.exchange_iv(block, header.message_id)
@@ -267,13 +285,7 @@ class QuickModeResponder:
     ) -> None:
         if len(chain.bodies(PayloadType.SECURITY_ASSOCIATION)) > 1:
             raise NoProposalChosen("several SA payloads in one quick mode")
-        offer = chain.one(SecurityAssociation)
-        self._choice = choose_tunnel(
-            offer,
-            self._station.configuration,
-            encapsulations,
-            chain.has(PayloadType.KEY_EXCHANGE),
-        )
+        self._choose(chain, encapsulations)
         if not self._choice.encapsulated:
             self._path = None
         self._peer_nonce = chain.one(Nonce).octets
@@ -293,6 +305,35 @@ class QuickModeResponder:
         if ours.network.version != theirs.network.version:
             raise InvalidIdentity("an IPv4 and an IPv6 side")
         self.ends = Ends(addresses[0], addresses[1], ours, theirs)
+
+    def _choose(self, chain: Chain, encapsulations: tuple[bool, ...]) -> None:
+        """What we could take: without port encryption, with it, or either as the shell decides."""
+        self._choices: dict[bool, TunnelChoice] = {}
+        refusal: NoProposalChosen | None = None
+        for sst in (False, True) if self._sst else (False,):
+            try:
+                choice = choose_tunnel(
+                    chain.one(SecurityAssociation),
+                    self._station.configuration,
+                    encapsulations,
+                    chain.has(PayloadType.KEY_EXCHANGE),
+                    sst,
+                )
+            except NoProposalChosen as error:
+                refusal = refusal or error
+            else:
+                twin = next(iter(self._choices.values()), choice)
+                if (choice.group, choice.encapsulated) == (twin.group, twin.encapsulated):
+                    self._choices[sst] = choice
+        if not self._choices:
+            assert refusal is not None
+            raise refusal
+        self._choice = next(iter(self._choices.values()))
+
+    @property
+    def offers_sst(self) -> bool:
+        """Whether the peer offers port encryption; it must say for whom."""
+        return True in self._choices and bool(self._ids)
 
     @property
     def state(self) -> QuickModeState:
@@ -318,10 +359,15 @@ class QuickModeResponder:
         """The peer is elsewhere now; SAs that are made from now on lead there."""
         self.ends, self._path = ends, path
 
-    def accept(self, spi: bytes) -> tuple[EspSa, EspSa]:
-        """Go on, with ``spi`` for our inbound side: the inbound and the outbound SA."""
+    def accept(self, spi: bytes, sst: bool = False) -> tuple[EspSa, EspSa]:
+        """Go on, with ``spi`` for our inbound side: the inbound and the outbound SA.
+
+        ``sst``: with port encryption.  Raises ``NoProposalChosen`` for what is not offered.
+        """
         self._progress.expect(QuickModeStep.ACCEPTED)
-        choice = self._choice
+        if sst not in self._choices or (sst and not self.offers_sst):
+            raise NoProposalChosen(f"no proposal {'with' if sst else 'without'} port encryption")
+        choice = self._choice = self._choices[sst]
         shared = b""
         key_exchange: list[Payload] = []
         if choice.group is not None:
@@ -331,6 +377,8 @@ class QuickModeResponder:
         associations = _security_associations(
             self._keys, self.ends, choice, shared, self._nonces, spi, choice.spi, self._path
         )
+        if sst:
+            self.port_key = _port_key(self._keys, self.ends)
         proposal = Proposal(choice.proposal.number, Protocol.ESP, spi, (choice.transform,))
         payloads: list[Payload] = [
             SecurityAssociation((proposal,)),

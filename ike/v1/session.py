@@ -12,6 +12,8 @@ from ike.constants import (
     CHANNEL_IDLE,
     MESSAGE_IDS_MOST,
     NAT_PORT,
+    PORT_KEY_LONGEST,
+    PORT_KEY_SLACK,
     QUEUE_MOST,
     QUICK_MODES_MOST,
     SOFT_FRACTION,
@@ -462,7 +464,28 @@ class Session:
             and self._encapsulates_as(request.encapsulation)
             and (self.end.key in request.peer_keys if request.peer_keys else self.keys_given)
             and left > reuse_margin(self.end.choice.lifetime)
+            # One that is too old for it has a successor with a new key.
+            and (not request.sst or not self._knows_port_encryption or self.encrypts_ports(now))
             and len(self._message_ids) < MESSAGE_IDS_MOST
+        )
+
+    def encrypts_ports(self, now: float, slack: float = 0.0) -> bool:
+        """Whether tunnels negotiated here may have port encryption.
+
+        Both sides must know of it, and the key, which is the channel's, must not be too old.
+        """
+        return (
+            self._knows_port_encryption
+            and self.established_at is not None
+            and now - self.established_at < PORT_KEY_LONGEST + slack
+        )
+
+    @property
+    def _knows_port_encryption(self) -> bool:
+        return (
+            self._station.configuration.sst
+            and self.end is not None
+            and Vendor.PORT_ENCRYPTION in self.end.vendors
         )
 
     def _encapsulates_as(self, wanted: Encapsulation | None) -> bool:
@@ -581,6 +604,7 @@ class Session:
                 addresses,
                 end.nat.acceptable(self.path),
                 self.path,
+                self.encrypts_ports(now, PORT_KEY_SLACK),
             )
         except ExchangeRefused as error:
             answer = self.notify_refusal(error.notify, b"")

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from ike.alarms import Alarm
 from ike.constants import DECISION_LONGEST, MOVES_MOST, REUSE_TRIES
-from ike.errors import Dropped, DuplicateMessage, ExchangeRefused, UnexpectedMessage
+from ike.errors import (
+    Dropped,
+    DuplicateMessage,
+    ExchangeRefused,
+    NoProposalChosen,
+    UnexpectedMessage,
+)
 from ike.events import (
     ContactBegun,
     ContactEnded,
@@ -193,6 +199,7 @@ class Tunnel:
             self.ends,
             self.inbound_spi,
             self.path,
+            self.request is not None and self.request.sst and session.encrypts_ports(now),
         )
         self._exchange = exchange
         self._request = exchange.message_1
@@ -260,11 +267,15 @@ class Tunnel:
                 session.remote,
                 self.ends.local_selector,
                 self.ends.remote_selector,
+                exchange.offers_sst,
             )
         )
 
-    def accept(self, now: float) -> None:
-        """The shell's yes; raises ``UnexpectedMessage`` if it was not asked."""
+    def accept(self, now: float, sst: bool = False) -> None:
+        """The shell's yes; ``sst``: with port encryption.
+
+        Raises ``UnexpectedMessage`` if it was not asked.
+        """
         exchange = self._exchange
         if not isinstance(exchange, QuickModeResponder):
             raise UnexpectedMessage("only a responder accepts")
@@ -272,12 +283,22 @@ class Tunnel:
             raise UnexpectedMessage("not asked")
         self.inbound_spi = self._station.fresh_spi()
         try:
-            self._associations = exchange.accept(self.inbound_spi)
+            self._associations = exchange.accept(self.inbound_spi, sst)
+        except NoProposalChosen as error:
+            self.refuse(now, NotifyType.NO_PROPOSAL_CHOSEN, str(error))
+            return
         except Dropped as error:  # the peer's public value, refused by the library
             self.refuse(now, NotifyType.INVALID_KEY_INFORMATION, str(error))
             return
+        self.outbound_spi = exchange.peer_spi
+        self._inbound_ready(now, self._associations[0], exchange.port_key)
+
+    def _inbound_ready(self, now: float, inbound: EspSa, port_key: bytes | None) -> None:
+        assert self.keyed_on.end is not None
+        nat = self.keyed_on.end.nat
+        translated = nat.here or (nat.there and self.keyed_on.initiator)
         self._set_alarm(now + DECISION_LONGEST)
-        self._station.emit(InboundSaEstablished(self.number, self._associations[0]))
+        self._station.emit(InboundSaEstablished(self.number, inbound, port_key, translated))
 
     def refuse(self, now: float, notify: NotifyType, reason: str) -> None:
         """The shell's no."""
@@ -339,8 +360,7 @@ class Tunnel:
             self._elsewhere = None
         self._request = message
         self.outbound_spi = self._associations[1].spi.to_bytes(4, "big")
-        self._set_alarm(now + DECISION_LONGEST)
-        self._station.emit(InboundSaEstablished(self.number, self._associations[0]))
+        self._inbound_ready(now, self._associations[0], exchange.port_key)
 
     def _received(self, name: str, message: bytes) -> None:
         self.keyed_on.received(name, len(message))

@@ -20,6 +20,9 @@ class Vendor(Enum):
     NAT_TRAVERSAL = bytes.fromhex("4a131c81070358455c5728f20e95452f")  # RFC 3947 section 3.1
     DEAD_PEER_DETECTION = bytes.fromhex("afcad71368a1f1c96b8696fc77570100")  # RFC 3706 section 5.1
     FRAGMENTATION = bytes.fromhex("4048b7d56ebce88525e7de7f00d6c2d3")  # MD5 of "FRAGMENTATION"
+    PORT_ENCRYPTION = bytes.fromhex(
+        "f21d391a468c748c38f5117cf4b8bc64"
+    )  # MD5 of "SST/1", which is ours
 
 
 def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
@@ -34,11 +37,15 @@ def known_vendors(identifiers: Iterable[bytes]) -> frozenset[Vendor]:
     )
 
 
-def own_vendors(encapsulation: Encapsulation) -> frozenset[Vendor]:
-    """What we can do with a peer: all, but NAT traversal only if ESP may go in UDP."""
+def own_vendors(encapsulation: Encapsulation, sst: bool = False) -> frozenset[Vendor]:
+    """What we can do with a peer: all, but NAT traversal only if ESP may go in UDP.
+
+    And port encryption only where it runs: who does without tells nobody about it.
+    """
+    unwanted = set[Vendor]() if sst else {Vendor.PORT_ENCRYPTION}
     if encapsulation is Encapsulation.ESP:
-        return frozenset(Vendor) - {Vendor.NAT_TRAVERSAL}
-    return frozenset(Vendor)
+        unwanted.add(Vendor.NAT_TRAVERSAL)
+    return frozenset(Vendor) - unwanted
 
 
 def vendor_payloads(vendors: frozenset[Vendor]) -> list[VendorId]:

@@ -21,6 +21,9 @@ from policy.table import PolicyTable
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+PROBE_MAGIC = bytes.fromhex("b35c535354706264")
+"""The first octets of the payload of a probe: the plane knows one by them, flagged or not."""
+
 
 class SstError(Exception):
     """What was asked for can't be had; the message names the key, file or command."""
@@ -120,17 +123,31 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the policy says of a flow."""
+    """What the policy says of a flow.  ``secure``: only keys that DNSSEC vouches for will do."""
 
     sst: Sst
     strength: SstStrength
+    secure: bool = False
 
 
 Listener = Callable[[Caught], None]
 
 
 class Plane(Protocol):
-    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests."""
+    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests.
+
+    Two rules are about who could otherwise read ports by what we answer:
+
+    - A packet that was opened, and that connection tracking then calls invalid or does not track,
+      is dropped.  What answers it, a reset or an ICMP error, would have no connection that says
+      that it was opened, and so would leave in clear: whoever plays a sealed SYN-ACK again would
+      read its ports in the answer.
+    - An answer (of a connection that came in) is not sealed because of the policy, if nothing of
+      its connection came sealed.  Where port encryption is required it is dropped, else it leaves
+      in clear: its ports were read on the way in.  Sealed it would tell whoever sent packets with
+      a peer's address, and ports of his choice, what these ports are sealed as.  Shielded pairs are
+      an exception.
+    """
 
     async def start(self, table: PolicyTable, listener: Listener) -> None:
         """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
@@ -158,15 +175,59 @@ class Plane(Protocol):
     def unshield(self, local: IPAddress, remote: IPAddress) -> None:
         """No longer."""
 
-    def release(self, number: int, packet: bytes | None = None) -> None:
+    def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
         """Let a packet go on: as it is, through the fast path if there is an entry for it now; or
-        as ``packet``, which is final."""
+        as ``packet``, which is final.
+
+        Without an entry, what was to be sealed leaves as it is where port encryption is
+        opportunistic, and is dropped where it is required; what was to be opened goes on as it is.
+        ``epoch``, 0 to 3: of the key that ``packet`` was sealed or opened with; its connection is
+        sticky from now on, as those of entries are."""
 
     def drop(self, number: int) -> None:
         """Drop a packet."""
 
     def counters(self) -> dict[str, int]:
         """Packets by fate, read from the kernel: ``{"sealed": 3, "opened": 2, ...}``."""
+
+
+class TunnelPorts(Protocol):
+    """What the shell of the gateway has done by port encryption: inside of tunnels, and around
+    them.  `service.SstService` does it."""
+
+    def tunnel_keyed(self, tunnel: int, local: IPNetwork, remote: IPNetwork, key: bytes) -> None:
+        """``SealTunnel``: ``key`` opens what comes from ``remote`` to ``local`` from now on.
+
+        16 octets, of ``Algorithm.FF1_AES_128``.  Several tunnels of one pair may have the same key,
+        or each its own: what comes may be sealed with any of them.
+        """
+
+    def send_sealed(self, tunnel: int) -> None:
+        """``SendSealed``: this tunnel's key seals new flows of its pair from now on."""
+
+    def send_unsealed(self, tunnel: int) -> None:
+        """``SendUnsealed``: this tunnel's key seals no more, until ``send_sealed``."""
+
+    def tunnel_closed(self, tunnel: int) -> None:
+        """``UnsealTunnel``: forget the tunnel.
+
+        A flow that was born with its key keeps it while another tunnel of the pair has one
+        (SST-35); the key is retired as an epoch is.
+        """
+
+    async def shield(self, local: IPAddress, remote: IPAddress) -> str | None:
+        """``ShieldGateway``: seal IKE and ESP in UDP between two gateways.
+
+        Returns None, or why the ports stay as they are: no key, a path that does not keep the
+        flag.  Returns the same for a pair that is shielded already.
+        """
+
+    def unshield(self, local: IPAddress, remote: IPAddress) -> None:
+        """``UnshieldGateway``: no longer."""
+
+    def came_shielded(self, local: IPAddress, remote: IPAddress) -> bool:
+        """Whether IKE or ESP in UDP of ``remote`` came with its ports sealed of late, and so is
+        answered sealed."""
 
 
 class PathState(Enum):

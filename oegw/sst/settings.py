@@ -9,6 +9,8 @@ from pathlib import Path
 
 IPAddress = IPv4Address | IPv6Address
 
+DEFAULT_KEY = Path("/etc/oegw/sst.pem")  # where `oegw sst keygen` puts one
+
 
 class Ipv4Signal(Enum):
     """How an IPv4 packet says that its ports are encrypted."""

@@ -1,4 +1,4 @@
-"""The reader's table of requirements: ``python -m tests.acceptance.requirements`` writes it."""
+"""The reader's tables of requirements: ``python -m tests.acceptance.requirements`` writes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "oegw" / "docs" / "requirements.md"
-SOURCE = Path(__file__).with_name("requirements.toml")
+HERE = Path(__file__).parent
+DOCS = ROOT / "oegw" / "docs"
 
 _HEAD = """\
 # Requirements
@@ -24,10 +24,42 @@ and scenario in it exists, and that no section is left out. Only the sentence ab
 the keywords is not in it.
 
 """
-_TITLES = {
-    "draft": "The draft, sections 1 to 11",
-    "rfc4322": "RFC 4322",
-}
+_SST_HEAD = """\
+# Requirements of port encryption
+
+What the draft on port encryption (draft-unice-dispatch-enc-ports-00, "SST") requires and implies,
+where it is done, and which test or scenario of the lab shows it. SST-1 to SST-38 are this project's
+reading of it; sentences of the draft are quoted by a few words. Written and checked as
+[the other requirements](requirements.md) are, by `python -m tests.acceptance.requirements`. Attacks
+on it are in [attacks.md](attacks.md), what it hides and what it does not in [sst.md](sst.md).
+
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """``titles``: of the documents that it is about, by their names in the source."""
+
+    source: Path
+    page: Path
+    head: str
+    titles: tuple[tuple[str, str], ...]
+
+
+TABLES = (
+    Table(
+        HERE / "requirements.toml",
+        DOCS / "requirements.md",
+        _HEAD,
+        (("draft", "The draft, sections 1 to 11"), ("rfc4322", "RFC 4322")),
+    ),
+    Table(
+        HERE / "sst.toml",
+        DOCS / "sst-requirements.md",
+        _SST_HEAD,
+        (("sst", "SST-1 to SST-38"), ("seed", "The draft's own sentences, sections 2 to 5")),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +81,8 @@ class Requirement:
 
 
 @cache
-def requirements() -> tuple[Requirement, ...]:
-    read: dict[str, list[dict[str, Any]]] = tomllib.loads(SOURCE.read_text(encoding="utf-8"))
+def requirements(table: Table) -> tuple[Requirement, ...]:
+    read: dict[str, list[dict[str, Any]]] = tomllib.loads(table.source.read_text(encoding="utf-8"))
     return tuple(
         Requirement(
             document, row["section"], row["words"], tuple(row["where"]), tuple(row["shown"]),
@@ -103,12 +135,12 @@ def _cell(place: str) -> str:
     return f"`{path}`" if name in ("*", "__doc__") else f"`{path}`: `{name}`"
 
 
-def page() -> str:
+def page(table: Table) -> str:
     """The text of the page."""
-    text = _HEAD
-    for document, title in _TITLES.items():
+    text = table.head
+    for document, title in table.titles:
         text += f"## {title}\n\n| section | words | where | shown by |\n| --- | --- | --- | --- |\n"
-        for r in requirements():
+        for r in requirements(table):
             if r.document == document:
                 where = "<br>".join(map(_cell, r.where))
                 shown = "<br>".join(map(_cell, r.shown))
@@ -119,7 +151,8 @@ def page() -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page(), encoding="utf-8")
+    for table in TABLES:
+        table.page.write_text(page(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

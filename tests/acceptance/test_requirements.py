@@ -1,4 +1,4 @@
-"""The reader's table says what is true: files, symbols, tests and scenarios exist."""
+"""The reader's tables say what is true: files, symbols, tests and scenarios exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.acceptance import requirements
-from tests.acceptance.requirements import Requirement
+from tests.acceptance.requirements import TABLES, Requirement, Table
 
 
 def _words(text: str) -> list[str]:
@@ -28,7 +28,14 @@ RFC_4322 = _words(
 )
 
 
-@pytest.mark.parametrize("one", requirements.requirements(), ids=str)
+SST = [f"SST-{number}" for number in range(1, 39)]
+SEED = _words("2 3 3.A 3.B 4 4.A 4.B 4.C 4.D 5")
+
+ALL = tuple(one for table in TABLES for one in requirements.requirements(table))
+each = pytest.mark.parametrize("table", TABLES, ids=[table.page.stem for table in TABLES])
+
+
+@pytest.mark.parametrize("one", ALL, ids=str)
 def test_what_the_table_names_exists(one: Requirement) -> None:
     assert one.where
     assert one.shown
@@ -39,20 +46,31 @@ def test_what_the_table_names_exists(one: Requirement) -> None:
         assert path == "scenario" or name == "*" or "test_" in name or "attacks" in path, place
 
 
-@pytest.mark.parametrize(("document", "sections"), [("draft", DRAFT), ("rfc4322", RFC_4322)])
+@pytest.mark.parametrize(
+    ("document", "sections"),
+    [("draft", DRAFT), ("rfc4322", RFC_4322), ("sst", SST), ("seed", SEED)],
+)
 def test_no_section_is_left_out(document: str, sections: list[str]) -> None:
-    covered = {r.section for r in requirements.requirements() if r.document == document}
+    covered = {r.section for r in ALL if r.document == document}
     assert set(sections) - covered == set()
 
 
 def test_no_sentence_is_there_twice() -> None:
-    said = [str(one) for one in requirements.requirements()]
+    said = [str(one) for one in ALL]
     assert sorted(said) == sorted(set(said))
 
 
-def test_the_page_is_what_the_table_says() -> None:
+@each
+def test_every_document_has_its_place_on_the_page(table: Table) -> None:
+    assert {one.document for one in requirements.requirements(table)} == {
+        document for document, _ in table.titles
+    }
+
+
+@each
+def test_the_page_is_what_the_table_says(table: Table) -> None:
     """``python -m tests.acceptance.requirements`` writes it."""
-    assert requirements.PAGE.read_text(encoding="utf-8") == requirements.page()
+    assert table.page.read_text(encoding="utf-8") == requirements.page(table)
 
 
 def test_what_is_missing_is_found() -> None:

@@ -21,7 +21,7 @@ TakeOut = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """``row``: of the design page's table, or "measured".
+    """``row``: of the design page's table, "measured", or `SST`.
 
     ``defence``: files and symbols, "ike/signer.py verifying_key"; ``otherwise``: what happens
     without them.
@@ -40,6 +40,8 @@ class Attack:
 
 
 ATTACKS: list[Attack] = []
+SST = "sst"
+"""The row of attacks on port encryption, which the page numbers itself."""
 
 
 def attack(

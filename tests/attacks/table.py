@@ -6,10 +6,33 @@ import ast
 import sys
 from pathlib import Path
 
-from tests.attacks import coordinator, flood, keying, network, packets, records
-from tests.attacks.frame import ATTACKS, Attack
+from tests.attacks import (
+    coordinator,
+    flood,
+    keying,
+    network,
+    packets,
+    records,
+    sstkeys,
+    sstpaths,
+    sstports,
+    sstquotes,
+)
+from tests.attacks.frame import ATTACKS, SST, Attack
 
-__all__ = ["ATTACKS", "coordinator", "flood", "keying", "network", "packets", "records"]
+__all__ = [
+    "ATTACKS",
+    "coordinator",
+    "flood",
+    "keying",
+    "network",
+    "packets",
+    "records",
+    "sstkeys",
+    "sstpaths",
+    "sstports",
+    "sstquotes",
+]
 
 PAGE = Path(__file__).parents[2] / "oegw" / "docs" / "attacks.md"
 
@@ -28,8 +51,18 @@ each octet in, and no answer larger than its question; one message 1, 1.00 (with
 0.38 (with all and vendor IDs) and 0.48 (with nothing that we know); 20,000 forged first messages,
 5 of 5 peers connect.
 
+"""
+_COLUMNS = """\
 | | attack | known from | defence | test | without it |
 | --- | --- | --- | --- | --- | --- |
+"""
+_SST_HEAD = """\
+
+## Port encryption
+
+Against `[sst]`. The numbers are of this page only; "design" is the project's page on SST, section 8
+if it says no more. What no defence is meant for stands in [sst.md](sst.md).
+
 """
 
 
@@ -60,17 +93,24 @@ def _order(attack: Attack) -> tuple[bool, int]:
     return isinstance(attack.row, str), attack.row if isinstance(attack.row, int) else 0
 
 
+def _line(a: Attack, label: int | str) -> str:
+    defence = ", ".join("`{}`: `{}`".format(*d.split()) for d in a.defence)
+    place, name = a.test.split()
+    return (
+        f"| {label} | {a.what} | {a.source} | {defence} | `{place}`: `{name}` | {a.otherwise} |\n"
+    )
+
+
 def page() -> str:
     """The text of the page."""
-    lines = []
+    text = _HEAD + _COLUMNS
     for a in sorted(ATTACKS, key=_order):
-        defence = ", ".join("`{}`: `{}`".format(*d.split()) for d in a.defence)
-        place, name = a.test.split()
-        row = a.row if isinstance(a.row, int) else "m."
-        lines.append(
-            f"| {row} | {a.what} | {a.source} | {defence} | `{place}`: `{name}` | {a.otherwise} |\n"
-        )
-    return _HEAD + "".join(lines)
+        if a.row != SST:
+            text += _line(a, a.row if isinstance(a.row, int) else "m.")
+    text += _SST_HEAD + _COLUMNS
+    for number, a in enumerate((a for a in ATTACKS if a.row == SST), 1):
+        text += _line(a, f"s{number}")
+    return text
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ def test_every_error_is_counted_under_a_name_of_its_own() -> None:
         for each in vars(errors).values()
         if isinstance(each, type) and issubclass(each, RecordError)
     ]
-    assert len({each.trigger for each in classes}) == len(classes) == 8
+    assert len({each.trigger for each in classes}) == len(classes) == 11
 
 
 def test_text_of_strangers_is_shown_short_and_in_ascii() -> None:

@@ -98,6 +98,7 @@ class Side:
     key: rsa.RSAPrivateKey
     events: list[e.Event] = field(default_factory=list)
     answers: bool = True
+    takes_sst: bool = True  # whether it accepts port encryption that is offered
     nat: Nat | None = None
 
     @property
@@ -195,7 +196,7 @@ class Pair:
             keys = tuple(key.public_key() for key in self.keys_of_peer[id(side)])
             endpoint.provide_peer_keys(self.now, event.channel, keys)
         elif isinstance(event, e.TunnelProposed):
-            endpoint.accept_tunnel(self.now, event.tunnel)
+            endpoint.accept_tunnel(self.now, event.tunnel, event.sst and side.takes_sst)
         elif isinstance(event, e.InboundSaEstablished):
             endpoint.confirm_inbound(self.now, event.tunnel)
 

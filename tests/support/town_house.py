@@ -108,6 +108,7 @@ class House:
         self.settings = settings
         self.check_own, self.fqdn = check_own, fqdn
         self.decide: Callable[[Any], Any] = lambda question: ()  # the decision points
+        self.unshieldable: str | None = None  # why no pair of gateways can be shielded
         self.behind: House | None = None  # the gateway in whose network it is itself
         self.on = True
         self.rules, self.default = rules, default or opportunistic("default")
@@ -123,6 +124,9 @@ class House:
         self.drops: Counter[str] = Counter()  # of packets
         self.held: dict[int, bytes] = {}
         self.verdicts: dict[Scope, _Place] = {}
+        self.port_keys: dict[int, tuple[Any, Any, bytes]] = {}  # by tunnel: our side, theirs, key
+        self.seals: set[int] = set()  # tunnels whose key seals what leaves
+        self.shields: set[tuple[IPAddress, IPAddress]] = set()  # our gateway address, theirs
         self.sent: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
         self.retransmissions = 0
@@ -389,7 +393,7 @@ class House:
         self.endpoint.peer_keys_unavailable(self.town.now, c.channel, c.reason)
 
     def _do_AcceptTunnel(self, c: Any) -> None:  # noqa: N802
-        self.endpoint.accept_tunnel(self.town.now, c.tunnel)
+        self.endpoint.accept_tunnel(self.town.now, c.tunnel, sst=c.sst)
 
     def _do_RefuseTunnel(self, c: Any) -> None:  # noqa: N802
         self.endpoint.refuse_tunnel(self.town.now, c.tunnel, c.reason)
@@ -442,6 +446,33 @@ class House:
 
     def _do_PreferSa(self, c: Any) -> None:  # noqa: N802
         self.engine.prefer(c.key)
+
+    def _do_SealTunnel(self, c: Any) -> None:  # noqa: N802
+        self.port_keys[c.tunnel] = (c.local, c.remote, c.key)
+
+    def _do_SendSealed(self, c: Any) -> None:  # noqa: N802
+        self.seals.add(c.tunnel)
+
+    def _do_SendUnsealed(self, c: Any) -> None:  # noqa: N802
+        self.seals.remove(c.tunnel)
+
+    def _do_UnsealTunnel(self, c: Any) -> None:  # noqa: N802
+        del self.port_keys[c.tunnel]
+        self.seals.discard(c.tunnel)
+
+    def _do_ShieldGateway(self, c: Any) -> None:  # noqa: N802
+        boots = self._boots
+
+        def answered() -> None:
+            if boots == self._boots:
+                if self.unshieldable is None:
+                    self.shields.add((c.local, c.remote))
+                self.feed(happened.GatewayShielded(c.tunnel, self.unshieldable))
+
+        self.town.later(2 * self.town.delay, answered)
+
+    def _do_UnshieldGateway(self, c: Any) -> None:  # noqa: N802
+        self.shields.discard((c.local, c.remote))
 
     def _do_RemoveSa(self, c: Any) -> None:  # noqa: N802
         self.engine.remove(c.key)

@@ -1,0 +1,1 @@
+"""How applications ask for port encryption: a socket option, and a cgroup of sockets that ask."""
