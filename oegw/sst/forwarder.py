@@ -38,6 +38,22 @@ MAX_SILENT = 1024  # such names
 Send = Callable[[bytes], None]
 
 
+def clients_of(
+    listen: IPAddress, attached: Sequence[IPNetwork], outer: Sequence[IPAddress]
+) -> tuple[IPNetwork, ...]:
+    """Whose hosts may ask: the attached networks, but that of an outer address only if ``listen``
+    is in it, which nobody writes by mistake."""
+    return tuple(
+        network
+        for network in attached
+        if _holds(network, listen) or not any(_holds(network, each) for each in outer)
+    )
+
+
+def _holds(network: IPNetwork, address: IPAddress) -> bool:
+    return network.version == address.version and address in network
+
+
 class Forwarder:
     """``listen``: address and port.  ``servers``: the gateway's resolvers, asked with ``mark`` set.
 
@@ -194,9 +210,7 @@ class Forwarder:
             client = ip_address(str(sender[0]).partition("%")[0])
         except (TypeError, IndexError, ValueError):
             return None
-        if client.is_loopback or any(
-            client.version == network.version and client in network for network in self._clients
-        ):
+        if client.is_loopback or any(_holds(network, client) for network in self._clients):
             return client
         self._trace.drop("sst", "forwarder_stranger", client=str(client))
         return None

@@ -27,7 +27,7 @@ from oegw.sst import forwarder as module
 from oegw.sst import relay as relay_module
 from oegw.sst.directory import KeyDirectory, KnownKeys, Source
 from oegw.sst.dnsquery import DnsQuery
-from oegw.sst.forwarder import Forwarder
+from oegw.sst.forwarder import Forwarder, clients_of
 from oegw.sst.interface import SstError
 from oegw.sst.relay import Relay
 from oegw.trace import JsonTrace
@@ -498,6 +498,17 @@ def test_strangers_get_no_answer() -> None:
             assert drops(s.trace)["forwarder_stranger"] == 5
 
     asyncio.run(run())
+
+
+def test_clients_are_the_hosts_inside() -> None:
+    inner, inner6 = ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")
+    outer, outer6 = ip_network("192.1.1.0/24"), ip_network("2001:db8:1:1::/64")
+    attached = (inner, outer, inner6, outer6)
+    addresses = (ip_address("192.1.1.4"), ip_address("2001:db8:1:1::4"))
+    assert clients_of(ip_address("192.1.0.1"), attached, addresses) == (inner, inner6)
+    assert clients_of(HOST, attached, addresses) == (inner, inner6)
+    one_armed = clients_of(ip_address("192.1.1.4"), attached, addresses)
+    assert one_armed == (inner, outer, inner6)
 
 
 def test_it_listens_on_the_address_given_only() -> None:
