@@ -597,7 +597,7 @@ class Daemon:
         return Forwarder(
             listen, resolvers, clients, self.resolver, self.sst.directory, self.trace,
             wanted=lambda: settings.sst.private_key is not None,  # with what would keys be used?
-            clock=time.monotonic, mark=self._mark,
+            clock=time.monotonic, may_ask=self.gateway.may_look_up, mark=self._mark,
         )  # fmt: skip
 
     def _wish(self, flow: Flow) -> Wish:

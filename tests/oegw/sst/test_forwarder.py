@@ -51,11 +51,17 @@ HOST = ip_address(LOOPBACK)
 BOB, BOB6 = ip_address("192.2.0.66"), ip_address("2001:db8:2::66")
 NAME, AT_NAME = "bob.example.", "_sst.bob.example."
 KEY, KEY6 = sst_key(BOB), sst_key(BOB6, 2)
+CAROL, BEHIND = ip_address("192.2.0.68"), sst_key(ip_address("192.1.1.5"), 5)
 BOTH = [KEY.presentation(), KEY6.presentation()]
 RECORDS: dict[str, dict[str, list[str]]] = {
     NAME: {"A": [str(BOB), "192.2.0.67"], "AAAA": [str(BOB6)], "TXT": ['"hello"']},
     AT_NAME: {"TXT": BOTH},
     "www.example.": {"CNAME": [NAME]},
+    "carol.example.": {"A": ["192.2.0.68"]},
+    "_sst.carol.example.": {"TXT": [BEHIND.presentation()]},
+    "68.0.2.192.in-addr.arpa.": {"PTR": ["carol.example."]},
+    "mallet.example.": {"A": ["192.2.0.68"]},
+    "_sst.mallet.example.": {"TXT": [sst_key(ip_address("192.9.9.9"), 66).presentation()]},
     "plain.example.": {"A": ["192.2.0.70"]},
     "many.example.": {"TXT": [f'"{number:0250}"' for number in range(20)]},
 }
@@ -260,6 +266,22 @@ def test_sst32_of_an_alias_the_name_asked_for_comes_first_then_its_target() -> N
             known = s.known(BOB)
             assert known is not None
             assert known.name == "web.example"
+
+    asyncio.run(run())
+
+
+def test_sst32_for_a_host_behind_a_gateway_the_reverse_zone_must_confirm_the_name() -> None:
+    async def run() -> None:
+        async with stage() as s:
+            await s.ask("mallet.example.")
+            assert s.known(CAROL) is None
+            assert drops(s.trace) == {"keys_by_name_not_confirmed": 1}
+            await s.ask("carol.example.")
+            known = s.known(CAROL)
+            assert known is not None
+            assert (known.keys, known.name, known.confirmed) == ((BEHIND,), "carol.example", True)
+            await s.ask("mallet.example.")
+            assert s.known(CAROL) == known
 
     asyncio.run(run())
 
