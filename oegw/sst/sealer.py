@@ -282,6 +282,11 @@ class Sealer:
             if not books.relation_keys(remote):
                 return wait or Refused("too many questions", TOO_MUCH)
         relation = books.relations.find(remote)
+        if relation is not None and len(books.own) > 1:
+            # After a change of our key: the peer may know one of the two only.
+            for key in relation.keys:
+                if books.paths.use(books.paths.of(key, now), now, wall):
+                    return Wait(("path", key.gateway, key.public_key))
         choices = [] if relation is None else books.keyring.kept(relation, epoch, now, wall)
         return choices[0] if choices else Refused("no key", TOO_MUCH)
 

@@ -508,6 +508,19 @@ def test_check_away_from_the_gateway_says_what_it_does_not_know(oegw: Any, confi
     assert "attached" not in result.out
 
 
+def test_check_looks_at_the_keys_of_port_encryption(oegw: Any, config: Path) -> None:
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\nold_keys = ["gateway.pem"]\n')
+    result = oegw("check", "--config", config)
+    assert result.code == 3
+    assert re.search(r"note: sst.private_key: .*sst.pem: No such file", result.err)
+    assert re.search(r"sst.old_keys: .*gateway.pem: is not an X25519 key", result.err)
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\n')
+    assert oegw("sst", "keygen", "--config", config).code == 0
+    assert "sst" not in oegw("check", "--config", config).err
+    (config.parent / "sst.pem").chmod(0o644)
+    assert re.search(r"sst.private_key: .*mode 0644", oegw("check", "--config", config).err)
+
+
 def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:
     path = tmp_path / "oegw.toml"
     assert oegw("check", "--config", path).code == 3
