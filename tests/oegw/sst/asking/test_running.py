@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from oegw.sst.asking import attachment, cgroups
+from oegw.sst.asking import attachment, cgroups, kernel
+from oegw.sst.asking.programs import AT_SOCKET, MARK_NAME
 from tests.support.intercept_net import wait_for
 from tests.support.sst_host import BIT, NOBODY, SstHost
 
@@ -66,6 +67,35 @@ def test_sst_27_children_of_the_program_ask_as_well(host: SstHost, address: str)
     host.run(sys.executable, "-c", DATAGRAM, address)
     asked, silent = host.counted()
     assert (asked, silent) == (1, 1) or (asked, silent) == (2, 1)
+
+
+def test_sst_27_programs_of_a_group_ask_without_knowing(host: SstHost) -> None:
+    """As of a systemd unit, whose group there is before its program starts."""
+    unit, mounted = host.group / "unit.service", host.mount / "unit.service"
+    unit.mkdir()
+    within = ("sh", "-c", f'echo 0 > {mounted}/cgroup.procs; exec "$@"', "sh")
+    datagram = (sys.executable, "-c", DATAGRAM, "127.0.0.1")
+    try:
+        host.oegw("sst", "enable", "--all", "--cgroup", mounted)
+        assert f"{mounted}, all sockets ask" in host.oegw("sst")
+        host.run(*within, *datagram)
+        host.run(*datagram)
+        assert host.counted() == (1, 1)
+        assert host.oegw("sst", "disable") == f"disabled: {mounted}\n"
+        host.run(*within, *datagram)
+        assert host.counted() == (0, 1)
+    finally:
+        unit.rmdir()
+
+
+def test_disable_leaves_commands_that_run_alone(host: SstHost) -> None:
+    process = host.start(*RUN, "--", "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        wait_for(lambda: groups(host) and (groups(host)[0] / "cgroup.procs").read_text())
+        assert host.oegw("sst", "disable") == ""
+        with cgroups.opened(groups(host)[0]) as group:
+            assert [each.name for each in kernel.attached(group, AT_SOCKET)] == [MARK_NAME]
+        process.communicate("")
 
 
 def test_sockets_that_carry_no_ports_are_not_marked(host: SstHost) -> None:
