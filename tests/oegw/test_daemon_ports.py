@@ -49,7 +49,7 @@ def a_daemon(ports: Ports | None) -> tuple[Daemon, list[Any]]:
     """As much of one as these commands touch."""
     daemon = object.__new__(Daemon)
     fed: list[Any] = []
-    daemon._sst = ports
+    daemon.sst = ports  # type: ignore[assignment]
     daemon._tasks = set()
     daemon.feed = fed.append  # type: ignore[method-assign]
     return daemon, fed
