@@ -168,6 +168,7 @@ def _detail(row: Row) -> list[str]:
     if row.get("cipher"):
         in_udp = " in UDP" if row.get("encapsulation") == "udp" else ""
         parts.append(plain(row["cipher"]) + in_udp)
+    parts += _ports(row)
     if row.get("spi_in") or row.get("spi_out"):
         parts.append(
             f"SPI in {plain(row.get('spi_in') or '-')} out {plain(row.get('spi_out') or '-')}"
@@ -220,6 +221,18 @@ def ports_section(sst: Row | None) -> list[str]:
             text = f"{pair}: ports not sealed: {plain(row.get('reason', '?'))}"
             lines.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return lines
+
+
+def _ports(row: Row) -> list[str]:
+    """Where the ports of a tunnel's packets are encrypted, or why they are not."""
+    parts = []
+    if row.get("sealed_inside"):
+        parts.append("ports sealed inside")
+    if row.get("sealed_outside"):
+        parts.append("IKE and ESP in UDP with sealed ports")
+    if row.get("unsealed"):
+        parts.append(f"PORTS NOT SEALED: {plain(row['unsealed'])}")
+    return parts
 
 
 def clients_text(clients: Row) -> str:
