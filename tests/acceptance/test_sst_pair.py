@@ -389,7 +389,7 @@ def test_sst_38_outer_gateways_are_shielded() -> None:
     world, a, b = pair(wish=OFF)
     a.act(a.sealing.shield, 7, ip_address(A4), ip_address(B4))
     world.run(4.0)
-    assert [(told.tunnel, told.reason) for told in a.shielded] == [(7, None)]
+    assert [(told.request, told.reason) for told in a.shielded] == [(7, None)]
     world.send(a, build(A4, B4, UDP, 4500, 4500, b"ike"))
     world.run(1.0)
     assert b.got[-1].ports == (4500, 4500)
