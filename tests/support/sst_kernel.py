@@ -316,9 +316,9 @@ class KernelModel:
         self.counters_["decided"] += 1
         final = packet if packet is not None else held.packet
         if held.way is Way.OPEN:
-            known = None
-            if packet is None:
-                known = self._open.get(_tuple(look(held.packet, quoted=True)))
+            known, seen = None, look(held.packet, quoted=True)
+            if packet is None and seen.ports is not None:
+                known = self._open.get(_tuple(seen))
             if known is not None and known[2] > self.clock():
                 self._deliver(rewritten(held.packet, known[0], flagged=False), known[1])
             else:
