@@ -65,6 +65,7 @@ class Waiting:
     leg: Leg
     connection: Connection | None
     required: bool
+    since: float
 
 
 def _summed(check: int, old: bytes, new: bytes) -> int:
@@ -365,7 +366,9 @@ class KernelModel:
             self.counters_["queue_full"] += 1
             return
         self._number += 1
-        self.waiting[self._number] = Waiting(packet, way, Leg.OUTSIDE, connection, required)
+        self.waiting[self._number] = Waiting(
+            packet, way, Leg.OUTSIDE, connection, required, self.clock()
+        )
         sticky = connection is not None and connection.sticky
         epoch = connection.epoch if connection is not None else None
         self.counters_["caught"] += 1
