@@ -242,10 +242,17 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "and Linux 5.18.",
         "oegw sst enable",
         "oegw sst enable --cgroup /sys/fs/cgroup/user.slice",
+        "oegw sst enable --all --cgroup /sys/fs/cgroup/system.slice/postfix.service",
         group=group,
     )
     _add_config(enable, "says how the gateway is asked", inherited=True)
     _add_cgroup(enable, "only for the processes of this cgroup (version 2); default: all")
+
+    enable.add_argument(
+        "--all",
+        action="store_true",
+        help="TCP and UDP sockets made there from now on ask by themselves",
+    )
 
     disable = add(
         "sst disable",
@@ -273,10 +280,14 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
     keygen = add(
         "sst keygen",
         "Make the X25519 key of port encryption and print its public half. A file that is there is "
-        "never replaced.",
+        "never replaced, unless --roll says that the key is to be changed.",
         "oegw sst keygen",
         "oegw sst keygen /etc/oegw/sst.pem",
+        "oegw sst keygen --roll",
         group=group,
+    )
+    keygen.add_argument(
+        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
     )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(
@@ -285,6 +296,11 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         type=Path,
         nargs="?",
         help=f"default: sst.private_key, {DEFAULT_KEY}",
+    )
+    keygen.add_argument(
+        "--roll",
+        action="store_true",
+        help="make another key in the place of the one that is there, which is kept as FILE.old",
     )
 
 

@@ -257,6 +257,7 @@ def _check(arguments: argparse.Namespace) -> int:
     except KeyFileError as error:
         problems.append(f"private key: {error}")
     problems += _check_files(settings)
+    problems += _check_sst_keys(settings)
     resolvers = _resolvers(settings) if not problems else settings.dns.resolvers
     try:
         table, nat = _policy(settings)
@@ -315,6 +316,21 @@ def _check_files(settings: Settings) -> Iterator[str]:
                 yield str(error)
             else:
                 _complain(FINE, f"note: {error}")
+
+
+def _check_sst_keys(settings: Settings) -> Iterator[str]:
+    """The same of the keys of port encryption."""
+    from oegw.sst.keys import KeyFileAbsent, KeyFileError
+    from oegw.sst.keys import read_private as read_sst_key
+
+    own = () if settings.sst.private_key is None else (("private_key", settings.sst.private_key),)
+    for key, path in (*own, *(("old_keys", path) for path in settings.sst.old_keys)):
+        try:
+            read_sst_key(path)
+        except KeyFileAbsent as error:
+            _complain(FINE, f"note: sst.{key}: {error}")
+        except KeyFileError as error:
+            yield f"sst.{key}: {error}"
 
 
 def _check_firewall(settings: Settings) -> None:

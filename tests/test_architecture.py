@@ -151,6 +151,8 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/latekeys.py",
+    "oegw/portencryption.py",
+    "oegw/shields.py",
     "oegw/assurance.py",
     "oegw/decision.py",
     "oegw/decisions.py",
@@ -276,7 +278,7 @@ ONLY = [
     ),
     (
         ("netfilterqueue",),
-        ("oegw/intercept/queue.py",),
+        ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
     ),
 ]  # fmt: skip

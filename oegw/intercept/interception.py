@@ -15,7 +15,7 @@ from oegw.datapath.interface import SaKey
 from oegw.intercept.assurance import elements
 from oegw.intercept.conntrack import forget_other_sources
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
-from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject
+from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject, trap_rules
 from oegw.intercept.nft import Nft, NftError
 from oegw.intercept.queue import PacketQueue
 from oegw.intercept.ruleset import (
@@ -84,13 +84,13 @@ class NftInterception:
         as it was.
         """
         chains = await asyncio.to_thread(static_chains, table, self._settings.translations)
-        jump = Jump(self._settings)
+        jump = Jump(self._settings.table, trap_rules(self._settings))
         nft = Nft()
         queue = PacketQueue(self._settings, listener, self._trace)
         added = []
         try:
-            self._nft_queue = has_nft_queue(nft, self._settings)
-            reject = has_nft_reject(nft, self._settings)
+            self._nft_queue = has_nft_queue(nft, self._settings.table)
+            reject = has_nft_reject(nft, self._settings.table)
             queue.open()
             if not self._nft_queue:
                 added = await jump.add()
@@ -144,7 +144,8 @@ class NftInterception:
         asyncio.get_running_loop().remove_reader(self._queue.fileno())
         try:
             self._run(residue(self._settings, self._chains))
-            await Jump(self._settings).remove_stale(keep_current=False)
+            jump = Jump(self._settings.table, trap_rules(self._settings))
+            await jump.remove_stale(keep_current=False)
         finally:
             self._queue.close()
             self._nft.close()

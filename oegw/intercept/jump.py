@@ -1,6 +1,6 @@
-"""The jump to the queue: nft ``queue`` where the kernel has it, else one iptables rule per family.
+"""The jump to a queue: nft ``queue`` where the kernel has it, else iptables rules in both families.
 
-The iptables rules match the trap mark, name the queue, and never say bypass: no
+The iptables rules match a mark, name the queue, and never say bypass: no
 process, no traffic.  They are found and removed by their comment.
 """
 
@@ -15,22 +15,20 @@ from pathlib import Path
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import Nft, NftError
 
-_HOOKS = ("PREROUTING", "OUTPUT")
 
-
-def has_nft_queue(nft: Nft, settings: InterceptSettings) -> bool:
+def has_nft_queue(nft: Nft, table: str) -> bool:
     """Whether this kernel has nft ``queue``."""
-    return _takes(nft, settings, f"queue num {settings.queue}")
+    return _takes(nft, table, "queue num 0")
 
 
-def has_nft_reject(nft: Nft, settings: InterceptSettings) -> bool:
+def has_nft_reject(nft: Nft, table: str) -> bool:
     """Whether this kernel has nft ``reject`` before routing: Linux 5.9 and later."""
-    return _takes(nft, settings, "reject with icmpx type admin-prohibited")
+    return _takes(nft, table, "reject with icmpx type admin-prohibited")
 
 
-def _takes(nft: Nft, settings: InterceptSettings, statement: str) -> bool:
+def _takes(nft: Nft, table: str, statement: str) -> bool:
     """Whether the kernel takes a statement: it checks a rule with it, and does not keep it."""
-    probe = f"{settings.table}_probe"
+    probe = f"{table}_probe"
     try:
         nft.run(
             f"add table inet {probe}\n"
@@ -46,24 +44,48 @@ def _takes(nft: Nft, settings: InterceptSettings, statement: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueRule:
+    """What has ``mark`` under ``mask`` at a hook of an iptables table goes into a queue."""
+
+    table: str
+    hook: str
+    mark: int
+    mask: int
+    queue: int
+
+    def words(self, comment: str) -> tuple[str, ...]:
+        """As iptables lists it, behind ``-A``."""
+        return (
+            *(self.hook, "-m", "mark", "--mark", f"{self.mark:#x}/{self.mask:#x}"),
+            *("-m", "comment", "--comment", comment),
+            *("-j", "NFQUEUE", "--queue-num", str(self.queue)),
+        )
+
+
+def trap_rules(settings: InterceptSettings) -> tuple[QueueRule, ...]:
+    """Those of interception."""
+    trap = Marks(settings.mark_mask).trap
+    return tuple(
+        QueueRule("mangle", hook, trap, settings.mark_mask, settings.queue)
+        for hook in ("PREROUTING", "OUTPUT")
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
-    """A rule of ours as iptables lists it: program, and the words after ``-A``."""
+    """A rule of ours as iptables lists it: program, table, and the words after ``-A``."""
 
     program: str
+    table: str
     words: tuple[str, ...]
 
 
 class Jump:
-    """The iptables rules of one table of ours."""
+    """The iptables rules that lead into the queues of one nftables table of ours."""
 
-    def __init__(self, settings: InterceptSettings) -> None:
-        self._comment = f"oegw-{settings.table}"
-        marks = Marks(settings.mark_mask)
-        self._rule = (
-            *("-m", "mark", "--mark", f"{marks.trap:#x}/{settings.mark_mask:#x}"),
-            *("-m", "comment", "--comment", self._comment),
-            *("-j", "NFQUEUE", "--queue-num", str(settings.queue)),
-        )
+    def __init__(self, nft_table: str, rules: tuple[QueueRule, ...]) -> None:
+        self._comment = f"oegw-{nft_table}"
+        self._rules = rules
 
     async def add(self) -> list[_Found]:
         """Put in what is missing, and return it.  Rules of an earlier run stay for now.
@@ -74,10 +96,9 @@ class Jump:
         try:
             for program in _programs():
                 present = await self._find(program)
-                for hook in _HOOKS:
-                    rule = _Found(program, (hook, *self._rule))
+                for rule in self._wanted(program):
                     if rule not in present:
-                        await _iptables(program, "-A", *rule.words)
+                        await _iptables(rule, "-A")
                         added.append(rule)
         except InterceptError:
             await self.take_out(added)
@@ -93,25 +114,29 @@ class Jump:
                 if keep_current:
                     raise
                 continue  # no iptables, and so no rule of ours in it
-            kept = {(hook, *self._rule) for hook in _HOOKS} if keep_current else set()
+            kept = set(self._wanted(program)) if keep_current else set()
             for rule in present:
-                if rule.words in kept:
-                    kept.discard(rule.words)  # a second one like it is too many
+                if rule in kept:
+                    kept.discard(rule)  # a second one like it is too many
                 else:
-                    await _iptables(program, "-D", *rule.words)
+                    await _iptables(rule, "-D")
 
     async def take_out(self, rules: list[_Found]) -> None:
         """Remove just these."""
         for rule in rules:
-            await _iptables(rule.program, "-D", *rule.words)
+            await _iptables(rule, "-D")
+
+    def _wanted(self, program: str) -> list[_Found]:
+        return [_Found(program, rule.table, rule.words(self._comment)) for rule in self._rules]
 
     async def _find(self, program: str) -> list[_Found]:
-        listing = await _iptables(program, "-S")
         found = []
-        for line in listing.splitlines():
-            words = shlex.split(line)
-            if words[:1] == ["-A"] and _follows(words, "--comment", self._comment):
-                found.append(_Found(program, tuple(words[1:])))
+        for table in dict.fromkeys(rule.table for rule in self._rules):
+            listing = await _iptables(_Found(program, table, ()), "-S")
+            for line in listing.splitlines():
+                words = shlex.split(line)
+                if words[:1] == ["-A"] and _follows(words, "--comment", self._comment):
+                    found.append(_Found(program, table, tuple(words[1:])))
         return found
 
 
@@ -124,14 +149,14 @@ def _programs() -> tuple[str, ...]:
     return ("iptables", "ip6tables") if has_ipv6 else ("iptables",)
 
 
-async def _iptables(program: str, *arguments: str) -> str:
-    command = (program, "-w", "-t", "mangle", *arguments)
+async def _iptables(rule: _Found, action: str) -> str:
+    command = (rule.program, "-w", "-t", rule.table, action, *rule.words)
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
     except OSError as error:
-        raise InterceptError(f"{program} can't be started: {error}") from error
+        raise InterceptError(f"{rule.program} can't be started: {error}") from error
     output, words = await process.communicate()
     if process.returncode:
         said = words.decode(errors="replace").strip()

@@ -294,10 +294,10 @@ class Sealer:
         books = self._books
         keys = books.tunnels.covering(flow.local, flow.remote, now)
         born = books.birth(Leg.TUNNEL, flow)
-        if born is not None and any(key.number == born.number for key in keys):
+        if born is not None and any(key.number == born.number and key.seals for key in keys):
             return born
         sending = [key for key in keys if key.sending]
-        kept = [key for key in sending if epoch is not None and of_tunnel(key).epoch == epoch]
+        kept = [key for key in keys if key.seals and of_tunnel(key).epoch == epoch]
         for key in (*kept, *sending):
             return of_tunnel(key)
         if any(key.until is None for key in keys):  # the peer does not have it yet

@@ -163,3 +163,18 @@ def test_required_in_a_tunnel_means_nothing_without_one(
 ) -> None:
     text = f'{HEAD}[default]\nsst = "{sst.value}"\nsst_strength = "{strength.value}"\n'
     assert parsed(text).default.protected is protected
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        '[[rule]]\nname = "r"\ncategory = "permit"\nsst = "only"\n',
+        '[[rule]]\nname = "r"\ncategory = "opportunistic"\nsst = "inner"\n',
+    ],
+)
+def test_what_is_required_can_not_be_switched_off(rule: str) -> None:
+    text = f"{HEAD}[sst]\nenabled = false\n{rule}"
+    assert not problems(text)
+    [problem] = problems(f'{text}sst_strength = "required"\n')
+    assert problem == "sst.enabled: rule 'r' requires port encryption"
+    assert not problems(f'{HEAD}{rule}sst_strength = "required"\n')

@@ -45,7 +45,6 @@ _FAMILY, _PROTOCOL, _MARK = 4, 12, 16  # bpf_sock
 _DONE = 0xFFFFFFFF  # a length of -1: the kernel need not look at this option itself
 _AS_IT_WAS = 0  # a length of 0: the kernel takes the caller's own octets
 _INT = 4
-_MPTCP = 262  # IPPROTO_MPTCP; its subflows take over the mark
 
 # Ours.  A name has at most 15 octets; by these we find our programs again.
 ASK_NAME, ANSWER_NAME, MARK_NAME = "oegw_sst_ask", "oegw_sst_answer", "oegw_sst_mark"
@@ -126,12 +125,14 @@ def answer(bit: int, page: int) -> Program:
 
 
 def mark(bit: int) -> Program:
-    """Sets ``bit`` of the mark of each new TCP and UDP socket (SST-27)."""
+    """Sets ``bit`` of the mark of each new TCP and UDP socket (SST-27).
+
+    Not of MPTCP: the kernel makes its subflows without asking us, and they don't take over a mark.
+    """
     code: Code = [
         load(R2, R1, _PROTOCOL),
         jump32_if(R2, "==", socket.IPPROTO_TCP, "mark"),
-        jump32_if(R2, "==", socket.IPPROTO_UDP, "mark"),
-        jump32_if(R2, "!=", _MPTCP, "pass"),
+        jump32_if(R2, "!=", socket.IPPROTO_UDP, "pass"),
         Label("mark"),
         load(R2, R1, _MARK),
         or32(R2, bit),
