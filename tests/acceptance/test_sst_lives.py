@@ -222,9 +222,7 @@ class Life:
         wish = gate.wish(Flow(ip_address(here), ip_address(there), protocol, *ports))
         required = self.required(wish, asked=asked)
         self.sent[words] = Sent(gate, here, there, protocol, ports, required, answers)
-        self.world.send(
-            gate, build(here, there, protocol, *ports, words, flags=flags), asked=asked
-        )
+        self.world.send(gate, build(here, there, protocol, *ports, words, flags=flags), asked=asked)
 
     @staticmethod
     def required(wish: Wish, *, asked: bool) -> bool:

@@ -147,7 +147,9 @@ class KernelModel:
             self._send(packet, "passed")
             return
         if seen.ports is None:
-            self._catch(packet, Way.SEAL, Reason.FRAGMENT, None, Wish(Sst.OFF, SstStrength.REQUIRED))
+            self._catch(
+                packet, Way.SEAL, Reason.FRAGMENT, None, Wish(Sst.OFF, SstStrength.REQUIRED)
+            )
             return
         place = _tuple(seen)
         connection = self._track(seen, opened=False)
@@ -197,7 +199,11 @@ class KernelModel:
 
     def arrive(self, packet: bytes) -> None:
         """A packet comes in by the outside interface."""
-        if len(packet) < 20 or packet[0] >> 4 not in (4, 6) or (packet[0] >> 4 == 6) > len(packet) // 40:
+        if (
+            len(packet) < 20
+            or packet[0] >> 4 not in (4, 6)
+            or (packet[0] >> 4 == 6) > len(packet) // 40
+        ):
             self.counters_["unreadable"] += 1
             return
         flagged = look(packet, quoted=True).flagged
@@ -264,7 +270,7 @@ class KernelModel:
         found = self._find(place)
         if found is not None:
             return found
-        if seen.protocol == TCP and len(seen.body) > 13 and not seen.body[13] in (SYN, ACK, 0x18):
+        if seen.protocol == TCP and len(seen.body) > 13 and seen.body[13] not in (SYN, ACK, 0x18):
             return None
         self.connections[place] = Connection(place)
         return self.connections[place]
