@@ -344,9 +344,7 @@ def test_sst_33_unsigned_keys_may_not_do() -> None:
 
 @pytest.mark.parametrize("roller", ["a", "b"])
 @each_family
-def test_sst_35_midnight_and_another_key_break_no_flow(
-    here: str, there: str, roller: str
-) -> None:
+def test_sst_35_midnight_and_another_key_break_no_flow(here: str, there: str, roller: str) -> None:
     world, a, b = pair(start=NOON + 43200 - 30)
     talk(world, a, b, here, there, TCP, 40000)
     world.run(60.0)  # midnight

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from oegw.packet.ip import PacketError
-from oegw.sst.interface import Algorithm, Caught, Entry, Leg, PortFlow, PortKey, Reason, Way
+from oegw.sst.interface import Algorithm, Caught, Entry, PortFlow, PortKey, Reason, Way
 from oegw.sst.packet import open_sealed, seal
 from oegw.sst.permutation import NotEligible, Permutation
 from oegw.sst.place import place_of
