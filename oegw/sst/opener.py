@@ -8,7 +8,7 @@ from oegw.packet.ip import UDP
 from oegw.sst.allowance import Allowance
 from oegw.sst.books import Books, Refused, Wait, host
 from oegw.sst.directory import KnownKeys, Silence
-from oegw.sst.interface import Caught, IPAddress, Leg, PortFlow
+from oegw.sst.interface import Caught, IPAddress, Leg, PortFlow, Reason
 from oegw.sst.keyring import Choice, of_tunnel
 from oegw.sst.permutation import NotEligible
 from oegw.sst.place import Fragment, Place, place_of
@@ -49,14 +49,15 @@ class Opener:
             self._stranger(caught, remote, found, now, until)
             return
         try:
-            picked = self._pick(found, place, local, remote)
+            picked = self._pick(found, place, local, remote, patient=until > now)
+            if isinstance(picked, Wait):
+                if books.hold(caught, picked, remote, until, stranger=True):
+                    return
+                picked = self._pick(found, place, local, remote, patient=False)
         except NotEligible as error:
             books.drop(caught, error.trigger, remote=remote)
             return
-        if isinstance(picked, Wait):
-            self._stranger(caught, remote, picked, now, until)
-            return
-        if picked is None:
+        if picked is None or isinstance(picked, Wait):
             self._stranger(caught, remote, Refused("its keys are gone", 0.0), now, until)
             return
         choice, flow, known = picked
@@ -95,9 +96,12 @@ class Opener:
         books.plane.release(caught.number, packet)
         books.trace.event("sst", "quote_opened", remote=remote)
 
-    def too_late(self, caught: Caught, reason: str) -> None:
-        """It was held for as long as we have patience (SST-36)."""
-        self._by_policy(caught, reason)
+    def too_late(self, caught: Caught, now: float, wall: float) -> None:
+        """It was held for as long as we have patience (SST-36): what is known has to do."""
+        if caught.reason is Reason.QUOTE:
+            self.quote(caught, now, wall, now)
+        else:
+            self.packet(caught, now, wall, now)
 
     # -------------------------------------------------------------------- details
 
@@ -126,12 +130,19 @@ class Opener:
         return books.keyring.opening(relation, now, wall) or Refused("no usable key", 0.0)
 
     def _pick(
-        self, choices: list[Choice], place: Place, local: IPAddress, remote: IPAddress
+        self,
+        choices: list[Choice],
+        place: Place,
+        local: IPAddress,
+        remote: IPAddress,
+        *,
+        patient: bool,
     ) -> tuple[Choice, PortFlow, bool] | Wait | None:
         """The key, the flow under it, and whether the kernel is known to know that.
 
         With several the one that opens to a connection; else the likeliest, for a new one (sst.md
-        section 7.4).  None: only connections under way could have such a key.  Raises NotEligible.
+        section 7.4).  ``patient``: there is time to ask if these are its keys still.  None: only
+        connections under way could have such a key.  Raises NotEligible.
         """
         books = self._books
         relation = books.relations.find(remote) if choices[0].terms is not None else None
@@ -145,7 +156,7 @@ class Opener:
         if not current:
             return None
         sure = relation is None or bool(books.keyring.announced(relation))
-        if not sure and remote in books.asking:
+        if patient and not sure and remote in books.asking:
             return Wait(("keys", remote))  # they have expired, and may be others now
         choice = choices[0]
         flow = _opened(choice, place, local, remote)

@@ -204,7 +204,7 @@ class Sealing:
         for decided in books.paths.handle_timer(now, wall):
             self._path_decided(self._prober.decided(decided), now, wall)
         for held in books.holding.overdue(now):
-            self._too_late(held, now)
+            self._too_late(held, now, wall)
         books.tunnels.tidy(now)
         self._look_at_shields(now, wall)
         return self._orders()
@@ -247,14 +247,14 @@ class Sealing:
         except (PacketError, NotEligible) as error:
             self._books.drop(caught, error.trigger)
 
-    def _too_late(self, held: Held, now: float) -> None:
+    def _too_late(self, held: Held, now: float, wall: float) -> None:
         caught = held.caught
         waited_for = held.waits_for[0] if isinstance(held.waits_for, tuple) else held.waits_for
         reason = f"no answer in time ({waited_for})"
         if caught.reason is Reason.PROBE:
             self._prober.too_late(caught)
         elif caught.way is Way.OPEN:
-            self._opener.too_late(caught, reason)
+            self._opener.too_late(caught, now, wall)
         else:
             self._sealer.too_late(caught, reason, now)
 
