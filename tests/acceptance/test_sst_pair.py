@@ -344,9 +344,7 @@ def test_sst_33_unsigned_keys_may_not_do() -> None:
 
 @pytest.mark.parametrize("roller", ["a", "b"])
 @each_family
-def test_sst_35_midnight_and_another_key_break_no_flow(
-    here: str, there: str, roller: str
-) -> None:
+def test_sst_35_midnight_and_another_key_break_no_flow(here: str, there: str, roller: str) -> None:
     world, a, b = pair(start=NOON + 43200 - 30)
     talk(world, a, b, here, there, TCP, 40000)
     world.run(60.0)  # midnight
@@ -389,7 +387,7 @@ def test_sst_38_outer_gateways_are_shielded() -> None:
     world, a, b = pair(wish=OFF)
     a.act(a.sealing.shield, 7, ip_address(A4), ip_address(B4))
     world.run(4.0)
-    assert [(told.tunnel, told.reason) for told in a.shielded] == [(7, None)]
+    assert [(told.request, told.reason) for told in a.shielded] == [(7, None)]
     world.send(a, build(A4, B4, UDP, 4500, 4500, b"ike"))
     world.run(1.0)
     assert b.got[-1].ports == (4500, 4500)

@@ -65,6 +65,7 @@ class Waiting:
     leg: Leg
     connection: Connection | None
     required: bool
+    since: float
 
 
 def _summed(check: int, old: bytes, new: bytes) -> int:
@@ -146,7 +147,9 @@ class KernelModel:
             self._send(packet, "passed")
             return
         if seen.ports is None:
-            self._catch(packet, Way.SEAL, Reason.FRAGMENT, None, Wish(Sst.OFF, SstStrength.REQUIRED))
+            self._catch(
+                packet, Way.SEAL, Reason.FRAGMENT, None, Wish(Sst.OFF, SstStrength.REQUIRED)
+            )
             return
         place = _tuple(seen)
         connection = self._track(seen, opened=False)
@@ -196,7 +199,11 @@ class KernelModel:
 
     def arrive(self, packet: bytes) -> None:
         """A packet comes in by the outside interface."""
-        if len(packet) < 20 or packet[0] >> 4 not in (4, 6) or (packet[0] >> 4 == 6) > len(packet) // 40:
+        if (
+            len(packet) < 20
+            or packet[0] >> 4 not in (4, 6)
+            or (packet[0] >> 4 == 6) > len(packet) // 40
+        ):
             self.counters_["unreadable"] += 1
             return
         flagged = look(packet, quoted=True).flagged
@@ -263,7 +270,7 @@ class KernelModel:
         found = self._find(place)
         if found is not None:
             return found
-        if seen.protocol == TCP and len(seen.body) > 13 and not seen.body[13] in (SYN, ACK, 0x18):
+        if seen.protocol == TCP and len(seen.body) > 13 and seen.body[13] not in (SYN, ACK, 0x18):
             return None
         self.connections[place] = Connection(place)
         return self.connections[place]
@@ -316,9 +323,9 @@ class KernelModel:
         self.counters_["decided"] += 1
         final = packet if packet is not None else held.packet
         if held.way is Way.OPEN:
-            known = None
-            if packet is None:
-                known = self._open.get(_tuple(look(held.packet, quoted=True)))
+            known, seen = None, look(held.packet, quoted=True)
+            if packet is None and seen.ports is not None:
+                known = self._open.get(_tuple(seen))
             if known is not None and known[2] > self.clock():
                 self._deliver(rewritten(held.packet, known[0], flagged=False), known[1])
             else:
@@ -365,7 +372,9 @@ class KernelModel:
             self.counters_["queue_full"] += 1
             return
         self._number += 1
-        self.waiting[self._number] = Waiting(packet, way, Leg.OUTSIDE, connection, required)
+        self.waiting[self._number] = Waiting(
+            packet, way, Leg.OUTSIDE, connection, required, self.clock()
+        )
         sticky = connection is not None and connection.sticky
         epoch = connection.epoch if connection is not None else None
         self.counters_["caught"] += 1
