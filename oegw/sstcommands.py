@@ -80,15 +80,13 @@ def _keygen(arguments: Arguments) -> int:
 
     path = arguments.file or _settings(arguments).sst.private_key or DEFAULT_KEY
     try:
-        if arguments.roll:
-            key, old = roll(path)
-            print(f"{old}: the key before; name it in sst.old_keys until nobody uses it any more")
-        else:
-            key = generate(path)
+        key, old = roll(path) if arguments.roll else (generate(path), None)
     except KeyFileError as error:
         forbidden = isinstance(error.__cause__, PermissionError)
         raise Failure(NOT_PERMITTED if forbidden else FAILED, str(error)) from error
     print(f"{path}: {base64.b64encode(key.public).decode()}")
+    if old is not None:
+        print(f"{old}: the key until now; put it into sst.old_keys")
     return FINE
 
 

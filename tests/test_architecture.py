@@ -151,6 +151,8 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/latekeys.py",
+    "oegw/portencryption.py",
+    "oegw/shields.py",
     "oegw/assurance.py",
     "oegw/decision.py",
     "oegw/decisions.py",

@@ -70,10 +70,7 @@ class Lab:
         return written
 
     def address(self, name: str) -> IPAddress:
-        """The address of a host, of the scenario's family; ``bob.4`` and ``bob.6`` are Bob's."""
-        host, _, family = name.rpartition(".")
-        if host in self.topology.hosts:
-            return self.topology.address(host, int(family))
+        """The address of a host, of the scenario's family."""
         return self.topology.address(name, self.scenario.family)
 
     def crowd(self, name: str) -> list[IPAddress]:

@@ -71,9 +71,8 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
     words = [word for option in options for word in ("-o", option)]
     command = ["ssh", "-F", "none", "-i", str(key), "-p", str(port), *words]
     command += [f"root@{lab.address(step.get('at', step['to']))}", "echo sealed as $SSH_CONNECTION"]
-    done = lab.run.call(
-        step["host"], [*_words(lab, step.get("prefix", [])), *command], seconds + 20
-    )
+    wrapped = [*_words(lab, step.get("prefix", [])), *command]
+    done = lab.run.call(None, lab.run.on_network_of(step["host"], wrapped), seconds + 20)
     said = (done.stdout + done.stderr).strip()
     seen = (
         "done" if "sealed as" in done.stdout else "silent" if "timed out" in said else said[-200:]
@@ -127,7 +126,7 @@ def start_transfer(stage: Stage, step: dict[str, Any]) -> str:
 
     ``name``: of the transfer; the step ends when the first octets are there.
     """
-    check_keys(step, {"name", "host", "from", "at", "bytes", "rate", "prefix"})
+    check_keys(step, {"name", "host", "from", "at", "bytes", "rate"})
     lab, name = stage.lab, step["name"]
     folder = web_server(stage, step["from"])
     (folder / name).write_bytes(content(step["bytes"]))
@@ -135,7 +134,6 @@ def start_transfer(stage: Stage, step: dict[str, Any]) -> str:
     place = f"[{address}]" if address.version == 6 else str(address)
     target = _transferred(stage, name)
     command = [
-        *_words(lab, step.get("prefix", [])),
         *("curl", "-sS", "--noproxy", "*", "--limit-rate", str(step["rate"])),
         *("--max-time", str(patient(60)), "-o", str(target), f"http://{place}:{HTTP_PORT}/{name}"),
     ]
@@ -210,12 +208,13 @@ def ask_for(stage: Stage, step: dict[str, Any]) -> str:
     else:
         with lab.run.control_group() as group:
             arguments = ["--config", str(lab.gateways[host].configuration), "--cgroup", str(group)]
-            done = lab.run.call(host, [str(COMMAND), "sst", "enable", *arguments])
+            done = lab.run.call(None, [str(COMMAND), "sst", "enable", *arguments])
             if done.returncode:
                 raise Missed(f"oegw sst enable: {(done.stdout + done.stderr).strip()[-300:]}")
-            done = lab.run.call(host, [*command, str(group)], 20)
+            asking = lab.run.on_network_of(host, [*command, str(group)])
+            done = lab.run.call(None, asking, 20)
             arguments = ["--cgroup", str(group)]
-            gone = lab.run.call(host, [str(COMMAND), "sst", "disable", *arguments])
+            gone = lab.run.call(None, [str(COMMAND), "sst", "disable", *arguments])
             if gone.returncode:
                 raise Missed(f"oegw sst disable: {(gone.stdout + gone.stderr).strip()[-300:]}")
     found = re.search(r", (\d+) octets", done.stdout)

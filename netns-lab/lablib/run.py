@@ -167,6 +167,13 @@ class Run:
             return [sys.executable, "-S", enter.__file__, self.namespace(host), *argv]
         return ["ip", "netns", "exec", self.namespace(host), *argv]
 
+    def on_network_of(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The same, but with the machine's own file systems: `ip netns exec` hides control groups.
+
+        So it has no resolver of the lab.
+        """
+        return ["nsenter", f"--net=/run/netns/{self.namespace(host)}", *argv]
+
     def start(self, name: str, host: str | None, argv: Sequence[str]) -> Process:
         """Start a process on a host (or outside all of them); its output goes to ``NAME.log``."""
         log = self.directory / f"{name}.log"

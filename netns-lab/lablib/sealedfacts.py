@@ -101,8 +101,8 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
         seen.append(f"{len(clear)} flows as on {fact['against']}")
     if "gateways" in fact:
         days = {int(packet.time // portkeys.SECONDS_A_DAY) for packet in lab.captured[link]}
-        days |= {day + n + lab.clock_days for day in days for n in (-1, 0, 1)}
-        days |= {day + n for day in days for n in (-1, 1)}
+        ahead = {0, lab.clock_days}
+        days = {day + more + near for day in days for more in ahead for near in (-1, 0, 1)}
         decoder = Decoder(candidates(lab, fact["gateways"], days))
         opened, names = _opened(decoder, every, services, fact.get("keys", 1))
         for way, ports in clear.items():

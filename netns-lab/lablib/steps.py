@@ -325,8 +325,9 @@ def download(stage: Stage, step: dict[str, Any]) -> str:
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", f"-{address.version}", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
-         "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
+        ["curl", "-sS", f"-{address.version}", "--noproxy", "*",
+         "--max-time", str(patient(step.get("within", 30))), "-w", "%{time_total}",
+         "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
     )  # fmt: skip
     if result.returncode:

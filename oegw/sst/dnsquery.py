@@ -95,7 +95,8 @@ class DnsQuery:
         return _header(self.octets, code) + counts + self.octets[HEADER_SIZE : self.end] + options
 
     def answered_by(self, response: bytes, query_id: bytes) -> bool:
-        """Whether these octets are the response: same ID and question (RFC 5452 section 9.1)."""
+        """Whether these octets are the response: same ID and question (RFC 5452 section 9.1), and
+        whole."""
         if response[:2] != query_id or len(response) < HEADER_SIZE:
             return False
         try:
@@ -104,13 +105,15 @@ class DnsQuery:
                 return False
             if not reader.counts[0]:
                 return reader.flags & RCODE in (FORMERR, NOTIMP)
-            return reader.counts[0] == 1 and reader.question() == (
-                self.name,
-                self.rdtype,
-                self.rdclass,
-            )
+            asked = (self.name, self.rdtype, self.rdclass)
+            if reader.counts[0] != 1 or reader.question() != asked:
+                return False
+            if not reader.flags & TRUNCATED:
+                for _ in reader.records(sum(reader.counts[1:])):
+                    pass  # what is cut short is no answer
         except RecordError:
             return False
+        return True
 
     def addresses_in(self, response: bytes) -> tuple[tuple[IPAddress, ...], str | None]:
         """The addresses in the response to a question for them, and the name that has them.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
-from dnsrecords.outcome import NothingFound, SstKeyOutcome
+from dnsrecords.outcome import NothingFound, SstKeyOutcome, Unanswered
 from dnsrecords.resolver import Resolver
 from dnsrecords.sstkey import NAME_PREFIX
 from dnsrecords.sstlookup import SstKeyLookup
@@ -32,6 +32,8 @@ MAX_CONNECTIONS_OF_ONE = 16
 IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
 DEADLINE = 4.5  # seconds; most hosts ask again after five
 KEYS_SECONDS = 0.5  # that an answer waits for the name's keys
+SILENT_SECONDS = 60.0  # that a name is left alone after nobody answered about its keys
+MAX_SILENT = 1024  # such names
 
 Send = Callable[[bytes], None]
 
@@ -80,6 +82,7 @@ class Forwarder:
         self._streams: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[tuple[Any, bytes]] = set()  # what is under way by UDP
+        self._silent: dict[str, float] = {}  # names, and until when; the oldest first
         self._questions: Counter[IPAddress] = Counter()
         self._connections: Counter[IPAddress] = Counter()
         self._counters: Counter[str] = Counter()
@@ -233,7 +236,7 @@ class Forwarder:
     async def _answer(self, query: DnsQuery, transport: str) -> bytes:
         host = query.host
         keys: asyncio.Task[SstKeyOutcome] | None = None
-        if host is not None and not host.startswith(NAME_PREFIX) and self._wanted():
+        if host is not None and self._looks_for(host):
             keys = asyncio.create_task(self._resolver.run(SstKeyLookup(host)))
         try:
             response = await self._relay.ask(query, transport)
@@ -255,6 +258,12 @@ class Forwarder:
             if keys is not None:
                 keys.cancel()
 
+    def _looks_for(self, host: str) -> bool:
+        """Whether to ask for the keys of a name."""
+        if host.startswith(NAME_PREFIX) or not self._wanted():
+            return False
+        return self._silent.get(host, 0.0) <= self._clock()
+
     async def _teach(
         self,
         host: str,
@@ -271,7 +280,13 @@ class Forwarder:
                 outcome = await self._resolver.run(SstKeyLookup(name))
         finally:
             keys.cancel()
-        taught = self._directory.learn_by_name(name, addresses, outcome, self._clock())
+        now = self._clock()
+        if isinstance(outcome, Unanswered):
+            self._silent.pop(host, None)
+            self._silent[host] = now + SILENT_SECONDS
+            if len(self._silent) > MAX_SILENT:
+                del self._silent[next(iter(self._silent))]
+        taught = self._directory.learn_by_name(name, addresses, outcome, now)
         if taught:
             self._counters["names_with_keys"] += 1
             self._trace.event(

@@ -211,8 +211,8 @@ class TunnelPorts(Protocol):
     def tunnel_closed(self, tunnel: int) -> None:
         """``UnsealTunnel``: forget the tunnel.
 
-        A flow that was born with its key keeps it while another tunnel of the pair has one (SST-35);
-        the key is retired as an epoch is.
+        A flow that was born with its key keeps it while another tunnel of the pair has one
+        (SST-35); the key is retired as an epoch is.
         """
 
     async def shield(self, local: IPAddress, remote: IPAddress) -> str | None:

@@ -82,6 +82,10 @@ class Keyring:
                 relation, (t for t in terms if epoch_of(t.day) == epoch and _is_recent(t, today))
             )
         agreed = [path.agreed for path in self._paths_of(relation) if path.agreed is not None]
+        # Of several keys of ours the peer may not know the newest yet, and opens by any that it
+        # knows what belongs to a connection.
+        pairs = {(terms.own, terms.peer) for terms in agreed}
+        found.sort(key=lambda c: c.terms is None or (c.terms.own, c.terms.peer) not in pairs)
         return found + self._choices(relation, [*agreed, *self._all_terms(relation, (today,))])
 
     def still_good(self, choice: Choice, wall: float) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
+from oegw.packet.ip import UDP
 from oegw.sst.allowance import Allowance
 from oegw.sst.books import Books, Refused, Wait, host
 from oegw.sst.directory import KnownKeys, Silence
@@ -18,9 +21,17 @@ from oegw.sst.settings import Strangers
 SHARE_OF_ONE_HOST = 4
 
 
+KEYING_PORTS = frozenset({500, 4500})  # RFC 2408 section 2.5.1, RFC 3947 section 4
+GATEWAYS_LIMIT = 4096  # that are remembered for having sealed IKE's ports
+
+
 class Opener:
+    """``came_shielded``: gateways whose IKE, or ESP in UDP, came sealed, and until when that
+    counts."""
+
     def __init__(self, books: Books) -> None:
         self._books = books
+        self.came_shielded: OrderedDict[tuple[IPAddress, IPAddress], float] = OrderedDict()
 
     def packet(self, caught: Caught, now: float, wall: float, until: float) -> None:
         """Decide on a flagged packet.  Raises PacketError for one that can't be read."""
@@ -47,6 +58,8 @@ class Opener:
             self._stranger(caught, remote, Refused("its keys are gone", 0.0), now, until)
             return
         choice, flow, known = picked
+        if flow.local_port in KEYING_PORTS and flow.protocol == UDP and local in books.addresses:
+            self._note_shield(local, remote, now)
         fast = known or self._may_enter(flow, remote, now)
         books.enter(caught, place, flow, choice, now, fast=fast)
 
@@ -132,6 +145,13 @@ class Opener:
         if relation is not None and not self._announced(relation):
             relation.guessed = True
         return choices[0], _opened(choices[0], place, local, remote), False
+
+    def _note_shield(self, local: IPAddress, remote: IPAddress, now: float) -> None:
+        """Known flows don't come by here: a miss follows after a lifespan at the latest."""
+        self.came_shielded[local, remote] = now + 2 * self._books.settings.flow_lifespan
+        self.came_shielded.move_to_end((local, remote))
+        if len(self.came_shielded) > GATEWAYS_LIMIT:
+            self.came_shielded.popitem(last=False)
 
     def _announced(self, relation: Relation) -> bool:
         paths = (self._books.paths.find(k.gateway, k.public_key) for k in relation.keys)

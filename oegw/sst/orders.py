@@ -34,5 +34,5 @@ class SendProbe(Order):
 class TellShielded(Order):
     """The answer to ``shield``: None, or why the ports stay as they are."""
 
-    tunnel: int
+    request: int
     reason: str | None

@@ -20,7 +20,8 @@ RELATIONS_LIMIT = 16384  # hosts with keys, or about which the DNS is being aske
 KEYS_LIMIT = 4  # of one host: two gateways, or an old key beside the new one, by two algorithms
 FORMER_LIMIT = 2  # keys that the DNS no longer names; flows may be left that were born with them
 SEEN_LIMIT = 8  # terms by which flows with one host were entered
-RETIRED = 60.0  # seconds that a tunnel's key is good for opening after its tunnel is gone
+RETIRED = 86400.0  # seconds that a key outlives its tunnels for flows that were born with it ...
+WITHOUT_TUNNEL = 60.0  # ... and for what is still under way, where no tunnel of the pair is left
 
 
 class KeySource(Enum):
@@ -132,7 +133,7 @@ class TunnelKey:
     """A key that IKE agreed on, for all packets between two networks.
 
     ``number`` counts the keys; ``sending``: the peer has it, too.  ``until``: when it ends, None
-    while a tunnel has it.
+    while a tunnel has it; ``kept``: flows that were born with it go on with it until then.
     """
 
     tunnel: int
@@ -143,6 +144,12 @@ class TunnelKey:
     permutation: Permutation = field(repr=False)
     sending: bool = False
     until: float | None = None
+    kept: bool = False
+
+    @property
+    def seals(self) -> bool:
+        """Whether flows that were born with it may leave with it."""
+        return self.kept or self.sending
 
     def covers(self, local: IPAddress, remote: IPAddress) -> bool:
         return local in self.local and remote in self.remote
@@ -186,30 +193,41 @@ class TunnelKeys:
         key = TunnelKey(tunnel, local, remote, octets, number, permutation)
         self._put(key)
 
-    def send_sealed(self, tunnel: int) -> TunnelKey | None:
+    def send_sealed(self, tunnel: int, *, sealed: bool = True) -> TunnelKey | None:
+        """The peer has the tunnel's key; or (``sealed`` False) nothing new is sealed with it."""
         key = self._tunnels.get(tunnel)
         if key is not None:
-            key = replace(key, sending=True)
+            key = replace(key, sending=sealed)
             self._put(key)
         return key
 
-    def closed(self, tunnel: int, now: float) -> TunnelKey | None:
-        """The tunnel is gone; returns its key if no other tunnel of the pair has it."""
+    def closed(self, tunnel: int, now: float) -> bool:
+        """The tunnel is gone.  True: it was the last of its pair, so that the peer may have lost
+        all its keys, and flows need another."""
         key = self._tunnels.pop(tunnel, None)
         if key is None:
-            return None
-        pair = self._pairs[key.local, key.remote]
-        del pair[tunnel]
-        if any(each.octets == key.octets for each in pair.values()):
-            return None
-        if not pair:
-            del self._pairs[key.local, key.remote]
-            lengths = _lengths(key)
-            self._lengths[lengths] -= 1
-            if not self._lengths[lengths]:
-                del self._lengths[lengths]
-        self._retired.append(replace(key, sending=False, until=now + RETIRED))
-        return key
+            return False
+        pair = key.local, key.remote
+        others = self._pairs[pair]
+        del others[tunnel]
+        if any(each.octets == key.octets for each in others.values()):
+            return False
+        if others:
+            self._retired.append(replace(key, sending=False, kept=True, until=now + RETIRED))
+            return False
+        del self._pairs[pair]
+        lengths = _lengths(key)
+        self._lengths[lengths] -= 1
+        if not self._lengths[lengths]:
+            del self._lengths[lengths]
+        end = now + WITHOUT_TUNNEL
+        self._retired = [
+            replace(old, kept=False, until=end)
+            if (old.local, old.remote) == pair and old.until is not None and old.until > end
+            else old
+            for old in (*self._retired, replace(key, sending=False, until=now + RETIRED))
+        ]
+        return True
 
     def covering(self, local: IPAddress, remote: IPAddress, now: float) -> list[TunnelKey]:
         """Each key for a pair of hosts once: narrower networks first, then the newest."""

@@ -282,6 +282,11 @@ class Sealer:
             if not books.relation_keys(remote):
                 return wait or Refused("too many questions", TOO_MUCH)
         relation = books.relations.find(remote)
+        if relation is not None and len(books.own) > 1:
+            # After a change of our key: the peer may know one of the two only.
+            for key in relation.keys:
+                if books.paths.use(books.paths.of(key, now), now, wall):
+                    return Wait(("path", key.gateway, key.public_key))
         choices = [] if relation is None else books.keyring.kept(relation, epoch, now, wall)
         return choices[0] if choices else Refused("no key", TOO_MUCH)
 
@@ -289,10 +294,10 @@ class Sealer:
         books = self._books
         keys = books.tunnels.covering(flow.local, flow.remote, now)
         born = books.birth(Leg.TUNNEL, flow)
-        if born is not None and any(key.number == born.number for key in keys):
+        if born is not None and any(key.number == born.number and key.seals for key in keys):
             return born
         sending = [key for key in keys if key.sending]
-        kept = [key for key in sending if epoch is not None and of_tunnel(key).epoch == epoch]
+        kept = [key for key in keys if key.seals and of_tunnel(key).epoch == epoch]
         for key in (*kept, *sending):
             return of_tunnel(key)
         if any(key.until is None for key in keys):  # the peer does not have it yet

@@ -17,10 +17,11 @@ never raises.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oegw.packet.ip import PacketError
-from oegw.sst.books import Books, Refused, Surroundings, Wait
+from oegw.sst.books import Books, Fate, Refused, Surroundings, Wait
 from oegw.sst.holding import Held
 from oegw.sst.interface import Caught, IPAddress, IPNetwork, Leg, PathState, Reason, Way
 from oegw.sst.opener import Opener
@@ -37,10 +38,10 @@ _Pair = tuple[IPAddress, IPAddress]
 
 @dataclass(slots=True)
 class _Shield:
-    """Gateways whose ports are to be encrypted; ``tunnels`` wait for the answer until ``until``."""
+    """Gateways whose ports are to be encrypted; ``requests`` are answered by ``until``."""
 
     until: float
-    tunnels: dict[int, None] = field(default_factory=dict)
+    requests: dict[int, None] = field(default_factory=dict)
     up: bool = False
 
 
@@ -90,30 +91,35 @@ class Sealing:
             self._go_on(("tunnel",), now, wall)
         return self._orders()
 
+    def send_unsealed(self, tunnel: int) -> list[Order]:
+        """Nothing new is sealed with this tunnel's key, until ``send_sealed``."""
+        self._books.tunnels.send_sealed(tunnel, sealed=False)
+        return self._orders()
+
     def tunnel_closed(self, tunnel: int, now: float) -> list[Order]:
-        """The tunnel is gone.  Flows under a key that no tunnel has any more take another."""
+        """The tunnel is gone.  Its flows keep its key while the pair has another tunnel."""
         books = self._books
-        key = books.tunnels.closed(tunnel, now)
-        if key is not None:
-            for place in [each for each in books.born if each[0] is Leg.TUNNEL]:
-                if books.born[place].number == key.number:
-                    del books.born[place]
+        if books.tunnels.closed(tunnel, now):
             books.plane.forget(Leg.TUNNEL)
-            books.trace.event("sst", "tunnel_closed", tunnel=tunnel)
+        books.trace.event("sst", "tunnel_closed", tunnel=tunnel)
         return self._orders()
 
     # -------------------------------------------------------------------- shields
 
     def shield(
-        self, tunnel: int, local: IPAddress, remote: IPAddress, now: float, wall: float
+        self, request: int, local: IPAddress, remote: IPAddress, now: float, wall: float
     ) -> list[Order]:
         """Encrypt the ports of IKE and ESP in UDP; answered by ``TellShielded``."""
         shield = self._shields.setdefault((local, remote), _Shield(now + self._patience))
-        if not shield.tunnels:
+        if not shield.requests:
             shield.until = now + self._patience
-        shield.tunnels[tunnel] = None
+        shield.requests[request] = None
         self._look_at_shields(now, wall)
         return self._orders()
+
+    def came_shielded(self, local: IPAddress, remote: IPAddress, now: float) -> bool:
+        """Whether IKE or ESP in UDP of a gateway came with its ports sealed of late."""
+        return now < self._opener.came_shielded.get((local, remote), now)
 
     def unshield(self, local: IPAddress, remote: IPAddress) -> list[Order]:
         if self._shields.pop((local, remote), None) is not None:
@@ -123,7 +129,7 @@ class Sealing:
 
     def _look_at_shields(self, now: float, wall: float) -> None:
         for (local, remote), shield in list(self._shields.items()):
-            if not shield.tunnels:
+            if not shield.requests:
                 continue
             answer = self._sealer.prospect(remote, now, wall, secure=False)
             if isinstance(answer, Wait) and shield.until > now:
@@ -137,9 +143,9 @@ class Sealing:
                 shield.up = True
                 self._sealer.shields.add((local, remote))
                 self._books.plane.shield(local, remote)
-            self._books.orders += [TellShielded(tunnel, reason) for tunnel in shield.tunnels]
+            self._books.orders += [TellShielded(request, reason) for request in shield.requests]
             self._books.trace.event("sst", "shielded", remote=remote, reason=reason)
-            shield.tunnels.clear()
+            shield.requests.clear()
             if not shield.up:
                 del self._shields[local, remote]
 
@@ -179,7 +185,7 @@ class Sealing:
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` has something to do."""
-        waiting = (shield.until for shield in self._shields.values() if shield.tunnels)
+        waiting = (shield.until for shield in self._shields.values() if shield.requests)
         moments = [
             self._books.holding.next_end(),
             self._books.paths.next_timer(),
@@ -199,6 +205,11 @@ class Sealing:
         return self._orders()
 
     # -------------------------------------------------------------------- snapshot
+
+    @property
+    def fates(self) -> Mapping[_Pair, Fate]:
+        """What the latest flow of each pair of hosts got."""
+        return self._books.fates
 
     def report(self, now: float) -> Report:
         """For ``oegw status``."""

@@ -59,7 +59,8 @@ while answered < flows and time.perf_counter() - last < 5:
         ready.unregister(key.fileobj)
         key.fileobj.close()
         answered, open_ = answered + 1, open_ - 1
-print(json.dumps({"answered": answered, "rate": answered / (last - start), "first": sorted(ways)[len(ways) // 2]}))
+median = sorted(ways)[len(ways) // 2]
+print(json.dumps({"answered": answered, "rate": answered / (last - start), "first": median}))
 """
 
 
@@ -110,7 +111,9 @@ def main() -> None:
     try:
         lab = put_up(run, played, print)
         for port in (SEALED_PORT, PLAIN_PORT):
-            server = run.start(f"iperf-{port}", "bob", ["iperf3", "-s", "-p", str(port)])
+            server = run.start(
+                f"iperf-{port}", "bob", ["iperf3", "-s", "--forceflush", "-p", str(port)]
+            )
             server.await_text("Server listening")
         ports = [str(SEALED_PORT), str(PLAIN_PORT)]
         echo = [sys.executable, "-IS", "-c", ECHO, str(lab.address("bob")), *ports]

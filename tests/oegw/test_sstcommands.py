@@ -57,18 +57,20 @@ def test_keygen_never_replaces_a_key(oegw: Any, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_keygen_rolls_a_key_and_keeps_the_one_before(oegw: Any, tmp_path: Path) -> None:
-    path, old = tmp_path / "sst.pem", tmp_path / "sst.pem.old"
-    assert oegw("sst", "keygen", "--roll", path).code == cli.FAILED  # there is none to change
-    assert not path.exists()
-    oegw("sst", "keygen", path)
+def test_keygen_rolls_a_key_over_and_keeps_the_old_one(oegw: Any, tmp_path: Path) -> None:
+    path = tmp_path / "sst.pem"
+    assert oegw("sst", "keygen", path, "--roll").code == cli.FAILED, "there is none"
+    assert oegw("sst", "keygen", path).code == cli.FINE
     before = read_private(path).public
-    result = oegw("sst", "keygen", "--roll", path)
+    result = oegw("sst", "keygen", path, "--roll")
     assert result.code == cli.FINE
-    assert str(old) in result.out
-    assert read_private(old).public == before
-    assert base64.b64encode(read_private(path).public).decode() in result.out
-    assert oegw("sst", "keygen", "--roll", path).code == cli.FAILED  # nor a second one lost
+    after = base64.b64encode(read_private(path).public).decode()
+    assert result.out.splitlines() == [
+        f"{path}: {after}",
+        f"{path}.old: the key until now; put it into sst.old_keys",
+    ]
+    assert read_private(tmp_path / "sst.pem.old").public == before != read_private(path).public
+    assert oegw("sst", "keygen", path, "--roll").code == cli.FAILED, "it may still be needed"
 
 
 def test_keygen_takes_the_file_of_the_configuration(oegw: Any, tmp_path: Path) -> None:

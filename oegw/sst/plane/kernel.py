@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import re
+import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from oegw.sst.interface import Entry, IPAddress, Leg, Listener, PortFlow
+from oegw.intercept.interface import InterceptError
+from oegw.intercept.jump import Jump, QueueRule, has_nft_queue
+from oegw.intercept.nft import Nft, NftError
+from oegw.packet.ip import PacketError
+from oegw.sst.interface import Entry, IPAddress, Leg, Listener, PortFlow, SstError
+from oegw.sst.permutation import NotEligible
+from oegw.sst.plane import names
+from oegw.sst.plane.byhand import rewritten
+from oegw.sst.plane.flows import Flows
+from oegw.sst.plane.marks import PlaneMarks
+from oegw.sst.plane.netlink import NfTables
+from oegw.sst.plane.queues import Queues
+from oegw.sst.plane.rewriting import rules
+from oegw.sst.plane.ruleset import (
+    COUNTERS,
+    PolicyChains,
+    new_policy,
+    policy_chains,
+    residue,
+    unhooked_table,
+    whole_table,
+)
 from oegw.sst.plane.settings import PlaneSettings, checked
+from oegw.sst.quote import quote_of
+from oegw.sst.signal import Signal
 from oegw.trace import Trace
 from policy.table import PolicyTable
+
+# Specification values: linux/sockios.h; ports of IKE (RFC 2408, RFC 3948).
+_SIOCGIFMTU = 0x8921
+_IKE_PORTS = (500, 4500)
+
+_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+)")
 
 
 class NftPlane:
@@ -26,36 +61,225 @@ class NftPlane:
         self._settings = checked(settings)
         self._trace = trace
         self._clock = clock
+        self._marks = PlaneMarks(settings.sst.mark_mask)
+        self._signal = Signal.of(settings.sst)
+        self._jump = Jump(settings.table, queue_rules(settings))
+        self._nft: Nft | None = None
+        self._kernel: NfTables | None = None
+        self._queues: Queues | None = None
+        self._flows: Flows | None = None
+        self._policy: PolicyChains | None = None
+        self._mtus: dict[str, int] = {}
+        self._nft_queue = False
+
+    @property
+    def queue_kind(self) -> str:
+        """How packets come into the queues: ``"nft"``, behind source NAT, or ``"iptables"``,
+        before it."""
+        return "nft" if self._nft_queue else "iptables"
 
     async def start(self, table: PolicyTable, listener: Listener) -> None:
-        raise NotImplementedError
+        """Open the queues, add the jumps, then replace the table of an earlier run.
+
+        Until that one transaction the earlier table stays.  The rules that rewrite follow in one of
+        their own; until then there is no entry that they could find.
+        """
+        policy = await asyncio.to_thread(policy_chains, table)
+        with _sst_errors():
+            await self._start(policy, listener)
+        self._trace.event("sst", "plane_started", queue=self.queue_kind, mtus=dict(self._mtus))
+        try:
+            await self._jump.remove_stale(keep_current=not self._nft_queue)
+        except InterceptError as error:
+            self._trace.event("sst", "stale_rule_left", reason=str(error))
+
+    async def _start(self, policy: PolicyChains, listener: Listener) -> None:
+        settings = self._settings
+        nft = Nft()
+        queues: Queues | None = None
+        kernel: NfTables | None = None
+        added = []
+        try:
+            kernel = NfTables()
+            self._mtus = self._measured()
+            self._nft_queue = has_nft_queue(nft, settings.table)
+            self._try_rules(nft, kernel)
+            queues = Queues(
+                settings,
+                listener,
+                self._trace,
+                lambda name: self._mtus.get(name),
+                self._leg_of_quote,
+            )
+            queues.open()
+            if not self._nft_queue:
+                added = await self._jump.add()
+            nft.run(whole_table(settings, policy, self._mtus, nft_queue=self._nft_queue))
+            kernel.run(rules(settings.table, self._marks))
+        except BaseException:
+            if queues is not None:
+                queues.close()
+            if kernel is not None:
+                kernel.close()
+            nft.close()
+            await self._jump.take_out(added)
+            raise
+        self._nft, self._kernel, self._queues, self._policy = nft, kernel, queues, policy
+        self._flows = Flows(settings, kernel, self._clock)
+        loop = asyncio.get_running_loop()
+        for queue in queues.both:
+            loop.add_reader(queue.fileno(), queue.read)
+
+    def _try_rules(self, nft: Nft, kernel: NfTables) -> None:
+        """Whether the kernel takes the rules that rewrite: in a table that no packet passes."""
+        probe = f"{self._settings.table}_probe"
+        nft.run(unhooked_table(self._settings, probe))
+        try:
+            kernel.run(rules(probe, self._marks))
+        finally:
+            nft.run(f"delete table inet {probe}")
 
     async def replace_policy(self, table: PolicyTable) -> None:
-        raise NotImplementedError
+        """Other rules in one transaction; entries stay, what was declined is asked again."""
+        policy = await asyncio.to_thread(policy_chains, table)
+        mtus = self._measured()
+        with _sst_errors():
+            self._run(new_policy(self._settings, policy, mtus, nft_queue=self._nft_queue))
+        self._policy, self._mtus = policy, mtus
+        if self._flows is not None:
+            self._flows.declined_forgotten()
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """Drop what is held, and remove all but what drops what requires port encryption."""
+        if self._nft is None or self._queues is None or self._policy is None:
+            return
+        loop = asyncio.get_running_loop()
+        for queue in self._queues.both:
+            loop.remove_reader(queue.fileno())
+        try:
+            with _sst_errors():
+                self._run(residue(self._settings, self._policy))
+                await self._jump.remove_stale(keep_current=False)
+        finally:
+            self._queues.close()
+            self._nft.close()
+            if self._kernel is not None:
+                self._kernel.close()
+            self._nft = self._kernel = self._queues = self._flows = self._policy = None
+        self._trace.event("sst", "plane_closed")
 
     def enter(self, entry: Entry) -> bool:
-        raise NotImplementedError
+        """Put a flow into the fast path, in place of what is there for it.  False: no room."""
+        return self._flows is not None and self._flows.enter(entry)
 
     def decline(self, leg: Leg, flow: PortFlow, lifespan: float) -> None:
-        raise NotImplementedError
+        """Let a flow go on unsealed for so many seconds, though it was wanted."""
+        if self._flows is not None:
+            self._flows.decline(leg, flow, lifespan)
 
     def forget(self, leg: Leg, remote: IPAddress | None = None) -> None:
-        raise NotImplementedError
+        """Forget all flows, entered and declined, to one host or all."""
+        if self._flows is not None:
+            self._flows.forget(leg, remote)
 
     def shield(self, local: IPAddress, remote: IPAddress) -> None:
-        raise NotImplementedError
+        """Seal what we send ourselves between two gateways."""
+        with _sst_errors():
+            self._run(self._on_pair("add", local, remote))
 
     def unshield(self, local: IPAddress, remote: IPAddress) -> None:
-        raise NotImplementedError
+        """No longer; the flows between them are asked again."""
+        with _sst_errors():
+            try:
+                self._run(self._on_pair("delete", local, remote))
+            except NftError as refusal:
+                if not refusal.missing:
+                    raise
+        if self._flows is not None:
+            self._flows.forget_between(Leg.OUTSIDE, local, remote, _IKE_PORTS)
+
+    def _on_pair(self, verb: str, local: IPAddress, remote: IPAddress) -> str:
+        name = names.shielded(local.version)
+        return f"{verb} element inet {self._settings.table} {name} {{ {local} . {remote} }}"
 
     def release(self, number: int, packet: bytes | None = None, epoch: int | None = None) -> None:
-        raise NotImplementedError
+        """Let a packet go on: through the fast path, or as ``packet``, which is final."""
+        if self._queues is None or self._flows is None:
+            return
+        caught = self._queues.caught(number)
+        if caught is not None and packet is None:
+            packet, epoch = rewritten(caught, self._flows, self._signal) or (None, None)
+        self._queues.release(number, packet, epoch)
 
     def drop(self, number: int) -> None:
-        raise NotImplementedError
+        """Drop a packet."""
+        if self._queues is not None:
+            self._queues.drop(number)
 
     def counters(self) -> dict[str, int]:
-        raise NotImplementedError
+        """Packets by fate (`ruleset.COUNTERS`), the queues' numbers, flows and lack of room."""
+        counted = dict.fromkeys(COUNTERS, 0)
+        if self._queues is not None and self._flows is not None:
+            counted |= self._queues.counters()
+            counted["flows"] = len(self._flows)
+            counted["flows_full"] = self._flows.full
+            with _sst_errors():
+                listing = self._run(f"list counters table inet {self._settings.table}")
+            counted |= {name: int(packets) for name, packets in _COUNTER.findall(listing)}
+        return counted
+
+    def _run(self, command: str) -> str:
+        if self._nft is None:
+            raise SstError("the plane isn't started")
+        return self._nft.run(command)
+
+    def _measured(self) -> dict[str, int]:
+        """The MTUs of our interfaces, as far as they are there."""
+        found = {}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            for name in (*self._settings.outside, self._settings.tunnel_interface):
+                request = struct.pack("16sI12x", name.encode(), 0)
+                try:
+                    answer = fcntl.ioctl(asking, _SIOCGIFMTU, request)
+                except OSError:
+                    continue
+                found[name] = struct.unpack_from("=I", answer, 16)[0]
+        return found
+
+    def _leg_of_quote(self, octets: bytes) -> Leg:
+        """Of an error that this box wrote about a packet that was sealed already."""
+        try:
+            place = quote_of(octets)
+        except (PacketError, NotEligible):
+            return Leg.TUNNEL
+        if self._flows is not None and place.source_port and place.destination_port:
+            ports = place.source_port, place.destination_port
+            for leg in Leg:
+                if self._flows.of_sealed(
+                    leg, place.source, place.destination, place.protocol, ports
+                ):
+                    return leg
+        return Leg.TUNNEL
+
+
+def queue_rules(settings: PlaneSettings) -> tuple[QueueRule, ...]:
+    """Where nft has no ``queue``: raw is behind reassembly, mangle before source NAT."""
+    marks, first = PlaneMarks(settings.sst.mark_mask), settings.sst.queue
+    arriving = [
+        QueueRule("raw", hook, marks.waiting, marks.state, first)
+        for hook in ("PREROUTING", "OUTPUT")
+    ]
+    leaving = [
+        QueueRule("mangle", "POSTROUTING", mark, marks.state, first + 1)
+        for mark in (marks.waiting, marks.waiting_sticky)
+    ]
+    return (*arriving, *leaving)
+
+
+@contextmanager
+def _sst_errors() -> Iterator[None]:
+    """Whatever the kernel refuses is our neighbours' error."""
+    try:
+        yield
+    except InterceptError as error:
+        raise SstError(str(error)) from error

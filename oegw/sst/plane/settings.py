@@ -19,9 +19,9 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 class PlaneSettings:
     """``outside``: interfaces towards the Internet; ``tunnel_interface``: the datapath's device.
 
-    ``own_mark`` under ``own_mask``: on what the gateway itself sends, IKE, ESP and DNS; such packets
-    are never sealed unless they are shielded.  ``queue_length``: packets that the kernel keeps for
-    each of the two queues.
+    ``own_mark`` under ``own_mask``: on what the gateway itself sends, IKE, ESP and DNS; that is
+    never sealed unless it is shielded.  ``queue_length``: packets that the kernel keeps for each of
+    the two queues.
     """
 
     outside: tuple[str, ...]

@@ -1,0 +1,69 @@
+"""Packets of a flow that has an entry, and that the kernel's rules leave alone.  Pure.
+
+Behind a routing header or destination options, addresses may not be those of the ends; the rules see
+only that there is such a header.  Here it is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import cast
+
+from oegw.packet.ip import TCP, UDP, PacketError
+from oegw.sst.interface import Caught, Entry, PortFlow, Reason, Way
+from oegw.sst.packet import open_in_place, seal_in_place
+from oegw.sst.permutation import NotEligible, Permutation
+from oegw.sst.place import Place, place_of
+from oegw.sst.plane.flows import Flows
+from oegw.sst.signal import Signal
+
+# Specification value: RFC 8200 section 3.
+_NEXT_HEADER = 6
+
+
+def rewritten(caught: Caught, flows: Flows, signal: Signal) -> tuple[bytes, int] | None:
+    """The packet as its entry wants it, and the entry's epoch.
+
+    None: the rules can do that themselves, or there is no entry, or it is not eligible.
+    """
+    packet = caught.packet
+    if packet[0] >> 4 != 6 or packet[_NEXT_HEADER] in (TCP, UDP):
+        return None
+    if caught.reason is not Reason.UNKNOWN_FLOW:
+        return None
+    try:
+        place = place_of(packet)
+        entry = _entry(caught, place, flows)
+        if entry is None:
+            return None
+        changed = bytearray(packet)
+        # What a permutation does for a key, an entry does for its one flow.
+        ports = cast(Permutation, _OneFlow(entry))
+        rewrite = seal_in_place if caught.way is Way.SEAL else open_in_place
+        rewrite(changed, place, ports, signal)
+    except (PacketError, NotEligible):
+        return None
+    return bytes(changed), entry.epoch
+
+
+def _entry(caught: Caught, place: Place, flows: Flows) -> Entry | None:
+    if place.source_port is None or place.destination_port is None:
+        return None
+    if caught.way is Way.OPEN:
+        ports = place.destination_port, place.source_port
+        return flows.of_sealed(caught.leg, place.destination, place.source, place.protocol, ports)
+    source, destination = ip_address(place.source), ip_address(place.destination)
+    flow = PortFlow(source, destination, place.protocol, place.source_port, place.destination_port)
+    return flows.of(caught.leg, flow)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneFlow:
+    entry: Entry
+
+    def seal_ports(self, *_: object) -> tuple[int, int]:
+        return self.entry.sealed_local, self.entry.sealed_remote
+
+    def open_ports(self, *_: object) -> tuple[int, int]:
+        return self.entry.flow.remote_port, self.entry.flow.local_port

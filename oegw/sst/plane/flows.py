@@ -1,0 +1,195 @@
+"""What is in the kernel's maps of ours: written, replaced, forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from oegw.sst.interface import Entry, IPAddress, Leg, PortFlow
+from oegw.sst.plane.elements import entered, no_longer_declined, now_declined, removed
+from oegw.sst.plane.netlink import NfTables, RefusedError
+from oegw.sst.plane.settings import PlaneSettings
+from oegw.sst.plane.wire import Message
+
+# Our choice: messages of one transaction, so that none has to wait for thousands.
+_BATCH = 256
+
+_Key = tuple[Leg, PortFlow]
+_Sealed = tuple[Leg, bytes, bytes, int, int, int]
+
+
+class Flows:
+    """Entries and declined flows, as many as the maps have room for.
+
+    ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(
+        self, settings: PlaneSettings, kernel: NfTables, clock: Callable[[], float]
+    ) -> None:
+        self._table = settings.table
+        self._limit = settings.sst.flows * 4  # two legs, two families
+        self._kernel = kernel
+        self._clock = clock
+        self._entries: dict[_Key, tuple[Entry, float]] = {}
+        self._sealed: dict[_Sealed, Entry] = {}
+        self._declined: dict[_Key, float] = {}
+        self.full = 0  # times that there was no room
+
+    def enter(self, entry: Entry) -> bool:
+        """In place of what is there for the flow.  False: there is no room."""
+        key = (entry.leg, entry.flow)
+        if key in self._declined:
+            self._undecline(key)
+        if not self._entries_have_room(key) or not self._replace(entry):
+            self.full += 1
+            return False
+        self._entries[key] = entry, self._clock() + entry.lifespan
+        self._sealed[_sealed(entry)] = entry
+        return True
+
+    def decline(self, leg: Leg, flow: PortFlow, lifespan: float) -> None:
+        """Without room for it, its packets come up one by one."""
+        key = (leg, flow)
+        self.remove(key)
+        self._undecline(key)
+        if lifespan <= 0:
+            return
+        if not self._declined_have_room():
+            self.full += 1
+            return
+        try:
+            self._kernel.run([now_declined(self._table, leg, flow, lifespan)])
+        except RefusedError as refusal:
+            if not refusal.full:
+                raise
+            self.full += 1
+            return
+        self._declined[key] = self._clock() + lifespan
+
+    def remove(self, key: _Key) -> None:
+        """Take a flow out of the fast path; no error if it is gone already."""
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self._sealed.pop(_sealed(found[0]), None)
+            self._run_what_is_there(removed(self._table, found[0]))
+
+    def forget(self, leg: Leg, remote: IPAddress | None) -> None:
+        """All flows to one host, or all."""
+        self._forget(key for key in self._keys() if _concerns(key, leg, remote))
+
+    def forget_between(
+        self, leg: Leg, local: IPAddress, remote: IPAddress, ports: Iterable[int]
+    ) -> None:
+        """The flows of two hosts that have one of these ports on our side."""
+        wanted = frozenset(ports)
+        self._forget(
+            key
+            for key in self._keys()
+            if _concerns(key, leg, remote) and key[1].local == local and key[1].local_port in wanted
+        )
+
+    def declined_forgotten(self) -> None:
+        """Another policy has emptied the sets."""
+        self._declined.clear()
+
+    def of_sealed(
+        self, leg: Leg, local: bytes, remote: bytes, protocol: int, ports: tuple[int, int]
+    ) -> Entry | None:
+        """The entry whose packets leave with these packed addresses and sealed ports."""
+        return self._sealed.get((leg, local, remote, protocol, *ports))
+
+    def of(self, leg: Leg, flow: PortFlow) -> Entry | None:
+        """The entry of a flow."""
+        found = self._entries.get((leg, flow))
+        return None if found is None else found[0]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _keys(self) -> Iterator[_Key]:
+        yield from self._entries
+        yield from self._declined
+
+    def _forget(self, keys: Iterator[_Key]) -> None:
+        messages = []
+        for key in list(keys):
+            found = self._entries.pop(key, None)
+            if found is not None:
+                self._sealed.pop(_sealed(found[0]), None)
+                messages += removed(self._table, found[0])
+            elif self._declined.pop(key, None) is not None:
+                messages.append(no_longer_declined(self._table, *key))
+        for first in range(0, len(messages), _BATCH):
+            self._run_what_is_there(messages[first : first + _BATCH])
+
+    def _replace(self, entry: Entry) -> bool:
+        new = entered(self._table, entry)
+        found = self._entries.pop((entry.leg, entry.flow), None)
+        old = []
+        if found is not None:
+            self._sealed.pop(_sealed(found[0]), None)
+            old = removed(self._table, found[0])
+        try:
+            self._kernel.run([*old, *new])
+        except RefusedError as refusal:
+            if not (refusal.exists or refusal.missing or refusal.full):
+                raise
+        else:
+            return True
+        # The old one timed out meanwhile, in part perhaps; and a full map has no room for the new
+        # one before the old one is gone.
+        if old:
+            self._run_what_is_there(old)
+            try:
+                self._kernel.run(new)
+            except RefusedError as refusal:
+                if not (refusal.exists or refusal.full):
+                    raise
+            else:
+                return True
+        return False
+
+    def _undecline(self, key: _Key) -> None:
+        if self._declined.pop(key, None) is not None:
+            self._run_what_is_there([no_longer_declined(self._table, *key)])
+
+    def _run_what_is_there(self, deletions: list[Message]) -> None:
+        """Delete what has not timed out."""
+        try:
+            self._kernel.run(deletions)
+        except RefusedError as refusal:
+            if not refusal.missing:
+                raise
+            for each in deletions if len(deletions) > 1 else ():
+                self._run_what_is_there([each])
+
+    def _entries_have_room(self, key: _Key) -> bool:
+        if key not in self._entries and len(self._entries) >= self._limit:
+            now = self._clock()
+            for each in [each for each, (_, expires) in self._entries.items() if expires <= now]:
+                self._sealed.pop(_sealed(self._entries.pop(each)[0]), None)
+        return key in self._entries or len(self._entries) < self._limit
+
+    def _declined_have_room(self) -> bool:
+        if len(self._declined) >= self._limit:
+            now = self._clock()
+            self._declined = {
+                key: expires for key, expires in self._declined.items() if expires > now
+            }
+        return len(self._declined) < self._limit
+
+
+def _concerns(key: _Key, leg: Leg, remote: IPAddress | None) -> bool:
+    return key[0] is leg and (remote is None or key[1].remote == remote)
+
+
+def _sealed(entry: Entry) -> _Sealed:
+    flow = entry.flow
+    return (
+        entry.leg,
+        flow.local.packed,
+        flow.remote.packed,
+        flow.protocol,
+        entry.sealed_local,
+        entry.sealed_remote,
+    )
