@@ -187,6 +187,18 @@ def _detail(row: Row) -> list[str]:
     ).splitlines()
 
 
+def _ports(row: Row) -> list[str]:
+    """Where the ports of a tunnel's packets are encrypted, or why they are not."""
+    parts = []
+    if row.get("sealed_inside"):
+        parts.append("ports sealed inside")
+    if row.get("sealed_outside"):
+        parts.append("IKE and ESP in UDP with sealed ports")
+    if row.get("unsealed"):
+        parts.append(f"PORTS NOT SEALED: {plain(row['unsealed'])}")
+    return parts
+
+
 def ports_section(sst: Row | None) -> list[str]:
     """Port encryption: the ways to peers' gateways, tunnels, and what could not be sealed."""
     if not sst:
@@ -221,18 +233,6 @@ def ports_section(sst: Row | None) -> list[str]:
             text = f"{pair}: ports not sealed: {plain(row.get('reason', '?'))}"
             lines.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return lines
-
-
-def _ports(row: Row) -> list[str]:
-    """Where the ports of a tunnel's packets are encrypted, or why they are not."""
-    parts = []
-    if row.get("sealed_inside"):
-        parts.append("ports sealed inside")
-    if row.get("sealed_outside"):
-        parts.append("IKE and ESP in UDP with sealed ports")
-    if row.get("unsealed"):
-        parts.append(f"PORTS NOT SEALED: {plain(row['unsealed'])}")
-    return parts
 
 
 def clients_text(clients: Row) -> str:

@@ -45,8 +45,8 @@ PATIENCE = 2.0
 
 @dataclass(frozen=True)
 class Sent:
-    """What a host sent.  ``required``: must not be seen in clear.  ``answers``: what was forged, and
-    so may arrive anywhere."""
+    """What a host sent.  ``required``: must not be seen in clear.  ``answers``: something that was
+    forged, and so may arrive anywhere."""
 
     gate: Gate
     source: str
@@ -300,7 +300,7 @@ class Life:
         if not self.malice:
             return
         chance = self.chance
-        gate, here, there = self.ends()
+        _gate, here, there = self.ends()
         for _ in range(20):
             source = here if chance.random() < 0.5 else str(ip_address(chance.getrandbits(31) + 1))
             if ":" in there and ":" not in source:

@@ -71,7 +71,7 @@ _UNTRACKED = replaced(
     "at all), long after its connection",
     source="found here: what connection tracking calls invalid has no mark",
     defence="oegw/sst/plane/entrances.py Entrances._remembered",
-    otherwise="the host answers with a reset, which nothing says to seal: both real ports, in clear",
+    otherwise="the host answers with a reset, which nothing says to seal: it has both real ports",
     without=_UNTRACKED,
     marks=("netns",),
 )
@@ -130,12 +130,12 @@ def _answers_all(self: Exits, leg: Any, family: int) -> str:
 
 @attack(
     SST,
-    "Clear packets in a peer's name to ports of the attacker's choice; the policy has all that goes "
-    "to this peer sealed",
+    "Clear packets in a peer's name to ports of the attacker's choice; by the policy all that goes "
+    "to this peer is sealed",
     source="found here; design, codebook",
     defence="oegw/sst/plane/exits.py Exits._came_clear",
-    otherwise="each answer says what two chosen ports are sealed as: in a minute he has the book of "
-    "the day, and reads the ports of every flow between the two",
+    otherwise="each answer says what two chosen ports are sealed as: in a minute he has the book "
+    "of the day, and reads the ports of every flow between the two",
     without=replaced(("oegw.sst.plane.exits.Exits._leg", _answers_all)),
     marks=("netns",),
 )
@@ -146,11 +146,9 @@ def codebook_by_clear_questions() -> None:
             _sends(net, build(PEER, INSIDE, TCP, _SERVICE, _CLIENT, flags=SYN))
             _sends(net, build(PEER, INSIDE, UDP, _SERVICE, _CLIENT, b"closed?"))
 
-            def ended(plane: Any = plane, name: str = "came_clear") -> bool:
-                counters = plane.counters
-                return bool(
-                    counters["came_clear"] + counters["required_dropped"] + counters["sealed"]
-                )
+            def ended(plane: Any = plane) -> bool:
+                names = ("came_clear", "required_dropped", "sealed")
+                return any(plane.counters[name] for name in names)
 
             wait_for(lambda: ended() or None)
             out = [packet for packet in _seen(capture) if look(packet).protocol == TCP]
