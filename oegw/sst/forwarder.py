@@ -26,9 +26,9 @@ from oegw.sst.relay import Relay
 from oegw.trace import Trace
 
 # Our choices.
-MAX_QUESTIONS = 512  # under way
-MAX_QUESTIONS_OF_ONE = 128  # of one host: it must not take all
-MAX_CONNECTIONS = 128
+MAX_QUESTIONS = 256  # under way
+MAX_QUESTIONS_OF_ONE = 64  # of one host: it must not take all
+MAX_CONNECTIONS = 64
 MAX_CONNECTIONS_OF_ONE = 16
 IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
 DEADLINE = 4.5  # seconds; most hosts ask again after five

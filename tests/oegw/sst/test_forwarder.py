@@ -612,6 +612,20 @@ def test_one_host_can_not_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(run())
 
 
+def test_sockets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "MAX_SOCKETS", 2)
+
+    async def run() -> None:
+        async with stage(wanted=False) as s:
+            s.server.next(NAME, *[Delay(0.2)] * 9)
+            answers = await asyncio.gather(*(s.ask(NAME) for _ in range(4)))
+            codes = sorted(answer.rcode() for answer in answers)
+            assert codes == [dns.rcode.NOERROR] * 2 + [dns.rcode.SERVFAIL] * 2
+            assert (await s.ask("plain.example.")).rcode() == dns.rcode.NOERROR
+
+    asyncio.run(run())
+
+
 def test_a_question_repeated_while_it_is_under_way_is_one() -> None:
     async def run() -> None:
         async with stage(wanted=False) as s:
