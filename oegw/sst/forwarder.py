@@ -14,11 +14,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
+from dnsrecords.errors import RecordError
 from dnsrecords.outcome import NamesFound, SstKeyOutcome, SstKeysFound, Unanswered
 from dnsrecords.pointer import PointerLookup
 from dnsrecords.resolver import Resolver
 from dnsrecords.sstkey import NAME_PREFIX
-from dnsrecords.sstlookup import SstKeyLookup
+from dnsrecords.sstlookup import SstKeyLookup, sst_name
 from oegw.sst.directory import KeyDirectory
 from oegw.sst.dnsquery import NOERROR, DnsQuery, UnanswerableQuery, code_of, refusal
 from oegw.sst.interface import IPAddress, IPNetwork, SstError
@@ -280,6 +281,10 @@ class Forwarder:
         """Whether to ask for the keys of a name."""
         if host.startswith(NAME_PREFIX) or not self._wanted():
             return False
+        try:
+            sst_name(host)
+        except RecordError:
+            return False  # no name that keys could stand at
         return self._silent.get(host, 0.0) <= self._clock()
 
     async def _teach(

@@ -295,6 +295,12 @@ def test_keys_are_asked_for_only_where_they_are_wanted() -> None:
             await s.ask(NAME, "TXT")
             await s.ask(AT_NAME, "A")
             await s.ask(".", "A")
+            for odd in ("a b.example.", "*.example.", "x" * 63 + ".example.", "a." * 126):
+                await s.ask(odd.replace(" ", "\\032"), "A")
+            assert s.asked_for("_sst." + "x" * 63 + ".example.") == [("udp", "TXT")]
+            assert len(s.server.queries) == 8
+            assert "dnsrecords" not in s.trace.counters
+            del s.server.queries[3:]
             names = {str(query.question[0].name) for _, query in s.server.queries}
             assert names == {NAME, AT_NAME, "."}
             assert s.asked_for(AT_NAME) == [("udp", "A")]
