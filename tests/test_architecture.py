@@ -165,6 +165,7 @@ CORES = (
     "oegw/trace.py",
     "oegw/packet/*.py",
     "oegw/sst/*.py",
+    "oegw/sst/plane/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -187,6 +188,10 @@ SHELLS = (  # in a room of cores
     "oegw/sst/forwarder.py",
     "oegw/sst/keys.py",
     "oegw/sst/service.py",
+    "oegw/sst/plane/flows.py",
+    "oegw/sst/plane/kernel.py",
+    "oegw/sst/plane/netlink.py",
+    "oegw/sst/plane/queues.py",
 )
 
 

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import cast
+from typing import Protocol, cast
 
 from oegw.packet.ip import TCP, UDP, PacketError
-from oegw.sst.interface import Caught, Entry, PortFlow, Reason, Way
+from oegw.sst.interface import Caught, Entry, Leg, PortFlow, Reason, Way
 from oegw.sst.packet import open_in_place, seal_in_place
 from oegw.sst.permutation import NotEligible, Permutation
 from oegw.sst.place import Place, place_of
-from oegw.sst.plane.flows import Flows
 from oegw.sst.signal import Signal
 
 # Specification value: RFC 8200 section 3.
 _NEXT_HEADER = 6
 
 
-def rewritten(caught: Caught, flows: Flows, signal: Signal) -> tuple[bytes, int] | None:
+class Known(Protocol):
+    """The flows that have an entry."""
+
+    def of(self, leg: Leg, flow: PortFlow) -> Entry | None: ...
+    def of_sealed(
+        self, leg: Leg, local: bytes, remote: bytes, protocol: int, ports: tuple[int, int]
+    ) -> Entry | None: ...
+
+
+def rewritten(caught: Caught, flows: Known, signal: Signal) -> tuple[bytes, int] | None:
     """The packet as its entry wants it, and the entry's epoch.
 
     None: the rules can do that themselves, or there is no entry, or it is not eligible.
@@ -47,7 +55,7 @@ def rewritten(caught: Caught, flows: Flows, signal: Signal) -> tuple[bytes, int]
     return bytes(changed), entry.epoch
 
 
-def _entry(caught: Caught, place: Place, flows: Flows) -> Entry | None:
+def _entry(caught: Caught, place: Place, flows: Known) -> Entry | None:
     if place.source_port is None or place.destination_port is None:
         return None
     if caught.way is Way.OPEN:
