@@ -15,10 +15,12 @@ from oegw.sst.interface import Caught, Entry, Leg, PortFlow, Reason, Way
 from oegw.sst.packet import open_in_place, seal_in_place
 from oegw.sst.permutation import NotEligible, Permutation
 from oegw.sst.place import Place, place_of
-from oegw.sst.signal import Signal
+from oegw.sst.signal import Signal, rewrite_octet
 
-# Specification value: RFC 8200 section 3.
+# Specification values: RFC 8200 section 3; RFC 791 section 3.1.
 _NEXT_HEADER = 6
+_FRAGMENT_FIELD = 6
+_DONT_FRAGMENT = 0x40
 
 
 class Known(Protocol):
@@ -53,6 +55,15 @@ def rewritten(caught: Caught, flows: Known, signal: Signal) -> tuple[bytes, int]
     except (PacketError, NotEligible):
         return None
     return bytes(changed), entry.epoch
+
+
+def fragmentable(packet: bytes) -> bytes:
+    """An IPv4 packet without DF: it is sealed although it will be fragmented."""
+    if packet[0] >> 4 != 4:
+        return packet
+    changed = bytearray(packet)
+    rewrite_octet(changed, 0, _FRAGMENT_FIELD, packet[_FRAGMENT_FIELD] & ~_DONT_FRAGMENT)
+    return bytes(changed)
 
 
 def _entry(caught: Caught, place: Place, flows: Known) -> Entry | None:
