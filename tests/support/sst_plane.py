@@ -102,7 +102,7 @@ class Keyed:
             case Reason.PROBE:
                 plane.drop(number)
                 return
-            case Reason.FRAGMENT:
+            case Reason.FRAGMENT if not self.rewrites:
                 plane.release(number)
                 return
         entry = entry_for(caught, self.epoch, self.lifespan)
