@@ -176,7 +176,7 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
-    if row.get("ports"):
+    if row.get("ports") and not row.get("cipher"):  # a tunnel has said it above
         parts.append(plain(row["ports"]))
     if clients := row.get("clients"):
         parts.append(clients_text(clients))
