@@ -294,11 +294,6 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         nargs="?",
         help=f"default: sst.private_key, else {DEFAULT_KEY}",
     )
-    keygen.add_argument(
-        "--roll",
-        action="store_true",
-        help="make another key in the place of the one that is there, which is kept as FILE.old",
-    )
 
 
 def _add_cgroup(parser: argparse.ArgumentParser, text: str) -> None:

@@ -123,7 +123,7 @@ def test_sst_15_a_gateway_started_again_in_the_middle_opens_what_comes(
 
 @pytest.mark.parametrize("policy", list(Strangers))
 def test_sst_16_a_flagged_packet_of_a_stranger(policy: Strangers) -> None:
-    world, a, b = pair(strangers=policy)
+    world, _a, b = pair(strangers=policy)
     forged = build(CAROL, B4, UDP, 1234, 5678, b"stranger", flagged=True)
     world.inject(forged)
     world.run(10.0)
@@ -205,7 +205,7 @@ def test_sst_20_errors_about_opened_packets_show_no_port_outside(
 
 def test_sst_20_errors_about_clear_packets_are_left_alone() -> None:
     """Section 14.6: never by address alone."""
-    world, a, b = pair()
+    world, _a, b = pair()
     clear = build(A4, B4, UDP, 40000, 53, b"in clear")
     world.inject(clear)
     world.run(1.0)
@@ -279,7 +279,7 @@ def test_sst_29_a_path_that_does_not_keep_the_flag(
     here: str, there: str, wish: Wish, middle: object, state: PathState
 ) -> None:
     """`required` sends nothing in clear; `opportunistic` falls back, and says so."""
-    world, a, b = pair(wish=wish)
+    world, a, _b = pair(wish=wish)
     world.middle = middle  # type: ignore[assignment]
     world.send(a, build(here, there, TCP, 40000, 22, flags=SYN))
     world.run(6.0)
@@ -308,7 +308,7 @@ def test_sst_29_a_path_that_does_not_keep_the_flag(
 @pytest.mark.parametrize("word", ["none", "silence", "bogus"])
 @pytest.mark.parametrize("wish", [ONLY, REQUIRED], ids=["opportunistic", "required"])
 def test_sst_29_and_36_no_key(word: str, wish: Wish) -> None:
-    world, a, b = pair(wish=wish)
+    world, a, _b = pair(wish=wish)
     world.records[ip_address(B4)] = Zone(word=word)
     world.send(a, build(A4, B4, TCP, 40000, 22, flags=SYN))
     world.run(6.0)
@@ -319,7 +319,7 @@ def test_sst_29_and_36_no_key(word: str, wish: Wish) -> None:
 
 
 def test_sst_36_what_waits_is_bounded_in_number_and_time() -> None:
-    world, a, b = pair(hold_packets=64, patience=2.0)
+    world, a, _b = pair(hold_packets=64, patience=2.0)
     for number in range(500):
         there = str(ip_address("198.51.100.8") + number % 100)
         world.records[ip_address(there)] = Zone(word="silence", delay=1000.0)
@@ -344,9 +344,7 @@ def test_sst_33_unsigned_keys_may_not_do() -> None:
 
 @pytest.mark.parametrize("roller", ["a", "b"])
 @each_family
-def test_sst_35_midnight_and_another_key_break_no_flow(
-    here: str, there: str, roller: str
-) -> None:
+def test_sst_35_midnight_and_another_key_break_no_flow(here: str, there: str, roller: str) -> None:
     world, a, b = pair(start=NOON + 43200 - 30)
     talk(world, a, b, here, there, TCP, 40000)
     world.run(60.0)  # midnight
@@ -389,7 +387,7 @@ def test_sst_38_outer_gateways_are_shielded() -> None:
     world, a, b = pair(wish=OFF)
     a.act(a.sealing.shield, 7, ip_address(A4), ip_address(B4))
     world.run(4.0)
-    assert [(told.tunnel, told.reason) for told in a.shielded] == [(7, None)]
+    assert [(told.request, told.reason) for told in a.shielded] == [(7, None)]
     world.send(a, build(A4, B4, UDP, 4500, 4500, b"ike"))
     world.run(1.0)
     assert b.got[-1].ports == (4500, 4500)

@@ -65,6 +65,7 @@ class Waiting:
     leg: Leg
     connection: Connection | None
     required: bool
+    since: float
 
 
 def _summed(check: int, old: bytes, new: bytes) -> int:
@@ -146,7 +147,7 @@ class KernelModel:
             self._send(packet, "passed")
             return
         if seen.ports is None:
-            self._catch(packet, Way.SEAL, Reason.FRAGMENT, None, Wish(Sst.OFF, SstStrength.REQUIRED))
+            self._catch(packet, Way.SEAL, Reason.FRAGMENT, None)
             return
         place = _tuple(seen)
         connection = self._track(seen, opened=False)
@@ -173,7 +174,7 @@ class KernelModel:
             self._send(packet, "declined")
             return
         reason = Reason.FRAGMENT if seen.fragment else Reason.UNKNOWN_FLOW
-        self._catch(packet, Way.SEAL, reason, connection, wish, asked=asked, required=required)
+        self._catch(packet, Way.SEAL, reason, connection, asked=asked, required=required)
 
     def _required(self, wish: Wish, *, asked: bool) -> bool:
         wanted = wish.sst is Sst.ONLY or asked
@@ -190,13 +191,14 @@ class KernelModel:
         if connection is None or not connection.sticky:
             self._send(packet, "error_clear")
             return
-        self._catch(packet, Way.SEAL, Reason.QUOTE, connection, Wish(Sst.OFF, SstStrength.REQUIRED))
+        self._catch(packet, Way.SEAL, Reason.QUOTE, connection)
 
     # ------------------------------------------------------------ packets arrive
 
     def arrive(self, packet: bytes) -> None:
         """A packet comes in by the outside interface."""
-        if len(packet) < 20 or packet[0] >> 4 not in (4, 6) or (packet[0] >> 4 == 6) > len(packet) // 40:
+        least = {4: 20, 6: 40}.get(packet[0] >> 4 if packet else 0, 1 << 16)
+        if len(packet) < least:
             self.counters_["unreadable"] += 1
             return
         flagged = look(packet, quoted=True).flagged
@@ -210,7 +212,7 @@ class KernelModel:
             self.counters_["unreadable"] += 1
             return
         if seen.protocol == UDP and seen.body[8:16] == PROBE_MAGIC and not seen.fragment:
-            self._catch(packet, Way.OPEN, Reason.PROBE, None, None, flagged=flagged)
+            self._catch(packet, Way.OPEN, Reason.PROBE, None, flagged=flagged)
             return
         if (
             seen.protocol in ERRORS
@@ -220,7 +222,7 @@ class KernelModel:
             and seen.body[8] >> 4 == packet[0] >> 4
             and look(seen.body[8:].ljust(48, b"\0"), quoted=True).flagged
         ):
-            self._catch(packet, Way.OPEN, Reason.QUOTE, None, None, flagged=flagged)
+            self._catch(packet, Way.OPEN, Reason.QUOTE, None, flagged=flagged)
             return
         if not flagged:
             self._deliver(packet, None)
@@ -230,7 +232,7 @@ class KernelModel:
             self._deliver(rewritten(packet, known[0], flagged=False), known[1])
             return
         reason = Reason.FRAGMENT if seen.fragment else Reason.UNKNOWN_FLOW
-        self._catch(packet, Way.OPEN, reason, None, None, flagged=True)
+        self._catch(packet, Way.OPEN, reason, None, flagged=True)
 
     def _deliver(self, packet: bytes, epoch: int | None, *, opened: bool = False) -> None:
         """Behind the hook: connection tracking, then our host."""
@@ -263,7 +265,7 @@ class KernelModel:
         found = self._find(place)
         if found is not None:
             return found
-        if seen.protocol == TCP and len(seen.body) > 13 and not seen.body[13] in (SYN, ACK, 0x18):
+        if seen.protocol == TCP and len(seen.body) > 13 and seen.body[13] not in (SYN, ACK, 0x18):
             return None
         self.connections[place] = Connection(place)
         return self.connections[place]
@@ -316,9 +318,9 @@ class KernelModel:
         self.counters_["decided"] += 1
         final = packet if packet is not None else held.packet
         if held.way is Way.OPEN:
-            known = None
-            if packet is None:
-                known = self._open.get(_tuple(look(held.packet, quoted=True)))
+            known, seen = None, look(held.packet, quoted=True)
+            if packet is None and seen.ports is not None:
+                known = self._open.get(_tuple(seen))
             if known is not None and known[2] > self.clock():
                 self._deliver(rewritten(held.packet, known[0], flagged=False), known[1])
             else:
@@ -359,13 +361,15 @@ class KernelModel:
 
     def _catch(
         self, packet: bytes, way: Way, reason: Reason, connection: Connection | None,
-        wish: Wish | None, *, asked: bool = False, flagged: bool = False, required: bool = False,
+        *, asked: bool = False, flagged: bool = False, required: bool = False,
     ) -> None:  # fmt: skip
         if len(self.waiting) >= QUEUE:
             self.counters_["queue_full"] += 1
             return
         self._number += 1
-        self.waiting[self._number] = Waiting(packet, way, Leg.OUTSIDE, connection, required)
+        self.waiting[self._number] = Waiting(
+            packet, way, Leg.OUTSIDE, connection, required, self.clock()
+        )
         sticky = connection is not None and connection.sticky
         epoch = connection.epoch if connection is not None else None
         self.counters_["caught"] += 1

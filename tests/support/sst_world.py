@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -212,10 +212,7 @@ class World:
 
     def publish(self, address: IPAddress, gate: Gate, **zone: Any) -> None:
         mine = [each for each in gate.addresses if each.version == address.version]
-        keys = tuple(
-            SstKey(10, mine[0], number, gate.own[0].public)
-            for number in (1, 2)
-        )
+        keys = tuple(SstKey(10, mine[0], number, gate.own[0].public) for number in (1, 2))
         self.records[address] = Zone(keys, **zone)
 
     def behind(self, gate: Gate, host: str) -> IPAddress:

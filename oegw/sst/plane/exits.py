@@ -55,6 +55,7 @@ class Exits:
             self._hand_up()
             + "".join(self._sealed(f) for f in FAMILIES)
             + self.measuring()
+            + self._came_clear()
             + "".join(self._leg(leg, f) for leg in Leg for f in FAMILIES)
             + self._own()
             + self._deciding()
@@ -185,8 +186,9 @@ class Exits:
         asked = [
             is_declined,
             f"{_NO_HOST} accept",
-            f"{request} goto {named('may_ask')}" if request else "",
             f"{say.sticky} goto {named('may_ask')}",
+            "ct direction reply accept" if leg is Leg.OUTSIDE else "",  # to `unsealed`
+            f"{request} goto {named('may_ask')}" if request else "",
             wanted,
             "goto seal_up",
         ]
@@ -207,6 +209,7 @@ class Exits:
             f"{request} goto {named('needed')}" if request else "",
             f"{say.sticky} goto {named('needed')}",
             wanted,
+            f"ct direction reply goto came_clear{family}" if leg is Leg.OUTSIDE else "",
             f"goto {named('needed')}",
         ]
         return (
@@ -227,6 +230,14 @@ class Exits:
     def _unflag(self, family: int) -> str:
         say = self.say
         return f"{say.foreign_flag(family)} {say.clear(family)} counter name native_flag_cleared"
+
+    def _came_clear(self) -> str:
+        """An answer to what came in clear.  Sealed it would tell whoever sent that, perhaps with a
+        peer's address that is not theirs, what the ports of their choice are sealed as."""
+        return "".join(
+            chain_text(f"came_clear{f}", f"jump required{f}", "counter name came_clear accept")
+            for f in FAMILIES
+        )
 
     def _own(self) -> str:
         """The gateway's own packets: sealed between shielded gateways, and in answer to a gateway
