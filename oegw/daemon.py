@@ -770,6 +770,9 @@ class Daemon:
         if settings.encrypts_ports != self._at_start.encrypts_ports:
             on = "on" if settings.encrypts_ports else "off"
             notes.append(f"port encryption is switched {on}: takes effect at the next restart")
+        if self.sst is None and (rule := settings.seals_or_drops) is not None:
+            reason = "requires port encryption, which begins at a restart"
+            raise config.ConfigError([f"rule {rule.name!r} {reason}"])
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         points = self._points
         if settings.decision_points != self.settings.decision_points:
