@@ -71,7 +71,7 @@ from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.resolvers import in_use, in_words, trusted
-from oegw.sst.forwarder import Forwarder
+from oegw.sst.forwarder import Forwarder, clients_of
 from oegw.sst.interface import SstError, Wish
 from oegw.sst.plane.kernel import NftPlane
 from oegw.sst.plane.settings import PlaneSettings
@@ -592,10 +592,12 @@ class Daemon:
     ) -> Forwarder | None:
         if self.sst is None or settings.sst.forwarder is None:
             return None
+        listen = settings.sst.forwarder
+        clients = clients_of(listen[0], environment.attached, environment.addresses)
         return Forwarder(
-            settings.sst.forwarder, resolvers, environment.attached, self.resolver,
-            self.sst.directory, self.trace, wanted=lambda: True, clock=time.monotonic,
-            mark=self._mark,
+            listen, resolvers, clients, self.resolver, self.sst.directory, self.trace,
+            wanted=lambda: settings.sst.private_key is not None,  # with what would keys be used?
+            clock=time.monotonic, may_ask=self.gateway.may_look_up, mark=self._mark,
         )  # fmt: skip
 
     def _wish(self, flow: Flow) -> Wish:

@@ -15,6 +15,7 @@ from oegw.sst.permutation import PROTOCOLS as SEALED_PROTOCOLS
 from oegw.status import columns
 from policy.builtin import never_public
 from policy.flow import Flow, IPNetwork
+from policy.order import PORTED_PROTOCOLS
 from policy.rule import (
     ANY_PORT,
     Category,
@@ -218,12 +219,10 @@ def _ports(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
         return
     if flow.protocol not in SEALED_PROTOCOLS and rule.sst is not Sst.OUTER:
         if rule.sst is not Sst.OFF:
+            dropped = required and rule.sst is Sst.ONLY and flow.protocol in PORTED_PROTOCOLS
+            then = ": what would leave without a tunnel is dropped" if dropped else ""
             name = protocol_name(flow.protocol)
-            yield f"Packets of {name} have no ports that are encrypted" + (
-                ": what would leave without a tunnel is dropped."
-                if required and rule.sst is Sst.ONLY
-                else "."
-            )
+            yield f"{name} is not a protocol whose ports are encrypted{then}."
         return
     peer = "a peer that can't do it has no tunnel with us" if required else "if the peer can"
     match rule.sst:

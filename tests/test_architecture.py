@@ -189,6 +189,7 @@ SHELLS = (  # in a room of cores
     "oegw/sst/forwarder.py",
     "oegw/sst/keys.py",
     "oegw/sst/relay.py",
+    "oegw/sst/sender.py",
     "oegw/sst/service.py",
 )
 

@@ -61,17 +61,23 @@ def knock(stage: Stage, step: dict[str, Any]) -> str:
 _PROVOKE = """
 import select, socket, struct, sys
 address, port, size, hops, seconds = sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5])
+known = sys.argv[6] == "True"
 six = ":" in address
 knock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
 level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
 knock.setsockopt(level, 25 if six else 11, 1)  # IPV6_RECVERR, IP_RECVERR
 knock.setsockopt(level, 23 if six else 10, 3)  # MTU_DISCOVER: PROBE, don't fragment
-if hops:
-    knock.setsockopt(level, socket.IPV6_UNICAST_HOPS if six else socket.IP_TTL, hops)
 knock.connect((address, port))
-knock.send(bytes(size))
 poll = select.poll()
 poll.register(knock, select.POLLERR)
+if known:  # the first packet of the flow has gone all the way: its error tells
+    knock.send(bytes(size))
+    poll.poll(1000 * seconds)
+    knock.recvmsg(2000, 512, socket.MSG_ERRQUEUE)
+    knock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+if hops:
+    knock.setsockopt(level, socket.IPV6_UNICAST_HOPS if six else socket.IP_TTL, hops)
+knock.send(bytes(size))
 if not poll.poll(1000 * seconds):
     print("nothing")
 else:
@@ -90,12 +96,14 @@ UDP_ERRORS = {
 def udp_error(stage: Stage, step: dict[str, Any]) -> str:
     """A datagram from ``host`` to ``port`` of ``to``; its socket gets the ICMP error ``result``.
 
-    ``size`` of its payload; ``hops`` that it may take; ``mtu`` that it is told.
+    ``size`` of its payload; ``hops`` that it may take; ``mtu`` that it is told.  ``known``: an
+    earlier datagram of the same flow was answered.
     """
-    check_keys(step, {"host", "to", "port", "size", "hops", "result", "mtu"})
+    check_keys(step, {"host", "to", "port", "size", "hops", "known", "result", "mtu"})
     address = stage.lab.address(step["to"])
     numbers = (step.get("port", 7999), step.get("size", 20), step.get("hops", 0), 3)
-    command = ["python3", "-c", _PROVOKE, str(address), *map(str, numbers)]
+    words = [*map(str, numbers), str(bool(step.get("known")))]
+    command = ["python3", "-c", _PROVOKE, str(address), *words]
     result = stage.lab.run.call(step["host"], command)
     if result.returncode:
         raise LabError(f"udp-error: {result.stderr.strip()[-300:]}")

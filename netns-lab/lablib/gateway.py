@@ -186,7 +186,7 @@ class Gateway:
         return [
             *("env", f"LD_PRELOAD={libraries[0]}", "FAKETIME_DONT_FAKE_MONOTONIC=1"),
             *(f"FAKETIME_TIMESTAMP_FILE={self.run.directory / CLOCK_FILE}",),
-            "FAKETIME_CACHE_DURATION=1",
+            *("FAKETIME_CACHE_DURATION=1", "NO_FAKE_STAT=1"),
         ]
 
     def ready(self) -> dict[str, Any]:

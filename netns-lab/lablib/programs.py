@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from lablib import ask
+from lablib import ask, transfer
 from lablib.errors import LabError
 from lablib.gateway import COMMAND
 from lablib.lab import Lab
@@ -17,6 +17,7 @@ from lablib.waiting import patient, wait_until
 from lablib.webserver import HTTP_PORT, content, web_server
 
 DNS_ANSWER = "192.0.2.53"
+TRANSFER_PORT = 8001
 QUESTION = "unchanged.lab.example"
 
 
@@ -122,63 +123,59 @@ def ask_dns(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def start_transfer(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` begins to get a file of ``bytes`` octets ``from`` another, no faster than ``rate``.
+    """``host`` begins to get octets ``from`` another by TCP, ``rate`` a second, until it is ended.
 
-    ``name``: of the transfer; the step ends when the first octets are there.
+    ``name``: of the transfer; ``at``: by this address of the other.
     """
-    check_keys(step, {"name", "host", "from", "at", "bytes", "rate"})
-    lab, name = stage.lab, step["name"]
-    folder = web_server(stage, step["from"])
-    (folder / name).write_bytes(content(step["bytes"]))
-    address = lab.address(step.get("at", step["from"]))
-    place = f"[{address}]" if address.version == 6 else str(address)
-    target = _transferred(stage, name)
-    command = [
-        *("curl", "-sS", "--noproxy", "*", "--limit-rate", str(step["rate"])),
-        *("--max-time", str(patient(60)), "-o", str(target), f"http://{place}:{HTTP_PORT}/{name}"),
-    ]
-    stage.background[f"transfer-{name}"] = lab.run.start(f"transfer-{name}", step["host"], command)
-    wait_until("first octets", lambda: target.exists() and target.stat().st_size > 0, 10.0)
-    return f"{step['bytes']} octets at {step['rate']} a second"
+    check_keys(step, {"name", "host", "from", "at", "rate"})
+    lab, name, sender = stage.lab, step["name"], f"sender-{step['from']}"
+    program = [sys.executable, "-I", str(Path(transfer.__file__))]
+    if sender not in stage.background:
+        server = lab.run.start(sender, step["from"], [*program, "serve", str(TRANSFER_PORT)])
+        server.await_text("listening")
+        stage.background[sender] = server
+    address = str(lab.address(step.get("at", step["from"])))
+    words = ["get", address, str(TRANSFER_PORT), str(step["rate"]), str(_progress(stage, name))]
+    stage.background[f"transfer-{name}"] = lab.run.start(
+        f"transfer-{name}", step["host"], [*program, *words]
+    )
+    return await_progress(stage, {"name": name, "more": 1})
 
 
-def _transferred(stage: Stage, name: str) -> Path:
-    return Path(stage.lab.run.directory / f"transferred-{name}")
+def _progress(stage: Stage, name: str) -> Path:
+    return Path(stage.lab.run.directory / f"transfer-{name}.octets")
+
+
+def _octets(stage: Stage, name: str) -> int:
+    """How many octets of a transfer came so far."""
+    file = _progress(stage, name)
+    return int(file.read_text()) if file.exists() else 0
 
 
 def await_progress(stage: Stage, step: dict[str, Any]) -> str:
-    """Wait until ``more`` octets of a transfer arrived; it must not be over by then."""
+    """Wait until ``more`` octets of a transfer arrived."""
     check_keys(step, {"name", "more", "within"})
-    target, process = (
-        _transferred(stage, step["name"]),
-        stage.background[f"transfer-{step['name']}"],
-    )
-    before = target.stat().st_size
+    name = step["name"]
+    process, before = stage.background[f"transfer-{name}"], _octets(stage, name)
 
     def enough() -> bool:
         if not process.running:
-            raise Missed(f"it is over: {process.text()[-300:]}")
-        return target.stat().st_size >= before + step["more"]
+            raise Missed(f"it is over: {process.text().strip()[-300:]}")
+        return _octets(stage, name) >= before + step["more"]
 
-    wait_until("more of the transfer", enough, step.get("within", 10.0))
-    return f"{target.stat().st_size - before} octets more"
+    wait_until("more of the transfer", enough, step.get("within", 15.0))
+    return f"{_octets(stage, name) - before} octets more"
 
 
 def end_transfer(stage: Stage, step: dict[str, Any]) -> str:
-    """Wait for a transfer, at most ``within`` seconds; SHA-256 is compared."""
-    check_keys(step, {"name", "from", "within"})
-    name = step["name"]
-    process = stage.background.pop(f"transfer-{name}")
-    wait_until(f"end of {name}", lambda: not process.running, step.get("within", 30.0))
-    if process.popen is None or process.popen.returncode:
-        raise Missed(f"curl: {process.text().strip()[-300:]}")
-    original = stage.lab.run.directory / f"http-{step['from']}" / name
-    sums = [
-        hashlib.sha256(p.read_bytes()).hexdigest() for p in (original, _transferred(stage, name))
-    ]
-    if sums[0] != sums[1]:
-        raise Missed("SHA-256 differs")
-    return f"{original.stat().st_size} octets, SHA-256 {sums[0][:16]}..."
+    """The receiver of a transfer has enough; all must be whole, to the last octet."""
+    check_keys(step, {"name", "within"})
+    process = stage.background.pop(f"transfer-{step['name']}")
+    process.send(signal.SIGTERM)
+    wait_until("end of the transfer", lambda: not process.running, step.get("within", 15.0))
+    if process.popen is None or process.popen.returncode or "whole" not in process.text():
+        raise Missed(process.text().strip()[-300:])
+    return process.text().strip()
 
 
 def run_command(stage: Stage, step: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ QUESTIONS_LIMIT = 1000  # hosts about which the DNS is being asked
 STRANGERS_PER_SECOND = 50.0  # questions that flagged packets from unknown hosts cause
 STRANGERS_BURST = 100.0
 DECLINED_LIMIT = 4096  # hosts that we remember flows of as declined; beyond it all are forgotten
+MISTAKES_LIMIT = 4096  # flows that were opened with the wrong key
 FATES_LIMIT = 4096  # pairs of hosts of which the status tells what a flow got
 SHORTEST_DECLINE = 2.0  # seconds that a flow goes on without at least, until it is asked again ...
 LONGEST_DECLINE = 60.0  # ... and at most
@@ -129,12 +130,15 @@ class Books:
             lifespan=settings.flow_lifespan,
             daily=settings.epochs is Epochs.DAILY,
         )
-        self.keyring = Keyring(given.own, self.paths, given.lingering, given.started + LINGERING)
+        self.keyring = Keyring(
+            given.own, self.relations, self.paths, given.lingering, given.started + LINGERING
+        )
         self.asking: set[IPAddress] = set()
         self.strangers = Allowance(STRANGERS_PER_SECOND, STRANGERS_BURST)
         self.born: OrderedDict[tuple[Leg, PortFlow], Choice] = OrderedDict()
         self.declined: OrderedDict[tuple[Leg, IPAddress], None] = OrderedDict()
         self.fates: OrderedDict[tuple[IPAddress, IPAddress], Fate] = OrderedDict()
+        self.mistaken: OrderedDict[PortFlow, None] = OrderedDict()
         self._declined_more = False
 
     # ---------------------------------------------------------------------- keys
@@ -178,6 +182,17 @@ class Books:
         return () if relation is None else relation.known_keys
 
     # --------------------------------------------------------------------- flows
+
+    def tracks(self, flow: PortFlow) -> bool:
+        """Whether the kernel knows a connection, and not because we opened something wrongly."""
+        return flow not in self.mistaken and self.knows(flow)
+
+    def mistake(self, flow: PortFlow) -> None:
+        """It never was: another key opens what came."""
+        self.mistaken[flow] = None
+        self.born.pop((Leg.OUTSIDE, flow), None)
+        if len(self.mistaken) > MISTAKES_LIMIT:
+            self.mistaken.popitem(last=False)
 
     def enter(
         self, caught: Caught, place: Place, flow: PortFlow, choice: Choice, now: float, *,

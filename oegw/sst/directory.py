@@ -5,16 +5,17 @@
     find(address, now) -> KnownKeys | NoKeys | NotToBeTrusted | Silence | None
 
 None: ask.  Who owns an address is said by its reverse zone, so what that says wins, and a key found
-by a name counts only where the reverse zone says that there is none (SST-32).  Of the keys at a
-name only those count whose gateway is the address itself: anybody can put anybody's address beside
-a name of his, and must not choose by it which key is used on the way to others.  For the same
-reason the first name that has keys for an address is believed, until they expire.
+by a name counts only where the reverse zone says that there is none (SST-32).  Anybody can put
+anybody's address beside a name of his, and must not choose by it which key is used on the way to
+others.  So of the keys at a name those count whose gateway is the address itself, which then has to
+answer a probe; others only where the reverse zone confirms that the address has that name (PTR).
+Among names that are as good the first that has keys is believed, until they expire.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -23,13 +24,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from dnsrecords.outcome import (
     IPAddress,
     Malformed,
+    NamesFound,
     NothingFound,
     SstKeyOutcome,
     SstKeysFound,
     Unanswered,
 )
 from dnsrecords.sstkey import SstKey
-from dnsrecords.trust import Trust
+from dnsrecords.trust import Trust, weakest
 from oegw.sst.interface import Algorithm
 from oegw.sst.statickey import key_id
 
@@ -50,14 +52,15 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """``keys`` by precedence.  ``name``: at which they were found, if by name.  ``expires``: when
-    to ask again."""
+    """``keys`` by precedence.  ``expires``: when to ask again.  ``name``: at which they were found,
+    if by name; ``confirmed``: the reverse zone says that the address has that name."""
 
     keys: tuple[SstKey, ...]
     trust: Trust
     source: Source
     expires: float
     name: str = ""
+    confirmed: bool = False
 
     def usable(self, algorithms: Sequence[Algorithm]) -> tuple[SstKey, ...]:
         """The keys for ``algorithms``, which come in our order of preference: the best first."""
@@ -161,18 +164,15 @@ class KeyDirectory:
         """What is known; None if nothing is, and the reverse zone has to be asked.
 
         ``secure``: a rule says ``require = "secure"``: only keys that DNSSEC vouches for count
-        (SST-33), and those of the reverse zone only, since a name's owner can't vouch for an
-        address.
+        (SST-33); a name's owner alone can't vouch for an address, so a key by name must be
+        confirmed.
         """
         known = self._keys.find(address, now)
         if known is not None:
-            if secure and known.trust is not Trust.SECURE:
-                detail = f"{address}: its keys are {known.trust.value}, not secure"
-                return NoKeys(detail, known.expires)
-            return known
+            return _vouched(address, known) if secure else known
         lack = self._lacks.find(address, now)
-        if isinstance(lack, NoKeys) and not secure:
-            return self._by_name.find(address, now) or lack
+        if isinstance(lack, NoKeys) and (by_name := self._by_name.find(address, now)) is not None:
+            return _vouched(address, by_name) if secure else by_name
         return lack
 
     def learn(self, address: IPAddress, outcome: SstKeyOutcome, now: float) -> Knowledge:
@@ -199,22 +199,39 @@ class KeyDirectory:
         return lack
 
     def learn_by_name(
-        self, name: str, addresses: Iterable[IPAddress], outcome: SstKeyOutcome, now: float
+        self,
+        name: str,
+        addresses: Iterable[IPAddress],
+        outcome: SstKeyOutcome,
+        now: float,
+        reverse: Mapping[IPAddress, NamesFound] | None = None,
     ) -> int:
         """Take what stands at ``_sst.`` and a name that has these addresses.
 
-        Returns for how many of them it has a key.
+        ``reverse``: what the reverse zone calls them.  Returns for how many there is a key.
         """
         taught = 0
         for address in addresses:
+            by_reverse = None if reverse is None else reverse.get(address)
+            if by_reverse is not None and name not in by_reverse.names:
+                by_reverse = None
             before = self._by_name.find(address, now)
             if before is not None and before.name != name:
-                continue
+                if by_reverse is None or before.confirmed:
+                    continue
+                if not isinstance(outcome, SstKeysFound):
+                    continue
             match outcome:
                 case SstKeysFound(keys=keys, ttl=ttl, trust=trust):
-                    own = tuple(key for key in keys if key.gateway == address)
-                    if own:
-                        row = KnownKeys(own, trust, Source.NAME, _end(now, ttl), name)
+                    if by_reverse is None:
+                        keys = tuple(key for key in keys if key.gateway == address)
+                    else:
+                        trust = weakest(trust, by_reverse.trust)
+                        ttl = min(ttl, by_reverse.ttl)
+                    if keys:
+                        row = KnownKeys(
+                            keys, trust, Source.NAME, _end(now, ttl), name, by_reverse is not None
+                        )
                         self._by_name.keep(address, row)
                         taught += 1
                     else:
@@ -246,6 +263,17 @@ class KeyDirectory:
         }
 
 
+def _vouched(address: IPAddress, known: KnownKeys) -> KnownKeys | NoKeys:
+    """The keys, if DNSSEC vouches for all that leads from the address to them."""
+    if known.trust is not Trust.SECURE:
+        detail = f"{address}: its keys are {known.trust.value}, not secure"
+    elif known.source is Source.NAME and not known.confirmed:
+        detail = f"{address}: its keys are those of {known.name}, which can't vouch for it"
+    else:
+        return known
+    return NoKeys(detail, known.expires)
+
+
 def _end(now: float, ttl: float) -> float:
     return now + min(max(ttl, MIN_SECONDS), MAX_SECONDS)
 
@@ -255,6 +283,7 @@ def _row(address: IPAddress, known: KnownKeys, now: float) -> dict[str, Any]:
         "address": str(address),
         "source": known.source.value,
         "name": known.name,
+        "confirmed": known.confirmed,
         "trust": known.trust.value,
         "seconds": round(known.expires - now, 1),
         "keys": [

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
-from dnsrecords.outcome import NothingFound, SstKeyOutcome, Unanswered
+from dnsrecords.outcome import NamesFound, SstKeyOutcome, SstKeysFound, Unanswered
+from dnsrecords.pointer import PointerLookup
 from dnsrecords.resolver import Resolver
 from dnsrecords.sstkey import NAME_PREFIX
 from dnsrecords.sstlookup import SstKeyLookup
@@ -31,6 +32,7 @@ MAX_CONNECTIONS = 128
 MAX_CONNECTIONS_OF_ONE = 16
 IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
 DEADLINE = 4.5  # seconds; most hosts ask again after five
+MAX_POINTERS = 8  # addresses of one name that the reverse zone is asked about
 KEYS_SECONDS = 0.5  # that an answer waits for the name's keys
 SILENT_SECONDS = 60.0  # that a name is left alone after nobody answered about its keys
 MAX_SILENT = 1024  # such names
@@ -38,12 +40,28 @@ MAX_SILENT = 1024  # such names
 Send = Callable[[bytes], None]
 
 
+def clients_of(
+    listen: IPAddress, attached: Sequence[IPNetwork], outer: Sequence[IPAddress]
+) -> tuple[IPNetwork, ...]:
+    """Whose hosts may ask: the attached networks, but that of an outer address only if ``listen``
+    is in it, which nobody writes by mistake."""
+    return tuple(
+        network
+        for network in attached
+        if _holds(network, listen) or not any(_holds(network, each) for each in outer)
+    )
+
+
+def _holds(network: IPNetwork, address: IPAddress) -> bool:
+    return network.version == address.version and address in network
+
+
 class Forwarder:
     """``listen``: address and port.  ``servers``: the gateway's resolvers, asked with ``mark`` set.
 
     ``clients``: networks inside whose hosts may ask, beside this box itself; others get no answer.
     ``resolver`` looks keys up, if ``wanted()``; ``directory`` is told of them.  ``clock``: that of
-    ``directory``.
+    ``directory``.  ``may_ask``: whether the reverse name of an address may be asked for.
     """
 
     def __init__(
@@ -57,6 +75,7 @@ class Forwarder:
         *,
         wanted: Callable[[], bool],
         clock: Callable[[], float],
+        may_ask: Callable[[IPAddress], bool] = lambda address: True,
         mark: int | None = None,
         port: int = 53,
     ) -> None:
@@ -68,6 +87,7 @@ class Forwarder:
         self._trace = trace
         self._wanted = wanted
         self._clock = clock
+        self._may_ask = may_ask
         self._port = port
         self._relay = Relay(
             servers,
@@ -194,9 +214,7 @@ class Forwarder:
             client = ip_address(str(sender[0]).partition("%")[0])
         except (TypeError, IndexError, ValueError):
             return None
-        if client.is_loopback or any(
-            client.version == network.version and client in network for network in self._clients
-        ):
+        if client.is_loopback or any(_holds(network, client) for network in self._clients):
             return client
         self._trace.drop("sst", "forwarder_stranger", client=str(client))
         return None
@@ -271,31 +289,40 @@ class Forwarder:
         addresses: Sequence[IPAddress],
         keys: asyncio.Task[SstKeyOutcome],
     ) -> None:
-        """Tell the directory of the keys at the name asked for; without any, at what it is an
-        alias of."""
+        """Tell the directory of the keys at the name asked for, or at what it is an alias of."""
         try:
-            name, outcome = host, await keys
-            if isinstance(outcome, NothingFound) and alias not in (None, host):
-                name = alias or host
-                outcome = await self._resolver.run(SstKeyLookup(name))
+            outcome = await keys
         finally:
             keys.cancel()
-        now = self._clock()
         if isinstance(outcome, Unanswered):
             self._silent.pop(host, None)
-            self._silent[host] = now + SILENT_SECONDS
+            self._silent[host] = self._clock() + SILENT_SECONDS
             if len(self._silent) > MAX_SILENT:
                 del self._silent[next(iter(self._silent))]
-        taught = self._directory.learn_by_name(name, addresses, outcome, now)
+        if not await self._learn(host, addresses, outcome) and alias not in (None, host):
+            outcome = await self._resolver.run(SstKeyLookup(alias or host))
+            await self._learn(alias or host, addresses, outcome)
+
+    async def _learn(
+        self, name: str, addresses: Sequence[IPAddress], outcome: SstKeyOutcome
+    ) -> bool:
+        """Whether the name has a key for one of the addresses."""
+        reverse: dict[IPAddress, NamesFound] = {}
+        if isinstance(outcome, SstKeysFound):
+            asked = addresses[:MAX_POINTERS]
+            answers = await asyncio.gather(
+                *(self._resolver.run(PointerLookup(each, self._may_ask)) for each in asked)
+            )
+            for address, found in zip(asked, answers, strict=True):
+                if isinstance(found, NamesFound):
+                    reverse[address] = found
+        taught = self._directory.learn_by_name(name, addresses, outcome, self._clock(), reverse)
         if taught:
             self._counters["names_with_keys"] += 1
-            self._trace.event(
-                "sst",
-                "keys_found_by_name",
-                name=name,
-                addresses=taught,
-                kind=type(outcome).__name__,
-            )
+            self._trace.event("sst", "keys_found_by_name", name=name, addresses=taught)
+        elif isinstance(outcome, SstKeysFound):
+            self._trace.drop("sst", "keys_by_name_not_confirmed", name=name)
+        return bool(taught)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -10,7 +10,7 @@ from oegw.sst.epochs import EPOCHS, candidates, epoch_of
 from oegw.sst.paths import OwnKey, Path, Paths
 from oegw.sst.permutation import Permutation
 from oegw.sst.probe import Terms
-from oegw.sst.relations import PeerKey, Relation, TunnelKey
+from oegw.sst.relations import PeerKey, Relation, Relations, TunnelKey
 from oegw.sst.statickey import key_id
 
 # Our choices.
@@ -39,11 +39,13 @@ class Keyring:
     def __init__(
         self,
         own: Sequence[OwnKey],
+        relations: Relations,
         paths: Paths,
         lingering: Iterable[int],
         lingering_until: float,
     ) -> None:
         self._own = {key.key_id: key for key in own}
+        self._relations = relations
         self._paths = paths
         self._lingering = frozenset(lingering)
         self._lingering_until = lingering_until
@@ -93,7 +95,8 @@ class Keyring:
         return choice.terms is None or _is_recent(choice.terms, self._paths.day(wall))
 
     def _choices(self, relation: Relation, terms: Iterable[Terms]) -> list[Choice]:
-        publics = {key_id(key.public_key): key.public_key for key in relation.known_keys}
+        keys = self._relations.keys_at(relation)
+        publics = {key_id(key.public_key): key.public_key for key in keys}
         found: dict[Terms, Choice] = {}
         for each in terms:
             public_key = publics.get(each.peer)
@@ -108,8 +111,7 @@ class Keyring:
 
     def _opening_terms(self, relation: Relation, now: float, wall: float) -> Iterator[Terms]:
         today = self._paths.day(wall)
-        paths = self._paths_of(relation)
-        announced = [path.announced for path in paths if path.announced is not None]
+        announced = self.announced(relation)
         yield from announced
         yield from self._all_terms(relation, (today,), relation.keys)
         yield from reversed(relation.seen)
@@ -119,8 +121,14 @@ class Keyring:
         if not announced:
             yield from self._all_terms(relation, candidates(today), relation.keys)
 
+    def announced(self, relation: Relation) -> list[Terms]:
+        """What a host's gateway has said that it seals new flows with, the latest first."""
+        paths = list(self._paths_of(relation))
+        paths.sort(key=lambda path: path.announced_sent, reverse=True)
+        return [path.announced for path in paths if path.announced is not None]
+
     def _paths_of(self, relation: Relation) -> Iterator[Path]:
-        for key in relation.known_keys:
+        for key in self._relations.keys_at(relation):
             path = self._paths.find(key.gateway, key.public_key)
             if path is not None:
                 yield path

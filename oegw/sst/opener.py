@@ -8,12 +8,11 @@ from oegw.packet.ip import UDP
 from oegw.sst.allowance import Allowance
 from oegw.sst.books import Books, Refused, Wait, host
 from oegw.sst.directory import KnownKeys, Silence
-from oegw.sst.interface import Caught, IPAddress, Leg, PortFlow
+from oegw.sst.interface import Caught, IPAddress, Leg, PortFlow, Reason
 from oegw.sst.keyring import Choice, of_tunnel
 from oegw.sst.permutation import NotEligible
 from oegw.sst.place import Fragment, Place, place_of
 from oegw.sst.quote import open_quote, quote_of
-from oegw.sst.relations import Relation
 from oegw.sst.settings import Strangers
 
 # Our choice: a share of the fast path's room that flows of one host may take which nothing here
@@ -50,11 +49,15 @@ class Opener:
             self._stranger(caught, remote, found, now, until)
             return
         try:
-            picked = self._pick(found, place, local, remote)
+            picked = self._pick(found, place, local, remote, patient=until > now)
+            if isinstance(picked, Wait):
+                if books.hold(caught, picked, remote, until, stranger=True):
+                    return
+                picked = self._pick(found, place, local, remote, patient=False)
         except NotEligible as error:
             books.drop(caught, error.trigger, remote=remote)
             return
-        if picked is None:
+        if picked is None or isinstance(picked, Wait):
             self._stranger(caught, remote, Refused("its keys are gone", 0.0), now, until)
             return
         choice, flow, known = picked
@@ -81,7 +84,7 @@ class Opener:
             return
         try:
             for choice in found:
-                if books.knows(_as_it_left(choice, place, local, remote)):
+                if books.tracks(_as_it_left(choice, place, local, remote)):
                     break
             else:
                 books.drop(caught, "quote_of_nothing", remote=remote)
@@ -93,9 +96,12 @@ class Opener:
         books.plane.release(caught.number, packet)
         books.trace.event("sst", "quote_opened", remote=remote)
 
-    def too_late(self, caught: Caught, reason: str) -> None:
-        """It was held for as long as we have patience (SST-36)."""
-        self._by_policy(caught, reason)
+    def too_late(self, caught: Caught, now: float, wall: float) -> None:
+        """It was held for as long as we have patience (SST-36): what is known has to do."""
+        if caught.reason is Reason.QUOTE:
+            self.quote(caught, now, wall, now)
+        else:
+            self.packet(caught, now, wall, now)
 
     # -------------------------------------------------------------------- details
 
@@ -124,12 +130,19 @@ class Opener:
         return books.keyring.opening(relation, now, wall) or Refused("no usable key", 0.0)
 
     def _pick(
-        self, choices: list[Choice], place: Place, local: IPAddress, remote: IPAddress
-    ) -> tuple[Choice, PortFlow, bool] | None:
+        self,
+        choices: list[Choice],
+        place: Place,
+        local: IPAddress,
+        remote: IPAddress,
+        *,
+        patient: bool,
+    ) -> tuple[Choice, PortFlow, bool] | Wait | None:
         """The key, the flow under it, and whether the kernel is known to know that.
 
         With several the one that opens to a connection; else the likeliest, for a new one (sst.md
-        section 7.4).  None: only connections under way could have such a key.  Raises NotEligible.
+        section 7.4).  ``patient``: there is time to ask if these are its keys still.  None: only
+        connections under way could have such a key.  Raises NotEligible.
         """
         books = self._books
         relation = books.relations.find(remote) if choices[0].terms is not None else None
@@ -138,13 +151,18 @@ class Opener:
             return choices[0], _opened(choices[0], place, local, remote), False
         for choice in choices:
             flow = _opened(choice, place, local, remote)
-            if books.knows(flow):
+            if books.tracks(flow):
                 return choice, flow, True
         if not current:
             return None
-        if relation is not None and not self._announced(relation):
-            relation.guessed = True
-        return choices[0], _opened(choices[0], place, local, remote), False
+        sure = relation is None or bool(books.keyring.announced(relation))
+        if patient and not sure and remote in books.asking:
+            return Wait(("keys", remote))  # they have expired, and may be others now
+        choice = choices[0]
+        flow = _opened(choice, place, local, remote)
+        if relation is not None and choice.terms is not None and not sure:
+            relation.guess(flow, choice.terms)
+        return choice, flow, False
 
     def _note_shield(self, local: IPAddress, remote: IPAddress, now: float) -> None:
         """Known flows don't come by here: a miss follows after a lifespan at the latest."""
@@ -152,10 +170,6 @@ class Opener:
         self.came_shielded.move_to_end((local, remote))
         if len(self.came_shielded) > GATEWAYS_LIMIT:
             self.came_shielded.popitem(last=False)
-
-    def _announced(self, relation: Relation) -> bool:
-        paths = (self._books.paths.find(k.gateway, k.public_key) for k in relation.keys)
-        return any(path is not None and path.announced is not None for path in paths)
 
     def _may_enter(self, flow: PortFlow, remote: IPAddress, now: float) -> bool:
         """Whether a flow that may be nobody's gets a place in the fast path."""
@@ -168,7 +182,7 @@ class Opener:
             relation.openings = Allowance(share / books.settings.flow_lifespan, share)
         if relation.openings.take(now):
             return True
-        if books.knows(flow):
+        if books.tracks(flow):
             return True
         books.trace.event("sst", "opened_slowly", remote=remote)
         return False

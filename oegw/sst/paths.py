@@ -44,6 +44,7 @@ PLAIN_ROUND = ((0.0, 0), (0.15, 0), (0.4, 0))  # share of a round, and which ter
 MIXED_ROUND = ((0.0, 0), (0.12, 0), (0.25, 1), (0.4, 1), (0.55, 2), (0.7, 0))
 ROUND_END = 0.85
 PATIENT_ROUNDS = 2  # bad rounds until a path that worked counts as silent, or as dropping
+FIRST_RETRY = 5.0  # seconds until a bad path is probed again; then twice as long, to the interval
 STALE_ROUNDS = 10  # intervals without use, after which a path is unknown again
 ANSWERS_PER_SECOND = 20.0  # to one peer
 ANSWERS_BURST = 40.0
@@ -193,7 +194,7 @@ class Paths:
     def _is_due(self, path: Path, now: float, wall: float) -> bool:
         if path.last_probe is None or path.state is PathState.UNKNOWN:
             return True
-        if now - path.last_probe >= self._interval:
+        if now >= self._due_again(path):
             return True
         if path.state is not PathState.WORKS or path.agreed is None:
             return False
@@ -370,7 +371,10 @@ class Paths:
         return max(0.0, self._due_again(path) - now)
 
     def _due_again(self, path: Path) -> float:
-        return (path.last_probe or 0.0) + self._interval
+        interval = self._interval
+        if path.state is not PathState.WORKS:
+            interval = min(interval, FIRST_RETRY * 2.0 ** min(path.bad_rounds - 1, 32))
+        return (path.last_probe or 0.0) + interval
 
     def _failed(self, path: Path, *, control: bool, now: float, wall: float) -> Decided | None:
         path.bad_rounds += 1
@@ -385,6 +389,8 @@ class Paths:
         path.round = None
         if state is PathState.WORKS:
             path.bad_rounds = 0
+        elif state is PathState.STRIPPED:
+            path.bad_rounds += 1
         self._become(path, state, now)
         return Decided(path, before)
 

@@ -100,10 +100,14 @@ class Prober:
             algorithm=None if terms is None else terms.algorithm.value,
         )  # fmt: skip
         for relation in books.relations:
-            if relation.guessed and any(_is_of(key, path) for key in relation.known_keys):
-                relation.guessed = False
-                if any(seen != terms for seen in relation.seen):
-                    books.plane.forget(Leg.OUTSIDE, relation.remote)
+            if not relation.guesses or not any(_is_of(k, path) for k in relation.known_keys):
+                continue
+            wrong = [flow for flow, guess in relation.guesses.items() if guess != terms]
+            relation.guesses.clear()
+            for flow in wrong:
+                books.mistake(flow)
+            if wrong:
+                books.plane.forget(Leg.OUTSIDE, relation.remote)
 
 
 def _is_of(key: PeerKey, path: Path) -> bool:

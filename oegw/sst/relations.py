@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from dnsrecords.trust import Trust
 from oegw.sst.allowance import Allowance
 from oegw.sst.directory import KnownKeys, Source
-from oegw.sst.interface import Algorithm, IPAddress, IPNetwork, PortKey
+from oegw.sst.interface import Algorithm, IPAddress, IPNetwork, PortFlow, PortKey
 from oegw.sst.permutation import Permutation
 from oegw.sst.probe import Terms
 
@@ -19,6 +19,7 @@ from oegw.sst.probe import Terms
 RELATIONS_LIMIT = 16384  # hosts with keys, or about which the DNS is being asked
 KEYS_LIMIT = 4  # of one host: two gateways, or an old key beside the new one, by two algorithms
 FORMER_LIMIT = 2  # keys that the DNS no longer names; flows may be left that were born with them
+GUESSES_LIMIT = 256  # flows of one host that were opened by guess
 SEEN_LIMIT = 8  # terms by which flows with one host were entered
 RETIRED = 86400.0  # seconds that a key outlives its tunnels for flows that were born with it ...
 WITHOUT_TUNNEL = 60.0  # ... and for what is still under way, where no tunnel of the pair is left
@@ -57,16 +58,16 @@ class Relation:
     """What we have with one remote host.
 
     ``former``: keys that were its until lately.  ``seen``: terms by which flows with it were
-    entered, the latest last.  ``guessed``: a flow was opened by the most likely key, since nobody
-    had said which one the peer uses.  ``openings``: how many flows that nobody here knows it may
-    bring in.
+    entered, the latest last.  ``guesses``: flows that were opened by the most likely key, since
+    nobody had said which one the peer uses, and by which.  ``openings``: how many flows that
+    nobody here knows it may bring in.
     """
 
     remote: IPAddress
     keys: tuple[PeerKey, ...] = ()
     former: tuple[PeerKey, ...] = ()
     seen: dict[Terms, None] = field(default_factory=dict)
-    guessed: bool = False
+    guesses: OrderedDict[PortFlow, Terms] = field(default_factory=OrderedDict)
     openings: Allowance | None = None
 
     @property
@@ -85,6 +86,11 @@ class Relation:
             if (key.gateway, key.public_key, key.algorithm) not in named
         )[:FORMER_LIMIT]
         self.keys = keys
+
+    def guess(self, flow: PortFlow, terms: Terms) -> None:
+        self.guesses[flow] = terms
+        if len(self.guesses) > GUESSES_LIMIT:
+            self.guesses.popitem(last=False)
 
     def enter(self, terms: Terms) -> None:
         self.seen.pop(terms, None)
@@ -118,8 +124,19 @@ class Relations:
             self._relations.move_to_end(remote)
         return relation
 
-    def drop(self, remote: IPAddress) -> None:
-        self._relations.pop(remote, None)
+    def keys_at(self, relation: Relation) -> tuple[PeerKey, ...]:
+        """A host's keys, and others that its gateways have published at their own addresses.
+
+        The records of a gateway and of its hosts expire at different times; when its key changes
+        one may be known here before the other.
+        """
+        found = dict.fromkeys(relation.known_keys)
+        for gateway in {key.gateway for key in relation.keys}:
+            own = self._relations.get(gateway)
+            for key in () if own is None else own.keys:
+                if key.gateway == gateway:
+                    found[key] = None
+        return tuple(found)
 
     def forget(self, network: IPNetwork) -> list[IPAddress]:
         gone = [remote for remote in self._relations if remote in network]

@@ -282,12 +282,16 @@ class Sealer:
             if not books.relation_keys(remote):
                 return wait or Refused("too many questions", TOO_MUCH)
         relation = books.relations.find(remote)
-        if relation is not None and len(books.own) > 1:
-            # After a change of our key: the peer may know one of the two only.
-            for key in relation.keys:
-                if books.paths.use(books.paths.of(key, now), now, wall):
-                    return Wait(("path", key.gateway, key.public_key))
-        choices = [] if relation is None else books.keyring.kept(relation, epoch, now, wall)
+        if relation is None:
+            return Refused("no key", TOO_MUCH)
+        publics = {key.public_key for key in relation.known_keys}
+        if len(books.own) > 1 or len(publics) > 1:
+            # Two bits of the day don't say which of several keys it was.  Of those that the peer
+            # opens any will do: it knows the connection, and so tells which key opens to it.
+            answer = self.prospect(remote, now, wall, secure=False)
+            if isinstance(answer, Wait):
+                return answer
+        choices = books.keyring.kept(relation, epoch, now, wall)
         return choices[0] if choices else Refused("no key", TOO_MUCH)
 
     def _tunnel_choice(self, flow: PortFlow, epoch: int | None, now: float) -> Answer:

@@ -17,11 +17,10 @@ never raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oegw.packet.ip import PacketError
-from oegw.sst.books import Books, Fate, Refused, Surroundings, Wait
+from oegw.sst.books import Books, Refused, Surroundings, Wait
 from oegw.sst.holding import Held
 from oegw.sst.interface import Caught, IPAddress, IPNetwork, Leg, PathState, Reason, Way
 from oegw.sst.opener import Opener
@@ -53,6 +52,7 @@ class Sealing:
         self._prober = Prober(self._books)
         self._patience = settings.patience
         self._shields: dict[_Pair, _Shield] = {}
+        self._prepared: set[IPAddress] = set()
 
     # -------------------------------------------------------------------- packets
 
@@ -63,7 +63,9 @@ class Sealing:
 
     def prepare(self, remote: IPAddress, now: float, wall: float) -> list[Order]:
         """Look for the key, and probe the path, since a flow to this host may come."""
-        self._sealer.prospect(remote, now, wall, secure=False)
+        answer = self._sealer.prospect(remote, now, wall, secure=False)
+        if answer == Wait(("keys", remote)):
+            self._prepared.add(remote)
         return self._orders()
 
     # ----------------------------------------------------------------------- keys
@@ -71,6 +73,9 @@ class Sealing:
     def keys_learned(self, address: IPAddress, now: float, wall: float) -> list[Order]:
         """The directory knows more of a host, or knows that nobody answers."""
         self._books.asking.discard(address)
+        if address in self._prepared:
+            self._prepared.discard(address)
+            self._sealer.prospect(address, now, wall, secure=False)
         self._go_on(("keys", address), now, wall)
         self._look_at_shields(now, wall)
         return self._orders()
@@ -199,17 +204,12 @@ class Sealing:
         for decided in books.paths.handle_timer(now, wall):
             self._path_decided(self._prober.decided(decided), now, wall)
         for held in books.holding.overdue(now):
-            self._too_late(held, now)
+            self._too_late(held, now, wall)
         books.tunnels.tidy(now)
         self._look_at_shields(now, wall)
         return self._orders()
 
     # -------------------------------------------------------------------- snapshot
-
-    @property
-    def fates(self) -> Mapping[_Pair, Fate]:
-        """What the latest flow of each pair of hosts got."""
-        return self._books.fates
 
     def report(self, now: float) -> Report:
         """For ``oegw status``."""
@@ -247,14 +247,14 @@ class Sealing:
         except (PacketError, NotEligible) as error:
             self._books.drop(caught, error.trigger)
 
-    def _too_late(self, held: Held, now: float) -> None:
+    def _too_late(self, held: Held, now: float, wall: float) -> None:
         caught = held.caught
         waited_for = held.waits_for[0] if isinstance(held.waits_for, tuple) else held.waits_for
         reason = f"no answer in time ({waited_for})"
         if caught.reason is Reason.PROBE:
             self._prober.too_late(caught)
         elif caught.way is Way.OPEN:
-            self._opener.too_late(caught, reason)
+            self._opener.too_late(caught, now, wall)
         else:
             self._sealer.too_late(caught, reason, now)
 

@@ -18,6 +18,7 @@ from oegw.sst.interface import Caught, IPAddress, IPNetwork, Plane, PortFlow
 from oegw.sst.keys import StaticKey, read_private
 from oegw.sst.orders import AskKeys, Order, SendProbe, TellShielded
 from oegw.sst.plane.marks import PlaneMarks
+from oegw.sst.report import Report
 from oegw.sst.sealing import Sealing
 from oegw.sst.sender import RawSender
 from oegw.sst.settings import SstSettings
@@ -182,15 +183,8 @@ class SstService:
         keys = [key.key_id.hex() for key in self._own]
         return {**shown(report, now), "own_keys": keys, "directory": self.directory.snapshot(now)}
 
-    def fate(self, local: IPNetwork, remote: IPNetwork) -> dict[str, Any] | None:
-        """What the latest flow between two networks got; None if there was none."""
-        found = None
-        for (here, there), fate in self._running.fates.items():
-            if here in local and there in remote and (found is None or fate.at > found.at):
-                found = fate
-        if found is None:
-            return None
-        return {"leg": found.leg.value, "sealed": found.sealed, "reason": found.reason}
+    def report(self) -> Report:
+        return self._running.report(time.monotonic())
 
     def counters(self) -> dict[str, int]:
         """Of the plane; what the core counts is in the trace."""

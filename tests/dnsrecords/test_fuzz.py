@@ -148,6 +148,23 @@ def test_dns_responses() -> None:
 
 
 @pytest.mark.fuzz
+def test_dns_responses_with_names_in_them() -> None:
+    query = dns.message.from_wire(query_octets(NAME, dns.rdatatype.PTR, 7))
+    response = dns.message.make_response(query)
+    text = "66.0.2.192.in-addr.arpa. 60 IN PTR b.0.2.192.in-addr.arpa."
+    owner, ttl, _, rdtype, target = text.split()
+    response.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", rdtype, target))
+
+    def parse(data: bytes) -> None:
+        for rdata in read_response(data, NAME, dns.rdatatype.PTR, 7).records:
+            assert rdata.endswith(b"\0")
+
+    read, refused = fuzz(parse, [response.to_wire()])
+    assert read > 1000
+    assert refused > 1000
+
+
+@pytest.mark.fuzz
 def test_sst_keys() -> None:
     def parse(data: bytes) -> None:
         key = SstKey.parse(data)

@@ -141,7 +141,14 @@ def test_nobody_asked_nothing_is_said_of_strength() -> None:
 
 def test_what_has_no_ports_and_what_is_switched_off() -> None:
     rule = opportunistic("rule", sst=Sst.ONLY)
-    assert "Packets of icmp have no ports that are encrypted" in ports(rule, 1)["what"]
+    required = opportunistic("rule", sst=Sst.ONLY, sst_strength=SstStrength.REQUIRED)
+    for each, protocol, what in (
+        (rule, 1, "icmp is not a protocol whose ports are encrypted."),
+        (required, 1, "icmp is not a protocol whose ports are encrypted."),
+        (rule, 132, "sctp is not a protocol whose ports are encrypted."),
+        (required, 132, "encrypted: what would leave without a tunnel is dropped."),
+    ):
+        assert what in ports(each, protocol)["what"]
     off = SstSettings(private_key=Path("k"), enabled=False)
     assert "Its ports are not encrypted: sst.enabled is false." in ports(rule, sst=off)["what"]
     denied = Rule("no", Category.DENY, sst_strength=SstStrength.REQUIRED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,8 @@ class SstHost:
         return found
 
     def _join(self) -> None:
+        for each in (signal.SIGINT, signal.SIGQUIT):  # which a shell ignores for its background
+            signal.signal(each, signal.SIG_DFL)
         (self.group / "cgroup.procs").write_text("0")
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:

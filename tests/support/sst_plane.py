@@ -1,12 +1,13 @@
 """The plane in namespaces of its own, with a listener that has one key for everybody.
 
-The hosts are those of `intercept_net`: inside - gateway - outside.  Gateway and outside may each run
-a plane; ``inside`` is a host without one.
+The hosts are those of `intercept_net`: inside - gateway - outside.  Gateway and outside may each
+run a plane; ``inside`` is a host without one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from oegw.sst.signal import Signal
 from oegw.trace import JsonTrace
 from policy.rule import Category, Rule, Sst, SstStrength
 from policy.table import PolicyTable
-from tests.support.intercept_net import Net, enter, wait_for
+from tests.support.intercept_net import Net, enter, wait_for, within
 from tests.support.intercept_policy import policy
 
 T = TypeVar("T")
@@ -198,3 +199,71 @@ def both(net: Net, table: PolicyTable | None = None) -> Iterator[tuple[Running, 
     """The gateway, which seals what leaves by the policy, and the peer outside, which answers."""
     with running(net.gateway, table or only()) as near, running(net.outside, off()) as far:
         yield near, far
+
+
+class Link:
+    """Whole IP packets put on a link from one end, for the host at the other."""
+
+    def __init__(self, net: Net, source: str, interface: str, destination: str) -> None:
+        shown = net.run(destination, "ip", "-o", "link", "show", interface)
+        mac = bytes.fromhex(shown.split("link/ether ")[1].split()[0].replace(":", ""))
+        self._socket = within(source, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+        self._ends = {
+            version: (interface, protocol, 0, 0, mac)
+            for version, protocol in ((4, 0x0800), (6, 0x86DD))
+        }
+
+    def put(self, *packets: bytes) -> None:
+        for packet in packets:
+            self._socket.sendto(packet, self._ends[packet[0] >> 4])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def watch_invalid(net: Net, namespace: str) -> None:
+    """Count what connection tracking calls invalid, wherever it looks."""
+    for line in (
+        "add table inet watch",
+        "add counter inet watch invalid",
+        *(
+            f"add chain inet watch {point} {{ type filter hook {point} priority -100; }}"
+            for point in ("prerouting", "output")
+        ),
+        "add rule inet watch prerouting ct state invalid counter name invalid",
+        "add rule inet watch output ct state invalid counter name invalid",
+    ):
+        net.run(namespace, "nft", line)
+
+
+def invalid(net: Net, namespace: str) -> int:
+    listing = net.run(namespace, "nft", "list", "counter", "inet", "watch", "invalid")
+    return int(listing.split("packets ")[1].split()[0])
+
+
+def alike(one: bytes, other: bytes) -> bool:
+    """The same octets, but that a ones' complement sum has two zeros (sst.md section 14.1).
+
+    In UDP 0x0000 says that there is none.
+    """
+    return _one_zero(one) == _one_zero(other)
+
+
+def _one_zero(packet: bytes) -> bytes:
+    changed = bytearray(packet)
+    place = place_of(packet)
+    sums = [10] if packet[0] >> 4 == 4 else []
+    if place.protocol == 6 and place.source_port is not None:
+        sums.append(place.offset + 16)
+    for at in sums:
+        if changed[at : at + 2] == b"\xff\xff":
+            changed[at : at + 2] = b"\0\0"
+    return bytes(changed)
+
+
+def deafen(net: Net, namespace: str) -> None:
+    """A host answers no TCP and no UDP, though it gets them."""
+    net.run(namespace, "nft", "add table inet deaf")
+    chain = "{ type filter hook prerouting priority -500; }"
+    net.run(namespace, "nft", f"add chain inet deaf ear {chain}")
+    net.run(namespace, "nft", "add rule inet deaf ear meta l4proto { 6, 17 } drop")

@@ -1,7 +1,7 @@
 """Packets of a flow that has an entry, and that the kernel's rules leave alone.  Pure.
 
-Behind a routing header or destination options, addresses may not be those of the ends; the rules see
-only that there is such a header.  Here it is read.
+Behind a routing header or destination options, addresses may not be those of the ends; the rules
+see only that there is such a header.  Here it is read.
 """
 
 from __future__ import annotations

@@ -609,3 +609,20 @@ def test_the_octets_of_the_attribute() -> None:
     octets = serialize_attributes(transforms[0].attributes)
     assert octets.count(b"\xfe\x91\0\1") == 1
     assert b"\xfe\x91" not in serialize_attributes(transforms[-1].attributes)
+
+
+def test_sst_29_who_strips_the_vendor_id_gets_a_tunnel_without_and_the_shell_sees_it() -> None:
+    """Vendor IDs are not authenticated; what was agreed upon is, and says that there is no key."""
+    pair = Pair(BOTH, BOTH)
+    pair.initiate(sst=True)
+    first = pair.wire[0].data
+    assert first.endswith(VENDOR)
+    at, body = 28, bytearray(first[:-20])
+    while at + int.from_bytes(body[at + 2 : at + 4], "big") < len(body):
+        at += int.from_bytes(body[at + 2 : at + 4], "big")
+    body[at] = PayloadType.NONE
+    body[24:28] = len(body).to_bytes(4, "big")
+    pair.wire[0] = replace(pair.wire[0], data=bytes(body))
+    pair.run()
+    assert pair.tunnel_up()
+    assert agreed(pair) is None

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from dnsrecords.outcome import Malformed, NothingFound, SstKeysFound, Unanswered
+from dnsrecords.outcome import Malformed, NamesFound, NothingFound, SstKeysFound, Unanswered
 from dnsrecords.trust import Trust
 from oegw.sst.directory import (
     MAX_ROWS,
@@ -171,6 +171,43 @@ def test_a_name_may_change_its_mind(directory: KeyDirectory) -> None:
         assert (known.keys if isinstance(known, KnownKeys) else None) == keys
 
 
+def called(*names: str, ttl: float = 300.0, trust: Trust = Trust.INSECURE) -> NamesFound:
+    return NamesFound(names, ttl, trust)
+
+
+def test_sst32_a_name_that_the_reverse_zone_confirms_speaks_for_hosts_behind_a_gateway(
+    directory: KeyDirectory,
+) -> None:
+    directory.learn(BOB, NothingFound(3600.0, "none"), 0.0)
+    reverse = {BOB: called("other.example", NAME, ttl=50.0)}
+    assert directory.learn_by_name(NAME, [BOB, CAROL], found(KEY), 0.0, reverse) == 1
+    assert directory.find(BOB, 1.0) == KnownKeys(
+        (KEY,), Trust.INSECURE, Source.NAME, 50.0, NAME, confirmed=True
+    )
+    directory.forget()
+    directory.learn(BOB, NOTHING, 0.0)
+    reverse = {BOB: called("other.example")}
+    assert directory.learn_by_name(NAME, [BOB], found(KEY), 0.0, reverse) == 0
+    assert isinstance(directory.find(BOB, 1.0), NoKeys)
+
+
+def test_a_confirmed_name_takes_the_place_of_another(directory: KeyDirectory) -> None:
+    directory.learn(BOB, NothingFound(3600.0, "none"), 0.0)
+    directory.learn_by_name("mallet.example", [BOB], found(sst_key(BOB, 66)), 0.0)
+    reverse = {BOB: called(NAME, "second.example")}
+    for outcome in (NOTHING, Malformed("odd", 60.0), Unanswered("silent")):
+        assert directory.learn_by_name(NAME, [BOB], outcome, 1.0, reverse) == 0
+        known = directory.find(BOB, 1.0)
+        assert isinstance(known, KnownKeys)
+        assert known.name == "mallet.example"
+    assert directory.learn_by_name(NAME, [BOB], found(KEY), 1.0, reverse) == 1
+    assert directory.learn_by_name("second.example", [BOB], found(BOBS), 2.0, reverse) == 0
+    assert directory.learn_by_name("mallet.example", [BOB], found(sst_key(BOB, 66)), 2.0) == 0
+    known = directory.find(BOB, 3.0)
+    assert isinstance(known, KnownKeys)
+    assert (known.name, known.keys) == (NAME, (KEY,))
+
+
 # ------------------------------------------------------------------------- trust
 
 
@@ -197,6 +234,20 @@ def test_sst33_a_name_can_not_vouch_for_an_address(directory: KeyDirectory) -> N
     directory.learn(BOB, NOTHING, 0.0)
     assert isinstance(directory.find(BOB, 1.0), KnownKeys)
     assert isinstance(directory.find(BOB, 1.0, secure=True), NoKeys)
+
+
+@pytest.mark.parametrize("weak", [Trust.INSECURE, Trust.INDETERMINATE])
+def test_sst33_a_confirmed_name_is_as_good_as_its_weakest_link(
+    directory: KeyDirectory, weak: Trust
+) -> None:
+    directory.learn(BOB, NothingFound(3600.0, "none"), 0.0)
+    secure, insecure = found(KEY, trust=Trust.SECURE), found(KEY, trust=weak)
+    for outcome, trust, good in (
+        (secure, Trust.SECURE, True), (insecure, Trust.SECURE, False), (secure, weak, False),
+    ):  # fmt: skip
+        directory.learn_by_name(NAME, [BOB], outcome, 0.0, {BOB: called(NAME, trust=trust)})
+        assert isinstance(directory.find(BOB, 1.0), KnownKeys)
+        assert isinstance(directory.find(BOB, 1.0, secure=True), KnownKeys) is good
 
 
 # ------------------------------------------------------------------- which of them

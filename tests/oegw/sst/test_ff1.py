@@ -87,6 +87,13 @@ def test_the_general_form_agrees_with_the_second_ff1() -> None:
     assert stretched > 50
 
 
+def test_halves_of_more_than_255_digits() -> None:
+    """Their length is in P modulo 256 (step 5)."""
+    text = "01" * 300
+    sealed = ff1_reference.encrypt(bytes(16), 2, b"", text)
+    assert Ff1(bytes(16), 2).encrypt(b"", digits(text)) == digits(sealed)
+
+
 def test_one_block_object_keeps_nothing_from_block_to_block() -> None:
     block = Ff1Block(Ff1Key(bytes(16)), b"tweak")
     first = block.encrypt(7)

@@ -27,7 +27,7 @@ from oegw.sst import forwarder as module
 from oegw.sst import relay as relay_module
 from oegw.sst.directory import KeyDirectory, KnownKeys, Source
 from oegw.sst.dnsquery import DnsQuery
-from oegw.sst.forwarder import Forwarder
+from oegw.sst.forwarder import Forwarder, clients_of
 from oegw.sst.interface import SstError
 from oegw.sst.relay import Relay
 from oegw.trace import JsonTrace
@@ -51,11 +51,17 @@ HOST = ip_address(LOOPBACK)
 BOB, BOB6 = ip_address("192.2.0.66"), ip_address("2001:db8:2::66")
 NAME, AT_NAME = "bob.example.", "_sst.bob.example."
 KEY, KEY6 = sst_key(BOB), sst_key(BOB6, 2)
+CAROL, BEHIND = ip_address("192.2.0.68"), sst_key(ip_address("192.1.1.5"), 5)
 BOTH = [KEY.presentation(), KEY6.presentation()]
 RECORDS: dict[str, dict[str, list[str]]] = {
     NAME: {"A": [str(BOB), "192.2.0.67"], "AAAA": [str(BOB6)], "TXT": ['"hello"']},
     AT_NAME: {"TXT": BOTH},
     "www.example.": {"CNAME": [NAME]},
+    "carol.example.": {"A": ["192.2.0.68"]},
+    "_sst.carol.example.": {"TXT": [BEHIND.presentation()]},
+    "68.0.2.192.in-addr.arpa.": {"PTR": ["carol.example."]},
+    "mallet.example.": {"A": ["192.2.0.68"]},
+    "_sst.mallet.example.": {"TXT": [sst_key(ip_address("192.9.9.9"), 66).presentation()]},
     "plain.example.": {"A": ["192.2.0.70"]},
     "many.example.": {"TXT": [f'"{number:0250}"' for number in range(20)]},
 }
@@ -260,6 +266,22 @@ def test_sst32_of_an_alias_the_name_asked_for_comes_first_then_its_target() -> N
             known = s.known(BOB)
             assert known is not None
             assert known.name == "web.example"
+
+    asyncio.run(run())
+
+
+def test_sst32_for_a_host_behind_a_gateway_the_reverse_zone_must_confirm_the_name() -> None:
+    async def run() -> None:
+        async with stage() as s:
+            await s.ask("mallet.example.")
+            assert s.known(CAROL) is None
+            assert drops(s.trace) == {"keys_by_name_not_confirmed": 1}
+            await s.ask("carol.example.")
+            known = s.known(CAROL)
+            assert known is not None
+            assert (known.keys, known.name, known.confirmed) == ((BEHIND,), "carol.example", True)
+            await s.ask("mallet.example.")
+            assert s.known(CAROL) == known
 
     asyncio.run(run())
 
@@ -498,6 +520,17 @@ def test_strangers_get_no_answer() -> None:
             assert drops(s.trace)["forwarder_stranger"] == 5
 
     asyncio.run(run())
+
+
+def test_clients_are_the_hosts_inside() -> None:
+    inner, inner6 = ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")
+    outer, outer6 = ip_network("192.1.1.0/24"), ip_network("2001:db8:1:1::/64")
+    attached = (inner, outer, inner6, outer6)
+    addresses = (ip_address("192.1.1.4"), ip_address("2001:db8:1:1::4"))
+    assert clients_of(ip_address("192.1.0.1"), attached, addresses) == (inner, inner6)
+    assert clients_of(HOST, attached, addresses) == (inner, inner6)
+    one_armed = clients_of(ip_address("192.1.1.4"), attached, addresses)
+    assert one_armed == (inner, outer, inner6)
 
 
 def test_it_listens_on_the_address_given_only() -> None:

@@ -272,6 +272,10 @@ UNREADABLE = {
         six(first_fragment(more=0), first_fragment(more=0)),
         "packet_extension_headers",
     ),
+    "routing header beyond the end": (
+        six((ROUTING, routing_header(4, 1, [STOP2, OTHER6])[:8]), payload=b""),
+        "packet_truncated",
+    ),
     "header beyond the end": (
         six((DESTINATION_OPTIONS, b"\x11\x09" + bytes(6)), payload=b""),
         "packet_truncated",

@@ -183,6 +183,15 @@ def test_extensions_behind_the_quote_stay(clear: bytes) -> None:
     assert quote_of(error).end == quote_of(error).start + len(clear)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_quote_ends_where_extensions_begin(version: int) -> None:
+    made = random_packet(random.Random(1), version=version, plain=True, longest=1000)
+    assert len(made.packet) > 200
+    router, kind = (ROUTER, 11) if version == 4 else (ROUTER6, 3)
+    place = quote_of(icmp_error(made.packet, router, kind, extension=bytes(12)))
+    assert place.end - place.start == 128
+
+
 def test_a_quotes_length_is_heeded() -> None:
     """One that ends before the ports makes them no ports."""
     error = bytearray(icmp_error(DATAGRAM, ROUTER, 11, quoted=60))
@@ -253,6 +262,7 @@ NOT_OURS = {
     "nested thrice": (icmp_error(icmp_error(NESTED, ONE, 3), ROUTER, 3), "sst_quote_nested"),
     "quoted echo": (icmp_error(ECHO, ROUTER, 11), "sst_protocol"),
     "quoted echo 6": (icmp_error(ECHO6, ROUTER6, 3), "sst_protocol"),
+    "quoted header of an echo": (icmp_error(ECHO, ROUTER, 11, quoted=20), "sst_protocol"),
     "quoted udp-lite": (
         icmp_error(ipv4(ONE, OTHER, 136, DATAGRAM[20:]), ROUTER, 3),
         "sst_udp_lite",

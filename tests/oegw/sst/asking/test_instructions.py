@@ -18,11 +18,13 @@ from oegw.sst.asking.instructions import (
     jump_if,
     leave,
     load,
+    load_octet,
     load_pointer,
     move,
     move32,
     or32,
     store,
+    store_octet,
 )
 
 R0, R1, R2, R6, R9, R10 = (Register(n) for n in (0, 1, 2, 6, 9, 10))
@@ -34,6 +36,8 @@ R0, R1, R2, R6, R9, R10 = (Register(n) for n in (0, 1, 2, 6, 9, 10))
         (load(R2, R6, 28), "61 62 1c00 00000000", "61 26 001c 00000000"),
         (load_pointer(R2, R6, 8), "79 62 0800 00000000", "79 26 0008 00000000"),
         (store(R10, -4, R9), "63 9a fcff 00000000", "63 a9 fffc 00000000"),
+        (load_octet(R2, R6, 3), "71 62 0300 00000000", "71 26 0003 00000000"),
+        (store_octet(R2, 1, R9), "73 92 0100 00000000", "73 29 0001 00000000"),
         (move(R6, R1), "bf 16 0000 00000000", "bf 61 0000 00000000"),
         (move(R0, -22), "b7 00 0000 eaffffff", "b7 00 0000 ffffffea"),
         (move32(R2, 0xFFFFFFFF), "b4 02 0000 ffffffff", "b4 20 0000 ffffffff"),
