@@ -295,7 +295,7 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="FILE",
         type=Path,
         nargs="?",
-        help=f"default: sst.private_key, {DEFAULT_KEY}",
+        help=f"default: sst.private_key, else {DEFAULT_KEY}",
     )
 
 
