@@ -147,10 +147,16 @@ class Books:
         """What the directory says; keys go into the relation."""
         knowledge = self.directory.find(remote, now, secure=secure)
         if isinstance(knowledge, KnownKeys):
+            relation = self.relations.find(remote)
+            if relation is not None and relation.knowledge is knowledge:
+                self.relations.of(remote)  # it is in use
+                return knowledge
             keys = tuple(key for key in peer_keys(knowledge, self.algorithms) if self._usable(key))
             keys = tuple(key for key in keys if key.gateway.version == remote.version)
             if keys or self.relations.find(remote) is not None:
-                self.relations.of(remote).learn(keys)
+                relation = self.relations.of(remote)
+                relation.learn(keys)
+                relation.knowledge = knowledge
         return knowledge
 
     def _usable(self, key: PeerKey) -> bool:

@@ -67,6 +67,7 @@ class Relation:
     keys: tuple[PeerKey, ...] = ()
     former: tuple[PeerKey, ...] = ()
     seen: dict[Terms, None] = field(default_factory=dict)
+    knowledge: KnownKeys | None = None  # the answer that ``keys`` are of
     guesses: OrderedDict[PortFlow, Terms] = field(default_factory=OrderedDict)
     openings: Allowance | None = None
 
@@ -77,6 +78,7 @@ class Relation:
 
     def learn(self, keys: tuple[PeerKey, ...]) -> None:
         """What the DNS says now; flows under way may still need what it said before."""
+        self.knowledge = None
         if keys == self.keys:
             return
         named = {(key.gateway, key.public_key, key.algorithm) for key in keys}
