@@ -220,20 +220,20 @@ class TunnelKeys:
             self._put(key)
         return key
 
-    def closed(self, tunnel: int, now: float) -> bool:
-        """The tunnel is gone.  True: it was the last of its pair, so that the peer may have lost
-        all its keys, and flows need another."""
+    def closed(self, tunnel: int, now: float) -> TunnelKey | None:
+        """The tunnel is gone.  Returns its key if it was the last of its pair, so that the peer may
+        have lost all their keys, and flows need another."""
         key = self._tunnels.pop(tunnel, None)
         if key is None:
-            return False
+            return None
         pair = key.local, key.remote
         others = self._pairs[pair]
         del others[tunnel]
         if any(each.octets == key.octets for each in others.values()):
-            return False
+            return None
         if others:
             self._retired.append(replace(key, sending=False, kept=True, until=now + RETIRED))
-            return False
+            return None
         del self._pairs[pair]
         lengths = _lengths(key)
         self._lengths[lengths] -= 1
@@ -246,7 +246,7 @@ class TunnelKeys:
             else old
             for old in (*self._retired, replace(key, sending=False, until=now + RETIRED))
         ]
-        return True
+        return key
 
     def covering(self, local: IPAddress, remote: IPAddress, now: float) -> list[TunnelKey]:
         """Each key for a pair of hosts once: narrower networks first, then the newest."""
