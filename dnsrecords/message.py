@@ -20,6 +20,7 @@ RCODE_MASK = 0x000F
 POINTER = 0xC0
 TYPE_CNAME = 5
 TYPE_SOA = 6
+TYPE_PTR = 12
 TYPE_OPT = 41
 OPTION_EXTENDED_ERROR = 15  # RFC 8914 section 2
 
@@ -61,6 +62,11 @@ class MessageReader:
         self._octets = octets
         self._position = HEADER_SIZE
         self._names: dict[int, Labels] = {}  # by where they begin
+
+    @property
+    def position(self) -> int:
+        """How many octets are read."""
+        return self._position
 
     def question(self) -> tuple[Labels, int, int]:
         """Name, type and class."""

@@ -60,6 +60,15 @@ class SstKeysFound:
 
 
 @dataclass(frozen=True, slots=True)
+class NamesFound:
+    """What the reverse zone calls an address: in lower case, without last dot."""
+
+    names: tuple[str, ...]
+    ttl: float
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
 class PeerFound:
     """Where a peer known by name is, and its keys; empty is what was not asked for."""
 
@@ -95,4 +104,5 @@ class Malformed:
 GatewayOutcome = GatewaysFound | NothingFound | Unanswered | Malformed
 KeyOutcome = KeysFound | NothingFound | Unanswered | Malformed
 SstKeyOutcome = SstKeysFound | NothingFound | Unanswered | Malformed
+NameOutcome = NamesFound | NothingFound | Unanswered | Malformed
 PeerOutcome = PeerFound | NothingFound | Unanswered | Malformed

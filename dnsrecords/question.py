@@ -19,7 +19,7 @@ class Status(Enum):
 class Question:
     """``name`` is absolute with trailing dot, lower case.
 
-    ``rdtype`` is "TXT", "KEY", "IPSECKEY", "A" or "AAAA".
+    ``rdtype`` is "TXT", "KEY", "IPSECKEY", "A", "AAAA" or "PTR".
     """
 
     name: str
@@ -28,7 +28,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``records`` are raw RDATA (for TXT: length-prefixed strings), CNAMEs already followed.
+    """``records`` are raw RDATA (for TXT: length-prefixed strings; for PTR: a name in full,
+    in lower case), CNAMEs already followed.
 
     ``ttl`` in seconds: of the records, or the SOA MINIMUM bound of a negative answer
     (RFC 2308), or 0 if unanswered.

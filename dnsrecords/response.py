@@ -21,6 +21,7 @@ from dnsrecords.message import (
     HEADER_SIZE,
     TYPE_CNAME,
     TYPE_OPT,
+    TYPE_PTR,
     TYPE_SOA,
     Labels,
     MessageReader,
@@ -175,7 +176,7 @@ class _Sections:
             labels = self._reader.name_in(alias[0])
         name = _name(labels)
         if found is not None:
-            records = tuple(dict.fromkeys(each.rdata for each in found))
+            records = tuple(dict.fromkeys(self._rdata(each) for each in found))
             ttl = min(ttl, _ttl(found))
             return Response(Verdict.ANSWERED, name, records, ttl, aliases, trust, remark)
         soa_ttl = self._negative_ttl(labels)
@@ -191,6 +192,13 @@ class _Sections:
         return Response(
             verdict, name, (), ttl, aliases, trust, f"{what}; {remark}" if remark else what
         )
+
+    def _rdata(self, record: Record) -> bytes:
+        """As it is; but a name that may be compressed (RFC 3597 section 4) in full."""
+        if record.rdtype == TYPE_PTR:
+            labels = self._reader.name_in(record)
+            return b"".join(bytes([len(each)]) + each for each in labels) + b"\0"
+        return record.rdata
 
     def _trust(self, trusted: bool, errors: set[int]) -> Trust:
         """RFC 4033 section 5, by the word of a server that validates."""

@@ -61,7 +61,9 @@ class SstKey:
 
     def __post_init__(self) -> None:
         if not 0 <= self.precedence <= MAX_PRECEDENCE:
-            raise MalformedSstKey(f"precedence {self.precedence} is above {MAX_PRECEDENCE}")
+            raise MalformedSstKey(
+                f"precedence {self.precedence} is not within 0 to {MAX_PRECEDENCE}"
+            )
         if (why := why_unusable(self.gateway)) is not None:
             raise MalformedSstKey(why)
         if self.algorithm not in ALGORITHMS:

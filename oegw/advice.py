@@ -6,25 +6,30 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
 from oegw.assurance import trust_in
-from oegw.nat import Nat, contains
+from oegw.nat import Nat, contains, unserved
 from oegw.settings import Settings
-from policy.builtin import all_never_public
-from policy.flow import IPAddress, IPNetwork
-from policy.rule import Category, OnFailure, Require, Rule
+from oegw.sstadvice import sst_advice
+from policy.flow import IPAddress
+from policy.rule import Category, Require, Rule
 
 
 def advice(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> tuple[str, ...]:
     """What the operator should know, as sentences; ``resolvers`` are those that are asked."""
-    return (*nat.warnings(), *_of_addresses(settings, nat), *_of_rules(settings, resolvers, nat))
+    return (
+        *nat.warnings(),
+        *_of_addresses(settings, nat),
+        *_of_rules(settings, resolvers, nat),
+        *sst_advice(settings, nat),
+    )
 
 
 def _of_addresses(settings: Settings, nat: Nat) -> Iterator[str]:
     """Private ones where a public one is meant: nobody can be asked who speaks for them."""
     for by in nat.translations:
-        if _unserved(by.outside, settings):
+        if unserved(by.outside, settings.dns.local_reverse):
             yield f"[[nat]] {by}: the address outside is private, so these hosts have no tunnels"
     for client in settings.publish.clients:
-        if _unserved(ip_network(client), settings):
+        if unserved(ip_network(client), settings.dns.local_reverse):
             yield f"publish.clients: {client} is private: no peer looks for its records"
 
 
@@ -38,7 +43,7 @@ def _of_rules(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> I
             if not trusting:
                 reason = reason or _unassured(rule, settings, resolvers)
             if reason:
-                other = "passes in clear" if rule.on_failure is OnFailure.CLEAR else "is dropped"
+                other = "is dropped" if rule.protected else "passes in clear"
                 if settings.decision_points:
                     other += ", unless a decision point says otherwise"
                 yield f"rule {rule.name!r} never has a tunnel, its traffic {other}: {reason}"
@@ -66,15 +71,8 @@ def _unassured(rule: Rule, settings: Settings, resolvers: Sequence[IPAddress]) -
 
 def _unreachable(rule: Rule, settings: Settings) -> str:
     """Why nobody can be asked who speaks for either end; empty if it can be."""
+    served = settings.dns.local_reverse
     for key, networks in (("source", rule.source), ("destination", rule.destination)):
-        if isinstance(networks, tuple) and all(_unserved(n, settings) for n in networks):
+        if isinstance(networks, tuple) and all(unserved(n, served) for n in networks):
             return f"its {key} is private, and not in dns.local_reverse"
     return ""
-
-
-def _unserved(network: IPNetwork, settings: Settings) -> bool:
-    """Whether a network is private, and our resolvers have no reverse map of any of it."""
-    served = settings.dns.local_reverse
-    return all_never_public(network) and not any(
-        contains(known, network) or contains(network, known) for known in served
-    )

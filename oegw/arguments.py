@@ -85,8 +85,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     records = add(
         "dns-records",
-        "Print the zone lines that publish this gateway, KEY and TXT records; or put them into the "
-        "DNS.",
+        "Print the zone lines that publish this gateway, KEY and TXT records, and those of its key "
+        "for port encryption if the configuration names one; or put them into the DNS.",
         "oegw dns-records --client 192.1.0.65 192.1.0.66",
         "oegw dns-records --key gateway.pem --gateway 192.1.1.4 --client 192.1.0.65",
         "oegw dns-records --key gateway.pem --fqdn sg-a.example --client 192.1.0.65",
@@ -116,6 +116,11 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     sending.add_argument(
         "--withdraw", action="store_true", help="the same, but take the records out of the DNS"
+    )
+    records.add_argument(
+        "--old-sst-keys",
+        action="store_true",
+        help="with --withdraw: the records of the keys in [sst] old_keys, and no others",
     )
 
     rollover = add(
@@ -237,10 +242,17 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "and Linux 5.18.",
         "oegw sst enable",
         "oegw sst enable --cgroup /sys/fs/cgroup/user.slice",
+        "oegw sst enable --all --cgroup /sys/fs/cgroup/system.slice/postfix.service",
         group=group,
     )
     _add_config(enable, "says how the gateway is asked", inherited=True)
     _add_cgroup(enable, "only for the processes of this cgroup (version 2); default: all")
+
+    enable.add_argument(
+        "--all",
+        action="store_true",
+        help="TCP and UDP sockets made there from now on ask by themselves",
+    )
 
     disable = add(
         "sst disable",
@@ -268,10 +280,14 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
     keygen = add(
         "sst keygen",
         "Make the X25519 key of port encryption and print its public half. A file that is there is "
-        "never replaced.",
+        "never replaced, unless --roll says that the key is to be changed.",
         "oegw sst keygen",
         "oegw sst keygen /etc/oegw/sst.pem",
+        "oegw sst keygen --roll",
         group=group,
+    )
+    keygen.add_argument(
+        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
     )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(
@@ -279,7 +295,7 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="FILE",
         type=Path,
         nargs="?",
-        help=f"default: sst.private_key, {DEFAULT_KEY}",
+        help=f"default: sst.private_key, else {DEFAULT_KEY}",
     )
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
@@ -42,8 +42,9 @@ from oegw.exitcodes import (
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.nat import Nat, nat_of
-from oegw.publish import records_of
+from oegw.publish import records_of, sst_records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.sst.settings import SstSettings
 from oegw.sstcommands import COMMANDS as SST_COMMANDS
 from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
@@ -125,6 +126,7 @@ def _dns_records(arguments: argparse.Namespace) -> int:
     gateways: list[IPAddress] = list(arguments.gateway)
     clients: list[IPAddress] = list(arguments.client)
     published = PublishSettings()
+    sst: SstSettings | None = None
     fqdn: str | None = arguments.fqdn
     if arguments.public_key is not None:
         try:
@@ -136,6 +138,8 @@ def _dns_records(arguments: argparse.Namespace) -> int:
     else:
         settings = config.load(arguments.config)
         gateway, published = settings.gateway, settings.publish
+        if settings.encrypts_ports:  # else nobody would open what the record asks for
+            sst = settings.sst
         key = _public_half(gateway.private_key)
         clients = clients or list(published.clients)
         if not gateways and fqdn is None:
@@ -144,15 +148,46 @@ def _dns_records(arguments: argparse.Namespace) -> int:
     if not gateways and fqdn is None:
         raise UsageError("who is the gateway? give --gateway ADDRESS or --fqdn NAME")
     precedence = published.precedence if arguments.precedence is None else arguments.precedence
+    if arguments.old_sst_keys and (sst is None or not arguments.withdraw):
+        raise UsageError("--old-sst-keys is for --withdraw, by a configuration that has them")
     try:
-        ipseckey = arguments.ipseckey or published.ipseckey
-        records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=ipseckey)
+        if arguments.old_sst_keys and sst is not None:
+            records = _sst_records(sst, sst.old_keys, gateways, fqdn, clients, precedence)
+        else:
+            ipseckey = arguments.ipseckey or published.ipseckey
+            records = records_of(key, gateways, fqdn, clients, precedence, ipseckey=ipseckey)
+            if sst is not None and sst.private_key is not None:
+                own = (sst.private_key,)
+                records += _sst_records(sst, own, gateways, fqdn, clients, precedence)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if not sends:
         print("\n".join(record.line for record in records))
         return FINE
     return _change_dns(config.load(arguments.config), records, withdraw=arguments.withdraw)
+
+
+def _sst_records(
+    sst: SstSettings,
+    paths: Sequence[Path],
+    gateways: list[IPAddress],
+    fqdn: str | None,
+    clients: list[IPAddress],
+    precedence: int,
+) -> list[PublishedRecord]:
+    """The records of our keys for port encryption.  Raises Failure and RecordError."""
+    from oegw.sst import keys  # the other commands do without it
+
+    if not gateways:
+        _complain(FINE, "note: no SST records: they name the gateway's addresses; give --gateway")
+    records: list[PublishedRecord] = []
+    for path in paths:
+        try:
+            public = keys.read_private(path).public
+        except KeyFileError as error:
+            raise _key_failure(error) from error
+        records += sst_records_of(public, sst.algorithms, gateways, fqdn, clients, precedence)
+    return records
 
 
 def _change_dns(settings: Settings, records: list[PublishedRecord], *, withdraw: bool) -> int:
@@ -222,6 +257,7 @@ def _check(arguments: argparse.Namespace) -> int:
     except KeyFileError as error:
         problems.append(f"private key: {error}")
     problems += _check_files(settings)
+    problems += _check_sst_keys(settings)
     resolvers = _resolvers(settings) if not problems else settings.dns.resolvers
     try:
         table, nat = _policy(settings)
@@ -280,6 +316,21 @@ def _check_files(settings: Settings) -> Iterator[str]:
                 yield str(error)
             else:
                 _complain(FINE, f"note: {error}")
+
+
+def _check_sst_keys(settings: Settings) -> Iterator[str]:
+    """The same of the keys of port encryption."""
+    from oegw.sst.keys import KeyFileAbsent, KeyFileError
+    from oegw.sst.keys import read_private as read_sst_key
+
+    own = () if settings.sst.private_key is None else (("private_key", settings.sst.private_key),)
+    for key, path in (*own, *(("old_keys", path) for path in settings.sst.old_keys)):
+        try:
+            read_sst_key(path)
+        except KeyFileAbsent as error:
+            _complain(FINE, f"note: sst.{key}: {error}")
+        except KeyFileError as error:
+            yield f"sst.{key}: {error}"
 
 
 def _check_firewall(settings: Settings) -> None:

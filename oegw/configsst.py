@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +14,7 @@ from oegw.sst.settings import (
     Request,
     SstSettings,
 )
+from policy.rule import Rule, Sst, SstStrength
 
 MARK_BITS = 6
 DNS_PORT = 53
@@ -65,6 +66,16 @@ def read_sst(section: Section, directory: Path, taken: int, queue: int) -> SstSe
         mask,
         first,
     )
+
+
+def refuse_what_is_off(section: Section, sst: SstSettings, rules: Iterable[Rule]) -> None:
+    """A rule that requires port encryption would let its traffic out without (SST-29)."""
+    if sst.enabled is not False:
+        return
+    for rule in rules:
+        if rule.sst is not Sst.OFF and rule.sst_strength is SstStrength.REQUIRED:
+            section.wrong("enabled", f"rule {rule.name!r} requires port encryption")
+            return
 
 
 def _word(section: Section, key: str, default: _Word) -> _Word:

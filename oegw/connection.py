@@ -253,6 +253,10 @@ class Tunnel:
     receives_only: bool = False  # another one is preferred for sending; it ends soon
     key_lookup: int | None = None  # under way while main mode runs: the gateway's KEY records
     late: bool = False  # the peer moved while an SA was being installed, where it was before
+    sealed: bool = False  # ports are encrypted inside of it
+    awaits_shield: bool = False  # message 1 waits until the gateways' own ports are encrypted
+    shielded: bool = False  # they are
+    unsealed: str = ""  # why neither is so, though the rule wants it
 
     @property
     def carries(self) -> bool:
@@ -291,6 +295,7 @@ class Connection:
     key_failure: KeyOutcome | None = None  # the worst that came of looking a gateway's keys up
     patience_ends: float = 0.0
     turned: tuple[int, float | None] | None = None  # whose turn it is, and when it last sent before
+    seals: int | None = None  # the tunnel by whose key ports are encrypted that leave
     encrypted_before: str = ""  # it is clear now: by whom it was encrypted last time
     unruled: Rule | None = None  # the local rule, where a decision point has changed it
     ruled_until: float | None = None  # when what it said is over

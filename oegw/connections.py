@@ -198,11 +198,18 @@ class ConnectionTable:
 
 
 def _demands_more(rule: Rule, connection: Connection) -> bool:
-    """Whether a rule other than the connection's wants better records than that.
+    """Whether a rule other than the connection's wants better records than that, or port
+    encryption that it need not have.
 
     What a decision point has added for a while does not count.
     """
-    if rule.require is not Require.SECURE or rule.name == connection.rule.name:
+    if rule.name == connection.rule.name:
+        return False
+    if rule.needs_sealed_tunnel and (
+        not connection.rule.needs_sealed_tunnel or connection.rule.sst is not rule.sst
+    ):
+        return True
+    if rule.require is not Require.SECURE:
         return False
     unruled = connection.rule if connection.unruled is None else connection.unruled
     return Require.ANY in (connection.rule.require, unruled.require)

@@ -17,8 +17,10 @@ from oegw.decision import PointError
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
+from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
+from oegw.sst.interface import SstError
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -65,7 +67,7 @@ class Console:
                     raise BadRequest(f"no such command: {other!r}")
         except (
             BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError,
+            PointError, SstError,
         ) as error:  # fmt: skip
             yield {"error": str(error), "done": True}
         except DatapathError as error:
@@ -81,6 +83,9 @@ class Console:
         counters = dict(daemon.trace.counters)
         counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
         counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        ports = section(daemon.sst)
+        if daemon.sst is not None:
+            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -96,7 +101,12 @@ class Console:
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
             "warnings": list(daemon.warnings()),
-            "connections": [_row(c, usage, now) for c in daemon.gateway.connections()],
+            "connections": [
+                {**_row(c, usage, now), "ports": ports_of(c, ports)}
+                for c in daemon.gateway.connections()
+            ],
+            "sst": ports and ports.rows,
+            "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
             "channels": [
                 {
                     "local": str(c.local.address),
@@ -183,6 +193,8 @@ class Console:
         network = _network(request)
         self._daemon.resolver.forget()
         self._daemon.forget_opinions()
+        if self._daemon.sst is not None:
+            self._daemon.sst.forget(network)
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
         self._daemon.carry_out(commands)
         return number
@@ -310,6 +322,9 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "spi_in": f"{tunnel.inbound.spi:08x}" if tunnel and tunnel.inbound else None,
         "spi_out": f"{tunnel.outbound.spi:08x}" if tunnel and tunnel.outbound else None,
         "cipher": tunnel.cipher if tunnel else None,
+        "sealed_inside": tunnel.sealed if tunnel else None,
+        "sealed_outside": tunnel.shielded if tunnel else None,
+        "unsealed": tunnel.unsealed or None if tunnel else None,
         "encapsulation": ("udp" if tunnel.udp else "esp") if tunnel else None,
         "tunnels": sum(t.up for t in connection.tunnels.values()),
         "encrypted_before": connection.encrypted_before or None,

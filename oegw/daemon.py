@@ -26,9 +26,16 @@ from typing import TYPE_CHECKING, Any
 import ike.events as keying
 from dnsrecords.budget import Budget
 from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import GatewayOutcome, KeyOutcome, PeerFound, PeerOutcome
+from dnsrecords.outcome import (
+    GatewayOutcome,
+    KeyOutcome,
+    PeerFound,
+    PeerOutcome,
+    SstKeyOutcome,
+)
 from dnsrecords.peer import PeerLookup
 from dnsrecords.resolver import Resolver
+from dnsrecords.sstlookup import SstKeyLookup
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
@@ -64,12 +71,18 @@ from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.resolvers import in_use, in_words, trusted
-from oegw.sst.interface import TunnelPorts
+from oegw.sst.forwarder import Forwarder, clients_of
+from oegw.sst.interface import SstError, Wish
+from oegw.sst.plane.kernel import NftPlane
+from oegw.sst.plane.settings import PlaneSettings
+from oegw.sst.service import Given, SstService
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from oegw.watch import Watch, stamps_of
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
+from policy.rule import Require, Sst
+from policy.table import PolicyTable
 
 if TYPE_CHECKING:
     from oegw.decisionpoint import DecisionPoints
@@ -82,7 +95,7 @@ NAT_PORT = 4500  # RFC 3947 section 4
 
 _AT_START_ONLY = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    "nat",
+    *("nat", "sst"),
 )
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
@@ -133,7 +146,6 @@ class Daemon:
             budget=Budget(per_second=settings.dns.questions_per_second),
             listener=self._dns_event,
         )
-        self._sst: TunnelPorts | None = None  # while port encryption runs
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
@@ -204,6 +216,8 @@ class Daemon:
             translations=nat.translations,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
+        self.sst = self._port_encryption(settings, environment)
+        self.forwarder = self._dns_forwarder(settings, environment, resolvers)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -227,7 +241,9 @@ class Daemon:
         async with AsyncExitStack() as undo:
             try:
                 await self._start(undo)
-            except (ControlError, OSError, DatapathError, InterceptError, StateError) as error:
+            except (
+                ControlError, OSError, DatapathError, InterceptError, SstError, StateError,
+            ) as error:  # fmt: skip
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
@@ -256,8 +272,14 @@ class Daemon:
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
+        if self.sst is not None:  # before any packet is let go
+            await self.sst.start(self.gateway.table)
+            undo.push_async_callback(self.sst.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
         undo.push_async_callback(self.interception.close)
+        if self.forwarder is not None:
+            await self.forwarder.start()
+            undo.push_async_callback(self.forwarder.close)
         await self._port.open()
         undo.push_async_callback(self._port.close)
         undo.push_async_callback(self._leave_points)
@@ -322,6 +344,10 @@ class Daemon:
             protocol=flow.protocol, source_port=flow.source_port,
             destination_port=flow.destination_port, packet=packet, size=size,
         )  # fmt: skip
+        if self.sst is not None:
+            seen = self.gateway.nat.seen(flow, self.gateway.table)
+            if seen.rule.sst is Sst.ONLY:  # beside the look-up of gateways
+                self.sst.prepare(seen.flow.source, seen.flow.destination)
         self.feed(happened.PacketTrapped(flow, packet, size))
 
     def _datagram_received(
@@ -474,28 +500,28 @@ class Daemon:
         | do.UnshieldGateway,
     ) -> None:  # fmt: skip
         """Commands about ports: they come only while port encryption runs."""
-        if self._sst is None:
+        if self.sst is None:
             return
         match command:
             case do.SealTunnel(tunnel=number, local=local, remote=remote, key=key):
-                self._sst.tunnel_keyed(number, local, remote, key)
+                self.sst.tunnel_keyed(number, local, remote, key)
             case do.SendSealed(tunnel=number):
-                self._sst.send_sealed(number)
+                self.sst.send_sealed(number)
             case do.SendUnsealed(tunnel=number):
-                self._sst.send_unsealed(number)
+                self.sst.send_unsealed(number)
             case do.UnsealTunnel(tunnel=number):
-                self._sst.tunnel_closed(number)
+                self.sst.tunnel_closed(number)
             case do.UnshieldGateway(local=here, remote=there):
-                self._sst.unshield(here, there)
+                self.sst.unshield(here, there)
 
     async def _shield(self, command: do.ShieldGateway) -> None:
         reason: str | None = "port encryption does not run"
-        if self._sst is not None:
-            reason = await self._sst.shield(command.local, command.remote)
+        if self.sst is not None:
+            reason = await self.sst.shield(command.local, command.remote)
         self.feed(happened.GatewayShielded(command.tunnel, reason))
 
     def _came_shielded(self, local: IPAddress, remote: IPAddress) -> bool:
-        return self._sst is not None and self._sst.came_shielded(local, remote)
+        return self.sst is not None and self.sst.came_shielded(local, remote)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -541,6 +567,49 @@ class Daemon:
         replies = await self._points.ask(command.question) if self._points is not None else ()
         self._lookups.pop(command.lookup, None)
         self.feed(happened.DecisionsEnded(command.lookup, replies))
+
+    def _port_encryption(
+        self, settings: config.Settings, environment: Environment
+    ) -> SstService | None:
+        """None where nothing needs it.  Raises KeyFileError and SstError."""
+        if not settings.encrypts_ports:
+            return None
+        plane = PlaneSettings(
+            outside=environment.outside,
+            tunnel_interface=settings.datapath.tunnel_interface,
+            own_mark=self._mark,
+            own_mask=settings.intercept.mark_mask,
+            sst=settings.sst,
+        )
+        given = Given(environment.addresses, self._mark, self._wish, self._look_up_sst)
+        return SstService(settings.sst, NftPlane(plane, self.trace), given, self.trace)
+
+    def _dns_forwarder(
+        self,
+        settings: config.Settings,
+        environment: Environment,
+        resolvers: tuple[IPAddress, ...],
+    ) -> Forwarder | None:
+        if self.sst is None or settings.sst.forwarder is None:
+            return None
+        listen = settings.sst.forwarder
+        clients = clients_of(listen[0], environment.attached, environment.addresses)
+        return Forwarder(
+            listen, resolvers, clients, self.resolver, self.sst.directory, self.trace,
+            wanted=lambda: settings.sst.private_key is not None,  # with what would keys be used?
+            clock=time.monotonic, may_ask=self.gateway.may_look_up, mark=self._mark,
+        )  # fmt: skip
+
+    def _wish(self, flow: Flow) -> Wish:
+        """What the policy says of a flow, by its source behind our own NAT."""
+        rule = self.gateway.nat.seen(flow, self.gateway.table).rule
+        return Wish(rule.sst, rule.sst_strength, rule.require is Require.SECURE)
+
+    async def _look_up_sst(self, address: IPAddress, ours: bool) -> SstKeyOutcome:
+        _PURPOSE.set("sst-key")
+        lookup = SstKeyLookup(address, self.gateway.may_look_up)
+        outcome: SstKeyOutcome = await self.resolver.run(lookup, ours=ours)
+        return outcome
 
     def _decision_points(self, settings: config.Settings) -> DecisionPoints | None:
         """The shell that asks them.  Raises PointError, which is an OSError."""
@@ -680,8 +749,8 @@ class Daemon:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
         Returns notes for the operator (keys that take effect at a restart only).
-        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError: then
-        nothing has changed.
+        Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, SstError, KeyFileError:
+        then nothing has changed.
         """
         async with self._reloading:
             return await self._reload()
@@ -698,11 +767,17 @@ class Daemon:
             for name in _AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
+        if settings.encrypts_ports != self._at_start.encrypts_ports:
+            on = "on" if settings.encrypts_ports else "off"
+            notes.append(f"port encryption is switched {on}: takes effect at the next restart")
+        if self.sst is None and (rule := settings.seals_or_drops) is not None:
+            reason = "requires port encryption, which begins at a restart"
+            raise config.ConfigError([f"rule {rule.name!r} {reason}"])
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         points = self._points
         if settings.decision_points != self.settings.decision_points:
             points = await asyncio.to_thread(self._decision_points, settings)
-        await self.interception.replace_policy(table)
+        await self._replace_rules(table)
         if points is not self._points and self._points is not None:
             self._spawn(self._close_later(self._points))
         self._points = points
@@ -714,9 +789,22 @@ class Daemon:
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
+        if self.sst is not None:
+            self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
+
+    async def _replace_rules(self, table: PolicyTable) -> None:
+        """Both tables of rules, or none.  Raises InterceptError and SstError."""
+        if self.sst is not None:
+            await self.sst.replace_policy(table)
+        try:
+            await self.interception.replace_policy(table)
+        except InterceptError:
+            if self.sst is not None:
+                await self.sst.replace_policy(self.gateway.table)
+            raise
 
     async def _watch_files(self, interval: float) -> None:
         """Read the files of the policy again when they have changed."""
@@ -733,7 +821,7 @@ class Daemon:
             await self.reload()
         except (
             config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError,
+            PointError, SstError,
         ) as error:  # fmt: skip
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule
+from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule, SstStrength
 
 VERSION = 1
 
@@ -251,10 +251,11 @@ def _followed(rule: Rule, point: str, opinion: Opinion) -> Ruling:
     strict = not rule.relax
     protected = strict and rule.on_failure is OnFailure.DROP
     match opinion.category:
-        case Category.PERMIT if protected:
+        case Category.PERMIT if strict and rule.protected:
             return Ruling(rule, overruled=f"{point}: permit, but rule {rule.name!r} does not relax")
         case Category.PERMIT:
-            changed = replace(rule, on_failure=OnFailure.CLEAR)
+            unbound = SstStrength.OPPORTUNISTIC
+            changed = replace(rule, on_failure=OnFailure.CLEAR, sst_strength=unbound)
             return Ruling(changed, Category.PERMIT, point, opinion.reason, opinion.ttl)
         case Category.DENY:
             changed = replace(rule, icmp=opinion.icmp)

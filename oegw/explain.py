@@ -11,10 +11,22 @@ from oegw.configrules import PROTOCOLS
 from oegw.nat import Nat, Translation
 from oegw.peer import ConfiguredPeer
 from oegw.settings import Settings
+from oegw.sst.permutation import PROTOCOLS as SEALED_PROTOCOLS
 from oegw.status import columns
 from policy.builtin import never_public
 from policy.flow import Flow, IPNetwork
-from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Require, Rule, Scope
+from policy.order import PORTED_PROTOCOLS
+from policy.rule import (
+    ANY_PORT,
+    Category,
+    OnFailure,
+    PortRange,
+    Require,
+    Rule,
+    Scope,
+    Sst,
+    SstStrength,
+)
 from policy.table import PolicyTable
 
 SHOWN_PAIRS = 8  # of one rule in one place of the order: lists may have a million
@@ -92,7 +104,17 @@ def category(rule: Rule, settings: Settings) -> str:
         text += " with ICMP"
     elif rule.category is Category.CONFIGURED and rule.name in settings.peers:
         text += f" with {peer_text(settings.peers[rule.name])}"
+    if rule.sst is not Sst.OFF or rule.sst_strength is not SstStrength.OPPORTUNISTIC:
+        text += f", ports {_PLACES[rule.sst]} {rule.sst_strength.value}"
     return text + (", override" if rule.override else "")
+
+
+_PLACES = {
+    Sst.OFF: "asked for",
+    Sst.INNER: "inside the tunnel",
+    Sst.OUTER: "of the gateways",
+    Sst.ONLY: "without tunnel",
+}
 
 
 def peer_text(peer: ConfiguredPeer) -> str:
@@ -143,6 +165,11 @@ def scope_text(scope: Scope) -> str:
 
 
 def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Iterator[str]:
+    yield from _verdict(flow, rule, settings, nat)
+    yield from _ports(flow, rule, settings)
+
+
+def _verdict(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Iterator[str]:
     match rule.category:
         case Category.DENY:
             yield (
@@ -156,7 +183,7 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Itera
             if peer.address is None:
                 yield "The peer has to begin: until then it is dropped."
         case Category.OPPORTUNISTIC:
-            clear = rule.on_failure is OnFailure.CLEAR
+            clear = rule.on_failure is OnFailure.CLEAR and not rule.protected
             other = "passes in clear" if clear else "is dropped"
             if not rule.initiate:
                 yield f"It {other}, unless the far side has begun a tunnel: we begin none."
@@ -179,6 +206,41 @@ def _consequences(flow: Flow, rule: Rule, settings: Settings, nat: Nat) -> Itera
             yield from _demands(rule, settings)
             warning = "; after a malformed record it is dropped" if clear else ""
             yield f"If not, it {other}{warning}."
+
+
+def _ports(flow: Flow, rule: Rule, settings: Settings) -> Iterator[str]:
+    """Where ports are encrypted, and what happens if they can't be."""
+    if rule.category is Category.DENY:
+        return
+    required = rule.sst_strength is SstStrength.REQUIRED
+    if not settings.encrypts_ports:
+        if rule.sst is not Sst.OFF:
+            yield "Its ports are not encrypted: sst.enabled is false."
+        return
+    if flow.protocol not in SEALED_PROTOCOLS and rule.sst is not Sst.OUTER:
+        if rule.sst is not Sst.OFF:
+            dropped = required and rule.sst is Sst.ONLY and flow.protocol in PORTED_PROTOCOLS
+            then = ": what would leave without a tunnel is dropped" if dropped else ""
+            name = protocol_name(flow.protocol)
+            yield f"{name} is not a protocol whose ports are encrypted{then}."
+        return
+    peer = "a peer that can't do it has no tunnel with us" if required else "if the peer can"
+    match rule.sst:
+        case Sst.INNER:
+            yield f"In the tunnel its ports are encrypted as well: {peer}."
+        case Sst.OUTER:
+            yield f"Around the tunnel the ports of IKE and ESP in UDP are encrypted: {peer}."
+        case Sst.ONLY:
+            yield (
+                "What leaves without a tunnel has its ports encrypted, and nothing else, with the "
+                "key that the destination publishes; "
+                + ("if that can't be had it is dropped." if required else "if there is one.")
+            )
+        case Sst.OFF if settings.sst.requests and not rule.protected:
+            yield (
+                "If its sender asks, its ports are encrypted where it leaves in clear"
+                + ("; if that can't be had it is dropped." if required else ", if that can be had.")
+            )
 
 
 def _demands(rule: Rule, settings: Settings) -> Iterator[str]:

@@ -36,6 +36,7 @@ from oegw.memory import KeyMemory
 from oegw.multihoming import Homecoming
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
+from oegw.portencryption import lacks
 from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import AddressKey, Authority, KeyQuestion, OwnClient, Responder
@@ -67,7 +68,7 @@ class Gateway:
         self._ledger = ledger = Ledger(table, settings, trace, memory)
         self._decisions = decisions = Decisions(ledger)
         self._initiator = initiator = Initiator(ledger, decisions)
-        self._responder = responder = Responder(ledger, decisions)
+        self._responder = responder = Responder(ledger, decisions, initiator.ports)
         self._tunnels = tunnels = Tunnels(ledger, initiator)
         self._ageing = initiator.ageing
         self._recovery = recovery = Recovery(ledger, initiator)
@@ -81,6 +82,7 @@ class Gateway:
             happened.SaInstalled: tunnels.sa_installed,
             happened.SaInstallFailed: tunnels.sa_install_failed,
             happened.SaMoveFailed: tunnels.sa_move_failed,
+            happened.GatewayShielded: initiator.ports.gateway_shielded,
             happened.UsageReported: tunnels.usage_reported,
             keying.KeyingChannelEstablished: self._channel_established,
             keying.ExchangeStarted: ahead.exchange_started,
@@ -96,7 +98,7 @@ class Gateway:
             SaExpired: tunnels.sa_expired,
             UnknownSpiReceived: recovery.unknown_spi_received,
             keying.SpiRefused: recovery.spi_refused,
-            keying.KeyingChannelClosed: recovery.channel_closed,
+            keying.KeyingChannelClosed: self._channel_closed,
             PeerAddressChanged: tunnels.peer_address_changed,
         }
 
@@ -152,11 +154,12 @@ class Gateway:
             step(event, now)
         if isinstance(event, _ENDS):
             self._initiator.homes.over(event.tunnel, now)
+        self._initiator.ports.settle(now)
         return self._ledger.take_commands()
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called; None if never."""
-        desks = (self._ledger, self._ageing, self._initiator.homes)
+        desks = (self._ledger, self._ageing, self._initiator.homes, self._initiator.ports)
         moments = (desk.next_timer() for desk in desks)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -166,6 +169,8 @@ class Gateway:
         self._ledger.end_lingering(now)
         self._initiator.give_up_slow_ones(now)
         self._initiator.homes.handle_timer(now)
+        self._initiator.ports.settle(now)
+        self._initiator.ports.handle_timer(now)
         return self._ledger.take_commands()
 
     def may_look_up(self, address: IPAddress) -> bool:
@@ -225,7 +230,12 @@ class Gateway:
                 "memory", "key_changed", identity=event.identity, remote=event.remote.address
             )
         self._initiator.homes.heard(event.remote.address, now)
+        self._initiator.ports.channel_established(event)
         self._recovery.channel_established(event, now)
+
+    def _channel_closed(self, event: keying.KeyingChannelClosed, now: float) -> None:
+        self._initiator.ports.channel_closed(event)
+        self._recovery.channel_closed(event, now)
 
     @property
     def memory(self) -> KeyMemory:
@@ -302,7 +312,9 @@ class Gateway:
             flow = selectors.flow()
             decision = table.lookup(flow)
             rule = decision.rule
-            wanted = rule.category is connection.rule.category and (
+            agreed = [t for t in connection.tunnels.values() if t.cipher]
+            unsealed = any(lacks(rule, tunnel) for tunnel in agreed)
+            wanted = (rule.category is connection.rule.category and not unsealed) and (
                 (
                     rule.category is Category.OPPORTUNISTIC
                     and peers.configured_claim(selectors, table) is None

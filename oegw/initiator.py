@@ -43,6 +43,7 @@ from oegw.ledger import Ledger, verdict_of
 from oegw.multihoming import Multihoming
 from oegw.nat import Seen
 from oegw.peer import ConfiguredPeer
+from oegw.portencryption import PortEncryption
 from oegw.selfknowledge import NotOurs
 from policy.flow import Flow, IPAddress
 from policy.rule import Category, PortRange, Require, Rule, Scope
@@ -56,6 +57,7 @@ class Initiator:
         self._decisions = decisions
         self._next_tunnel = 0
         self.ageing = Ageing(ledger, self)
+        self.ports = PortEncryption(ledger, self.negotiation_failed)
         self.late_keys = LateKeys(ledger, self._key_not_found)
         self.homes = Multihoming(ledger, self._acceptable, self._negotiate_with)
 
@@ -460,7 +462,7 @@ class Initiator:
         tunnel = Tunnel(number, request.remote, initiator=True, request=request)
         tunnel.trust = connection.trust
         self._ledger.connections.add_tunnel(connection, tunnel)
-        self._ledger.do(do.StartNegotiation(number, request))
+        self.ports.order(connection, tunnel)
         return number
 
     def give_up_slow_ones(self, now: float) -> None:

@@ -29,10 +29,11 @@ from oegw.peer import ConfiguredPeer
 from oegw.refusals import Refusals
 from oegw.selfknowledge import OwnQuestion, OwnSettings, Record, SelfKnowledge
 from oegw.setups import SetupBudget
+from oegw.shields import Shields
 from oegw.trace import Trace
 from policy.builtin import never_public
 from policy.flow import IPAddress, IPNetwork
-from policy.rule import Category, OnFailure, Scope
+from policy.rule import Category, Scope
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Ledger:
         self.hold = Hold(settings.hold)
         self.connections = ConnectionTable(settings.connections)
         self.budget = SetupBudget(settings.setups, settings.setups_per_second)
+        self.shields = Shields()
         self.own = SelfKnowledge(settings.own, settings.addresses, self.may_look_up)
         self.refusals = Refusals()
         self.lookups: dict[int, Asker] = {}
@@ -156,7 +158,7 @@ class Ledger:
         self._commands: list[Command] = []
         self._next_lookup = 1
         self._expiries: list[tuple[float, int]] = []
-        self._lingering: list[tuple[float, int, SaKey]] = []
+        self._lingering: list[tuple[float, int, SaKey, bool]] = []
 
     # Orders.
 
@@ -236,7 +238,10 @@ class Ledger:
     def end_lingering(self, now: float) -> None:
         """Remove the SAs that lingered."""
         while self._lingering and self._lingering[0][0] <= now:
-            self.do(do.RemoveSa(heapq.heappop(self._lingering)[2]))
+            _, number, key, sealed = heapq.heappop(self._lingering)
+            self.do(do.RemoveSa(key))
+            if sealed:
+                self.do(do.UnsealTunnel(number))
 
     def room(self, now: float) -> bool:
         """Whether there is room for one more connection: a verdict that would end soon goes."""
@@ -294,7 +299,7 @@ class Ledger:
             deny, lifespan = True, self.settings.configured_retry
         if connection.ruled_until is not None:
             lifespan = min(lifespan, max(connection.ruled_until - now, 1.0))
-        deny = deny or rule.on_failure is OnFailure.DROP
+        deny = deny or rule.protected
         if not deny and self.connections.carried_beside(connection):
             self.let_go(self.hold.take(connection.number), Verdict.TUNNEL, "no_tunnel")
             self.end(connection, Happening.FORGOTTEN, "a tunnel carries it now", now)
@@ -379,18 +384,35 @@ class Ledger:
             if tunnel.key_lookup is not None:
                 self.cancel(tunnel.key_lookup)
             self._remove(tunnel, now)
+            self.shields.tunnel_over(number)
+            if connection.seals == number:
+                connection.seals = None
         if connection.state is State.NONEXISTENT and not connection.tunnels:
             self.connections.discard(connection)
 
     def _remove(self, tunnel: Tunnel, now: float | None) -> None:
         if tunnel.outbound is not None:
             self.do(do.RemoveSa(tunnel.outbound))
-        if tunnel.inbound is None:
+        if tunnel.inbound is not None and now is not None:
+            lingers = (now + LINGER, tunnel.number, tunnel.inbound, tunnel.sealed)
+            heapq.heappush(self._lingering, lingers)
             return
-        if now is None:
+        if tunnel.inbound is not None:
             self.do(do.RemoveSa(tunnel.inbound))
-        else:
-            heapq.heappush(self._lingering, (now + LINGER, tunnel.number, tunnel.inbound))
+        if tunnel.sealed:
+            self.do(do.UnsealTunnel(tunnel.number))
+
+    def seal_by_sender(self, connection: Connection) -> None:
+        """The tunnel that sends may be another one now: ports are encrypted by its key, if it has
+        one, for its peer knows no other."""
+        live = connection.live_tunnel
+        if live is not None and live.sealed:
+            if connection.seals != live.number:
+                connection.seals = live.number
+                self.do(do.SendSealed(live.number))
+        elif connection.seals is not None:
+            self.do(do.SendUnsealed(connection.seals))
+            connection.seals = None
 
     def proposal_over(self, number: int) -> None:
         """The peer gave its proposal up while we asked about it: don't accept it later."""

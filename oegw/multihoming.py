@@ -314,6 +314,7 @@ class Multihoming:
         assert tunnel.outbound is not None
         connection.sends_by(tunnel)
         self._ledger.do(do.PreferSa(tunnel.number, tunnel.outbound))
+        self._ledger.seal_by_sender(connection)
 
 
 def _newest_by_peer(tunnels: Iterable[Tunnel]) -> list[Tunnel]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from policy.builtin import never_public
+from policy.builtin import all_never_public, never_public
 from policy.flow import Flow, IPAddress, IPNetwork
 from policy.rule import Category, PortRange, Rule, Scope
 from policy.table import PolicyTable
@@ -220,6 +220,13 @@ def complaint(rules: Iterable[NatRule]) -> Iterator[tuple[int, str, str]]:
 
 def covered(address: IPAddress, network: IPNetwork) -> bool:
     return address.version == network.version and address in network
+
+
+def unserved(network: IPNetwork, served: Iterable[IPNetwork]) -> bool:
+    """Whether a network is private, and our resolvers have no reverse map of any of it."""
+    return all_never_public(network) and not any(
+        contains(known, network) or contains(network, known) for known in served
+    )
 
 
 def contains(outer: IPNetwork, inner: IPNetwork) -> bool:

@@ -27,6 +27,7 @@ from oegw.decision import Replies
 from oegw.decisions import Approval, Decisions
 from oegw.ledger import Ledger
 from oegw.multihoming import without_keys
+from oegw.portencryption import PortEncryption
 from oegw.selfknowledge import NotOurs, OwnQuestion
 from policy.rule import Category
 
@@ -103,9 +104,10 @@ class Responder:
     delegation says: whoever owns a reverse zone can name any gateway there, with a key of its own.
     """
 
-    def __init__(self, ledger: Ledger, decisions: Decisions) -> None:
+    def __init__(self, ledger: Ledger, decisions: Decisions, ports: PortEncryption) -> None:
         self._ledger = ledger
         self._decisions = decisions
+        self._ports = ports
         # Channels whose key is that of their identity, and how far that can be trusted: None for
         # a key of the configuration.
         self._proven: dict[int, Trust | None] = {}
@@ -380,6 +382,12 @@ class Responder:
         except assurance.Unassured as why:
             self._refuse(event, str(why), now)
             return
+        try:
+            shielded = self._ports.came_shielded(event)
+            sst = self._ports.accepts(event, selectors, rule, shielded)
+        except peers.Refusal as refusal:
+            self._refuse(event, str(refusal), now)
+            return
         connection = ledger.connections.exact(selectors, rule)
         if connection is not None and _weaker(claim, connection):
             self._refuse(event, "a tunnel stands that rests on secure records", now)
@@ -403,15 +411,17 @@ class Responder:
             event.remote_selector,
             (event.key,),
             event.identity,
+            sst=sst,
         )
         tunnel = Tunnel(event.tunnel, event.remote.address, initiator=False, request=request)
         ledger.connections.add_tunnel(connection, tunnel)
         tunnel.trust = claim.trust
+        tunnel.shielded = shielded
         if claim.trust is not None and connection.live_tunnel is None:
             ledger.rests_on(connection, claim.trust, event.remote.address)
         if connection.standing is State.DENIED:
             ledger.await_peer(connection, now)
-        ledger.do(do.AcceptTunnel(event.tunnel))
+        ledger.do(do.AcceptTunnel(event.tunnel, sst))
 
     def approval_known(self, asker: Approval, replies: Replies, now: float) -> None:
         claim = self._decisions.answered(asker, replies)

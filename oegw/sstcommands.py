@@ -16,6 +16,7 @@ from oegw.sst import SstUnavailable, enabled
 from oegw.sst.asking import attachment, cgroups, running
 from oegw.sst.asking.cgroups import CgroupError, CgroupNotPermitted
 from oegw.sst.asking.kernel import BpfError, BpfNotPermitted
+from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.settings import DEFAULT_KEY, Request
 from oegw.status import columns
 
@@ -31,8 +32,7 @@ def _settings(arguments: Arguments) -> Settings:
 
 def _bit(settings: Settings) -> int:
     """The bit of the packet mark by which a socket asks."""
-    mask = settings.sst.mark_mask
-    return mask & -mask
+    return PlaneMarks(settings.sst.mark_mask).request
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _failing() -> Iterator[None]:
 def _enable(arguments: Arguments) -> int:
     settings = _settings(arguments)
     with _failing():
-        place = attachment.enable(_bit(settings), arguments.cgroup)
+        place = attachment.enable(_bit(settings), arguments.cgroup, every=arguments.all)
     print(f"enabled: {place}")
     return FINE
 
@@ -76,15 +76,17 @@ def _run(arguments: Arguments) -> int:
 
 
 def _keygen(arguments: Arguments) -> int:
-    from oegw.sst.keys import KeyFileAbsent, KeyFileError, generate  # takes a while to import
+    from oegw.sst.keys import KeyFileError, generate, roll  # takes a while to import
 
     path = arguments.file or _settings(arguments).sst.private_key or DEFAULT_KEY
     try:
-        key = generate(path)
+        key, old = roll(path) if arguments.roll else (generate(path), None)
     except KeyFileError as error:
-        forbidden = isinstance(error, KeyFileAbsent)
+        forbidden = isinstance(error.__cause__, PermissionError)
         raise Failure(NOT_PERMITTED if forbidden else FAILED, str(error)) from error
     print(f"{path}: {base64.b64encode(key.public).decode()}")
+    if old is not None:
+        print(f"{old}: the key until now; put it into sst.old_keys")
     return FINE
 
 
@@ -95,7 +97,7 @@ def _state(arguments: Arguments) -> int:
         try:
             root = cgroups.mounted()
             for place in attachment.places(_bit(settings)):
-                rows.append(["", f"{place.group}{'' if place.current else _OTHER_BIT}"])
+                rows.append(["", _place(place)])
         except BpfNotPermitted:
             rows.append(["", "in which groups: only root can see it"])
             root = cgroups.mounted()
@@ -104,7 +106,9 @@ def _state(arguments: Arguments) -> int:
     return FINE
 
 
-_OTHER_BIT = ": for another sst.mark_mask; oegw sst enable again"
+def _place(place: attachment.Place) -> str:
+    text = f"{place.group}{', all sockets ask' if place.every else ''}"
+    return text if place.current else f"{text}: not for this sst.mark_mask; oegw sst enable again"
 
 
 def _gateway(settings: Settings) -> str:

@@ -20,6 +20,8 @@ def render(status: Row) -> str:
     lines = [*_head(status), ""]
     lines += _connections(connections)
     lines += ["", *_channels(channels)]
+    lines += ports_section(status.get("sst"))
+    lines += forwarder_section(status.get("forwarder"))
     lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
@@ -167,12 +169,15 @@ def _detail(row: Row) -> list[str]:
     if row.get("cipher"):
         in_udp = " in UDP" if row.get("encapsulation") == "udp" else ""
         parts.append(plain(row["cipher"]) + in_udp)
+    parts += _ports(row)
     if row.get("spi_in") or row.get("spi_out"):
         parts.append(
             f"SPI in {plain(row.get('spi_in') or '-')} out {plain(row.get('spi_out') or '-')}"
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
+    if row.get("ports") and not row.get("cipher"):  # a tunnel has said it above
+        parts.append(plain(row["ports"]))
     if clients := row.get("clients"):
         parts.append(clients_text(clients))
     if row.get("encrypted_before"):
@@ -181,6 +186,69 @@ def _detail(row: Row) -> list[str]:
     return fill(
         ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent
     ).splitlines()
+
+
+def _ports(row: Row) -> list[str]:
+    """Where the ports of a tunnel's packets are encrypted, or why they are not."""
+    parts = []
+    if row.get("sealed_inside"):
+        parts.append("ports sealed inside")
+    if row.get("sealed_outside"):
+        parts.append("IKE and ESP in UDP with sealed ports")
+    if row.get("unsealed"):
+        parts.append(f"PORTS NOT SEALED: {plain(row['unsealed'])}")
+    return parts
+
+
+def ports_section(sst: Row | None) -> list[str]:
+    """Port encryption: the ways to peers' gateways, tunnels, and what could not be sealed."""
+    if not sst:
+        return []
+    own = ", ".join(plain(key) for key in sst.get("own_keys") or []) or "none"
+    lines = ["", f"Port encryption: own keys {own}; {sst.get('held', 0)} packets held"]
+    peers = sst.get("peers") or []
+    if peers:
+        rows = [["PEER", "PATH", "SINCE", "PROBED", "EPOCH", "KEY FROM", "DNS"]]
+        rows += [
+            [
+                plain(row.get("gateway", "?")),
+                plain(row.get("state", "?")),
+                span(row.get("since")),
+                span(row.get("last_probe")),
+                "-" if row.get("epoch") is None else plain(row["epoch"]),
+                plain(row.get("source", "?")),
+                plain(row.get("trust", "?")),
+            ]
+            for row in peers
+        ]
+        lines += [f"  {line}" for line in columns(rows, right=(2, 3, 4))]
+    for row in sst.get("tunnels") or []:
+        state = "both ways" if row.get("sending") else "only what comes"
+        pair = f"{host(row.get('local'))} -> {host(row.get('remote'))}"
+        lines.append(f"  inside the tunnel {pair}: {state}, key from IKE")
+    for local, remote in sst.get("shielded") or []:
+        lines.append(f"  around IKE and ESP: {plain(local)} -> {plain(remote)}")
+    for row in sst.get("pairs") or []:
+        if not row.get("sealed"):
+            pair = f"{plain(row.get('local'))} -> {plain(row.get('remote'))}"
+            text = f"{pair}: ports not sealed: {plain(row.get('reason', '?'))}"
+            lines.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    return lines
+
+
+def forwarder_section(forwarder: Row | None) -> list[str]:
+    """The DNS forwarder: what it was asked, and whether it could answer."""
+    if not forwarder:
+        return []
+    counts = ", ".join(
+        f"{plain(forwarder.get(name, 0))} {name.replace('_', ' ')}"
+        for name in ("questions", "answers", "failures", "names_with_keys")
+    )
+    return [
+        "",
+        f"DNS forwarder: {plain(forwarder.get('address', '?'))} "
+        f"port {plain(forwarder.get('port', '?'))}: {counts}",
+    ]
 
 
 def clients_text(clients: Row) -> str:

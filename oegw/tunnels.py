@@ -43,12 +43,22 @@ class Tunnels:
 
     def __init__(self, ledger: Ledger, initiator: Initiator) -> None:
         self._ledger = ledger
+        self._initiator = initiator
         self._ageing = initiator.ageing
         self._homes = initiator.homes
 
     # Into place.
 
     def inbound_sa_established(self, event: keying.InboundSaEstablished, now: float) -> None:
+        connection = self._ledger.connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            tunnel = connection.tunnels[event.tunnel]
+            reason = self._initiator.ports.keyed(connection, tunnel, event)
+            if reason is not None:
+                self._ledger.do(do.CloseTunnel(event.tunnel))
+                failed = keying.NegotiationFailed(event.tunnel, keying.Failure.REFUSED, reason)
+                self._initiator.negotiation_failed(failed, now)
+                return
         self._install(event.tunnel, event.sa, Direction.INBOUND)
 
     def outbound_sa_established(self, event: keying.OutboundSaEstablished, now: float) -> None:
@@ -147,12 +157,14 @@ class Tunnels:
             by_peer = connection.beginner is not None
             ledger.memory.pair_encrypted(connection.selectors, tunnel.peer, by_peer)
         self._homes.keyed(connection, tunnel, now)
+        ledger.seal_by_sender(connection)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
             destination=connection.selectors.remote, gateway=tunnel.gateway, tunnel=tunnel.number,
             initiator=tunnel.initiator, spi_in=tunnel.inbound and f"{tunnel.inbound.spi:08x}",
             spi_out=tunnel.outbound and f"{tunnel.outbound.spi:08x}", cipher=tunnel.cipher,
             replaces=tunnel.request.replaces if tunnel.request else None,
+            sealed=tunnel.sealed, shielded=tunnel.shielded,
         )  # fmt: skip
         if not connection.scopes:
             self._foresee_scope(connection)
@@ -255,6 +267,7 @@ class Tunnels:
             # The other's SAs are in place, or on their way there before these are removed.
             ledger.trace.event("tunnel", "closed", tunnel=number, reason=reason)
             ledger.take_down(connection, number, now)
+            ledger.seal_by_sender(connection)
         elif connection.state not in (State.KEYED, State.PENDING):
             ledger.take_down(connection, number)
             self._ageing.left_alone(connection, reason, now)
@@ -289,6 +302,8 @@ class Tunnels:
                 ledger.connections.remove_sa(tunnel.outbound)
                 ledger.do(do.RemoveSa(tunnel.outbound))
                 tunnel.outbound = None
+        if connection is not None:
+            ledger.seal_by_sender(connection)
 
     # Elsewhere.
 

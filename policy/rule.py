@@ -111,11 +111,11 @@ class Rule:
         """Whether traffic of this rule must never leave in clear, as far as the rule goes."""
         return self.category is Category.CONFIGURED or (
             self.category is Category.OPPORTUNISTIC
-            and (self.on_failure is OnFailure.DROP or self._needs_sealed_tunnel)
+            and (self.on_failure is OnFailure.DROP or self.needs_sealed_tunnel)
         )
 
     @property
-    def _needs_sealed_tunnel(self) -> bool:
+    def needs_sealed_tunnel(self) -> bool:
         """Whether ports must be encrypted in or around a tunnel: nothing goes without one."""
         return self.sst_strength is SstStrength.REQUIRED and self.sst in (Sst.INNER, Sst.OUTER)
 

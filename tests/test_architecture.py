@@ -151,6 +151,8 @@ CORES = (
     "oegw/ahead.py",
     "oegw/refusals.py",
     "oegw/latekeys.py",
+    "oegw/portencryption.py",
+    "oegw/shields.py",
     "oegw/assurance.py",
     "oegw/decision.py",
     "oegw/decisions.py",
@@ -187,6 +189,8 @@ SHELLS = (  # in a room of cores
     "oegw/sst/__init__.py",  # exports the socket option, for applications
     "oegw/sst/forwarder.py",
     "oegw/sst/keys.py",
+    "oegw/sst/relay.py",
+    "oegw/sst/sender.py",
     "oegw/sst/service.py",
     "oegw/sst/plane/flows.py",
     "oegw/sst/plane/kernel.py",

@@ -23,8 +23,12 @@ QUIET = 0.06  # seconds without a new octet in the file, after which a capture i
 def place(topology: Topology, link: str) -> tuple[str, str]:
     """The namespace and the interface that see all of a link.
 
-    ``wild`` is the middle host's own bridge.  Raises LabError for an unknown name.
+    ``wild`` is the middle host's own bridge, ``sg-a:oegw0`` a device of a host.  Raises LabError
+    for an unknown name.
     """
+    host, colon, device = link.partition(":")
+    if colon and host in topology.hosts:
+        return host, device
     if link in topology.links:
         return network.CABLES, link
     if link in topology.hosts and topology.hosts[link].bridge:
@@ -44,10 +48,12 @@ class Capture:
     def begin(cls, run: Run, topology: Topology, link: str) -> Capture:
         """Start tcpdump; it captures already when this returns, if ``ready`` is called after."""
         host, interface = place(topology, link)
-        path = run.directory / f"{link}.pcap"
+        path = run.directory / f"{link.replace(':', '-')}.pcap"
         options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", SNAP, "-B", "65536"]
         process = run.start(
-            f"tcpdump-{link}", host, ["tcpdump", *options, "-i", interface, "-w", str(path)]
+            f"tcpdump-{link.replace(':', '-')}",
+            host,
+            ["tcpdump", *options, "-i", interface, "-w", str(path)],
         )
         return cls(link, path, process)
 

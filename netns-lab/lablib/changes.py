@@ -18,9 +18,13 @@ def _do(stage: Stage, host: str, argv: list[str]) -> None:
 
 
 def set_route(stage: Stage, step: dict[str, Any]) -> str:
-    """Change a route of ``host``: ``to`` (a network or "default") by way of ``via``."""
-    check_keys(step, {"host", "to", "via"})
-    _do(stage, step["host"], ["ip", "route", "replace", step["to"], "via", step["via"]])
+    """Change a route of ``host``: ``to`` (a network or "default") by way of ``via``.
+
+    ``mtu``: no larger packet goes there.
+    """
+    check_keys(step, {"host", "to", "via", "mtu"})
+    mtu = ["mtu", str(step["mtu"])] if "mtu" in step else []
+    _do(stage, step["host"], ["ip", "route", "replace", step["to"], "via", step["via"], *mtu])
     return f"{step['to']} by way of {step['via']}"
 
 

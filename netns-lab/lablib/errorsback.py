@@ -54,3 +54,62 @@ def knock(stage: Stage, step: dict[str, Any]) -> str:
     if "refused" not in result.stdout:
         raise Missed("no ICMP error came back")
     return "port unreachable"
+
+
+# Sends a datagram, as large and with as few hops as it is told, and prints the ICMP error that
+# the kernel gives this very socket (ip(7), IP_RECVERR): type, code, and the MTU that it tells.
+_PROVOKE = """
+import select, socket, struct, sys
+address, port, size, hops, seconds = sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5])
+known = sys.argv[6] == "True"
+six = ":" in address
+knock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
+knock.setsockopt(level, 25 if six else 11, 1)  # IPV6_RECVERR, IP_RECVERR
+knock.setsockopt(level, 23 if six else 10, 3)  # MTU_DISCOVER: PROBE, don't fragment
+knock.connect((address, port))
+poll = select.poll()
+poll.register(knock, select.POLLERR)
+if known:  # the first packet of the flow has gone all the way: its error tells
+    knock.send(bytes(size))
+    poll.poll(1000 * seconds)
+    knock.recvmsg(2000, 512, socket.MSG_ERRQUEUE)
+    knock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+if hops:
+    knock.setsockopt(level, socket.IPV6_UNICAST_HOPS if six else socket.IP_TTL, hops)
+knock.send(bytes(size))
+if not poll.poll(1000 * seconds):
+    print("nothing")
+else:
+    _, ancillary, _, _ = knock.recvmsg(2000, 512, socket.MSG_ERRQUEUE)
+    for _, _, octets in ancillary:
+        number, origin, kind, code, _, told, _ = struct.unpack_from("=IBBBBII", octets)
+        print(f"{kind}/{code} {told}" if origin in (2, 3) else f"local {number} {told}")
+"""
+UDP_ERRORS = {
+    "port unreachable": ("3/3", "1/4"),
+    "time exceeded": ("11/0", "3/0"),
+    "too big": ("3/4", "2/0"),
+}
+
+
+def udp_error(stage: Stage, step: dict[str, Any]) -> str:
+    """A datagram from ``host`` to ``port`` of ``to``; its socket gets the ICMP error ``result``.
+
+    ``size`` of its payload; ``hops`` that it may take; ``mtu`` that it is told.  ``known``: an
+    earlier datagram of the same flow was answered.
+    """
+    check_keys(step, {"host", "to", "port", "size", "hops", "known", "result", "mtu"})
+    address = stage.lab.address(step["to"])
+    numbers = (step.get("port", 7999), step.get("size", 20), step.get("hops", 0), 3)
+    words = [*map(str, numbers), str(bool(step.get("known")))]
+    command = ["python3", "-c", _PROVOKE, str(address), *words]
+    result = stage.lab.run.call(step["host"], command)
+    if result.returncode:
+        raise LabError(f"udp-error: {result.stderr.strip()[-300:]}")
+    said, _, told = result.stdout.strip().partition(" ")
+    if said != UDP_ERRORS[step["result"]][address.version == 6]:
+        raise Missed(f"the socket was told: {result.stdout.strip()}")
+    if "mtu" in step and told != str(step["mtu"]):
+        raise Missed(f"it was told of MTU {told}")
+    return f"{step['result']}{f', MTU {told}' if 'mtu' in step else ''}"

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, lifetimes, matrix, nameservers
+from lablib import crossing, lifetimes, matrix, nameservers, sealedfacts
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
 from lablib.stage import Missed, check_keys
-from lablib.steps import FILE_LINE, PING_PATTERN
+from lablib.steps import PING_PATTERN
 from lablib.traces import matches, meant, plain
+from lablib.webserver import FILE_LINE
 
 # What may pass between the sites in an encrypted scenario, and what beside it on the public link.
 PROTECTED = ("esp", "udp-esp", "ike", "keepalive")
@@ -285,6 +286,9 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "no-addresses": no_addresses,
     "no-payload": no_payload,
     "housekeeping": housekeeping,
+    "sealed": sealedfacts.is_sealed,
+    "in-clear": sealedfacts.in_clear,
+    "flagged": sealedfacts.flagged,
     "resolver": nameservers.resolver,
     "said": nameservers.said,
 }

@@ -21,6 +21,8 @@ from lablib.waiting import patient, wait_until
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = ROOT / ".venv" / "bin" / "oegw"
 SHARED_KEYS = "OEGW_LAB_KEYS"
+CLOCK_FILE = "clock"  # in the run directory: how far the clocks of gateways are ahead
+CLOCK_LIBRARY = "*/faketime/libfaketimeMT.so.1"
 ANSWER_SECONDS = 5.0
 START_SECONDS = 15.0
 
@@ -92,6 +94,11 @@ class Oegw:
         arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
         return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
 
+    def begin_port_keygen(self, path: Path, *, roll: bool = False) -> Process:
+        """The key with which ports are encrypted; ``roll``: in place of the one that is there."""
+        command = [str(COMMAND), "sst", "keygen", *(["--roll"] if roll else []), str(path)]
+        return self._run.start(f"keygen-{path.stem}-ports", None, command)
+
     def has_key(self, gateway: str, bits: int) -> bool:
         """Whether another lab of this series made one, which this run then has as well."""
         path = self._shared / f"{gateway}-{bits}.pem" if self._shared else None
@@ -108,11 +115,25 @@ class Oegw:
             fresh.replace(self._shared / f"{gateway}-{bits}.pem")
 
     def begin_records(
-        self, gateway: str, identity: list[str], clients: list[str], name: str
+        self,
+        gateway: str,
+        identity: list[str],
+        clients: list[str],
+        name: str,
+        port_key: Path | None = None,
     ) -> Process:
-        """``identity``: the options that say what the gateway is called, and its precedence."""
+        """``identity``: the options that say what the gateway is called, and its precedence.
+
+        With a ``port_key`` its records are among them; it is known by a configuration only.
+        """
         key = self._run.directory / f"{gateway}.pem"
-        arguments = ["dns-records", "--key", str(key), *identity]
+        source = ["--key", str(key)]
+        if port_key is not None:
+            file = self._run.directory / f"{name}.publishing"
+            text = f'[gateway]\nprivate_key = "{key}"\n\n[sst]\nprivate_key = "{port_key}"\n'
+            file.write_text(f"version = 1\n\n{text}")
+            source = ["--config", str(file)]
+        arguments = ["dns-records", *source, *identity]
         for client in clients:
             arguments += ["--client", client]
         return self._run.start(name, None, [str(COMMAND), *arguments])
@@ -136,6 +157,7 @@ class Gateway:
     run: Run
     configuration: Path
     process: Process | None = None
+    has_clock: bool = False  # of its own, which a step can set
 
     @property
     def socket(self) -> Path:
@@ -147,11 +169,24 @@ class Gateway:
 
     def begin(self) -> None:
         """Start the process; ``ready`` waits until it works."""
-        self.process = self.run.start(
-            f"oegw-{self.name}",
-            self.name,
-            [str(COMMAND), "run", "--config", str(self.configuration)],
-        )
+        command = [str(COMMAND), "run", "--config", str(self.configuration)]
+        if self.has_clock:
+            command = [*self._clock(), *command]
+        self.process = self.run.start(f"oegw-{self.name}", self.name, command)
+
+    def _clock(self) -> list[str]:
+        """A command that gives another the time of day that ``CLOCK_FILE`` says.
+
+        What it measures (the monotonic clock) stays as it is.
+        """
+        libraries = list(Path("/usr/lib").glob(CLOCK_LIBRARY))
+        if not libraries:
+            raise LabError("faketime is not installed: netns-lab/setup lab")
+        return [
+            *("env", f"LD_PRELOAD={libraries[0]}", "FAKETIME_DONT_FAKE_MONOTONIC=1"),
+            *(f"FAKETIME_TIMESTAMP_FILE={self.run.directory / CLOCK_FILE}",),
+            *("FAKETIME_CACHE_DURATION=1", "NO_FAKE_STAT=1"),
+        ]
 
     def ready(self) -> dict[str, Any]:
         """Wait until this very process traced that it works, and its control socket answers.

@@ -19,6 +19,7 @@ from lablib.run import Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
 
+SECONDS_A_DAY = 86400
 PREFIX_FILES = "*.prefixes"  # of a scenario, for its configurations: $RUN/NAME.prefixes
 Say = Callable[[str], None]
 
@@ -38,10 +39,23 @@ class Lab:
     serial: int = 1  # of the zones
     signer: dnssec.Signer | None = None
     matrix: Played | None = None  # what became of the scenario's matrix
+    port_keys: dict[str, Path] = field(default_factory=dict)  # the file in use, by gateway
+    clock_days: int = 0  # that the clocks of the gateways are ahead
 
     def public_keys(self) -> dict[str, str]:
         """``SG_B_KEY`` and so on, as configurations and scenarios name the public keys."""
         return {placeholder(name): pair.public for name, pair in self.keys.items()}
+
+    def port_key_files(self, gateway: str) -> list[Path]:
+        """All keys for ports that this run made for a gateway, the one in use and those before."""
+        return sorted(self.run.directory.glob(f"{gateway}*.x25519*"))
+
+    def set_clock(self, days: int) -> None:
+        """The clocks of all gateways are so many days ahead from now on."""
+        file = self.run.directory / gateway.CLOCK_FILE
+        file.with_suffix(".new").write_text(f"+{days * SECONDS_A_DAY}\n")
+        file.with_suffix(".new").replace(file)
+        self.clock_days = days
 
     def write_zones(self) -> list[dns.Zone]:
         """The zone files, with what is in ``records`` now."""
@@ -66,11 +80,13 @@ class Lab:
         addresses = self.topology.crowd(name, self.scenario.crowd[name])
         return [twin_address(a) if self.scenario.family == 6 else a for a in addresses]
 
-    def start_captures(self) -> None:
-        for link in self.scenario.links:
+    def start_captures(self, devices: bool = False) -> None:
+        """Those on links; or those on ``devices``, which are there when their gateways run."""
+        links = [link for link in self.scenario.links if (":" in link) is devices]
+        for link in links:
             self.captures[link] = Capture.begin(self.run, self.topology, link)
-        for capture in self.captures.values():
-            capture.ready()
+        for link in links:
+            self.captures[link].ready()
 
     def end_captures(self) -> None:
         """Read all captures into ``captured``; does nothing the second time."""
@@ -118,7 +134,8 @@ def _begin_records(
     identity = [*lab.scenario.precedence(name), *identity]
     if any(e.ipseckey for e in lab.scenario.records if e.gateway == name):
         identity.append("--ipseckey")
-    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}")
+    ports = lab.port_keys.get(name)
+    return oegw.begin_records(key, identity, _addresses(lab, clients), f"records-{key}", ports)
 
 
 def published_records(
@@ -132,6 +149,10 @@ def published_records(
 
 def _make_keys(oegw: Oegw, lab: Lab, keygens: dict[str, Process]) -> None:
     """Keys and records of all gateways, made side by side."""
+    ported = {name: lab.run.directory / f"{name}.x25519" for name in lab.scenario.port_keys}
+    for process in [oegw.begin_port_keygen(path) for path in ported.values()]:
+        oegw.finish(process)
+    lab.port_keys |= ported
     for name, process in keygens.items():
         oegw.finish(process)
         oegw.keep_key(name, lab.scenario.bits)
@@ -184,6 +205,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     resolvers = {scenario.resolver: "127.0.0.1"} if scenario.resolver else {}
     if scenario.forwarder:
         resolvers |= lab.topology.clients(scenario.forwarder)
+    resolvers |= scenario.resolvers
     network.build(run, lab.topology, resolvers)
     say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
 
@@ -235,6 +257,9 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
             lab.gateways[name] = gateway.write_configuration(
                 run, lab.topology, name, template, lab.public_keys(), scenario.datapaths.get(name)
             )
+            lab.gateways[name].has_clock = scenario.clock
+        if scenario.clock:
+            lab.set_clock(0)
         at_once = [one for name, one in lab.gateways.items() if name not in scenario.late]
         for one in at_once:
             one.begin()
@@ -242,4 +267,5 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
             one.ready()
         names = ", ".join(one.name for one in at_once)
         say(f"gateways {names}: {time.monotonic() - started:.2f} s")
+        lab.start_captures(devices=True)
     return lab

@@ -17,7 +17,7 @@ from lablib.errors import LabError
 IPAddress = IPv4Address | IPv6Address
 
 MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}  # microsecond and nanosecond files
-LINKTYPE_ETHERNET = 1
+LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101  # raw: IP packets, as on a tunnel's device
 ETHERTYPES = {0x0800: "ipv4", 0x86DD: "ipv6", 0x0806: "arp"}
 ICMP, TCP, UDP, ESP, ICMPV6 = 1, 6, 17, 50, 58
 ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # those that quote the packet they are about
@@ -82,8 +82,8 @@ class Packet:
 def frames(path: Path) -> Iterator[tuple[float, bytes, bool]]:
     """Times and octets of the frames, and whether octets were left out (the snapshot length).
 
-    A record that is incomplete because the file ends is left out.  Raises LabError if the
-    file is no capture of Ethernet.
+    A record that is incomplete because the file ends is left out.  Where packets have no Ethernet
+    header, they get one, without addresses.  Raises LabError for a file of other frames.
     """
     octets = path.read_bytes()
     if len(octets) < 24:
@@ -95,15 +95,19 @@ def frames(path: Path) -> Iterator[tuple[float, bytes, bool]]:
     else:
         raise LabError(f"{path}: no capture file")
     (linktype,) = struct.unpack_from(order + "I", octets, 20)
-    if linktype & 0xFFFF != LINKTYPE_ETHERNET:
-        raise LabError(f"{path}: link type {linktype}, not Ethernet")
+    if linktype & 0xFFFF not in (LINKTYPE_ETHERNET, LINKTYPE_RAW):
+        raise LabError(f"{path}: link type {linktype}, neither Ethernet nor IP")
+    bare = linktype & 0xFFFF == LINKTYPE_RAW
     offset = 24
     while offset + 16 <= len(octets):
         seconds, fraction, kept, length = struct.unpack_from(order + "IIII", octets, offset)
         offset += 16
         if offset + kept > len(octets):
             return
-        yield seconds + fraction * MAGIC[magic], octets[offset : offset + kept], kept < length
+        frame = octets[offset : offset + kept]
+        if bare:
+            frame = bytes(12) + (b"\x86\xdd" if frame[:1] >= b"\x60" else b"\x08\0") + frame
+        yield seconds + fraction * MAGIC[magic], frame, kept < length
         offset += kept
 
 

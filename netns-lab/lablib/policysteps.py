@@ -98,12 +98,12 @@ def firewall(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def firewall_count(stage: Stage, step: dict[str, Any]) -> str:
-    """How many packets counter ``name`` of table ``inet user`` on ``host`` saw: from ``least`` on.
+    """How many packets counter ``name`` of table ``user`` on ``host`` saw: from ``least`` on.
 
-    Without ``least``: none.
+    Without ``least``: none.  ``family`` of the table: inet.
     """
-    check_keys(step, {"host", "name", "least"})
-    command = ["nft", "list", "counter", "inet", "user", step["name"]]
+    check_keys(step, {"host", "name", "least", "family"})
+    command = ["nft", "list", "counter", step.get("family", "inet"), "user", step["name"]]
     result = stage.lab.run.call(step["host"], command)
     found = re.search(r"packets (\d+)", result.stdout)
     if found is None:

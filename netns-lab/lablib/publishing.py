@@ -20,7 +20,7 @@ from lablib.waiting import patient
 RELOAD_SECONDS = 5.0
 
 
-def _serve(lab: Lab, records: list[str], forget: bool) -> None:
+def serve(lab: Lab, records: list[str], forget: bool) -> None:
     """Write the zones anew and wait until the authoritative server has them.
 
     With ``forget`` the resolvers lose what they have cached; else they keep it as long as they may.
@@ -69,7 +69,7 @@ def publish(stage: Stage, step: dict[str, Any]) -> str:
     fresh = [record for record in added if record not in lab.records]
     if not fresh:
         raise Missed("nothing that is not published already")
-    _serve(lab, lab.records + fresh, bool(step.get("forget")))
+    serve(lab, lab.records + fresh, bool(step.get("forget")))
     return f"{len(fresh)} records more"
 
 
@@ -96,5 +96,5 @@ def withdraw(stage: Stage, step: dict[str, Any]) -> str:
     if len(kept) == len(lab.records):
         raise Missed(f"there is no such record at {' or '.join(sorted(names))}")
     gone = len(lab.records) - len(kept)
-    _serve(lab, kept, bool(step.get("forget")))
+    serve(lab, kept, bool(step.get("forget")))
     return f"{gone} records less"

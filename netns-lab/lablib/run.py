@@ -14,13 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lablib import enter
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import patient, wait_until
+
+SECRETS = ("*.pem", "*.x25519*", "ssh-host", "ssh-user")  # files that no failure leaves behind
 
 # A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
 LONGEST_DIRECTORY = 107 - 30
@@ -165,6 +167,13 @@ class Run:
             return [sys.executable, "-S", enter.__file__, self.namespace(host), *argv]
         return ["ip", "netns", "exec", self.namespace(host), *argv]
 
+    def on_network_of(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The same, but with the machine's own file systems: `ip netns exec` hides control groups.
+
+        So it has no resolver of the lab.
+        """
+        return ["nsenter", f"--net=/run/netns/{self.namespace(host)}", *argv]
+
     def start(self, name: str, host: str | None, argv: Sequence[str]) -> Process:
         """Start a process on a host (or outside all of them); its output goes to ``NAME.log``."""
         log = self.directory / f"{name}.log"
@@ -204,6 +213,21 @@ class Run:
         except subprocess.TimeoutExpired as error:
             raise DeadlineMissed(f"{' '.join(argv)}: not done within {seconds:g} s") from error
 
+    @contextlib.contextmanager
+    def control_group(self) -> Iterator[Path]:
+        """A control group (version 2) of this run, for as long as this lasts."""
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        places = [line.split()[4] for line in mounts if " - cgroup2 " in line]
+        if not places:
+            raise LabError("no cgroup2 file system is mounted")
+        group = Path(places[0]) / f"oegw-lab-{self.identifier}"
+        group.mkdir()
+        try:
+            yield group
+        finally:
+            wait_until("end of the group", lambda: not (group / "cgroup.procs").read_text(), 5.0)
+            group.rmdir()
+
     def close(self, keep_files: bool = False) -> None:
         """End the processes, last one first, remove the namespaces and, unless kept, the files."""
         for process in reversed(self.processes):
@@ -220,8 +244,9 @@ class Run:
         self.namespaces.clear()
         if keep_files:
             (self.directory / "state.json").unlink()
-            for key in self.directory.glob("*.pem"):
-                key.unlink()
+            for pattern in SECRETS:
+                for key in self.directory.glob(pattern):
+                    key.unlink()
         else:
             shutil.rmtree(self.directory)
             with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
     *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
+    *("port_keys", "clock", "resolvers"),
 }
 
 
@@ -41,6 +42,8 @@ class Records:
     keyless: bool = False
     spare_keys: int = 0
     ipseckey: bool = False  # IPSECKEY records beside the others
+    names: tuple[str, ...] = ()  # at which the port key is, and not at reverse names
+    only_ports: bool = False  # nothing but the records of the key for port encryption
     types: tuple[str, ...] = ()  # only records of these types; empty: of all
 
 
@@ -71,6 +74,9 @@ class Scenario:
     has_long: bool = False  # whether there is a longer form of it
     matrix: Plan | None = None  # of policies
     only_datapath: str = ""  # what it shows is true of this datapath alone; its README says why
+    resolvers: dict[str, str] = field(default_factory=dict)  # that hosts ask, beside the above
+    port_keys: tuple[str, ...] = ()  # gateways that have a key for port encryption
+    clock: bool = False  # whether the gateways' clocks can be set
     alone: bool = False  # it measures so finely that no other lab may run beside it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
@@ -161,6 +167,8 @@ def load(name: str, long: bool = False) -> Scenario:
                 entry.get("keyless", False),
                 entry.get("spare_keys", 0),
                 entry.get("ipseckey", False),
+                tuple(entry.get("names", ())),
+                entry.get("only_ports", False),
                 tuple(entry.get("types", ())),
             )
             for entry in table.get("records", ())
@@ -177,6 +185,9 @@ def load(name: str, long: bool = False) -> Scenario:
         has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
         only_datapath=table.get("only_datapath", ""),
+        resolvers=table.get("resolvers", {}),
+        port_keys=tuple(table.get("port_keys", ())),
+        clock=table.get("clock", False),
         alone=table.get("alone", False),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),

@@ -29,7 +29,9 @@ from lablib import (
     outage,
     pings,
     policysteps,
+    programs,
     publishing,
+    sealedsteps,
     services,
     stream,
 )
@@ -38,10 +40,9 @@ from lablib.gateway import ask
 from lablib.stage import Missed, Stage, check_keys
 from lablib.traces import matches, plain
 from lablib.waiting import patient, wait_until
+from lablib.webserver import HTTP_PORT, content, web_server
 
 PING_PATTERN = b"oegw clear text!"  # 16 octets, the most that ping repeats
-FILE_LINE = b"oegw lab download, line %012d, %020d\n"
-HTTP_PORT = 8000
 ECHO_PORT = 7001
 
 
@@ -307,43 +308,26 @@ def forge_packet(stage: Stage, step: dict[str, Any]) -> str:
     return f"{step.get('count', 1)} sent"
 
 
-def content(octets: int) -> bytes:
-    """A file of numbered lines, so that any 100 octets of it contain words that can be found."""
-    size = len(FILE_LINE % (0, 0))
-    count = octets // size + 1
-    return b"".join(FILE_LINE % (n, n * 2654435761) for n in range(count))[:octets]
-
-
-def _web_server(stage: Stage, host: str) -> None:
-    name = f"http-{host}"
-    if name in stage.background:
-        return
-    folder = stage.lab.run.directory / name
-    folder.mkdir(exist_ok=True)
-    every = "0.0.0.0" if stage.lab.scenario.family == 4 else "::"  # noqa: S104 (in its namespace)
-    arguments = ["-u", "-m", "http.server", "--bind", every, "--directory", str(folder)]
-    server = stage.lab.run.start(name, host, [sys.executable, *arguments, str(HTTP_PORT)])
-    server.await_text("Serving HTTP")
-    stage.background[name] = server
-
-
 def download(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
 
-    ``at``: by this address of it.
+    ``at``: by this address of it; ``named``: by its name.
     """
-    check_keys(step, {"host", "from", "at", "bytes", "within"})
+    check_keys(step, {"host", "from", "at", "named", "bytes", "within"})
     lab, server = stage.lab, step["from"]
-    _web_server(stage, server)
+    folder = web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
-    (lab.run.directory / f"http-{server}" / "file").write_bytes(original)
+    (folder / "file").write_bytes(original)
     address = lab.address(step.get("at", server))
     url_host = f"[{address}]" if address.version == 6 else str(address)
+    if step.get("named"):
+        url_host = f"{server}.{lab.topology.domain}"
     target = lab.run.directory / f"download-{step['host']}"
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", "--noproxy", "*", "--max-time", str(patient(step.get("within", 30))),
-         "-w", "%{time_total}", "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
+        ["curl", "-sS", f"-{address.version}", "--noproxy", "*",
+         "--max-time", str(patient(step.get("within", 30))), "-w", "%{time_total}",
+         "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
     )  # fmt: skip
     if result.returncode:
@@ -384,10 +368,11 @@ def iperf(stage: Stage, step: dict[str, Any]) -> str:
 def stream_packets(stage: Stage, step: dict[str, Any]) -> str:
     """``rate`` UDP datagrams a second from ``host`` to ``to`` and back, for ``seconds``.
 
-    At most ``lost`` may be missing in the end.
+    At most ``lost`` may be missing in the end.  ``at``: to this address of it.
     """
-    check_keys(step, {"host", "to", "rate", "seconds", "lost"})
-    lab, address, name = stage.lab, str(stage.lab.address(step["to"])), f"echo-{step['to']}"
+    check_keys(step, {"host", "to", "at", "rate", "seconds", "lost"})
+    lab, at = stage.lab, step.get("at", step["to"])
+    address, name = str(lab.address(at)), f"echo-{at}"
     command = [sys.executable, str(Path(stream.__file__))]
     if name not in stage.background:
         server = lab.run.start(name, step["to"], [*command, "echo", address, str(ECHO_PORT)])
@@ -441,6 +426,7 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "plug": changes.plug,
     "interface": changes.interface,
     "write-file": changes.write_file,
+    "udp-error": errorsback.udp_error,
     "path-mtu": errorsback.path_mtu,
     "knock": errorsback.knock,
     "publish": publishing.publish,
@@ -461,6 +447,18 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "serve": services.serve,
     "connect": services.connect,
     "stream": stream_packets,
+    "plain-frames": sealedsteps.plain_frames,
+    "ssh": programs.ssh,
+    "ask-dns": programs.ask_dns,
+    "ask-for-sealed": programs.ask_for,
+    "start-transfer": programs.start_transfer,
+    "await-progress": programs.await_progress,
+    "end-transfer": programs.end_transfer,
+    "set-clock": sealedsteps.set_clock,
+    "new-port-key": sealedsteps.new_port_key,
+    "forge-ports": sealedsteps.forge_ports,
+    "gateway-count": sealedsteps.gateway_count,
+    "run": programs.run_command,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,
 }

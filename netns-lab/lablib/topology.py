@@ -123,7 +123,13 @@ class Topology:
         }
 
     def address(self, name: str, family: int = 4) -> IPAddress:
-        """The address of a host by name, or the address that is written there (IPv4 or IPv6)."""
+        """The address of a host by name, or the address that is written there (IPv4 or IPv6).
+
+        ``bob.4`` and ``bob.6`` are Bob's addresses, whatever ``family`` is.
+        """
+        host, _, of_family = name.rpartition(".")
+        if host in self.hosts and of_family in ("4", "6"):
+            return self.address(host, int(of_family))
         if name not in self.hosts:
             try:
                 return ip_interface(name).ip

@@ -123,17 +123,31 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the policy says of a flow."""
+    """What the policy says of a flow.  ``secure``: only keys that DNSSEC vouches for will do."""
 
     sst: Sst
     strength: SstStrength
+    secure: bool = False
 
 
 Listener = Callable[[Caught], None]
 
 
 class Plane(Protocol):
-    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests."""
+    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests.
+
+    Two rules are about who could otherwise read ports by what we answer:
+
+    - A packet that was opened, and that connection tracking then calls invalid or does not track,
+      is dropped.  What answers it, a reset or an ICMP error, would have no connection that says
+      that it was opened, and so would leave in clear: whoever plays a sealed SYN-ACK again would
+      read its ports in the answer.
+    - An answer (of a connection that came in) is not sealed because of the policy, if nothing of
+      its connection came sealed.  Where port encryption is required it is dropped, else it leaves
+      in clear: its ports were read on the way in.  Sealed it would tell whoever sent packets with
+      a peer's address, and ports of his choice, what these ports are sealed as.  Shielded pairs are
+      an exception.
+    """
 
     async def start(self, table: PolicyTable, listener: Listener) -> None:
         """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
@@ -197,8 +211,8 @@ class TunnelPorts(Protocol):
     def tunnel_closed(self, tunnel: int) -> None:
         """``UnsealTunnel``: forget the tunnel.
 
-        A flow that was born with its key keeps it while another tunnel of the pair has one (SST-35);
-        the key is retired as an epoch is.
+        A flow that was born with its key keeps it while another tunnel of the pair has one
+        (SST-35); the key is retired as an epoch is.
         """
 
     async def shield(self, local: IPAddress, remote: IPAddress) -> str | None:

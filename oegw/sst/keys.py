@@ -26,13 +26,22 @@ def generate(path: Path) -> StaticKey:
 
     Raises KeyFileError.
     """
+    return _write(path, force=False)
+
+
+def _write(path: Path, *, force: bool) -> StaticKey:
     private = X25519PrivateKey.generate()
     octets = private.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_secret(path, octets)
+    try:
+        write_secret(path, octets, force=force)
+    except KeyFileError as error:
+        if isinstance(error.__context__, FileExistsError):
+            raise KeyFileError(f"{path}: exists already; a key is never replaced") from None
+        raise
     return StaticKey(private.private_bytes_raw())
 
 
@@ -48,9 +57,27 @@ def read_private(path: Path) -> StaticKey:
 
 
 def roll(path: Path) -> tuple[StaticKey, Path]:
-    """Make another key in the place of the one at ``path``, which is moved to ``PATH.old``.
+    """Make another key in the place of the one at ``path``, which stays as ``PATH.old``.
 
-    Returns the new key and where the old one is, for ``[sst] old_keys``.  Raises KeyFileError; then
-    the old key is where it was.
+    Returns the new key and where the old one is, for ``[sst] old_keys``.  There is a key at
+    ``path`` at each moment, and a call that was broken off can be repeated.  Raises KeyFileError;
+    then the old key is where it was.
     """
-    raise NotImplementedError
+    read_private(path)
+    old = path.with_name(f"{path.name}.old")
+    made = False
+    try:
+        if not (old.exists() and old.samefile(path)):  # else a call was broken off here
+            old.hardlink_to(path)
+            made = True
+        return _write(path, force=True), old
+    except FileExistsError:
+        raise KeyFileError(
+            f"{old}: exists already; is that key still in sst.old_keys? Withdraw it, or move it"
+        ) from None
+    except KeyFileError:
+        if made:
+            old.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise KeyFileError(f"{old}: {error.strerror}") from error

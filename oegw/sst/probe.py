@@ -24,14 +24,13 @@ from ipaddress import IPv4Address
 from struct import Struct
 
 from oegw.packet.checksum import checksum
+from oegw.packet.flow import flow_of
 from oegw.packet.ip import UDP, PacketError, layout_of
-from oegw.sst.interface import Algorithm, IPAddress
+from oegw.sst.interface import PROBE_MAGIC, Algorithm, IPAddress
 from oegw.sst.signal import Signal
 
-# Specification values (ours): the first octets of the UDP payload.
-MAGIC = bytes.fromhex("b35c535354706264")
+# Specification values (ours); the magic is that of `interface`.
 VERSION = 1
-KEY_ID_OCTETS = 8
 NONCE_OCTETS = 16
 
 _SENT_FLAGGED = 0x01
@@ -95,7 +94,7 @@ class Probe:
         magic, version, kind, flags, algorithm, day, sent, own, peer, nonce = _FIELDS.unpack_from(
             octets
         )
-        if magic != MAGIC:
+        if magic != PROBE_MAGIC:
             raise ProbeError("probe_magic")
         if version != VERSION:
             raise ProbeError("probe_version")
@@ -113,7 +112,7 @@ class Probe:
         day = _NO_DAY if self.terms.day is None else self.terms.day
         flags = _SENT_FLAGGED * self.sent_flagged | _ARRIVED_FLAGGED * self.arrived_flagged
         fields = _FIELDS.pack(
-            MAGIC, VERSION, self.kind, flags, self.terms.algorithm, day, self.sent,
+            PROBE_MAGIC, VERSION, self.kind, flags, self.terms.algorithm, day, self.sent,
             self.terms.own, self.terms.peer, self.nonce,
         )  # fmt: skip
         return fields + _mac(key, fields, source, destination)
@@ -137,11 +136,6 @@ def verify(octets: bytes, key: bytes, source: IPAddress, destination: IPAddress)
 
 def _mac(key: bytes, fields: bytes, source: IPAddress, destination: IPAddress) -> bytes:
     return hmac.new(key, source.packed + destination.packed + fields, sha256).digest()
-
-
-def key_id(public_key: bytes) -> bytes:
-    """The name of a public key in a probe: the first octets of its SHA-256."""
-    return sha256(public_key).digest()[:KEY_ID_OCTETS]
 
 
 # ------------------------------------------------------------------ the packet around it
@@ -191,10 +185,19 @@ def payload_of(packet: bytes) -> tuple[bytes, tuple[int, int]]:
     return packet[offset + _UDP.size : length], (source_port, destination_port)
 
 
+def addresses_of(packet: bytes) -> tuple[IPAddress, IPAddress]:
+    """Source and destination of a packet's header.  Raises ProbeError."""
+    try:
+        flow = flow_of(packet)
+    except PacketError as error:
+        raise ProbeError(error.trigger) from None
+    return flow.source, flow.destination
+
+
 def is_probe(packet: bytes) -> bool:
     """Whether a packet begins as a probe does: what the plane hands up as one."""
     try:
         payload, _ = payload_of(packet)
     except ProbeError:
         return False
-    return payload.startswith(MAGIC)
+    return payload.startswith(PROBE_MAGIC)

@@ -31,7 +31,7 @@ def quote_of(packet: bytes) -> Place:
     Its addresses tell the key, and ``signal.flagged(packet, place.start)`` whether it was flagged.
 
     Raises PacketError, if quote or error can't be read, and NotEligible: not an error, or it quotes
-    what has no ports, or another error.
+    what has no ports, or another error, or what its addressee did not send.
     """
     version, length, protocol, offset, _, _, fragment = layout_of(packet)
     if fragment or protocol != (ICMP if version == 4 else ICMPV6):
@@ -46,7 +46,14 @@ def quote_of(packet: bytes) -> Place:
         end = min(end, start + packet[offset + octet] * unit)
     if start < end and packet[start] >> 4 != version:
         raise PacketError("quote_version")
-    return locate(packet, start, end, quoted=True)
+    place = locate(packet, start, end, quoted=True)
+    # Errors go to the sender of what they are about (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    # One to somebody else would show him ports that are not his: who is inside reads by it what he
+    # has seen outside, and who is outside has ports sealed that he chose.
+    to = packet[16:20] if version == 4 else packet[24:40]
+    if to != place.source:
+        raise NotEligible("sst_quote_for_another")
+    return place
 
 
 def open_quote(packet: bytes, permutation: Permutation, signal: Signal) -> bytes:

@@ -54,7 +54,7 @@ def _last_compressed(header: bytes, left: int, destination: bytes) -> bytes | No
     last = _ADDRESS - (header[4] & 15)
     end = len(header) - (header[5] >> 4)
     before, odd = divmod(end - last - _ADDRESSES, each)
-    if before < 0 or odd or left > before + 1:
+    if odd or left > before + 1:  # of a last one that has no room, before is negative
         return None
     return destination[: _ADDRESS - last] + header[end - last : end]
 

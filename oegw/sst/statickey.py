@@ -1,7 +1,7 @@
 """Our static key for port encryption, and what it has in common with a peer's (SST-31).
 
-Both public keys are in the DNS, so both ends compute the same secret without a packet (static-static
-Diffie-Hellman, X25519 of RFC 7748), and keys of it by HKDF with SHA-256 (RFC 5869):
+Both public keys are in the DNS, so both ends compute the same secret without a packet
+(static-static Diffie-Hellman, X25519 of RFC 7748), and keys of it by HKDF with SHA-256 (RFC 5869):
 
     port key    salt "SST1", info LOWER HIGHER ALGORITHM [DAY]
     probe key   salt "SST1", info "probe" LOWER HIGHER

@@ -84,7 +84,11 @@ def any_channel(offer: Any, configuration: Any) -> ChannelChoice:
 
 
 def any_tunnel(
-    offer: Any, configuration: Any, encapsulations: Any = (False,), key_exchange: bool = True
+    offer: Any,
+    configuration: Any,
+    encapsulations: Any = (False,),
+    key_exchange: bool = True,
+    sst: bool = False,
 ) -> TunnelChoice:
     """choose_tunnel that does not look at attributes."""
     proposal = offer.proposals[0]
@@ -92,7 +96,7 @@ def any_tunnel(
     group = channel_tiers(configuration)[0][0].group
     transform = proposal.transforms[0]
     return TunnelChoice(
-        suite, group, proposal.spi, 3600, 3600, None, None, False, proposal, transform
+        suite, group, proposal.spi, 3600, 3600, None, None, False, sst, proposal, transform
     )
 
 

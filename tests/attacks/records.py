@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,9 +264,9 @@ def bogus_answers() -> None:
     17,
     "Somebody strips the TXT record: no such name, no answer",
     source="RFC 4322 section 9.1",
-    defence="policy/rule.py OnFailure",
+    defence="policy/rule.py Rule.protected",
     otherwise="traffic that must be encrypted goes in the clear",
-    without=replaced(("oegw.ledger.OnFailure", SimpleNamespace(DROP=None))),
+    without=replaced(("policy.rule.Rule.protected", False)),
 )
 def stripped_records() -> None:
     for outcome in (NothingFound(60.0, "no such name"), Unanswered("no answer in time")):

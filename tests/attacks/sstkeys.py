@@ -145,8 +145,8 @@ def _any_gateway(
 
 @attack(
     SST,
-    "A name of Mallet's with Bob's address, and a key of Mallet's beside it; Bob's reverse zone has "
-    "a key of his own",
+    "A name of Mallet's with Bob's address, and a key of Mallet's beside it; Bob's reverse zone "
+    "has a key of his own",
     source="design, key confusion; SST-32",
     defence="oegw/sst/directory.py KeyDirectory.find",
     otherwise="whoever gets a host to look up a name of his chooses the key on the way to Bob",

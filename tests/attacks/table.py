@@ -6,10 +6,35 @@ import ast
 import sys
 from pathlib import Path
 
-from tests.attacks import coordinator, flood, keying, network, packets, records
+from tests.attacks import (
+    coordinator,
+    flood,
+    keying,
+    network,
+    packets,
+    records,
+    sstkernel,
+    sstkeys,
+    sstpaths,
+    sstports,
+    sstquotes,
+)
 from tests.attacks.frame import ATTACKS, SST, Attack
 
-__all__ = ["ATTACKS", "coordinator", "flood", "keying", "network", "packets", "records"]
+__all__ = [
+    "ATTACKS",
+    "coordinator",
+    "flood",
+    "keying",
+    "network",
+    "packets",
+    "records",
+    "sstkernel",
+    "sstkeys",
+    "sstpaths",
+    "sstports",
+    "sstquotes",
+]
 
 PAGE = Path(__file__).parents[2] / "oegw" / "docs" / "attacks.md"
 

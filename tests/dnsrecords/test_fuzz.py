@@ -16,7 +16,9 @@ from dnsrecords.errors import RecordError
 from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.response import query_octets, read_response
+from dnsrecords.sstkey import SstKey
 from tests.support.dns_keys import KEY_1024, KEY_2048, key_rdata, txt
+from tests.support.sst_keys import sst_key
 
 ROUNDS = 100_000
 NAME = dns.name.from_text("66.0.2.192.in-addr.arpa.")
@@ -141,5 +143,39 @@ def test_dns_responses() -> None:
             section.append(dns.rrset.from_text(owner, int(ttl), "IN", rdtype, text))
         seeds.append(response.to_wire())
     read, refused = fuzz(lambda data: read_response(data, NAME, TXT, 7), seeds)
+    assert read > 1000
+    assert refused > 1000
+
+
+@pytest.mark.fuzz
+def test_dns_responses_with_names_in_them() -> None:
+    query = dns.message.from_wire(query_octets(NAME, dns.rdatatype.PTR, 7))
+    response = dns.message.make_response(query)
+    text = "66.0.2.192.in-addr.arpa. 60 IN PTR b.0.2.192.in-addr.arpa."
+    owner, ttl, _, rdtype, target = text.split()
+    response.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", rdtype, target))
+
+    def parse(data: bytes) -> None:
+        for rdata in read_response(data, NAME, dns.rdatatype.PTR, 7).records:
+            assert rdata.endswith(b"\0")
+
+    read, refused = fuzz(parse, [response.to_wire()])
+    assert read > 1000
+    assert refused > 1000
+
+
+@pytest.mark.fuzz
+def test_sst_keys() -> None:
+    def parse(data: bytes) -> None:
+        key = SstKey.parse(data)
+        assert key is None or SstKey.parse(key.serialize()) == key
+
+    seeds = [
+        sst_key(SG_B).serialize(),
+        sst_key(ip_address("2001:db8::5"), 2, precedence=0, algorithm=2).serialize(),
+        txt("X-SST-Key(10)=192.1.1.5 3 of:another:form"),
+        txt("X-SST-Key(10)=192.1.1.5 1 ", "AAAA"),
+    ]
+    read, refused = fuzz(parse, seeds)
     assert read > 1000
     assert refused > 1000

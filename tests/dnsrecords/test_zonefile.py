@@ -15,7 +15,9 @@ from dnsrecords.delegation import Delegation
 from dnsrecords.errors import MalformedName
 from dnsrecords.key import HostKey
 from dnsrecords.reverse import reverse_name
+from dnsrecords.sstkey import SstKey
 from tests.support.dns_keys import KEY_1024, KEY_2048, KEY_4096, base64_key
+from tests.support.sst_keys import sst_key
 
 ORIGIN = "1.192.in-addr.arpa."
 BOB = reverse_name(ip_address("192.1.0.66"))
@@ -28,6 +30,7 @@ DELEGATIONS = [
     Delegation(20, ip_address("2001:db8::5"), None, KEY_4096),
     Delegation(30, None, "sg-a.example", KEY_2048),
 ]
+SST_KEYS = [sst_key(SG_B), sst_key(ip_address("2001:db8::5"), precedence=65535, algorithm=2)]
 KEYS = [HostKey(KEY_1024), HostKey(KEY_2048), HostKey(KEY_4096)]
 
 
@@ -39,6 +42,7 @@ def zone_text() -> str:
         "@ IN NS ns.example.",
     ]
     lines += [zonefile.txt_line(BOB, each) for each in DELEGATIONS]
+    lines += [zonefile.sst_key_line(BOB, each) for each in SST_KEYS]
     lines += [zonefile.key_line(reverse_name(SG_B), each) for each in KEYS]
     return "\n".join(lines) + "\n"
 
@@ -60,14 +64,17 @@ def test_an_owner_that_would_break_the_zone(owner: str) -> None:
         zonefile.txt_line(owner, DELEGATIONS[0])
     with pytest.raises(MalformedName):
         zonefile.key_line(owner, KEYS[0])
+    with pytest.raises(MalformedName):
+        zonefile.sst_key_line(owner, SST_KEYS[0])
 
 
 def test_dnspython_reads_the_same_octets() -> None:
     zone = dns.zone.from_text(zone_text(), origin=ORIGIN, relativize=False)
     found_txt = [rdata.to_wire() for _, _, rdata in zone.iterate_rdatas(dns.rdatatype.TXT)]
     found_key = [rdata.to_wire() for _, _, rdata in zone.iterate_rdatas(dns.rdatatype.KEY)]
-    assert found_txt == [each.serialize() for each in DELEGATIONS]
-    assert [Delegation.parse(rdata or b"") for rdata in found_txt] == DELEGATIONS
+    assert found_txt == [each.serialize() for each in (*DELEGATIONS, *SST_KEYS)]
+    assert [each for rdata in found_txt if (each := Delegation.parse(rdata or b""))] == DELEGATIONS
+    assert [each for rdata in found_txt if (each := SstKey.parse(rdata or b""))] == SST_KEYS
     assert found_key == [each.serialize() for each in KEYS]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
@@ -74,7 +75,7 @@ def read_everything(kind: PayloadType, octets: bytes, configuration) -> None:
                     except IkeError:
                         continue
             elif isinstance(value, p.SecurityAssociation):
-                for choose in (choose_channel, choose_tunnel):
+                for choose in (choose_channel, choose_tunnel, partial(choose_tunnel, sst=True)):
                     try:
                         choose(value, configuration)
                     except IkeError:
@@ -89,6 +90,7 @@ def test_parsers() -> None:
     seeds = [
         (1, x.generic((x.SA, x.offer()))),
         (1, x.generic((x.SA, x.esp_offer()), (x.NONCE, b"n" * 16), (x.KE, b"k" * 64))),
+        (1, x.generic((x.SA, x.esp_offer(attributes=x.ESP_GCM + x.tv(32401, 1))))),
         (5, x.generic((x.ID, x.subnet("192.1.0.65")), (x.SIG, bytes(64)))),
         (5, x.generic((x.ID, b"\x02\x00\x00\x00sg-a.example"), (x.HASH, bytes(32)))),
         (12, x.generic((x.D, bytes.fromhex("00000001 03 04 0002 11223344 55667788")))),
@@ -121,13 +123,14 @@ def drain(pair: Pair) -> None:
 def test_endpoints_in_every_state() -> None:
     """Both sides, after each message of a setup; nothing raises and nothing comes up."""
     randomness = random.Random(4322)
-    recorded = Pair()
-    recorded.initiate()
+    ports = {"sst": True}
+    recorded = Pair(ports, ports)
+    recorded.initiate(sst=True)
     recorded.run()
     total = 0
     for position in range(10):
-        pair = Pair(seed=position)
-        pair.initiate()
+        pair = Pair(ports, ports, seed=position)
+        pair.initiate(sst=True)
         for _ in range(position):
             pair.transfer()
         before = [len(side.pairs()) for side in pair.sides]

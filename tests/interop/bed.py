@@ -141,6 +141,7 @@ class Bed:
             cell.phase2,
             None if cell.pfs == "none" else cell.pfs,
             cell.encapsulation,
+            cell.port_encryption,
             cell.fragment,
         )
 

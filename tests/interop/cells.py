@@ -45,6 +45,7 @@ class Cell:
     identities: str
     middle: Middle
     encapsulation: str
+    port_encryption: str
     fragment: bool
     places: tuple[str, ...]
     what: str = ""
@@ -52,10 +53,19 @@ class Cell:
 
 
 _WORDS = {
-    "proves": {"traffic", "fragments", "rekey", "dead-peer", "delete", "restart"},
+    "proves": {
+        "traffic",
+        "port-encryption",
+        "fragments",
+        "rekey",
+        "dead-peer",
+        "delete",
+        "restart",
+    },
     "selectors": {"subnets", "hosts"},
     "identities": {"addresses", "names"},
     "encapsulation": {"auto", "udp", "esp"},
+    "port_encryption": {"off", "inner"},
     "what": {"", "tunnel", "channel", "close", "stop"},
     "by": {"", "ours", "strongswan"},
 }

@@ -54,6 +54,7 @@ destination = "{remote.network}"
 peer = "{remote.public}"
 peer_identity = "{remote.identity}"
 peer_key = "{remote.key.public_record}"
+sst = "{port_encryption}"
 """
 
 
@@ -95,6 +96,7 @@ class Oegw:
             ike="".join(f"{key} = {value}\n" for key, value in lines.items() if value),
             datapath=self.datapath,
             encapsulation=terms.encapsulation,
+            port_encryption=terms.port_encryption,
         )
         if not terms.local.identity.startswith("@"):
             text = re.sub(r"(?m)^identity = .*\n", "", text)  # its address is what it is without

@@ -74,6 +74,7 @@ class Terms:
     phase2: str
     pfs: str | None
     encapsulation: str = "auto"  # ours: auto, esp or udp
+    port_encryption: str = "off"  # ours: the placement that our rule says
     fragment: bool = False  # strongSwan cuts its IKE messages into pieces
     channel_lifetime: int | None = None  # seconds; None: the program's default
     tunnel_lifetime: int | None = None

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,43 @@ def test_without_gateways_each_claim_of_secrecy_is_found_false() -> None:
     assert any("20 of 20 answered" in line for line in lines), done.stdout + done.stderr
     for claim in ("encrypted", "addresses", "payload", "housekeeping", "clear"):
         assert any(line.startswith(f"FAILED  {claim}: ") for line in lines), done.stdout
+
+
+SEALED = """
+import dataclasses, sys
+sys.path.insert(0, sys.argv[1])
+from lablib import lab, runner, scenario
+from lablib.run import Run
+played = scenario.load(sys.argv[2])
+run = Run.create()
+try:
+    built = lab.put_up(run, played, print, with_gateways=False)
+    built.port_keys = {}
+    report = runner.Report()
+    runner.take_steps(built, report)
+    built.end_captures()
+    runner.check_facts(built, report, played.facts)
+finally:
+    run.close()
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.netns
+@pytest.mark.parametrize("scenario", ["sst-only", "sst-errors"])
+def test_without_gateways_each_claim_of_sealed_ports_is_found_false(scenario: str) -> None:
+    """The steps work over a plain network, so what they send is there to be found."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", SEALED, str(ROOT / "netns-lab"), scenario],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line[:6] in ("ok    ", "FAILED")]
+    steps = tomllib.loads((LAB.parent / "scenarios" / scenario / "expect.toml").read_text())["step"]
+    facts = lines[len(steps) :]
+    assert all(line.startswith("ok ") for line in lines[: len(steps)]), done.stdout + done.stderr
+    claims = [line for line in facts if "there is no ESP" not in line]
+    assert len(claims) >= 5, done.stdout + done.stderr
+    assert all(line.startswith("FAILED") for line in claims), done.stdout
 
 
 @pytest.mark.lab

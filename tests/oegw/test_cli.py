@@ -20,11 +20,14 @@ import pytest
 from dnsrecords import rsakey
 from dnsrecords.delegation import Delegation
 from dnsrecords.ipseckey import IpsecKey
+from dnsrecords.reverse import reverse_name
+from dnsrecords.sstkey import SstKey
 from oegw import __main__, cli, environment
 from oegw import daemon as daemon_module
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
 from oegw.keys import generate, read_private, write_private
+from oegw.sst import keys as sst
 from tests.support.configurations import PEER_KEY
 from tests.support.dns_keys import txt
 
@@ -358,6 +361,69 @@ def test_records_as_ipseckey_by_configuration(oegw: Any, config: Path) -> None:
     assert "IPSECKEY" in oegw("dns-records", "--config", config).out
 
 
+def sst_keys(text: str) -> list[tuple[str, SstKey]]:
+    found = []
+    for owner, rdtype, rdata in records(text):
+        if rdtype == "TXT" and (key := SstKey.parse(txt(*re.findall(r'"([^"]*)"', rdata)))):
+            found.append((owner, key))
+    return found
+
+
+def test_sst31_records_of_the_key_for_port_encryption(oegw: Any, config: Path) -> None:
+    assert not sst_keys(oegw("dns-records", "--config", config).out)
+    public = sst.generate(config.parent / "sst.pem").public
+    text = (
+        SMALL.replace("[dns]", 'fqdn = "sg-a.example"\n[dns]') + '[sst]\nprivate_key = "sst.pem"\n'
+    )
+    config.write_text(text)
+    result = oegw(
+        "dns-records", "--config", config, "--client", "192.1.0.65", "--client", "192.1.1.4"
+    )
+    assert (result.code, result.err) == (0, "")
+    four, six = ip_address("192.1.1.4"), ip_address("2001:db8:1:1::4")
+    itself, itself6 = reverse_name(four), reverse_name(six)
+    assert sst_keys(result.out) == [
+        (owner, SstKey(10, gateway, algorithm, public))
+        for owner, gateway in (
+            (itself, four),
+            (itself6, six),
+            ("65.0.1.192.in-addr.arpa.", four),
+            ("_sst.sg-a.example.", four),
+            ("_sst.sg-a.example.", six),
+        )
+        for algorithm in (1, 2)
+    ]
+    config.write_text(text + 'algorithms = ["aes256"]\n[publish]\nprecedence = 4\n')
+    found = [key for _, key in sst_keys(oegw("dns-records", "--config", config).out)]
+    assert {(key.precedence, key.algorithm) for key in found} == {(4, 2)}
+    config.write_text(text + "enabled = false\n")
+    assert not sst_keys(oegw("dns-records", "--config", config).out), "nobody would open them"
+
+
+def test_sst_records_need_their_key_and_an_address(oegw: Any, config: Path) -> None:
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\n')
+    result = oegw("dns-records", "--config", config)
+    assert (result.code, result.out) == (1, "")
+    assert "sst.pem: No such file" in result.err
+    sst.generate(config.parent / "sst.pem")
+    result = oegw("dns-records", "--config", config, "--fqdn", "sg-a.example")
+    assert result.code == 0
+    assert not sst_keys(result.out)
+    assert "no SST records: they name the gateway's addresses" in result.err
+
+
+def test_records_of_old_sst_keys_are_only_withdrawn(oegw: Any, config: Path) -> None:
+    by_key = ("--public-key", PEER_KEY, "--gateway", "192.1.1.4")
+    for arguments in (
+        ("--config", config),
+        ("--config", config, "--update"),
+        (*by_key, "--withdraw"),
+    ):
+        result = oegw("dns-records", "--old-sst-keys", *arguments)
+        assert result.code == 2
+        assert "--old-sst-keys is for --withdraw" in result.err
+
+
 def test_rollover_without_clients_is_noted(oegw: Any, config: Path) -> None:
     result = oegw("rollover", "--status", "--config", config)
     assert (
@@ -440,6 +506,19 @@ def test_check_away_from_the_gateway_says_what_it_does_not_know(oegw: Any, confi
     assert re.search(r"note: private key: .*No such file", result.err)
     assert re.search(r"note: without the networks .*eth9", result.err)
     assert "attached" not in result.out
+
+
+def test_check_looks_at_the_keys_of_port_encryption(oegw: Any, config: Path) -> None:
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\nold_keys = ["gateway.pem"]\n')
+    result = oegw("check", "--config", config)
+    assert result.code == 3
+    assert re.search(r"note: sst.private_key: .*sst.pem: No such file", result.err)
+    assert re.search(r"sst.old_keys: .*gateway.pem: is not an X25519 key", result.err)
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\n')
+    assert oegw("sst", "keygen", "--config", config).code == 0
+    assert "sst" not in oegw("check", "--config", config).err
+    (config.parent / "sst.pem").chmod(0o644)
+    assert re.search(r"sst.private_key: .*mode 0644", oegw("check", "--config", config).err)
 
 
 def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:

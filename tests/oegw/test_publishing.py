@@ -13,14 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import oegw.publishing as publishing
 from dnsrecords.published import PublishedRecord, TsigKey
 from dnsrecords.updater import Updater
+from oegw import cli
 from oegw.keys import generate, read_private, write_private
-from oegw.publish import records_of
+from oegw.publish import records_of, sst_records_of
 from oegw.publishing import KeyChange, PublishingError, update
 from oegw.rollover import Rollover, RolloverError, Stage, fingerprint
 from oegw.settings import DnsSettings, GatewaySettings, PublishSettings, Settings
+from oegw.sst import keys as sst
 from tests.support.named import LOOPBACK, Named
+from tests.support.sst_keys import public_key as sst_public_key
 
 SG_A, ALICE = IPv4Address("192.1.1.4"), IPv4Address("192.1.0.65")
+ALGORITHMS = ("aes128", "aes256")
 ZONES = ["1.1.192.in-addr.arpa.", "0.1.192.in-addr.arpa.", "example."]
 TTL = 300
 BITS = 1024  # quick to make
@@ -79,6 +83,94 @@ def test_update_and_withdraw(settings: Settings) -> None:
     assert published(settings, key)
     list(update(settings, records(settings, key), withdraw=True))
     assert not published(settings, key)
+
+
+def sst_records(number: int, fqdn: str | None = "sg-a.example") -> list[PublishedRecord]:
+    public = sst_public_key(number)
+    return sst_records_of(public, ALGORITHMS, [SG_A], fqdn, [ALICE], 10)
+
+
+def there(settings: Settings, wanted: list[PublishedRecord]) -> bool:
+    """Whether all of these records are there; else none of them must be."""
+    absent = publishing.updater_for(settings).absences(wanted)
+    assert len(absent) in (0, len(wanted))
+    return not absent
+
+
+def test_sst32_keys_for_port_encryption_are_published_and_withdrawn(settings: Settings) -> None:
+    wanted = sst_records(1)
+    assert len(wanted) == 6
+    assert {record.owner for record in wanted} == {
+        "4.1.1.192.in-addr.arpa.", "65.0.1.192.in-addr.arpa.", "_sst.sg-a.example.",
+    }  # fmt: skip
+    both = [*records(settings, public_key(settings.gateway.private_key)), *wanted]
+    lines = list(update(settings, both, withdraw=False))
+    assert sorted(line.split()[1] for line in lines) == sorted(ZONES)
+    assert there(settings, wanted)
+    list(update(settings, both, withdraw=True))
+    assert not there(settings, wanted)
+
+
+def test_sst35_the_old_key_stays_published_beside_the_new_one(settings: Settings) -> None:
+    old, new = sst_records(1), sst_records(2)
+    list(update(settings, old, withdraw=False))
+    list(update(settings, new, withdraw=False))
+    assert there(settings, old)
+    assert there(settings, new)
+    list(update(settings, old, withdraw=True))
+    assert not there(settings, old)
+    assert there(settings, new)
+    list(update(settings, new, withdraw=True))
+
+
+def test_sst35_a_change_of_key_as_the_manual_tells_it(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """keygen, --update, keygen --roll, --update, and at last --withdraw --old-sst-keys."""
+    directory = settings.gateway.private_key.parent
+    text = (
+        f'version = 1\n[gateway]\naddresses = "{SG_A}"\nprivate_key = "gateway.pem"\n'
+        f'fqdn = "sg-a.example"\n[dns]\nresolvers = "{LOOPBACK}"\n[publish]\n'
+        f'clients = "{ALICE}"\n[sst]\nprivate_key = "sst.pem"\n'
+    )
+    config = directory / "oegw.toml"
+    config.write_text(text)
+
+    def oegw(*arguments: str) -> None:
+        assert cli.main([*arguments, "--config", str(config)]) == 0, capsys.readouterr().err
+
+    def records_at(path: Path) -> list[PublishedRecord]:
+        public = sst.read_private(path).public
+        return sst_records_of(public, ALGORITHMS, [SG_A], "sg-a.example", [ALICE], 10)
+
+    oegw("sst", "keygen")
+    oegw("dns-records", "--update")
+    oegw("sst", "keygen", "--roll")
+    config.write_text(text + 'old_keys = ["sst.pem.old"]\n')
+    oegw("dns-records", "--update")
+    old, new = records_at(directory / "sst.pem.old"), records_at(directory / "sst.pem")
+    assert there(settings, old)
+    assert there(settings, new)
+    oegw("dns-records", "--withdraw", "--old-sst-keys")
+    assert not there(settings, old)
+    assert there(settings, new)
+    assert published(settings, public_key(settings.gateway.private_key)), "not these"
+    oegw("dns-records", "--withdraw")
+    assert not there(settings, new)
+
+
+def test_a_rollover_leaves_keys_for_port_encryption_alone(settings: Settings) -> None:
+    path = settings.gateway.private_key
+    wanted = sst_records(1)
+    both = [*records(settings, public_key(path)), *wanted]
+    list(update(settings, both, withdraw=False))
+    change, now = KeyChange(settings, lambda: None), 0.0
+    for _ in range(3):
+        now += TTL
+        lines = list(change.advance(now, BITS))
+        assert there(settings, wanted)
+    assert lines[-1] == "over"
+    list(update(settings, wanted, withdraw=True))
 
 
 def test_a_change_of_key_from_beginning_to_end(settings: Settings) -> None:

@@ -47,9 +47,20 @@ from oegw.gateways import Choice, MultihomingSettings
 from oegw.intercept.verdicts import Shape, shape_of
 from oegw.nat import Nat, Translation
 from oegw.peer import ConfiguredPeer
+from oegw.portencryption import lacks
 from oegw.selfknowledge import OwnSettings
 from policy.flow import Flow
-from policy.rule import Category, OnFailure, PortRange, Require, Rule, Scope
+from policy.rule import (
+    ANY_PORT,
+    Category,
+    OnFailure,
+    PortRange,
+    Require,
+    Rule,
+    Scope,
+    Sst,
+    SstStrength,
+)
 from policy.table import PolicyTable
 from tests.support.playbook import (
     ALICE,
@@ -94,6 +105,7 @@ class Negotiation:
     replaces: int | None = None
     stage: str = "asked"  # proposed, asked, inbound, confirmed, up
     retired: bool = False  # another one is preferred
+    sst: bool = False  # port encryption inside was offered and, if by the peer, accepted
 
     @property
     def pair(self) -> tuple[TrafficSelector, TrafficSelector]:
@@ -116,6 +128,9 @@ class World:
         self.far = chance.sample(GATEWAYS, chance.choice((1, 2, 3)))
         self.luck = chance.choice((0.5, 0.8, 0.95))
         self.upheaval = chance.choice((0.1, 1.0, 3.0))  # reloads and orders of the operator
+        self.ports = random.Random(f"ports {seed}")  # what has to do with port encryption
+        self.encrypts = self.ports.random() < 0.6
+        self.sealed_peers: set[Any] = set()  # whose IKE comes with its ports encrypted
         self.trace = CountingTrace()
         self.peers = {
             "vpn": chance.choice(
@@ -144,10 +159,16 @@ class World:
                 multihoming=MultihomingSettings(chance.choice(tuple(Choice))),
                 own=chance.choice((None, OwnSettings(rsa_key("own")))),
                 decision_points=self.points,
+                encrypts_ports=self.encrypts,
+                came_shielded=lambda local, remote: remote in self.sealed_peers,
             ),
             self.trace,
         )
         self.log: list[str] = []
+        self.port_keys: set[int] = set()  # tunnels
+        self.seals: set[int] = set()  # those whose key seals what leaves
+        self.shieldings: dict[int, tuple[Any, Any]] = {}  # tunnels that wait for a shield
+        self.shields: set[tuple[Any, Any]] = set()  # asked for, and not taken back
         self.lookups: dict[int, do.Command] = {}
         self.negotiations: dict[int, Negotiation] = {}
         self.installs: list[do.InstallSa] = []
@@ -170,9 +191,10 @@ class World:
         chance, rules = self.chance, []
         for make in (self._strict, self._web, self._mail, self._passive):
             if chance.random() < 0.4:
-                rules.append(make())
+                rules.append(self._with_ports(make()))
         if chance.random() < 0.5:
-            rules.append(replace(configured("vpn", "192.1.0.0/24", "192.4.0.0/24"), override=True))
+            vpn = replace(configured("vpn", "192.1.0.0/24", "192.4.0.0/24"), override=True)
+            rules.append(self._with_ports(vpn))
         default = Rule(
             "default",
             Category.OPPORTUNISTIC,
@@ -180,7 +202,17 @@ class World:
             relax=chance.random() < 0.2,
             require=chance.choice((Require.ANY, Require.ANY, Require.ANY, Require.SECURE)),
         )
-        return PolicyTable(rules, default)
+        return PolicyTable(rules, self._with_ports(default))
+
+    def _with_ports(self, rule: Rule) -> Rule:
+        """The rule, now and then with port encryption, as far as the configuration allows it."""
+        placements = [Sst.OFF, Sst.OFF, Sst.OUTER]
+        if rule.destination_ports == ANY_PORT:
+            placements.append(Sst.INNER)
+        sst, strength = self.ports.choice(placements), self.ports.choice(tuple(SstStrength))
+        if not self.encrypts or rule.category in (Category.PERMIT, Category.DENY):
+            return rule
+        return replace(rule, sst=sst, sst_strength=strength)
 
     def _strict(self) -> Rule:
         return Rule(
@@ -241,10 +273,39 @@ class World:
                 assert number not in self.negotiations
                 self.negotiations[number] = Negotiation(
                     number, request.local_selector, request.remote_selector, request.remote, True,
-                    request.replaces,
+                    request.replaces, sst=request.sst,
                 )  # fmt: skip
-            case do.AcceptTunnel(tunnel=number):
+                assert self.encrypts or not request.sst
+                assert number not in self.shieldings, "message 1 before the shield"
+                connection = self.gateway._ledger.connections.of_tunnel(number)
+                assert connection is not None
+                if connection.rule.needs_sealed_tunnel and connection.rule.sst is Sst.OUTER:
+                    assert (request.local, request.remote) in self.shields, "without a shield"
+                    assert request.encapsulation is keying.Encapsulation.UDP
+            case do.ShieldGateway(tunnel=number, local=local, remote=remote):
+                self.shieldings[number] = local, remote
+                self.shields.add((local, remote))
+            case do.UnshieldGateway(local=local, remote=remote):
+                self.shields.remove((local, remote))
+            case do.SealTunnel(tunnel=number):
+                assert number not in self.port_keys
+                self.port_keys.add(number)
+            case do.SendSealed(tunnel=number):
+                assert number in self.port_keys
+                assert any(
+                    key.direction is Direction.OUTBOUND and tunnel == number
+                    for key, tunnel in self.sas.items()
+                ), "sealed before the peer has the key"
+                self.seals.add(number)
+            case do.SendUnsealed(tunnel=number):
+                self.seals.remove(number)
+            case do.UnsealTunnel(tunnel=number):
+                self.port_keys.remove(number)
+                self.seals.discard(number)
+            case do.AcceptTunnel(tunnel=number, sst=sst):
                 if number in self.negotiations:
+                    assert self.negotiations[number].sst or not sst
+                    self.negotiations[number].sst = sst
                     assert self.negotiations[number].stage == "proposed"
                     self.negotiations[number].stage = "asked"
             case do.RefuseTunnel(tunnel=number):
@@ -265,7 +326,10 @@ class World:
                         if known.stage == "up"
                         else keying.NegotiationFailed(number, Failure.CANCELLED, "closed")
                     )
-            case do.InstallSa():
+            case do.InstallSa(tunnel=number):
+                known = self.negotiations.get(number)
+                if known is not None and known.sst and known.stage == "inbound":
+                    assert number in self.port_keys, "what comes sealed can't be opened"
                 self.installs.append(command)
             case do.RemoveSa(key=key):
                 self.sas.pop(key, None)
@@ -327,9 +391,19 @@ class World:
             (1.5, self.signs),
             (0.5, self.peer_moves),
             (1, self.key_questions),
+            (10, self.shield),
         )
         [step] = self.chance.choices([s for _, s in steps], [w for w, _ in steps])
         step()
+
+    def shield(self) -> None:
+        """The path to a gateway was probed; a peer's begins to be shielded, or ceases to."""
+        self.sealed_peers ^= {self.ports.choice(GATEWAYS)} if self.ports.random() < 0.3 else set()
+        if self.shieldings:
+            number = self.ports.choice(list(self.shieldings))
+            del self.shieldings[number]
+            reason = None if self.ports.random() < self.luck else "stripped"
+            self.feed(happened.GatewayShielded(number, reason))
 
     def packet(self, flow: Flow | None = None) -> None:
         flow = flow or self.chance.choice(self.flows)
@@ -429,7 +503,9 @@ class World:
         )  # fmt: skip
         if inward:
             known.stage = "inbound"
-            self.feed(keying.InboundSaEstablished(known.number, sa))
+            known.sst = known.sst and (not known.ours or self.ports.random() < 0.8)
+            key, translated = bytes(16) if known.sst else None, self.ports.random() < 0.1
+            self.feed(keying.InboundSaEstablished(known.number, sa, key, translated))
         else:
             known.stage = "up"
             self.feed(keying.OutboundSaEstablished(known.number, sa))
@@ -458,14 +534,15 @@ class World:
             gateway, identity = SG_D, chance.choice((SG_D, "branch.example"))
         elif way:
             here = replace(here, port=0)
+        sst = self.encrypts and self.ports.random() < 0.6
         self.negotiations[number] = Negotiation(
-            number, here, there, gateway, False, stage="proposed"
+            number, here, there, gateway, False, stage="proposed", sst=sst
         )
         channel = chance.choice(tuple(self.channels))
         self.feed(
             keying.TunnelProposed(
                 number, channel, identity, rsa_key(_key_of(identity)), TransportAddress(SG_A),
-                TransportAddress(gateway, chance.choice((500, 4500))), here, there,
+                TransportAddress(gateway, chance.choice((500, 4500))), here, there, sst,
             )
         )  # fmt: skip
 
@@ -645,9 +722,14 @@ class World:
             if connection.number in ledger.connections._asking:
                 behind = connection.state is State.EXPIRING and connection.expires is None
                 assert connection.under_way or behind, who
+            live = connection.live_tunnel
+            assert connection.seals == (live.number if live and live.sealed else None), who
+            assert connection.seals is None or connection.seals in self.seals, who
             for number, tunnel in connection.tunnels.items():
                 known = self.negotiations.get(number)
-                assert known is not None, f"{who}: {tunnel} is nobody's"
+                if known is None:
+                    assert number in self.shieldings, f"{who}: {tunnel} is nobody's"
+                    continue
                 if known.stage == "up" and not tunnel.up:
                     assert installing[number], f"{who}: {tunnel} is never installed"
         for number, known in self.negotiations.items():
@@ -659,7 +741,7 @@ class World:
                 assert asked, f"proposal {number} is never answered"
             else:
                 assert ledger.connections.of_tunnel(number) is not None, f"{number} was forgotten"
-        lingering = {key for _, _, key in ledger._lingering}
+        lingering = {key for _, _, key, _ in ledger._lingering}
         for key, number in self.sas.items():
             assert ledger.connections.tunnel_of_sa(key) == number or key in lingering, (
                 f"{key} stays"
@@ -679,6 +761,9 @@ class World:
             assert connection.standing is State.KEYED, f"{flow}: {verdict}, {connection.standing}"
             if rule.require is Require.SECURE and not rule.relax:
                 assert connection.trust is Trust.SECURE, f"{flow}: trust {connection.trust}"
+            live = connection.live_tunnel
+            if live is not None:
+                assert not lacks(rule, live), f"{flow}: {live} for {rule}"
         elif self.gateway._initiator.selectors(flow, rule) == connection.selectors:
             # Beside one that is for a part of it only, there are other connections.
             assert connection.standing is not State.KEYED, f"{flow}: {verdict} beside a tunnel"
@@ -692,6 +777,8 @@ class World:
                 self.install()
             elif self.some("proposed", "asked", "inbound", "confirmed"):
                 self.negotiation_fails(Failure.SILENCE)
+            elif self.shieldings:
+                self.shield()
             elif self.queries:
                 self.feed(happened.UsageReported({}))
                 self.queries = 0
@@ -700,6 +787,10 @@ class World:
                 self.tick()
             elif self.some("up"):
                 self.tunnel_closes()
+            elif len(self.channels) > 1:
+                number = max(self.channels)
+                self.channels.discard(number)
+                self.feed(keying.KeyingChannelClosed(number, "over"))
             else:
                 break
             self.look()
@@ -714,6 +805,9 @@ class World:
         assert not self.lookups
         assert not self.negotiations
         assert not self.sas
+        assert not self.port_keys
+        assert not self.seals
+        assert not self.shields
         assert not [s for s, (_, until) in self.verdicts.items() if until is None]
         assert not [p for p in self.packets if p not in self.fates]
         assert self.gateway.held == (0, 0)
@@ -725,7 +819,9 @@ class World:
             "by_pair": table._by_pair, "by_tunnel": table._by_tunnel, "begun": table._begun,
             "begun_by_peers": table._begun_by_peers, "by_gateway": table._by_gateway,
             "by_sa": table._by_sa, "under_way": table._under_way, "asking": table._asking,
-            "hold": ledger.hold._places,
+            "hold": ledger.hold._places, "shields": ledger.shields._shields,
+            "shields' tunnels": ledger.shields._of_tunnel,
+            "shields' channels": ledger.shields._of_channel,
         }  # fmt: skip
         assert not {name: what for name, what in left.items() if what}
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6, DESTINATION_OPTIONS = (
@@ -26,7 +26,7 @@ RESERVED, DONT_FRAGMENT, MORE_FRAGMENTS = 0x8000, 0x4000, 0x2000
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A packet, and where what is in it.  Addresses are packed, the destination is the final one."""
+    """A packet, and where what is in it.  Addresses are packed, ``destination`` is the final."""
 
     packet: bytes
     version: int
@@ -41,18 +41,6 @@ class Made:
     @property
     def checksum_at(self) -> int:
         return self.offset + (16 if self.protocol == TCP else 6)
-
-    def with_ports(self, source_port: int, destination_port: int, check: int) -> Made:
-        """Another packet of the same form; its transport checksum is what it is told to be."""
-        octets = bytearray(self.packet)
-        struct.pack_into("!HH", octets, self.offset, source_port, destination_port)
-        struct.pack_into("!H", octets, self.checksum_at, check)
-        return replace(
-            self,
-            packet=bytes(octets),
-            source_port=source_port,
-            destination_port=destination_port,
-        )
 
 
 def packed(text: str) -> bytes:
@@ -284,7 +272,7 @@ def random_packet(
             acknowledgment=rng.getrandbits(32),
             flags=rng.getrandbits(8),
             window=rng.getrandbits(16),
-            options=rng.randbytes(4 * rng.randrange(11)),
+            options=random_tcp_options(rng),
         )
     else:
         segment = udp(source, destination, *ports, payload, checksum=rng.random() < 0.9)
@@ -352,6 +340,22 @@ def random_ipv4_options(rng: random.Random) -> bytes:
             )
         )
     return options
+
+
+def random_tcp_options(rng: random.Random) -> bytes:
+    """Well-formed ones, padded with no-operations."""
+    options = b""
+    while len(options) < 24 and rng.random() < 0.6:
+        options += rng.choice(
+            (
+                b"\x01",
+                b"\x02\x04" + rng.randbytes(2),  # maximum segment size
+                b"\x03\x03" + rng.randbytes(1),  # window scale
+                b"\x04\x02",  # selective acknowledgment permitted
+                b"\x08\x0a" + rng.randbytes(8),  # timestamps
+            )
+        )
+    return options + b"\x01" * (-len(options) % 4)
 
 
 def _random_headers(

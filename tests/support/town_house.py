@@ -472,7 +472,7 @@ class House:
         self.town.later(2 * self.town.delay, answered)
 
     def _do_UnshieldGateway(self, c: Any) -> None:  # noqa: N802
-        self.shields.remove((c.local, c.remote))
+        self.shields.discard((c.local, c.remote))
 
     def _do_RemoveSa(self, c: Any) -> None:  # noqa: N802
         self.engine.remove(c.key)

@@ -18,33 +18,40 @@ from oegw.sst.asking.programs import (
     AT_GETSOCKOPT,
     AT_SETSOCKOPT,
     AT_SOCKET,
+    MARK_NAME,
     Program,
 )
 
 _PAGE = os.sysconf("SC_PAGESIZE")
 _OPTION = ((AT_SETSOCKOPT, ASK_NAME), (AT_GETSOCKOPT, ANSWER_NAME))
+_EVERY = (AT_SOCKET, MARK_NAME)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cgroup with programs of ours.  ``current``: they set the bit that the gateway reads."""
+    """A cgroup with programs of ours.  ``current``: they set the bit that the gateway reads;
+    ``every``: its sockets ask by themselves."""
 
     group: Path
     current: bool
+    every: bool
 
 
-def enable(bit: int, group: Path | None = None) -> Path:
+def enable(bit: int, group: Path | None = None, *, every: bool = False) -> Path:
     """Bring the option to the sockets of ``group``, or of all groups.  Returns which it is.
 
+    ``every``: besides, all of them that are made from now on ask by themselves (SST-27).
     Once or twice is the same; programs of an earlier configuration are replaced, at once and
     without a gap.  Raises CgroupError, BpfError, and then it is as before.
     """
     place = cgroups.mounted() if group is None else group
     with cgroups.opened(place) as cgroup:
         fresh: list[tuple[int, Program]] = []
-        pair = (programs.ask(bit, _PAGE), programs.answer(bit, _PAGE))
+        wanted = [programs.ask(bit, _PAGE), programs.answer(bit, _PAGE)]
+        if every:
+            wanted.append(programs.mark(bit))
         try:
-            for program in pair:
+            for program in wanted:
                 if _attach_once(cgroup, program):
                     fresh.append((cgroup, program))
         except kernel.BpfError:
@@ -77,7 +84,8 @@ def disable(group: Path | None = None) -> tuple[Path, ...]:
     found = []
     for place in places:
         with _unless_gone(place, asked=group is not None), cgroups.opened(place) as cgroup:
-            if sum(_detach(cgroup, at, name) for at, name in _OPTION):  # both of them
+            names = _OPTION if cgroups.is_run_group(place) else (*_OPTION, _EVERY)
+            if sum(_detach(cgroup, at, name) for at, name in names):  # all of them
                 found.append(place)
     return tuple(found)
 
@@ -95,16 +103,22 @@ def _detach(cgroup: int, at: int, name: str) -> int:
 
 def places(bit: int) -> Iterator[Place]:
     """The groups that have the option.  Raises CgroupError, BpfError."""
-    tags: list[bytes] = []
+    tags: dict[str, bytes] = {}
     for group in cgroups.groups(cgroups.mounted()):
-        found: list[bytes | None] = []
+        found: dict[str, bytes] = {}
         with _unless_gone(group), cgroups.opened(group) as cgroup:
-            for at, name in _OPTION:
-                ours = [each.tag for each in kernel.attached(cgroup, at) if each.name == name]
-                found.append(ours[0] if ours else None)
-        if any(found):
-            tags = tags or [_tag(programs.ask(bit, _PAGE)), _tag(programs.answer(bit, _PAGE))]
-            yield Place(group, found == tags)
+            for at, name in (*_OPTION, _EVERY):
+                found |= {e.name: e.tag for e in kernel.attached(cgroup, at) if e.name == name}
+        if not found or (cgroups.is_run_group(group) and found.keys() == {MARK_NAME}):
+            continue
+        tags = tags or {each.name: _tag(each) for each in _programs(bit)}
+        whole = found.keys() >= {ASK_NAME, ANSWER_NAME}
+        current = whole and all(tags[name] == tag for name, tag in found.items())
+        yield Place(group, current, MARK_NAME in found)
+
+
+def _programs(bit: int) -> tuple[Program, ...]:
+    return programs.ask(bit, _PAGE), programs.answer(bit, _PAGE), programs.mark(bit)
 
 
 @contextmanager

@@ -117,7 +117,11 @@ def sweep(root: Path) -> None:
 
 def run_groups(root: Path) -> Iterator[Path]:
     """The groups of `oegw sst run`."""
-    return (group for group in groups(root) if _RUN.fullmatch(group.name))
+    return (group for group in groups(root) if is_run_group(group))
+
+
+def is_run_group(group: Path) -> bool:
+    return _RUN.fullmatch(group.name) is not None
 
 
 def _started(pid: int) -> int:

@@ -13,6 +13,7 @@ from enum import IntEnum
 
 # Specification: RFC 9669 sections 3 and 4.
 _LOAD, _STORE = 0x61, 0x63  # BPF_LDX | BPF_MEM | BPF_W, BPF_STX | BPF_MEM | BPF_W
+_LOAD_OCTET, _STORE_OCTET = 0x71, 0x73  # with BPF_B
 _LOAD_LONG = 0x79  # BPF_LDX | BPF_MEM | BPF_DW
 _MOVE, _MOVE_NUMBER = 0xBF, 0xB7
 _ADD_NUMBER = 0x07
@@ -62,6 +63,14 @@ def load_pointer(into: Register, base: Register, offset: int) -> Instruction:
 def store(base: Register, offset: int, value: Register) -> Instruction:
     """32 bits to memory."""
     return Instruction(_STORE, base, value, offset)
+
+
+def load_octet(into: Register, base: Register, offset: int) -> Instruction:
+    return Instruction(_LOAD_OCTET, into, base, offset)
+
+
+def store_octet(base: Register, offset: int, value: Register) -> Instruction:
+    return Instruction(_STORE_OCTET, base, value, offset)
 
 
 def move(into: Register, value: Register | int) -> Instruction:

@@ -17,6 +17,7 @@ from oegw.sst.asking.programs import Program
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
 _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _ALLOW_MULTI, _REPLACE = 1 << 1, 1 << 2
+_ANY_ALIGNMENT = 1 << 1  # option values are aligned; the verifier of some machines doubts it
 _NAME_LENGTH, _TAG_LENGTH = 16, 8
 _INFO_LENGTH, _INFO_TAG, _INFO_NAME = 80, 8, 64  # of bpf_prog_info, to the end of its name
 _NUMBERS = {
@@ -98,7 +99,7 @@ def _load(program: Program) -> int:
                     "=IIQQIIQII16sII", program.kind, len(program.code) // 8,
                     ctypes.addressof(code), ctypes.addressof(license_),
                     level, _LOG if level else 0, ctypes.addressof(log) if level else 0,
-                    0, 0, program.name.encode(), 0, program.at,
+                    0, _ANY_ALIGNMENT, program.name.encode(), 0, program.at,
             ),
         )  # fmt: skip
 
@@ -120,10 +121,13 @@ def _load(program: Program) -> int:
     raise _fault(f"loading the BPF program {program.name}", error, why)
 
 
-def attach(cgroup: int, program: int, at: int, replaced: int | None = None) -> None:
+def attach(
+    cgroup: int, program: int, at: int, replaced: int | None = None, *, alone: bool = False
+) -> None:
     """Attach beside what others attached, or in place of ``replaced``.  All but ``at`` are file
-    descriptors.  It stays until `detach`, or until the cgroup is removed.  Raises BpfError."""
-    flags = _ALLOW_MULTI | (0 if replaced is None else _REPLACE)
+    descriptors.  It stays until `detach`, or until the cgroup is removed.  ``alone``: others are
+    not admitted beside it.  Raises BpfError."""
+    flags = (0 if alone else _ALLOW_MULTI) | (0 if replaced is None else _REPLACE)
     try:
         _bpf(_PROG_ATTACH, struct.pack("=IIIII", cgroup, program, at, flags, replaced or 0))
     except OSError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from dataclasses import dataclass
 
 from oegw.sst.asking.instructions import (
@@ -26,11 +27,13 @@ from oegw.sst.asking.instructions import (
     jump_if,
     leave,
     load,
+    load_octet,
     load_pointer,
     move,
     move32,
     or32,
     store,
+    store_octet,
 )
 from oegw.sst.asking.option import SST
 
@@ -44,8 +47,8 @@ _SOCK, _VALUE, _VALUE_END, _LEVEL, _NAME, _LENGTH, _RETVAL = 0, 8, 16, 24, 28, 3
 _FAMILY, _PROTOCOL, _MARK = 4, 12, 16  # bpf_sock
 _DONE = 0xFFFFFFFF  # a length of -1: the kernel need not look at this option itself
 _AS_IT_WAS = 0  # a length of 0: the kernel takes the caller's own octets
-_INT = 4
-_MPTCP = 262  # IPPROTO_MPTCP; its subflows take over the mark
+_INT = 4  # octets
+_LOW = 0 if sys.byteorder == "little" else _INT - 1  # of its octets, the one that is 0 or 1
 
 # Ours.  A name has at most 15 octets; by these we find our programs again.
 ASK_NAME, ANSWER_NAME, MARK_NAME = "oegw_sst_ask", "oegw_sst_answer", "oegw_sst_mark"
@@ -75,7 +78,14 @@ def ask(bit: int, page: int) -> Program:
         move(R4, R2),
         add(R4, _INT),
         jump_if(R4, ">", R3, "invalid"),
-        load(R8, R2, 0),
+        # By octets: some machines demand of a load that it is aligned, and nothing says that.
+        *(
+            line
+            for place in range(_INT)
+            for line in (load_octet(R8, R2, place), jump32_if(R8, "!=", 0, "invalid"))
+            if place != _LOW
+        ),
+        load_octet(R8, R2, _LOW),
         jump32_if(R8, ">", 1, "invalid"),
         load(R9, R7, _MARK),
         and32(R9, ~bit),
@@ -114,7 +124,8 @@ def answer(bit: int, page: int) -> Program:
         jump32_if(R9, "==", 0, "write"),
         move(R8, 1),
         Label("write"),
-        store(R2, 0, R8),
+        move(R3, 0),
+        *(store_octet(R2, place, R8 if place == _LOW else R3) for place in range(_INT)),
         move(R3, _INT),
         store(R6, _LENGTH, R3),
         move(R3, 0),
@@ -126,12 +137,14 @@ def answer(bit: int, page: int) -> Program:
 
 
 def mark(bit: int) -> Program:
-    """Sets ``bit`` of the mark of each new TCP and UDP socket (SST-27)."""
+    """Sets ``bit`` of the mark of each new TCP and UDP socket (SST-27).
+
+    Not of MPTCP: the kernel makes its subflows without asking us, and they don't take over a mark.
+    """
     code: Code = [
         load(R2, R1, _PROTOCOL),
         jump32_if(R2, "==", socket.IPPROTO_TCP, "mark"),
-        jump32_if(R2, "==", socket.IPPROTO_UDP, "mark"),
-        jump32_if(R2, "!=", _MPTCP, "pass"),
+        jump32_if(R2, "!=", socket.IPPROTO_UDP, "pass"),
         Label("mark"),
         load(R2, R1, _MARK),
         or32(R2, bit),

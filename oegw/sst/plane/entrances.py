@@ -214,7 +214,12 @@ class Entrances:
         """It is no longer ours then: forwarded into another leg, it is a packet like others."""
         say, marks = self.say, self.say.marks
         lines = [f"{say.state(marks.done)} goto remember"]
-        remember = [f"{say.sticky} goto unmark"]
+        remember = [
+            # What answers it, a reset or an ICMP error, would have no connection that says that
+            # it was opened, and so would tell its ports in clear.
+            "ct state invalid,untracked counter name opened_untracked_dropped drop",
+            f"{say.sticky} goto unmark",
+        ]
         for epoch in EPOCHS:
             bits = marks.keyed | marks.epoch(epoch)
             remember.append(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oegw.sst.interface import Leg
+from oegw.sst.place import PORTED
 from oegw.sst.plane import names
 from oegw.sst.plane.names import FAMILIES, chain
 from oegw.sst.plane.rewriting import EPOCHS
@@ -30,8 +31,8 @@ from oegw.sst.plane.statements import (
 )
 from oegw.sst.settings import Fragments
 
-# Specification value: protocols whose headers begin with two ports.
-_PORTED = "{ 6, 17, 33, 132, 136 }"
+# Ports show in these, or right behind them: an authentication header hides nothing.
+_PORTED = f"{{ {', '.join(str(number) for number in sorted(PORTED))} }}"
 
 # Our choices.
 _DECIDE, _DECIDE_BEHIND_NAT = -155, 118
@@ -55,6 +56,7 @@ class Exits:
             self._hand_up()
             + "".join(self._sealed(f) for f in FAMILIES)
             + self.measuring()
+            + self._came_clear()
             + "".join(self._leg(leg, f) for leg in Leg for f in FAMILIES)
             + self._own()
             + self._deciding()
@@ -185,8 +187,9 @@ class Exits:
         asked = [
             is_declined,
             f"{_NO_HOST} accept",
-            f"{request} goto {named('may_ask')}" if request else "",
             f"{say.sticky} goto {named('may_ask')}",
+            "ct direction reply accept" if leg is Leg.OUTSIDE else "",  # to `unsealed`
+            f"{request} goto {named('may_ask')}" if request else "",
             wanted,
             "goto seal_up",
         ]
@@ -207,6 +210,7 @@ class Exits:
             f"{request} goto {named('needed')}" if request else "",
             f"{say.sticky} goto {named('needed')}",
             wanted,
+            f"ct direction reply goto came_clear{family}" if leg is Leg.OUTSIDE else "",
             f"goto {named('needed')}",
         ]
         return (
@@ -227,6 +231,14 @@ class Exits:
     def _unflag(self, family: int) -> str:
         say = self.say
         return f"{say.foreign_flag(family)} {say.clear(family)} counter name native_flag_cleared"
+
+    def _came_clear(self) -> str:
+        """An answer to what came in clear.  Sealed it would tell whoever sent that, perhaps with a
+        peer's address that is not theirs, what the ports of their choice are sealed as."""
+        return "".join(
+            chain_text(f"came_clear{f}", f"jump required{f}", "counter name came_clear accept")
+            for f in FAMILIES
+        )
 
     def _own(self) -> str:
         """The gateway's own packets: sealed between shielded gateways, and in answer to a gateway

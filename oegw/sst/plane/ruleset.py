@@ -32,6 +32,8 @@ COUNTERS = {
     "open_caught": "packets to be opened without an entry, on their way into the queue",
     "seal_missed": "packets that left unsealed, though it was wanted: nobody had an entry for them",
     "open_missed": "flagged packets that went on as they were",
+    "opened_untracked_dropped": "opened packets of no connection: what answers them would tell",
+    "came_clear": "answers that left unsealed, though it was wanted, to what came in clear",
     "required_dropped": "packets that must not leave unsealed, and were about to",
     "shield_missed_dropped": "packets between shielded gateways that were about to leave unsealed",
     "fragments_clear": "packets that left unsealed because they are fragmented",
