@@ -257,13 +257,10 @@ def untracked(net: Net, namespace: str) -> None:
     net.run(namespace, "nft", "add rule inet raw0 first notrack")
 
 
-@pytest.mark.parametrize("tracked", [True, False], ids=["reassembled here", "not reassembled"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_sst_21_sealed_fragments_arrive_whole(net, version, tracked):
+def test_sst_21_sealed_fragments_arrive_whole(net, version):
     """As a far host with ``fragments = "try"`` sends them: the first sealed, all flagged."""
     host, peer = (INSIDE, PEER) if version == 4 else (INSIDE6, PEER6)
-    if not tracked:
-        untracked(net, net.gateway)
     payload = bytes(range(256)) * 8
     whole = sealed_datagram(peer, host, (53, 4000), payload)
     there = net.udp(net.inside, host, 4000)
@@ -278,8 +275,26 @@ def test_sst_21_sealed_fragments_arrive_whole(net, version, tracked):
             assert came == payload
         assert len(gate.listener.caught) == 1
         assert gate.listener.caught[0].flagged
-        if not tracked:
-            assert gate.counters["fragments_opened"] == 4
+        assert gate.listener.faults == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_sst_21_fragments_that_nobody_puts_together_are_opened_one_by_one(net, version):
+    """Others' rules say notrack, so there is no reassembly: the first is rewritten by the maps, the
+    later ones lose their flag.  What was opened and has no connection is then dropped, as an answer
+    to it would tell its ports; so it is the counters that say so."""
+    host, peer = (INSIDE, PEER) if version == 4 else (INSIDE6, PEER6)
+    untracked(net, net.gateway)
+    capture = net.capture(net.inside, "in0")
+    whole = sealed_datagram(peer, host, (53, 4000), bytes(range(256)) * 8)
+    with running(net.gateway, off()) as gate:
+        Link(net, net.outside, "out0", net.gateway).put(*fragments(whole, 1000))
+        wait_for(lambda: gate.counters["opened_untracked_dropped"] == 1)
+        counted = gate.counters
+        assert counted["opened"] + counted["opened_slowly"] == 1
+        assert counted["fragments_opened"] == 2
+        later = wait_for(lambda: p if len(p := capture.to(host)) == 2 else None)
+        assert not any(SIGNAL.flagged(p) for p in later)
         assert gate.listener.faults == []
 
 
