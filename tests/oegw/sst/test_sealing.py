@@ -30,6 +30,7 @@ from tests.support.sst_town import (
     INNER,
     KEY_A,
     KEY_B,
+    NET_A,
     OFF,
     ONLY,
     REQUIRED,
@@ -987,3 +988,37 @@ def test_random_packets_never_raise() -> None:
             except (NotEligible, PacketError):
                 continue  # no ports that could be seen
             assert place.source_port is None or Signal().flagged(each.packet)
+
+
+def test_a_key_that_the_peer_does_not_know_yet_delays_no_flow_for_long() -> None:
+    """It is proposed every ten minutes; in between the old one is probed, and nothing waits."""
+    new = static_key(3003)
+    town = Town(own_a=(new, KEY_A))  # B finds neither: the records are still the old ones
+    for host, gateway in ((HOST_A, GATE_A), (GATE_A, GATE_A)):
+        town.dns[host] = records(gateway, KEY_A)
+    town.a.send(out(1))
+    town.run(5.0)
+    assert town.b.delivered == [out(1)]
+    for port in range(2, 9):
+        town.run(60.0)
+        town.a.send(out(port))
+        town.run(0.05)
+        assert town.b.delivered[-1] == out(port)
+    asked = len(town.a.probes)
+    town.run(300.0)
+    assert len(town.a.probes) > asked + 5
+    assert town.a.sealing.report(town.now).paths[0].state is PathState.WORKS
+
+
+def test_only_the_flows_of_a_tunnel_that_is_gone_are_looked_at_again() -> None:
+    town = Town(INNER)
+    elsewhere = ip_network("192.3.0.0/24")
+    town.tunnel(1, bytes(16))
+    for side, ends in ((town.a, (NET_A, elsewhere)),):
+        side.follow(side.sealing.tunnel_keyed(2, *ends, bytes(range(16)), town.now))
+        side.follow(side.sealing.send_sealed(2, town.now, side.wall))
+    town.a.send(out(), Leg.TUNNEL)
+    town.a.send(build(HOST_A, "192.3.0.7", TCP, 40000, 22), Leg.TUNNEL)
+    assert len(town.a.plane.entries) == 2
+    town.a.follow(town.a.sealing.tunnel_closed(1, town.now))
+    assert [str(flow.remote) for _, flow in town.a.plane.entries] == ["192.3.0.7"]
