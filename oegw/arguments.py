@@ -286,6 +286,11 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "oegw sst keygen --roll",
         group=group,
     )
+    keygen.add_argument(
+        "--roll",
+        action="store_true",
+        help="make another key in the place of the one that is there, which is kept as FILE.old",
+    )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(
         "file",
