@@ -60,10 +60,10 @@ class Opener:
         if picked is None or isinstance(picked, Wait):
             self._stranger(caught, remote, Refused("its keys are gone", 0.0), now, until)
             return
-        choice, flow, known = picked
+        choice, flow = picked
         if flow.local_port in KEYING_PORTS and flow.protocol == UDP and local in books.addresses:
             self._note_shield(local, remote, now)
-        fast = known or self._may_enter(flow, remote, now)
+        fast = self._may_enter(remote, now)
         books.enter(caught, place, flow, choice, now, fast=fast)
 
     def quote(self, caught: Caught, now: float, wall: float, until: float) -> None:
@@ -137,8 +137,8 @@ class Opener:
         remote: IPAddress,
         *,
         patient: bool,
-    ) -> tuple[Choice, PortFlow, bool] | Wait | None:
-        """The key, the flow under it, and whether the kernel is known to know that.
+    ) -> tuple[Choice, PortFlow] | Wait | None:
+        """The key, and the flow under it.
 
         With several the one that opens to a connection; else the likeliest, for a new one (sst.md
         section 7.4).  ``patient``: there is time to ask if these are its keys still.  None: only
@@ -148,11 +148,11 @@ class Opener:
         relation = books.relations.find(remote) if choices[0].terms is not None else None
         current = relation is None or bool(relation.keys)
         if len(choices) == 1 and current:
-            return choices[0], _opened(choices[0], place, local, remote), False
+            return choices[0], _opened(choices[0], place, local, remote)
         for choice in choices:
             flow = _opened(choice, place, local, remote)
             if books.tracks(flow):
-                return choice, flow, True
+                return choice, flow
         if not current:
             return None
         sure = relation is None or bool(books.keyring.announced(relation))
@@ -162,7 +162,7 @@ class Opener:
         flow = _opened(choice, place, local, remote)
         if relation is not None and choice.terms is not None and not sure:
             relation.guess(flow, choice.terms)
-        return choice, flow, False
+        return choice, flow
 
     def _note_shield(self, local: IPAddress, remote: IPAddress, now: float) -> None:
         """Known flows don't come by here: a miss follows after a lifespan at the latest."""
@@ -171,8 +171,11 @@ class Opener:
         if len(self.came_shielded) > GATEWAYS_LIMIT:
             self.came_shielded.popitem(last=False)
 
-    def _may_enter(self, flow: PortFlow, remote: IPAddress, now: float) -> bool:
-        """Whether a flow that may be nobody's gets a place in the fast path."""
+    def _may_enter(self, remote: IPAddress, now: float) -> bool:
+        """Whether a flow that may be nobody's gets a place in the fast path.
+
+        An answer to it does (`sealer`); that the kernel tracks it shows only that it came before.
+        """
         books = self._books
         relation = books.relations.find(remote)
         if relation is None:  # in a tunnel: its peer is authenticated
@@ -181,8 +184,6 @@ class Opener:
             share = max(1.0, books.settings.flows / SHARE_OF_ONE_HOST)
             relation.openings = Allowance(share / books.settings.flow_lifespan, share)
         if relation.openings.take(now):
-            return True
-        if books.tracks(flow):
             return True
         books.trace.event("sst", "opened_slowly", remote=remote)
         return False

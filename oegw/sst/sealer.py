@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from oegw.packet.flow import flow_of
-from oegw.packet.ip import PacketError
+from oegw.packet.ip import TCP, PacketError
 from oegw.sst.books import Answer, Books, Refused, Wait, host
 from oegw.sst.directory import KnownKeys, NoKeys, NotToBeTrusted, Silence
 from oegw.sst.interface import Caught, IPAddress, Leg, PathState, PortFlow, Wish
@@ -170,7 +170,9 @@ class Sealer:
         match answer:
             case Choice():
                 try:
-                    books.enter(caught, place, flow, answer, now)
+                    # Nothing follows a reset; and whoever plays at random ports gets many.
+                    fast = not (demand.sticky and _is_reset(caught.packet, place))
+                    books.enter(caught, place, flow, answer, now, fast=fast)
                 except NotEligible as error:
                     refused = Refused(error.trigger, TOO_MUCH)
                     self._refuse(caught, flow, flow.remote, demand, refused, now)
@@ -314,3 +316,8 @@ def _flow(place: Place, local: IPAddress, remote: IPAddress) -> Flow:
         local, remote, place.protocol, place.source_port, place.destination_port,
         fragment=place.fragment is Fragment.LATER,
     )  # fmt: skip
+
+
+def _is_reset(packet: bytes, place: Place) -> bool:
+    """RFC 9293 section 3.1: RST is the third bit of octet 13."""
+    return place.protocol == TCP and bool(packet[place.offset + 13] & 0x04)
