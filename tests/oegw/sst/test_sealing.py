@@ -523,6 +523,30 @@ def test_a_peers_new_key_is_taken_up_and_its_old_flows_go_on_sst_35() -> None:
     assert new.key_id.hex() in used
 
 
+def test_a_new_key_and_a_new_day_at_once_leave_old_flows_alone_sst_35() -> None:
+    """B, started again with another key, knows the day of an old flow, and no more of its key."""
+    new = static_key(3003)
+    town = Town(own_b=(KEY_B,))
+    town.a.send(out())
+    town.run(1.0)
+    town.b.send(back())
+    town.run(DAY / 2)
+    town.a.send(out(2))
+    town.run(1.0)
+    town.b.stop()
+    town.b.own = (new, KEY_B)
+    town.publish(new, KEY_B)
+    town.b.start()
+    town.b.send(back(2, payload=b"first"))  # so that each hears of the other
+    town.run(3700.0)
+    town.b.send(back(payload=b"second"))
+    town.run(5.0)
+    assert town.a.delivered[-1] == back(payload=b"second")
+    town.a.send(out(payload=b"third"))
+    town.run(5.0)
+    assert town.b.delivered[-1] == out(payload=b"third")
+
+
 def test_the_preferred_algorithm_that_both_have_is_used() -> None:
     """SST-37."""
     town = Town(settings=SstSettings(algorithms=("aes256", "aes128")))
