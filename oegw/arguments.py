@@ -286,13 +286,16 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         "oegw sst keygen --roll",
         group=group,
     )
+    keygen.add_argument(
+        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
+    )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(
         "file",
         metavar="FILE",
         type=Path,
         nargs="?",
-        help=f"default: sst.private_key, {DEFAULT_KEY}",
+        help=f"default: sst.private_key, else {DEFAULT_KEY}",
     )
 
 

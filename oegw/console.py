@@ -106,6 +106,7 @@ class Console:
                 for c in daemon.gateway.connections()
             ],
             "sst": ports and ports.rows,
+            "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
             "channels": [
                 {
                     "local": str(c.local.address),

@@ -217,7 +217,7 @@ class Daemon:
         )
         self.interception = NftInterception(self._intercepted, self.trace)
         self.sst = self._port_encryption(settings, environment)
-        self._forwarder = self._dns_forwarder(settings, environment, resolvers)
+        self.forwarder = self._dns_forwarder(settings, environment, resolvers)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -277,9 +277,9 @@ class Daemon:
             undo.push_async_callback(self.sst.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
         undo.push_async_callback(self.interception.close)
-        if self._forwarder is not None:
-            await self._forwarder.start()
-            undo.push_async_callback(self._forwarder.close)
+        if self.forwarder is not None:
+            await self.forwarder.start()
+            undo.push_async_callback(self.forwarder.close)
         await self._port.open()
         undo.push_async_callback(self._port.close)
         undo.push_async_callback(self._leave_points)
@@ -770,6 +770,9 @@ class Daemon:
         if settings.encrypts_ports != self._at_start.encrypts_ports:
             on = "on" if settings.encrypts_ports else "off"
             notes.append(f"port encryption is switched {on}: takes effect at the next restart")
+        if self.sst is None and (rule := settings.seals_or_drops) is not None:
+            reason = "requires port encryption, which begins at a restart"
+            raise config.ConfigError([f"rule {rule.name!r} {reason}"])
         key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
         points = self._points
         if settings.decision_points != self.settings.decision_points:

@@ -82,6 +82,7 @@ class PortEncryption:
         tunnel.awaits_shield = False
         if event.reason is None:
             tunnel.shielded = True
+            ledger.shields.raised(tunnel.number)
             tunnel.request = replace(tunnel.request, encapsulation=Encapsulation.UDP)
         else:
             ledger.shields.tunnel_over(tunnel.number)
@@ -135,22 +136,14 @@ class PortEncryption:
         elif rule.sst is Sst.INNER:
             self._go_without(connection, tunnel, self._why_not_inside(s))
         if tunnel.shielded and tunnel.initiator and event.translated:
-            self._lower(tunnel)
+            tunnel.shielded = False
+            ends = ledger.shields.lower_for(tunnel.number)
+            if ends is not None:  # it does more harm than good
+                ledger.do(do.UnshieldGateway(ends.local, ends.remote))
             self._go_without(connection, tunnel, NAT_BETWEEN)
-        return tunnel.unsealed or UNSHIELDED if lacks(rule, tunnel) else None
-
-    def _lower(self, tunnel: Tunnel) -> None:
-        """The shield does more harm than good."""
-        ledger = self._ledger
-        lowered = ledger.shields.lower(tunnel.number)
-        if lowered is None:
-            return
-        ends, numbers = lowered
-        for number in numbers:
-            connection = ledger.connections.of_tunnel(number)
-            if connection is not None:
-                connection.tunnels[number].shielded = False
-        ledger.do(do.UnshieldGateway(ends.local, ends.remote))
+        elif rule.sst is Sst.OUTER and not tunnel.shielded and not tunnel.unsealed:
+            self._go_without(connection, tunnel, UNSHIELDED)
+        return tunnel.unsealed if lacks(rule, tunnel) else None
 
     def _go_without(self, connection: Connection, tunnel: Tunnel, reason: str) -> None:
         tunnel.unsealed = reason

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from oegw.connection import Connection, State
+from oegw.connection import Connection, State, Tunnel
 from oegw.sst.books import Fate
 from oegw.sst.interface import Leg
 from oegw.sst.service import SstService
-from policy.flow import IPAddress, IPNetwork
+from policy.flow import IPAddress
 from policy.rule import Sst
 
 Row = dict[str, Any]
@@ -18,28 +18,23 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """``rows`` are for the answer; ``fates`` by pair of hosts, ``around``: gateways whose own ports
-    are sealed, ``inside``: pairs of networks whose tunnel carries sealed ports."""
+    """``rows`` are for the answer; ``fates``: what the latest flow of a pair of hosts got, and of a
+    host outside."""
 
     rows: Row
     fates: dict[tuple[IPAddress, IPAddress], Fate] = field(default_factory=dict)
-    latest: dict[IPAddress, Fate] = field(default_factory=dict)  # by the host outside
-    around: frozenset[IPAddress] = frozenset()
-    inside: frozenset[tuple[IPNetwork, IPNetwork]] = frozenset()
+    latest: dict[IPAddress, Fate] = field(default_factory=dict)
 
 
 def section(service: SstService | None) -> Section | None:
     """None where port encryption does not run."""
     if service is None:
         return None
-    report = service.report()
-    fates = dict(report.fates)
+    fates = dict(service.report().fates)
     return Section(
         service.snapshot(),
         fates,
         {remote: fate for (_, remote), fate in fates.items()},
-        frozenset(remote for _, remote in report.shields),
-        frozenset((each.local, each.remote) for each in report.tunnels if each.sending),
     )
 
 
@@ -48,7 +43,7 @@ def ports_of(connection: Connection, found: Section | None) -> str | None:
     if found is None:
         return None
     if connection.state is State.KEYED:
-        return _of_tunnel(connection, found)
+        return _of_tunnel(connection.live_tunnel)
     if connection.state is not State.CLEAR:
         return None
     fate = _fate(connection, found)
@@ -60,11 +55,9 @@ def ports_of(connection: Connection, found: Section | None) -> str | None:
     return f"clear, ports not sealed: {fate.reason}"
 
 
-def _of_tunnel(connection: Connection, found: Section) -> str:
-    selectors = connection.selectors
-    inside = (selectors.local, selectors.remote) in found.inside
-    tunnel = connection.live_tunnel
-    around = tunnel is not None and tunnel.gateway in found.around
+def _of_tunnel(tunnel: Tunnel | None) -> str:
+    inside = tunnel is not None and tunnel.sealed
+    around = tunnel is not None and tunnel.shielded
     match inside, around:
         case True, True:
             return "tunnel with ports sealed inside and around"
@@ -72,12 +65,9 @@ def _of_tunnel(connection: Connection, found: Section) -> str:
             return "tunnel with ports sealed inside"
         case False, True:
             return "tunnel with ports sealed around"
-    if connection.rule.sst in (Sst.INNER, Sst.OUTER):
-        return f"tunnel, ports not sealed {_PLACES[connection.rule.sst]}"
+    if tunnel is not None and tunnel.unsealed:
+        return f"tunnel, ports not sealed: {tunnel.unsealed}"
     return "tunnel"
-
-
-_PLACES = {Sst.INNER: "inside: the peer does not know how", Sst.OUTER: "around"}
 
 
 def _fate(connection: Connection, found: Section) -> Fate | None:

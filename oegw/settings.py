@@ -20,7 +20,7 @@ from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
 from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
-from policy.rule import Category, OnFailure, Rule, Sst
+from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
 
 DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
 
@@ -178,3 +178,14 @@ class Settings:
             return self.sst.enabled
         rules = (*self.rules, self.default)
         return self.sst.private_key is not None or any(rule.sst is not Sst.OFF for rule in rules)
+
+    @property
+    def seals_or_drops(self) -> Rule | None:
+        """A rule whose traffic would leave as it is if port encryption did not run (SST-29).
+
+        Of traffic that needs a tunnel as well, the interception drops what has none.
+        """
+        for rule in (*self.rules, self.default):
+            if rule.sst is Sst.ONLY and rule.sst_strength is SstStrength.REQUIRED:
+                return rule
+        return None

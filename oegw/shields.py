@@ -27,6 +27,7 @@ class Ends:
 class _Shield:
     tunnels: set[int] = field(default_factory=set)
     channels: set[int] = field(default_factory=set)
+    up: bool = False  # the shell has said that it works
     ends_at: float | None = None  # nobody needs it any more
 
     @property
@@ -43,12 +44,18 @@ class Shields:
         self._of_channel: dict[int, Ends] = {}
 
     def __contains__(self, ends: Ends) -> bool:
-        return ends in self._shields
+        """Whether what we send there is sealed."""
+        shield = self._shields.get(ends)
+        return shield is not None and shield.up
 
     def raise_for(self, tunnel: int, ends: Ends) -> None:
         """A tunnel is to be negotiated behind the shield."""
         self._shields.setdefault(ends, _Shield()).tunnels.add(tunnel)
         self._of_tunnel[tunnel] = ends
+
+    def raised(self, tunnel: int) -> None:
+        """The shell has it up."""
+        self._shields[self._of_tunnel[tunnel]].up = True
 
     def tunnel_over(self, tunnel: int) -> None:
         ends = self._of_tunnel.pop(tunnel, None)
@@ -67,17 +74,16 @@ class Shields:
         if ends is not None:
             self._shields[ends].channels.discard(channel)
 
-    def lower(self, tunnel: int) -> tuple[Ends, set[int]] | None:
-        """The shield does not work: it is gone, with all the tunnels that it was for."""
+    def lower_for(self, tunnel: int) -> Ends | None:
+        """The shield does not work for a tunnel: it is gone, unless there are others that it works
+        for; says so."""
         ends = self._of_tunnel.get(tunnel)
-        if ends is None:
+        self.tunnel_over(tunnel)
+        if ends is None or self._shields[ends].tunnels:
             return None
-        shield = self._shields.pop(ends)
-        for number in shield.tunnels:
-            del self._of_tunnel[number]
-        for channel in shield.channels:
+        for channel in self._shields.pop(ends).channels:
             del self._of_channel[channel]
-        return ends, shield.tunnels
+        return ends
 
     def settle(self, now: float) -> None:
         """Something has ended or begun: those that nobody needs have a last moment."""

@@ -21,6 +21,7 @@ def render(status: Row) -> str:
     lines += _connections(connections)
     lines += ["", *_channels(channels)]
     lines += ports_section(status.get("sst"))
+    lines += forwarder_section(status.get("forwarder"))
     lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
@@ -175,7 +176,7 @@ def _detail(row: Row) -> list[str]:
         )
     if row.get("reason") and row["reason"] != row.get("gateway"):
         parts.append(plain(row["reason"]))
-    if row.get("ports"):
+    if row.get("ports") and not row.get("cipher"):  # a tunnel has said it above
         parts.append(plain(row["ports"]))
     if clients := row.get("clients"):
         parts.append(clients_text(clients))
@@ -233,6 +234,21 @@ def ports_section(sst: Row | None) -> list[str]:
             text = f"{pair}: ports not sealed: {plain(row.get('reason', '?'))}"
             lines.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return lines
+
+
+def forwarder_section(forwarder: Row | None) -> list[str]:
+    """The DNS forwarder: what it was asked, and whether it could answer."""
+    if not forwarder:
+        return []
+    counts = ", ".join(
+        f"{plain(forwarder.get(name, 0))} {name.replace('_', ' ')}"
+        for name in ("questions", "answers", "failures", "names_with_keys")
+    )
+    return [
+        "",
+        f"DNS forwarder: {plain(forwarder.get('address', '?'))} "
+        f"port {plain(forwarder.get('port', '?'))}: {counts}",
+    ]
 
 
 def clients_text(clients: Row) -> str:

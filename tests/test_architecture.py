@@ -167,6 +167,7 @@ CORES = (
     "oegw/trace.py",
     "oegw/packet/*.py",
     "oegw/sst/*.py",
+    "oegw/sst/plane/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -191,6 +192,10 @@ SHELLS = (  # in a room of cores
     "oegw/sst/relay.py",
     "oegw/sst/sender.py",
     "oegw/sst/service.py",
+    "oegw/sst/plane/flows.py",
+    "oegw/sst/plane/kernel.py",
+    "oegw/sst/plane/netlink.py",
+    "oegw/sst/plane/queues.py",
 )
 
 

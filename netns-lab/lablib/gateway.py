@@ -94,11 +94,10 @@ class Oegw:
         arguments = ["keygen", "--out", str(path), "--bits", str(bits)]
         return self._run.start(f"keygen-{gateway}", None, [str(COMMAND), *arguments])
 
-    def begin_port_keygen(self, path: Path) -> Process:
-        """The key with which ports are encrypted."""
-        return self._run.start(
-            f"keygen-{path.stem}-ports", None, [str(COMMAND), "sst", "keygen", str(path)]
-        )
+    def begin_port_keygen(self, path: Path, *, roll: bool = False) -> Process:
+        """The key with which ports are encrypted; ``roll``: in place of the one that is there."""
+        command = [str(COMMAND), "sst", "keygen", *(["--roll"] if roll else []), str(path)]
+        return self._run.start(f"keygen-{path.stem}-ports", None, command)
 
     def has_key(self, gateway: str, bits: int) -> bool:
         """Whether another lab of this series made one, which this run then has as well."""

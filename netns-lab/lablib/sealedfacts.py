@@ -79,10 +79,11 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     there, from which it differs in nothing but ports, checksums and flag; the same flow always has
     the same sealed ports, and its answers have them swapped.  ``returned``: so many ICMP errors
     at least quote such packets, and the quotes hold to all of this.  ``dscp``: what flags IPv4, in
-    place of the reserved bit.  ``flagged``: those that are not flagged are left out.
+    place of the reserved bit.  ``flagged``: those that are not flagged are left out.  ``forms``:
+    so many sealed ports, one after the other, a flow may have.
     """
     keys = {"link", "hosts", "gateways", "services", "against", "returned", "dscp", "keys"}
-    check_keys(fact, {*keys, "flagged"})
+    check_keys(fact, {*keys, "flagged", "forms"})
     link, pair, dscp = fact["link"], _between(lab, fact), fact.get("dscp")
     found, quotes = _found(lab, link, pair, dscp), list(_quotes(lab, link, pair, dscp))
     if fact.get("flagged"):
@@ -97,7 +98,7 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     every = found + [quote for _, quote in quotes]
     clear: dict[Any, tuple[int, int]] = {}
     if "against" in fact:
-        clear = _twins(found, _found_clear(lab, fact["against"], pair))
+        clear = _twins(found, _found_clear(lab, fact["against"], pair), fact.get("forms", 1))
         seen.append(f"{len(clear)} flows as on {fact['against']}")
     if "gateways" in fact:
         days = {int(packet.time // portkeys.SECONDS_A_DAY) for packet in lab.captured[link]}
@@ -145,7 +146,7 @@ def _checksums(found: list[Ported], quotes: list[tuple[Packet, Ported]]) -> None
             raise Missed(f"ICMP checksum of {packet}")
 
 
-def _twins(found: list[Ported], clear: list[Ported]) -> dict[Any, tuple[int, int]]:
+def _twins(found: list[Ported], clear: list[Ported], forms: int) -> dict[Any, tuple[int, int]]:
     """For each sealed flow, by its way, the ports that it has in clear.
 
     Raises Missed for a packet that is not on the other link, or a flow that is not always the same.
@@ -163,13 +164,14 @@ def _twins(found: list[Ported], clear: list[Ported]) -> dict[Any, tuple[int, int
         if not twins:
             raise Missed(f"not always the same flow: {way}")
     result = {way: next(iter(twins)) for way, twins in flows.items() if len(twins) == 1}
-    ways: dict[Any, Any] = {}
+    ways: dict[Any, list[Any]] = defaultdict(list)
     for way, (source, destination) in result.items():
-        real = (way[0], source, way[2], destination, way[4])
-        if ways.setdefault(real, way) != way:
-            raise Missed(f"{real} is sealed in two ways: {way}, {ways[real]}")
-        back = (way[2], destination, way[0], source, way[4])
-        if back in ways and (ways[back][1], ways[back][3]) != (way[3], way[1]):
+        ways[way[0], source, way[2], destination, way[4]].append(way)
+    for real, sealed_ways in ways.items():
+        if len(sealed_ways) > forms:
+            raise Missed(f"{real} is sealed in {len(sealed_ways)} ways: {sealed_ways[:2]}")
+        back = {(way[3], way[1]) for way in ways.get((*real[2:4], *real[:2], real[4]), ())}
+        if back and not back & {(way[1], way[3]) for way in sealed_ways}:
             raise Missed(f"the answers of {real} are not sealed as it is, swapped")
     return result
 

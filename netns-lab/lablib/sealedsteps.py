@@ -51,25 +51,24 @@ def set_clock(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def new_port_key(stage: Stage, step: dict[str, Any]) -> str:
-    """The configuration of ``gateway`` gets another port key, and the DNS has that one's records.
+    """The operator of ``gateway`` changes its port key, and publishes the new one in its place.
 
-    The key before stands in ``old_keys``.  The gateway takes it up when it is started again.
+    The key before is kept, and stands in ``old_keys``.  The gateway takes up the new one when it
+    is started again.
     """
     check_keys(step, {"gateway"})
     lab, name = stage.lab, step["gateway"]
-    old, oegw = lab.port_keys[name], Oegw(lab.run)
-    fresh = old.with_stem(f"{name}-{len(lab.port_key_files(name))}")
-    oegw.finish(oegw.begin_port_keygen(fresh))
-    before = [record for record in port_records(oegw, lab, name) if record in lab.records]
-    lab.port_keys[name] = fresh
-    serve(lab, [r for r in lab.records if r not in before] + port_records(oegw, lab, name), False)
+    path, oegw = lab.port_keys[name], Oegw(lab.run)
+    gone = port_records(oegw, lab, name)
+    oegw.finish(oegw.begin_port_keygen(path, roll=True))
+    fresh = [record for record in port_records(oegw, lab, name) if record not in gone]
+    serve(lab, [record for record in lab.records if record not in gone] + fresh, False)
     configuration = lab.gateways[name].configuration
-    line = f'private_key = "{old}"\n'
-    text = configuration.read_text()
+    line, text = f'private_key = "{path}"\n', configuration.read_text()
     if line not in text or "old_keys" in text:
         raise LabError(f"{configuration}: [sst] has not just {line.strip()}")
-    configuration.write_text(text.replace(line, f'private_key = "{fresh}"\nold_keys = ["{old}"]\n'))
-    return f"{fresh.name} in place of {old.name}, {len(before)} records changed"
+    configuration.write_text(text.replace(line, f'{line}old_keys = ["{path}.old"]\n'))
+    return f"{len(fresh)} records in place of {len(gone)}"
 
 
 def port_records(oegw: Oegw, lab: Lab, gateway: str) -> list[str]:

@@ -14,11 +14,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
+from dnsrecords.errors import RecordError
 from dnsrecords.outcome import NamesFound, SstKeyOutcome, SstKeysFound, Unanswered
 from dnsrecords.pointer import PointerLookup
 from dnsrecords.resolver import Resolver
 from dnsrecords.sstkey import NAME_PREFIX
-from dnsrecords.sstlookup import SstKeyLookup
+from dnsrecords.sstlookup import SstKeyLookup, sst_name
 from oegw.sst.directory import KeyDirectory
 from oegw.sst.dnsquery import NOERROR, DnsQuery, UnanswerableQuery, code_of, refusal
 from oegw.sst.interface import IPAddress, IPNetwork, SstError
@@ -26,9 +27,9 @@ from oegw.sst.relay import Relay
 from oegw.trace import Trace
 
 # Our choices.
-MAX_QUESTIONS = 512  # under way
-MAX_QUESTIONS_OF_ONE = 128  # of one host: it must not take all
-MAX_CONNECTIONS = 128
+MAX_QUESTIONS = 256  # under way
+MAX_QUESTIONS_OF_ONE = 64  # of one host: it must not take all
+MAX_CONNECTIONS = 64
 MAX_CONNECTIONS_OF_ONE = 16
 IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
 DEADLINE = 4.5  # seconds; most hosts ask again after five
@@ -280,6 +281,10 @@ class Forwarder:
         """Whether to ask for the keys of a name."""
         if host.startswith(NAME_PREFIX) or not self._wanted():
             return False
+        try:
+            sst_name(host)
+        except RecordError:
+            return False  # no name that keys could stand at
         return self._silent.get(host, 0.0) <= self._clock()
 
     async def _teach(

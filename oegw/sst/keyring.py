@@ -120,6 +120,11 @@ class Keyring:
             yield from self._all_terms(relation, days)
         if not announced:
             yield from self._all_terms(relation, candidates(today), relation.keys)
+        keys = self._relations.keys_at(relation)
+        if len(self._own) > 1 or len({key.public_key for key in keys}) > 1:
+            # While keys change, a peer that was started again with another one does not know
+            # any more which of them a flow was born with, only the day.
+            yield from self._all_terms(relation, candidates(today), keys)
 
     def announced(self, relation: Relation) -> list[Terms]:
         """What a host's gateway has said that it seals new flows with, the latest first."""

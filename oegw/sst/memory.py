@@ -16,7 +16,7 @@ from struct import Struct
 
 from oegw.packet.checksum import updated_checksum
 from oegw.packet.flow import flow_of
-from oegw.packet.ip import TCP, UDP, WITH_PORTS, PacketError
+from oegw.packet.ip import TCP, UDP, PacketError
 from oegw.sst.interface import (
     Caught,
     Entry,
@@ -29,7 +29,7 @@ from oegw.sst.interface import (
     Way,
 )
 from oegw.sst.permutation import NotEligible
-from oegw.sst.place import CHECKSUM, Fragment, Place, place_of
+from oegw.sst.place import CHECKSUM, PORTED, Fragment, Place, place_of
 from oegw.sst.probe import is_probe
 from oegw.sst.quote import quote_of
 from oegw.sst.settings import SstSettings
@@ -387,7 +387,7 @@ def _selectors(packet: bytes) -> Flow:
 
 def _has_ports(packet: bytes) -> bool:
     try:
-        return flow_of(packet).protocol in WITH_PORTS
+        return flow_of(packet).protocol in PORTED
     except PacketError:
         return False
 

@@ -61,6 +61,9 @@ _TRIGGERS = {
 }
 """Protocols with ports, or before them, that are left out, each by a name of its own."""
 
+PORTED = PROTOCOLS | _TRIGGERS.keys()
+"""All with which ports leave; where port encryption is required, only sealed ones may."""
+
 _IPV4 = Struct("!BxHxxHxB")  # version and IHL, total length, fragment field, protocol
 _IPV6 = Struct("!HB")  # payload length, next header
 _FRAGMENT = Struct("!BxH")

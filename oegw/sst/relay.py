@@ -6,10 +6,12 @@ Each has a socket, hence a source port, and an ID of its own (RFC 5452 section 9
 from __future__ import annotations
 
 import asyncio
+import errno
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 
 from oegw.sst.dnsquery import UNHELPFUL, DnsQuery, code_of
@@ -19,6 +21,7 @@ from oegw.sst.interface import IPAddress
 TRY_SECONDS = 1.5  # until the next server is asked as well
 ROUNDS = 2  # by UDP: a datagram may be lost
 MAX_DATAGRAM = 65535
+MAX_SOCKETS = 300  # in all: processes may have 1024 files, and we have others
 
 Answer = tuple[IPAddress, bytes]
 
@@ -41,6 +44,7 @@ class Relay:
         self._mark = mark
         self._deadline = deadline
         self._refused = refused
+        self._sockets = 0
 
     async def ask(self, query: DnsQuery, transport: str) -> bytes | None:
         """The response, with the ID of ``query``; None if no server gave one in time.
@@ -89,7 +93,7 @@ class Relay:
         octets = query.with_id(query_id)
         loop = asyncio.get_running_loop()
         kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-        with self._socket(server, kind) as sock:
+        with self._counted(), self._socket(server, kind) as sock:
             # Connected: the kernel keeps other senders' datagrams away.
             await loop.sock_connect(sock, (str(server), self._port))
             if transport == "tcp":
@@ -105,6 +109,17 @@ class Relay:
                 if query.answered_by(response, query_id):
                     return server, response
                 self._refused(server)  # a forger must not end the wait for the true response
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Raises OSError if there are enough."""
+        if self._sockets >= MAX_SOCKETS:
+            raise OSError(errno.EMFILE, "enough questions are under way")
+        self._sockets += 1
+        try:
+            yield
+        finally:
+            self._sockets -= 1
 
     def _socket(self, server: IPAddress, kind: socket.SocketKind) -> socket.socket:
         family = socket.AF_INET6 if isinstance(server, IPv6Address) else socket.AF_INET

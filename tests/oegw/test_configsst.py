@@ -178,3 +178,17 @@ def test_what_is_required_can_not_be_switched_off(rule: str) -> None:
     [problem] = problems(f'{text}sst_strength = "required"\n')
     assert problem == "sst.enabled: rule 'r' requires port encryption"
     assert not problems(f'{HEAD}{rule}sst_strength = "required"\n')
+
+
+def test_what_must_not_be_taken_over_without_a_restart() -> None:
+    """By a gateway in which port encryption does not run: the traffic would leave as it is."""
+    only = '[[rule]]\nname = "r"\ncategory = "permit"\nsst = "only"\n'
+    inner = '[[rule]]\nname = "r"\ncategory = "opportunistic"\nsst = "inner"\n'
+    required = 'sst_strength = "required"\n'
+    found = parsed(HEAD + only + required).seals_or_drops
+    assert found is not None
+    assert found.name == "r"
+    for rule in ("", only, inner, inner + required, f"[default]\n{required}"):
+        assert parsed(HEAD + rule).seals_or_drops is None
+    default = parsed(f'{HEAD}[default]\nsst = "only"\n{required}').seals_or_drops
+    assert default is not None

@@ -469,6 +469,47 @@ class TestOuter:
         assert order.request.encapsulation is Encapsulation.ESP
         assert order.request.replaces == 0
 
+    def test_one_that_a_nat_has_come_before_leaves_the_others_their_shield(self) -> None:
+        """Messages 3 and 4 can be forged: that must not lay open what requires the shield."""
+        strict = Rule(
+            "strict", Category.OPPORTUNISTIC, None, (host(BOB).network,), override=True,
+            sst=Sst.OUTER, sst_strength=SstStrength.REQUIRED,
+        )  # fmt: skip
+        book = a_book(OUTER, strict)
+        ordered(book)
+        book.send(happened.GatewayShielded(0, None))
+        up(book, key=None)
+        other = BOB + 1
+        book.send(ping(2, destination=other))
+        book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        book.send(happened.GatewayShielded(2, None))
+        assert kinds(agreed(book, 2, None, translated=True)) == [do.InstallSa]
+        assert not tunnel(book, 2).shielded
+        assert tunnel(book).shielded
+        assert do.UnshieldGateway(SG_A, SG_B) not in book.wait(AFTER_THE_LAST + 1)
+
+    def test_sst_29_what_could_not_be_shielded_is_no_shield_for_a_peer_that_begins(self) -> None:
+        book = a_book({**OUTER, **REQUIRED})
+        ordered(book)
+        book.send(happened.GatewayShielded(0, "the path clears the flag"))
+        book.send(proposal())
+        commands = book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+        assert do.RefuseTunnel(1, "the ports of IKE were not encrypted") in commands
+
+    def test_our_own_shield_is_one_for_a_peer_that_begins(self) -> None:
+        book = a_book({**OUTER, **REQUIRED})
+        ordered(book)
+        book.send(happened.GatewayShielded(0, None))
+        book.send(proposal())
+        assert do.AcceptTunnel(1) in book.send(happened.LookupEnded(2, found((SG_B, "sg-b"))))
+
+    def test_opportunistic_takes_a_peer_that_came_without_and_says_so(self) -> None:
+        book = a_book(OUTER)
+        book.send(proposal())
+        assert do.AcceptTunnel(1) in book.send(happened.LookupEnded(1, found((SG_B, "sg-b"))))
+        up(book, 1, key=None)
+        assert tunnel(book, 1).unsealed == "the ports of IKE were not encrypted"
+
 
 class TestAnotherPolicy:
     @pytest.mark.parametrize(

@@ -266,3 +266,15 @@ def test_where_ports_are_sealed_and_why_they_are_not() -> None:
     assert "IKE and ESP in UDP with sealed ports" in shown(sealed_outside=True)
     assert "PORTS NOT SEALED: the path?[2J" in shown(unsealed="the path\x1b[2J")
     assert "sealed" not in shown(sealed_inside=False, sealed_outside=None).lower()
+
+
+def test_the_forwarder_is_shown_where_there_is_one() -> None:
+    assert "DNS forwarder" not in render(STATUS)
+    row = {
+        "address": "192.1.0.1", "port": 53, "questions": 12, "answers": 11, "failures": 1,
+        "names_with_keys": 2,
+    }  # fmt: skip
+    assert (
+        "DNS forwarder: 192.1.0.1 port 53: 12 questions, 11 answers, 1 failures, "
+        "2 names with keys" in render(STATUS | {"forwarder": row}).splitlines()
+    )

@@ -47,7 +47,7 @@ _BEGINNING = (
     "&& exec sleep 3600"
 )
 
-_APPLICATION = f"""
+APPLICATION = f"""
 import errno, os, socket, struct, sys, time
 from oegw import sst
 
@@ -144,7 +144,7 @@ class SstHost:
 
     def application(self, text: str) -> Any:
         """What a small program says; it may ``drop()`` its rights and then ask."""
-        said = self.run(sys.executable, "-c", _APPLICATION + text)
+        said = self.run(sys.executable, "-c", APPLICATION + text)
         return json.loads(said.splitlines()[-1])
 
     def counted(self) -> tuple[int, int]:

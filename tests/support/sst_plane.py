@@ -87,7 +87,10 @@ class Keyed:
             self._answer(caught)
         except (NotEligible, PacketError) as error:
             self.faults.append(error)
-            self._plane.drop(caught.number)
+            if self.declines and caught.way is Way.SEAL:
+                self._plane.release(caught.number)
+            else:
+                self._plane.drop(caught.number)
 
     def _answer(self, caught: Caught) -> None:
         number, packet, plane = caught.number, caught.packet, self._plane
@@ -99,7 +102,7 @@ class Keyed:
             case Reason.PROBE:
                 plane.drop(number)
                 return
-            case Reason.FRAGMENT:
+            case Reason.FRAGMENT if not self.rewrites:
                 plane.release(number)
                 return
         entry = entry_for(caught, self.epoch, self.lifespan)

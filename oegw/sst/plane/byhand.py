@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import cast
+from typing import Protocol, cast
 
 from oegw.packet.ip import TCP, UDP, PacketError
-from oegw.sst.interface import Caught, Entry, PortFlow, Reason, Way
+from oegw.sst.interface import Caught, Entry, Leg, PortFlow, Reason, Way
 from oegw.sst.packet import open_in_place, seal_in_place
 from oegw.sst.permutation import NotEligible, Permutation
 from oegw.sst.place import Place, place_of
-from oegw.sst.plane.flows import Flows
-from oegw.sst.signal import Signal
+from oegw.sst.signal import Signal, rewrite_octet
 
-# Specification value: RFC 8200 section 3.
+# Specification values: RFC 8200 section 3; RFC 791 section 3.1.
 _NEXT_HEADER = 6
+_FRAGMENT_FIELD = 6
+_DONT_FRAGMENT = 0x40
 
 
-def rewritten(caught: Caught, flows: Flows, signal: Signal) -> tuple[bytes, int] | None:
+class Known(Protocol):
+    """The flows that have an entry."""
+
+    def of(self, leg: Leg, flow: PortFlow) -> Entry | None: ...
+    def of_sealed(
+        self, leg: Leg, local: bytes, remote: bytes, protocol: int, ports: tuple[int, int]
+    ) -> Entry | None: ...
+
+
+def rewritten(caught: Caught, flows: Known, signal: Signal) -> tuple[bytes, int] | None:
     """The packet as its entry wants it, and the entry's epoch.
 
     None: the rules can do that themselves, or there is no entry, or it is not eligible.
@@ -47,7 +57,16 @@ def rewritten(caught: Caught, flows: Flows, signal: Signal) -> tuple[bytes, int]
     return bytes(changed), entry.epoch
 
 
-def _entry(caught: Caught, place: Place, flows: Flows) -> Entry | None:
+def fragmentable(packet: bytes) -> bytes:
+    """An IPv4 packet without DF: it is sealed although it will be fragmented."""
+    if packet[0] >> 4 != 4:
+        return packet
+    changed = bytearray(packet)
+    rewrite_octet(changed, 0, _FRAGMENT_FIELD, packet[_FRAGMENT_FIELD] & ~_DONT_FRAGMENT)
+    return bytes(changed)
+
+
+def _entry(caught: Caught, place: Place, flows: Known) -> Entry | None:
     if place.source_port is None or place.destination_port is None:
         return None
     if caught.way is Way.OPEN:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oegw.sst.interface import Leg
+from oegw.sst.place import PORTED
 from oegw.sst.plane import names
 from oegw.sst.plane.names import FAMILIES, chain
 from oegw.sst.plane.rewriting import EPOCHS
@@ -30,8 +31,8 @@ from oegw.sst.plane.statements import (
 )
 from oegw.sst.settings import Fragments
 
-# Specification value: protocols whose headers begin with two ports.
-_PORTED = "{ 6, 17, 33, 132, 136 }"
+# Ports show in these, or right behind them: an authentication header hides nothing.
+_PORTED = f"{{ {', '.join(str(number) for number in sorted(PORTED))} }}"
 
 # Our choices.
 _DECIDE, _DECIDE_BEHIND_NAT = -155, 118

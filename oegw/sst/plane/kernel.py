@@ -8,17 +8,17 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from oegw.intercept.interface import InterceptError
 from oegw.intercept.jump import Jump, QueueRule, has_nft_queue
 from oegw.intercept.nft import Nft, NftError
 from oegw.packet.ip import PacketError
-from oegw.sst.interface import Entry, IPAddress, Leg, Listener, PortFlow, SstError
+from oegw.sst.interface import Entry, IPAddress, Leg, Listener, PortFlow, Reason, SstError
 from oegw.sst.permutation import NotEligible
 from oegw.sst.plane import names
-from oegw.sst.plane.byhand import rewritten
+from oegw.sst.plane.byhand import fragmentable, rewritten
 from oegw.sst.plane.flows import Flows
 from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.plane.netlink import NfTables
@@ -27,7 +27,10 @@ from oegw.sst.plane.rewriting import rules
 from oegw.sst.plane.ruleset import (
     COUNTERS,
     PolicyChains,
+    flags_fragments,
+    fragment_table,
     new_policy,
+    no_fragment_table,
     policy_chains,
     residue,
     unhooked_table,
@@ -114,6 +117,10 @@ class NftPlane:
             queues.open()
             if not self._nft_queue:
                 added = await self._jump.add()
+            if flags_fragments(settings):
+                _flag_fragments(nft, settings, self._mtus)
+            else:
+                _flag_no_fragments(nft, settings)
             nft.run(whole_table(settings, policy, self._mtus, nft_queue=self._nft_queue))
             kernel.run(rules(settings.table, self._marks))
         except BaseException:
@@ -159,6 +166,7 @@ class NftPlane:
         try:
             with _sst_errors():
                 self._run(residue(self._settings, self._policy))
+                _flag_no_fragments(self._nft, self._settings)
                 await self._jump.remove_stale(keep_current=False)
         finally:
             self._queues.close()
@@ -209,6 +217,8 @@ class NftPlane:
         caught = self._queues.caught(number)
         if caught is not None and packet is None:
             packet, epoch = rewritten(caught, self._flows, self._signal) or (None, None)
+        elif caught is not None and packet is not None and caught.reason is Reason.FRAGMENT:
+            packet = fragmentable(packet)
         self._queues.release(number, packet, epoch)
 
     def drop(self, number: int) -> None:
@@ -274,6 +284,19 @@ def queue_rules(settings: PlaneSettings) -> tuple[QueueRule, ...]:
         for mark in (marks.waiting, marks.waiting_sticky)
     ]
     return (*arriving, *leaving)
+
+
+def _flag_fragments(nft: Nft, settings: PlaneSettings, devices: Iterable[str]) -> None:
+    try:
+        nft.run(fragment_table(settings, devices))
+    except NftError as error:
+        raise SstError(f'sst.fragments "try" needs egress hooks (Linux 5.16): {error}') from error
+
+
+def _flag_no_fragments(nft: Nft, settings: PlaneSettings) -> None:
+    """Remove what an earlier run left; a kernel without the family has nothing."""
+    with suppress(NftError):
+        nft.run(no_fragment_table(settings))
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.plane.names import ADDRESS_TYPES, FAMILIES
 from oegw.sst.plane.rewriting import chains
 from oegw.sst.plane.settings import PlaneSettings
-from oegw.sst.plane.statements import Statements, chain_text
+from oegw.sst.plane.statements import SEALABLE, Statements, chain_text
+from oegw.sst.settings import Fragments, Ipv4Signal
 from policy.rule import Rule, Sst, SstStrength
 from policy.table import PolicyTable
 
@@ -111,6 +112,29 @@ def unhooked_table(settings: PlaneSettings, name: str) -> str:
     body = "".join(f"  chain {each} {{ }}\n" for each in (*targets, *chains()))
     fresh = f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"
     return fresh + _sets(settings) + body + "}\n"
+
+
+def fragment_table(settings: PlaneSettings, devices: Iterable[str]) -> str:
+    """One transaction: the kernel makes fragments behind all hooks of the other table, and without
+    the reserved bit; behind that there is only the device.  The mark is copied to each fragment."""
+    marks = PlaneMarks(settings.sst.mark_mask)
+    sealed = f"ip protocol {SEALABLE} meta mark & {marks.state:#x} == {marks.done:#x}"
+    flag = f"{sealed} ip frag-off & 0x3fff != 0 ip frag-off set ip frag-off | 0x8000"
+    chains = ""
+    for number, name in enumerate(devices):
+        hook = f'type filter hook egress device "{name}" priority 0; policy accept;'
+        chains += chain_text(f"flag{number}", hook, flag)
+    return no_fragment_table(settings) + f"table netdev {settings.table} {{\n{chains}}}\n"
+
+
+def no_fragment_table(settings: PlaneSettings) -> str:
+    return f"add table netdev {settings.table}\ndelete table netdev {settings.table}\n"
+
+
+def flags_fragments(settings: PlaneSettings) -> bool:
+    """Whether fragments need a table of their own: with a code point nothing is lost."""
+    sst = settings.sst
+    return sst.fragments is Fragments.TRY and sst.ipv4_signal is Ipv4Signal.FLAG
 
 
 def new_policy(

@@ -295,6 +295,12 @@ def test_keys_are_asked_for_only_where_they_are_wanted() -> None:
             await s.ask(NAME, "TXT")
             await s.ask(AT_NAME, "A")
             await s.ask(".", "A")
+            for odd in ("a b.example.", "*.example.", "x" * 63 + ".example.", "a." * 126):
+                await s.ask(odd.replace(" ", "\\032"), "A")
+            assert s.asked_for("_sst." + "x" * 63 + ".example.") == [("udp", "TXT")]
+            assert len(s.server.queries) == 8
+            assert "dnsrecords" not in s.trace.counters
+            del s.server.queries[3:]
             names = {str(query.question[0].name) for _, query in s.server.queries}
             assert names == {NAME, AT_NAME, "."}
             assert s.asked_for(AT_NAME) == [("udp", "A")]
@@ -607,6 +613,20 @@ def test_one_host_can_not_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> 
                 while s.forwarder.snapshot()["under_way"] and time.monotonic() < deadline:
                     await asyncio.sleep(0.01)
                 assert len(s.server.queries) == 5
+            assert (await s.ask("plain.example.")).rcode() == dns.rcode.NOERROR
+
+    asyncio.run(run())
+
+
+def test_sockets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "MAX_SOCKETS", 2)
+
+    async def run() -> None:
+        async with stage(wanted=False) as s:
+            s.server.next(NAME, *[Delay(0.2)] * 9)
+            answers = await asyncio.gather(*(s.ask(NAME) for _ in range(4)))
+            codes = sorted(answer.rcode() for answer in answers)
+            assert codes == [dns.rcode.NOERROR] * 2 + [dns.rcode.SERVFAIL] * 2
             assert (await s.ask("plain.example.")).rcode() == dns.rcode.NOERROR
 
     asyncio.run(run())

@@ -13,10 +13,12 @@ import pytest
 from oegw.sst.interface import Reason, Way
 from oegw.sst.settings import Fragments
 from tests.support.intercept_net import INSIDE, INSIDE6, PEER, PEER6, Net, wait_for, within
+from tests.support.sst_packets import faults
 from tests.support.sst_plane import (
     SIGNAL,
     both,
     invalid,
+    off,
     only,
     running,
     settings,
@@ -161,3 +163,27 @@ def test_sst_21_ipv6_needs_no_special_case(net):
         assert all(SIGNAL.flagged(p) for p in packets)
         assert struct.pack("!HH", 4000, 53) not in packets[0]
         assert near.listener.faults == far.listener.faults == []
+
+
+@pytest.mark.parametrize("by_router", [False, True], ids=["whole until here", "fragments before"])
+def test_sst_21_fragments_may_be_tried(net, by_router):
+    """Sealed as a whole, fragmented by the kernel, flagged at the device; put together far away."""
+    wire = net.capture(net.outside, "out0")
+    with (
+        running(net.gateway, only(), settings(fragments=Fragments.TRY)) as near,
+        running(net.outside, off()) as far,
+    ):
+        near.listener.rewrites = True
+        namespace, own = (net.inside, INSIDE) if by_router else (net.gateway, "10.2.0.1")
+        sender, there = net.udp(namespace, own, 4000), net.udp(net.outside, PEER, 53)
+        sender.socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, NO_DF)
+        for letter in "ab":
+            sender.send(letter * 3000, PEER, 53)
+            assert there.receive(2) == [letter * 3000]
+        packets = wire.to(PEER)
+        assert len(packets) == 6
+        assert all(SIGNAL.flagged(p) for p in packets)
+        assert all(faults(p) == [] for p in packets)
+        assert struct.pack("!HH", 4000, 53) not in {p[20:24] for p in packets}
+        assert near.listener.faults == far.listener.faults == []
+    assert "netdev" not in net.run(net.gateway, "nft", "list", "tables")
