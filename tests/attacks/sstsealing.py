@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from oegw.sst.books import Books
 from oegw.sst.holding import Holding
 from oegw.sst.interface import PathState
 from oegw.sst.opener import Opener
@@ -237,3 +238,36 @@ def key_of_another_peer() -> None:
         hits += any(seen.ports == (port, 22) for seen in a.got)
     world.run(4.0)
     assert hits == 0, f"{hits} of 50 packets in Bob's name came where Carol wanted them"
+
+
+def _every_line(self: Books, event: str, *, by_stranger: bool, **fields: Any) -> None:
+    self.trace.event("sst", event, **fields)
+
+
+@attack(
+    SST,
+    "1,500 flagged packets in a peer's name in a second, and the resets that answer them",
+    source="SST-16 (logged with a rate limit)",
+    defence="oegw/sst/books.py Books.note",
+    otherwise="the disk is filled by whoever forges an address",
+    without=replaced(("oegw.sst.books.Books.note", _every_line)),
+)
+def lines_of_the_trace() -> None:
+    world, a, _ = _pair()
+    world.send(a, build(ALICE, BOB, TCP, 40000, 22, flags=SYN))
+    world.run(4.0)
+    before = len(a.trace.lines)
+    for number in range(1500):
+        world.inject(build(BOB, ALICE, TCP, 1000 + number, 2000, flags=SYN, flagged=True))
+        world.run(0.0002)
+        if a.got and number % 2:
+            came = a.got[-1].ports
+            assert came is not None
+            world.send(a, build(ALICE, BOB, TCP, *came[::-1], flags=0x04 | ACK))
+    assert len(a.got) > 700
+    assert len(a.trace.lines) - before < 700, f"{len(a.trace.lines) - before} lines"
+    # What was left out is told with the next line that is written.
+    world.run(2.0)
+    world.inject(build(BOB, ALICE, TCP, 999, 2000, flags=SYN, flagged=True))
+    world.run(1.0)
+    assert sum(fields.get("left_out", 0) for _, _, fields in a.trace.lines) > 500
