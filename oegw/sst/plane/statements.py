@@ -39,6 +39,12 @@ class Statements:
     def outside(self) -> str:
         return "{ " + ", ".join(f'"{name}"' for name in self.settings.outside) + " }"
 
+    @property
+    def legs(self) -> str:
+        """The interfaces of all legs."""
+        names = (*self.settings.outside, self.settings.tunnel_interface)
+        return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
+
     def interface(self, leg: Leg) -> str:
         return self.outside if leg is Leg.OUTSIDE else f'"{self.settings.tunnel_interface}"'
 
