@@ -161,8 +161,12 @@ class Books:
             keys = tuple(key for key in keys if key.gateway.version == remote.version)
             if keys or self.relations.find(remote) is not None:
                 relation = self.relations.of(remote)
+                before = relation.keys
                 relation.learn(keys)
                 relation.knowledge = knowledge
+                for key in before:
+                    if key.public_key not in {each.public_key for each in keys}:
+                        self.paths.rest(key)
         return knowledge
 
     def _usable(self, key: PeerKey) -> bool:

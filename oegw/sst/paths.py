@@ -174,6 +174,15 @@ class Paths:
         path.shown = key
         return path
 
+    def rest(self, key: PeerKey) -> None:
+        """A host has another key now: this one is not announced again until a new flow wants it.
+
+        Else the peer would hear of both by turns, and could not tell which one new flows have.
+        """
+        path = self.find(key.gateway, key.public_key)
+        if path is not None:
+            path.used_until = float("-inf")
+
     def forget(self, gateway: IPAddress) -> None:
         for place in [place for place in self._paths if place[0] == gateway]:
             del self._paths[place]

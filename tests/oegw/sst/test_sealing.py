@@ -523,6 +523,30 @@ def test_a_peers_new_key_is_taken_up_and_its_old_flows_go_on_sst_35() -> None:
     assert new.key_id.hex() in used
 
 
+def test_a_key_that_the_peer_no_longer_has_is_not_announced_again() -> None:
+    """Else B would hear of the old and of the new one by turns, and guess for each new flow."""
+    new = static_key(3003)
+    town = Town(own_b=(KEY_B,))
+    town.a.send(out(1))
+    town.run(3590.0)
+    town.a.send(out(2))  # the path by the old key is in use
+    town.run(1.0)
+    town.b.stop()
+    town.b.own = (new, KEY_B)
+    town.publish(new, KEY_B)
+    town.b.start()
+    town.run(60.0)  # the record's TTL is over
+    town.a.send(out(3))
+    town.run(1.0)
+    del town.a.probes[:]
+    town.run(300.0)
+    assert any(new.key_id in probe for probe in town.a.probes)
+    assert not [probe for probe in town.a.probes if KEY_B.key_id in probe]
+    town.a.send(out(4))
+    town.run(1.0)
+    assert town.b.delivered[-2:] == [out(3), out(4)]
+
+
 def test_a_new_key_and_a_new_day_at_once_leave_old_flows_alone_sst_35() -> None:
     """B, started again with another key, knows the day of an old flow, and no more of its key."""
     new = static_key(3003)
