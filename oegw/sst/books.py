@@ -30,7 +30,7 @@ from oegw.sst.orders import AskKeys, Order
 from oegw.sst.packet import open_sealed, seal
 from oegw.sst.paths import OwnKey, Paths
 from oegw.sst.place import Fragment, Place
-from oegw.sst.relations import PeerKey, Relations, TunnelKeys, peer_keys
+from oegw.sst.relations import PeerKey, Relations, TunnelKey, TunnelKeys, peer_keys
 from oegw.sst.settings import Epochs, SstSettings
 from oegw.sst.signal import Signal
 from oegw.trace import Trace
@@ -44,6 +44,7 @@ LINES_PER_SECOND = 50.0  # of the trace, about what comes from outside
 LINES_BURST = 500.0
 DECLINED_LIMIT = 4096  # hosts that we remember flows of as declined; beyond it all are forgotten
 MISTAKES_LIMIT = 4096  # flows that were opened with the wrong key
+FORGET_ONE_BY_ONE = 64  # hosts; more are forgotten with all others
 FATES_LIMIT = 4096  # pairs of hosts of which the status tells what a flow got
 SHORTEST_DECLINE = 2.0  # seconds that a flow goes on without at least, until it is asked again ...
 LONGEST_DECLINE = 60.0  # ... and at most
@@ -152,10 +153,16 @@ class Books:
         """What the directory says; keys go into the relation."""
         knowledge = self.directory.find(remote, now, secure=secure)
         if isinstance(knowledge, KnownKeys):
+            relation = self.relations.find(remote)
+            if relation is not None and relation.knowledge is knowledge:
+                self.relations.of(remote)  # it is in use
+                return knowledge
             keys = tuple(key for key in peer_keys(knowledge, self.algorithms) if self._usable(key))
             keys = tuple(key for key in keys if key.gateway.version == remote.version)
             if keys or self.relations.find(remote) is not None:
-                self.relations.of(remote).learn(keys)
+                relation = self.relations.of(remote)
+                relation.learn(keys)
+                relation.knowledge = knowledge
         return knowledge
 
     def _usable(self, key: PeerKey) -> bool:
@@ -286,6 +293,19 @@ class Books:
             if leg in (None, each) and remote in (None, host_):
                 del self.declined[each, host_]
                 self.plane.forget(each, host_)
+
+    def forget_tunnel(self, key: TunnelKey) -> None:
+        """Have the flows of a pair of networks looked at again: their tunnel is gone."""
+        hosts = {
+            flow.remote
+            for leg, flow in self.born
+            if leg is Leg.TUNNEL and key.covers(flow.local, flow.remote)
+        }
+        if len(hosts) > FORGET_ONE_BY_ONE or len(self.born) >= self.settings.flows:
+            self.plane.forget(Leg.TUNNEL)
+            return
+        for remote in hosts:
+            self.plane.forget(Leg.TUNNEL, remote)
 
     def _remember_birth(self, leg: Leg, flow: PortFlow, choice: Choice) -> None:
         self.born[leg, flow] = choice
