@@ -40,6 +40,8 @@ from policy.flow import Flow
 QUESTIONS_LIMIT = 1000  # hosts about which the DNS is being asked
 STRANGERS_PER_SECOND = 50.0  # questions that flagged packets from unknown hosts cause
 STRANGERS_BURST = 100.0
+LINES_PER_SECOND = 50.0  # of the trace, about what comes from outside
+LINES_BURST = 500.0
 DECLINED_LIMIT = 4096  # hosts that we remember flows of as declined; beyond it all are forgotten
 MISTAKES_LIMIT = 4096  # flows that were opened with the wrong key
 FORGET_ONE_BY_ONE = 64  # hosts; more are forgotten with all others
@@ -141,6 +143,9 @@ class Books:
         self.fates: OrderedDict[tuple[IPAddress, IPAddress], Fate] = OrderedDict()
         self.mistaken: OrderedDict[PortFlow, None] = OrderedDict()
         self._declined_more = False
+        self._lines = Allowance(LINES_PER_SECOND, LINES_BURST)
+        self._left_out = 0
+        self.moment = given.started  # of the packet that is being decided on
 
     # ---------------------------------------------------------------------- keys
 
@@ -231,8 +236,9 @@ class Books:
             change = seal if caught.way is Way.SEAL else open_sealed
             packet = change(caught.packet, choice.permutation, self.signal)
             self.plane.release(caught.number, packet, choice.epoch)
-        self.trace.event(
-            "sst", "sealed" if caught.way is Way.SEAL else "opened", leg=caught.leg.value,
+        self.note(
+            "sealed" if caught.way is Way.SEAL else "opened",
+            by_stranger=caught.way is Way.OPEN or caught.sticky, leg=caught.leg.value,
             source=host(place.source), destination=host(place.destination),
             protocol=flow.protocol, ports=plain if caught.way is Way.SEAL else None,
             epoch=choice.epoch, fast=entered,
@@ -256,6 +262,17 @@ class Books:
             "sst", "declined", leg=caught.leg.value, remote=remote, reason=refused.reason,
             lifespan=round(lifespan, 3),
         )  # fmt: skip
+
+    def note(self, event: str, *, by_stranger: bool, **fields: object) -> None:
+        """Trace something.  Of what packets from outside can cause there are so many lines, and no
+        more: ``left_out`` says how many there would have been besides."""
+        if by_stranger:
+            if not self._lines.take(self.moment):
+                self._left_out += 1
+                return
+            if self._left_out:
+                fields["left_out"], self._left_out = self._left_out, 0
+        self.trace.event("sst", event, **fields)
 
     def drop(self, caught: Caught, trigger: str, **fields: object) -> None:
         self.plane.drop(caught.number)

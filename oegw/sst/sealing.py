@@ -231,6 +231,7 @@ class Sealing:
     # --------------------------------------------------------------------- details
 
     def _decide(self, caught: Caught, now: float, wall: float, until: float) -> None:
+        self._books.moment = now
         try:
             if caught.reason is Reason.PROBE:
                 path = self._prober.packet(caught, now, wall, until)

@@ -75,6 +75,7 @@ class Keyed:
         self.silent = False  # holds everything
         self.declines = False
         self.rewrites = False  # by itself, packet by packet
+        self.enters_fragments = False
         self.epoch = 0
         self.lifespan = 60.0
         self.faults: list[Exception] = []
@@ -102,7 +103,7 @@ class Keyed:
             case Reason.PROBE:
                 plane.drop(number)
                 return
-            case Reason.FRAGMENT if not self.rewrites:
+            case Reason.FRAGMENT if not (self.rewrites or self.enters_fragments):
                 plane.release(number)
                 return
         entry = entry_for(caught, self.epoch, self.lifespan)

@@ -1,5 +1,7 @@
 """Packets of a flow that has an entry, and that the kernel's rules leave alone.  Pure.
 
+Fragments that shall be sealed all the same (``fragments = "try"``) are sealed here, too.
+
 Behind a routing header or destination options, addresses may not be those of the ends; the rules
 see only that there is such a header.  Here it is read.
 """
@@ -32,16 +34,21 @@ class Known(Protocol):
     ) -> Entry | None: ...
 
 
-def rewritten(caught: Caught, flows: Known, signal: Signal) -> tuple[bytes, int] | None:
-    """The packet as its entry wants it, and the entry's epoch.
+def rewritten(
+    caught: Caught, flows: Known, signal: Signal, *, tries: bool = False
+) -> tuple[bytes, int] | None:
+    """The packet as its entry wants it, and the entry's epoch.  ``tries``: fragments as well.
 
     None: the rules can do that themselves, or there is no entry, or it is not eligible.
     """
     packet = caught.packet
-    if packet[0] >> 4 != 6 or packet[_NEXT_HEADER] in (TCP, UDP):
-        return None
-    if caught.reason is not Reason.UNKNOWN_FLOW:
-        return None
+    match caught.reason:
+        case Reason.UNKNOWN_FLOW if packet[0] >> 4 == 6 and packet[_NEXT_HEADER] not in (TCP, UDP):
+            pass
+        case Reason.FRAGMENT if tries:
+            pass
+        case _:
+            return None
     try:
         place = place_of(packet)
         entry = _entry(caught, place, flows)

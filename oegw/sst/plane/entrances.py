@@ -176,7 +176,11 @@ class Entrances:
                 lines.append(f"{came} {say.has(marks.fragment)} {protocol} goto {joined}")
                 lines.append(f"{came} {say.quotes_flagged(f)} goto open_up")
         return chain_text(
-            "joined", hook("prerouting", _JOINED), f"{say.has(marks.state)} accept", *lines
+            "joined",
+            hook("prerouting", _JOINED),
+            f"iifname != {say.legs} accept",
+            f"{say.has(marks.state)} accept",
+            *lines,
         )
 
     def _queues(self) -> str:
@@ -191,6 +195,7 @@ class Entrances:
         say, marks = self.say, self.say.marks
         slowly = f"meta mark & {marks.state | marks.keyed:#x} == {marks.done | marks.keyed:#x}"
         lines = [
+            f"iifname != {say.legs} accept",
             f"{say.undecided} counter name escaped_dropped drop",
             f"{slowly} counter name opened_slowly accept",
             f"{say.state(marks.done)} accept",

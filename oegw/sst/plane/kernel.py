@@ -38,6 +38,7 @@ from oegw.sst.plane.ruleset import (
 )
 from oegw.sst.plane.settings import PlaneSettings, checked
 from oegw.sst.quote import quote_of
+from oegw.sst.settings import Fragments
 from oegw.sst.signal import Signal
 from oegw.trace import Trace
 from policy.table import PolicyTable
@@ -215,10 +216,13 @@ class NftPlane:
         if self._queues is None or self._flows is None:
             return
         caught = self._queues.caught(number)
-        if caught is not None and packet is None:
-            packet, epoch = rewritten(caught, self._flows, self._signal) or (None, None)
-        elif caught is not None and packet is not None and caught.reason is Reason.FRAGMENT:
-            packet = fragmentable(packet)
+        if caught is not None:
+            if packet is None:
+                tries = self._settings.sst.fragments is Fragments.TRY
+                known = rewritten(caught, self._flows, self._signal, tries=tries)
+                packet, epoch = known or (None, None)
+            if caught.reason is Reason.FRAGMENT and packet not in (None, caught.packet):
+                packet = fragmentable(packet)
         self._queues.release(number, packet, epoch)
 
     def drop(self, number: int) -> None:

@@ -16,6 +16,10 @@ IKE_PORTS = "{ 500, 4500 }"  # RFC 2408 section 2.5.1, RFC 3948 section 4
 # ICMP errors, which quote a packet (RFC 792, RFC 4443 section 2.1).
 ERRORS = {4: "icmp type { 3, 4, 5, 11, 12 }", 6: "icmpv6 type { 1, 2, 3, 4 }"}
 
+# What is quoted has ports; not so ESP, with a code point that it copied.  In IPv6 extension headers
+# may stand before them (RFC 8200 section 4).
+_QUOTED = {4: SEALABLE, 6: "{ 0, 6, 17, 43, 44, 60 }"}
+
 # Source routes, and where the destination is not the one that the ports belong to.
 ROUTED = {
     4: ("ip option lsrr exists", "ip option ssrr exists"),
@@ -38,6 +42,12 @@ class Statements:
     @property
     def outside(self) -> str:
         return "{ " + ", ".join(f'"{name}"' for name in self.settings.outside) + " }"
+
+    @property
+    def legs(self) -> str:
+        """The interfaces of all legs."""
+        names = (*self.settings.outside, self.settings.tunnel_interface)
+        return "{ " + ", ".join(f'"{name}"' for name in names) + " }"
 
     def interface(self, leg: Leg) -> str:
         return self.outside if leg is Leg.OUTSIDE else f'"{self.settings.tunnel_interface}"'
@@ -111,10 +121,10 @@ class Statements:
         begin)."""
         dscp = self.settings.sst.dscp
         if family == 6:
-            return f"{ERRORS[6]} @th,64,16 & 0x0fc0 == {dscp << 6:#x}"
+            return f"{ERRORS[6]} @th,64,16 & 0x0fc0 == {dscp << 6:#x} @th,112,8 {_QUOTED[6]}"
         if self._by_dscp(4):
-            return f"{ERRORS[4]} @th,72,8 & 0xfc == {dscp << 2:#x}"
-        return f"{ERRORS[4]} @th,112,16 & 0x8000 != 0"
+            return f"{ERRORS[4]} @th,72,8 & 0xfc == {dscp << 2:#x} @th,136,8 {_QUOTED[4]}"
+        return f"{ERRORS[4]} @th,112,16 & 0x8000 != 0 @th,136,8 {_QUOTED[4]}"
 
 
 def flow(family: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import select
 import struct
 
@@ -24,6 +25,7 @@ from tests.support.sst_packets import (
 )
 from tests.support.sst_plane import (
     KEY,
+    SETTINGS,
     SIGNAL,
     Link,
     both,
@@ -255,13 +257,10 @@ def untracked(net: Net, namespace: str) -> None:
     net.run(namespace, "nft", "add rule inet raw0 first notrack")
 
 
-@pytest.mark.parametrize("tracked", [True, False], ids=["reassembled here", "not reassembled"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_sst_21_sealed_fragments_arrive_whole(net, version, tracked):
+def test_sst_21_sealed_fragments_arrive_whole(net, version):
     """As a far host with ``fragments = "try"`` sends them: the first sealed, all flagged."""
     host, peer = (INSIDE, PEER) if version == 4 else (INSIDE6, PEER6)
-    if not tracked:
-        untracked(net, net.gateway)
     payload = bytes(range(256)) * 8
     whole = sealed_datagram(peer, host, (53, 4000), payload)
     there = net.udp(net.inside, host, 4000)
@@ -276,8 +275,26 @@ def test_sst_21_sealed_fragments_arrive_whole(net, version, tracked):
             assert came == payload
         assert len(gate.listener.caught) == 1
         assert gate.listener.caught[0].flagged
-        if not tracked:
-            assert gate.counters["fragments_opened"] == 4
+        assert gate.listener.faults == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_sst_21_fragments_that_nobody_puts_together_are_opened_one_by_one(net, version):
+    """Others' rules say notrack, so there is no reassembly: the first is rewritten by the maps, the
+    later ones lose their flag.  What was opened and has no connection is then dropped, as an answer
+    to it would tell its ports; so it is the counters that say so."""
+    host, peer = (INSIDE, PEER) if version == 4 else (INSIDE6, PEER6)
+    untracked(net, net.gateway)
+    capture = net.capture(net.inside, "in0")
+    whole = sealed_datagram(peer, host, (53, 4000), bytes(range(256)) * 8)
+    with running(net.gateway, off()) as gate:
+        Link(net, net.outside, "out0", net.gateway).put(*fragments(whole, 1000))
+        wait_for(lambda: gate.counters["opened_untracked_dropped"] == 1)
+        counted = gate.counters
+        assert counted["opened"] + counted["opened_slowly"] == 1
+        assert counted["fragments_opened"] == 2
+        later = wait_for(lambda: p if len(p := capture.to(host)) == 2 else None)
+        assert not any(SIGNAL.flagged(p) for p in later)
         assert gate.listener.faults == []
 
 
@@ -298,3 +315,35 @@ def renumbered(packet: bytes, identification: int) -> bytes:
         packet[12:16], packet[16:20], packet[9], packet[20:], field=field,
         identification=identification,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_garbage_with_a_flag_disturbs_nobody(net, version):
+    """Random octets, truncated headers, nested quotes: each is dropped or passed, and counted."""
+    rng = random.Random(version)
+    host, peer = (INSIDE, PEER) if version == 4 else (INSIDE6, PEER6)
+    ends = packed(peer), packed(host)
+    here, there = net.udp(net.inside, host, 4000), net.udp(net.outside, peer, 53)
+    with running(net.gateway, off()) as gate:
+        link = Link(net, net.outside, "out0", net.gateway)
+        sent = 0
+        for _ in range(300):
+            protocol = rng.choice((6, 17, 1, 58, 0, 43, 44, 51, 60, 132, rng.randrange(256)))
+            body = rng.randbytes(rng.choice((0, 1, 3, 4, 7, 8, 19, 20, 40, 200)))
+            if rng.random() < 0.3:
+                inner = sealed_datagram(host, peer, (4000, 53), b"x" * rng.randrange(20))
+                body = struct.pack("!BBHI", rng.choice((1, 2, 3, 4, 11)), 0, 0, 0)
+                body += inner[: rng.randrange(len(inner) + 1)]
+                protocol = 1 if version == 4 else 58
+            if version == 4:
+                field = 0x8000 | rng.choice((0, 0, 0x2000, 0x4000, rng.getrandbits(13)))
+                packet = ipv4(*ends, protocol, body, field=field)
+            else:
+                packet = ipv6(*ends, protocol, body, traffic_class=SETTINGS.sst.dscp << 2)
+            link.put(packet)
+            sent += 1
+        link.put(sealed_datagram(peer, host, (53, 4000), b"and then a good one"))
+        wait_for(lambda: "and then a good one" in here.receive(0.1))
+        assert gate.counters["held"] == 0
+        assert 0 < gate.counters["open_caught"] <= sent + 1
+    assert there

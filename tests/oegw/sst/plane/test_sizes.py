@@ -165,15 +165,16 @@ def test_sst_21_ipv6_needs_no_special_case(net):
         assert near.listener.faults == far.listener.faults == []
 
 
+@pytest.mark.parametrize("by_listener", [False, True], ids=["by its entry", "by the listener"])
 @pytest.mark.parametrize("by_router", [False, True], ids=["whole until here", "fragments before"])
-def test_sst_21_fragments_may_be_tried(net, by_router):
+def test_sst_21_fragments_may_be_tried(net, by_router, by_listener):
     """Sealed as a whole, fragmented by the kernel, flagged at the device; put together far away."""
     wire = net.capture(net.outside, "out0")
     with (
         running(net.gateway, only(), settings(fragments=Fragments.TRY)) as near,
         running(net.outside, off()) as far,
     ):
-        near.listener.rewrites = True
+        near.listener.rewrites, near.listener.enters_fragments = by_listener, not by_listener
         namespace, own = (net.inside, INSIDE) if by_router else (net.gateway, "10.2.0.1")
         sender, there = net.udp(namespace, own, 4000), net.udp(net.outside, PEER, 53)
         sender.socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, NO_DF)
