@@ -42,6 +42,14 @@ class Lab:
     port_keys: dict[str, Path] = field(default_factory=dict)  # the file in use, by gateway
     clock_days: int = 0  # that the clocks of the gateways are ahead
 
+    def queue(self) -> str:
+        """How packets get from the kernel to the gateways: by ``nft``, or by ``iptables``."""
+        for gateway_ in self.gateways.values():
+            for event in gateway_.events():
+                if event["event"] == "started" and event["category"] == "intercept":
+                    return str(event.get("queue"))
+        raise LabError("no gateway has said how it queues packets")
+
     def public_keys(self) -> dict[str, str]:
         """``SG_B_KEY`` and so on, as configurations and scenarios name the public keys."""
         return {placeholder(name): pair.public for name, pair in self.keys.items()}
