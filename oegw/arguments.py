@@ -287,7 +287,9 @@ def _add_sst(add: Callable[..., argparse.ArgumentParser]) -> None:
         group=group,
     )
     keygen.add_argument(
-        "--roll", action="store_true", help="change the key; the one before stays as FILE.old"
+        "--roll",
+        action="store_true",
+        help="make another key in the place of the one that is there, which is kept as FILE.old",
     )
     _add_config(keygen, "names the file, as sst.private_key", inherited=True)
     keygen.add_argument(

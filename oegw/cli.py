@@ -45,6 +45,7 @@ from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
 from oegw.sst.settings import SstSettings
+from oegw.sstadvice import seals_behind_nat
 from oegw.sstcommands import COMMANDS as SST_COMMANDS
 from oegw.status import clients_text, plain, render
 from policy.builtin import builtin_rules
@@ -273,6 +274,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
             _check_firewall(settings)
+            _check_translated_ports(settings, nat)
             return FINE
     raise Failure(CONFIGURATION, *problems)
 
@@ -358,6 +360,26 @@ def _check_firewall(settings: Settings) -> None:
         _complain(FINE, f"note: firewall rules can't be read: {error}")
         return
     _complain(FINE, *(f"warning: firewall: {gap}" for gap in gaps))
+
+
+def _check_translated_ports(settings: Settings, nat: Nat) -> None:
+    """Warn of a kernel on which ports behind our own NAT can't be encrypted."""
+    if not seals_behind_nat(settings, nat) or os.geteuid() != 0:
+        return
+    from oegw.intercept.jump import has_nft_queue  # takes a while to import
+    from oegw.intercept.nft import Nft, NftError
+
+    try:
+        if has_nft_queue(Nft(), "oegw_sst"):
+            return
+    except (NftError, OSError) as error:
+        _complain(FINE, f"note: what nftables can do here is not known: {error}")
+        return
+    _complain(
+        FINE,
+        "warning: this kernel's nftables has no queue: flows whose source this box translates are "
+        "dropped where port encryption is required, else not sealed",
+    )
 
 
 def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:

@@ -26,6 +26,13 @@ def sst_advice(settings: Settings, nat: Nat) -> Iterator[str]:
             yield f"rule {rule.name!r} never seals ports, its traffic {other}: {reason}"
 
 
+def seals_behind_nat(settings: Settings, nat: Nat) -> bool:
+    """Whether ports are to be encrypted that this box's own NAT has changed before."""
+    rules = (*settings.rules, settings.default)
+    translates = bool(nat.translations or nat.noticed)
+    return settings.encrypts_ports and translates and any(r.sst is Sst.ONLY for r in rules)
+
+
 def _of_what_is_off(settings: Settings, rules: tuple[Rule, ...]) -> Iterator[str]:
     for rule in rules:
         if rule.sst is not Sst.OFF:

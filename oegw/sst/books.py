@@ -30,7 +30,7 @@ from oegw.sst.orders import AskKeys, Order
 from oegw.sst.packet import open_sealed, seal
 from oegw.sst.paths import OwnKey, Paths
 from oegw.sst.place import Fragment, Place
-from oegw.sst.relations import PeerKey, Relations, TunnelKeys, peer_keys
+from oegw.sst.relations import PeerKey, Relations, TunnelKey, TunnelKeys, peer_keys
 from oegw.sst.settings import Epochs, SstSettings
 from oegw.sst.signal import Signal
 from oegw.trace import Trace
@@ -40,8 +40,11 @@ from policy.flow import Flow
 QUESTIONS_LIMIT = 1000  # hosts about which the DNS is being asked
 STRANGERS_PER_SECOND = 50.0  # questions that flagged packets from unknown hosts cause
 STRANGERS_BURST = 100.0
+LINES_PER_SECOND = 50.0  # of the trace, about what comes from outside
+LINES_BURST = 500.0
 DECLINED_LIMIT = 4096  # hosts that we remember flows of as declined; beyond it all are forgotten
 MISTAKES_LIMIT = 4096  # flows that were opened with the wrong key
+FORGET_ONE_BY_ONE = 64  # hosts; more are forgotten with all others
 FATES_LIMIT = 4096  # pairs of hosts of which the status tells what a flow got
 SHORTEST_DECLINE = 2.0  # seconds that a flow goes on without at least, until it is asked again ...
 LONGEST_DECLINE = 60.0  # ... and at most
@@ -140,6 +143,9 @@ class Books:
         self.fates: OrderedDict[tuple[IPAddress, IPAddress], Fate] = OrderedDict()
         self.mistaken: OrderedDict[PortFlow, None] = OrderedDict()
         self._declined_more = False
+        self._lines = Allowance(LINES_PER_SECOND, LINES_BURST)
+        self._left_out = 0
+        self.moment = given.started  # of the packet that is being decided on
 
     # ---------------------------------------------------------------------- keys
 
@@ -147,10 +153,20 @@ class Books:
         """What the directory says; keys go into the relation."""
         knowledge = self.directory.find(remote, now, secure=secure)
         if isinstance(knowledge, KnownKeys):
+            relation = self.relations.find(remote)
+            if relation is not None and relation.knowledge is knowledge:
+                self.relations.of(remote)  # it is in use
+                return knowledge
             keys = tuple(key for key in peer_keys(knowledge, self.algorithms) if self._usable(key))
             keys = tuple(key for key in keys if key.gateway.version == remote.version)
             if keys or self.relations.find(remote) is not None:
-                self.relations.of(remote).learn(keys)
+                relation = self.relations.of(remote)
+                before = relation.keys
+                relation.learn(keys)
+                relation.knowledge = knowledge
+                for key in before:
+                    if key.public_key not in {each.public_key for each in keys}:
+                        self.paths.rest(key)
         return knowledge
 
     def _usable(self, key: PeerKey) -> bool:
@@ -220,8 +236,9 @@ class Books:
             change = seal if caught.way is Way.SEAL else open_sealed
             packet = change(caught.packet, choice.permutation, self.signal)
             self.plane.release(caught.number, packet, choice.epoch)
-        self.trace.event(
-            "sst", "sealed" if caught.way is Way.SEAL else "opened", leg=caught.leg.value,
+        self.note(
+            "sealed" if caught.way is Way.SEAL else "opened",
+            by_stranger=caught.way is Way.OPEN or caught.sticky, leg=caught.leg.value,
             source=host(place.source), destination=host(place.destination),
             protocol=flow.protocol, ports=plain if caught.way is Way.SEAL else None,
             epoch=choice.epoch, fast=entered,
@@ -246,6 +263,17 @@ class Books:
             lifespan=round(lifespan, 3),
         )  # fmt: skip
 
+    def note(self, event: str, *, by_stranger: bool, **fields: object) -> None:
+        """Trace something.  Of what packets from outside can cause there are so many lines, and no
+        more: ``left_out`` says how many there would have been besides."""
+        if by_stranger:
+            if not self._lines.take(self.moment):
+                self._left_out += 1
+                return
+            if self._left_out:
+                fields["left_out"], self._left_out = self._left_out, 0
+        self.trace.event("sst", event, **fields)
+
     def drop(self, caught: Caught, trigger: str, **fields: object) -> None:
         self.plane.drop(caught.number)
         self.trace.drop("sst", trigger, leg=caught.leg.value, way=caught.way.value, **fields)
@@ -269,6 +297,19 @@ class Books:
             if leg in (None, each) and remote in (None, host_):
                 del self.declined[each, host_]
                 self.plane.forget(each, host_)
+
+    def forget_tunnel(self, key: TunnelKey) -> None:
+        """Have the flows of a pair of networks looked at again: their tunnel is gone."""
+        hosts = {
+            flow.remote
+            for leg, flow in self.born
+            if leg is Leg.TUNNEL and key.covers(flow.local, flow.remote)
+        }
+        if len(hosts) > FORGET_ONE_BY_ONE or len(self.born) >= self.settings.flows:
+            self.plane.forget(Leg.TUNNEL)
+            return
+        for remote in hosts:
+            self.plane.forget(Leg.TUNNEL, remote)
 
     def _remember_birth(self, leg: Leg, flow: PortFlow, choice: Choice) -> None:
         self.born[leg, flow] = choice

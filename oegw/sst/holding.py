@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from oegw.sst.interface import Caught, IPAddress
 
-# Our choice: what waits for one host at most, so that one whose key is slow does not take the room
-# of all; and no more than half of all room for packets that may come from anybody.
+# Our choices: so many packets may wait for one host, or a quarter of all that may wait, if that is
+# more: one whose key is slow must not take the room of all, and a transfer that meets a restart
+# should lose little.  No more than half of all room is for packets that may come from anybody.
 HELD_PER_HOST = 16
+SHARE_OF_ONE_HOST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Holding:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._per_host = max(HELD_PER_HOST, limit // SHARE_OF_ONE_HOST)
         self._held: dict[int, Held] = {}
         self._waiting: dict[Hashable, dict[int, None]] = {}
         self._hosts: Counter[IPAddress] = Counter()
@@ -41,7 +44,7 @@ class Holding:
 
     def hold(self, held: Held) -> bool:
         """Keep a packet; False if there is no room for it."""
-        if len(self._held) >= self._limit or self._hosts[held.host] >= HELD_PER_HOST:
+        if len(self._held) >= self._limit or self._hosts[held.host] >= self._per_host:
             return False
         if held.stranger and self._strangers >= max(1, self._limit // 2):
             return False

@@ -129,9 +129,10 @@ class MemoryPlane:
 
     def enter(self, entry: Entry) -> bool:
         place = entry.leg, entry.flow
-        self._expire()
         if place not in self.entries and len(self.entries) >= self._settings.flows:
-            return False
+            self._expire()
+            if len(self.entries) >= self._settings.flows:
+                return False
         self._remove(place)
         self._declined.pop(place, None)
         self.entries[place] = entry, self._clock() + entry.lifespan

@@ -94,7 +94,7 @@ class Opener:
             books.drop(caught, error.trigger, remote=remote)
             return
         books.plane.release(caught.number, packet)
-        books.trace.event("sst", "quote_opened", remote=remote)
+        books.note("quote_opened", by_stranger=True, remote=remote)
 
     def too_late(self, caught: Caught, now: float, wall: float) -> None:
         """It was held for as long as we have patience (SST-36): what is known has to do."""
@@ -185,7 +185,7 @@ class Opener:
             relation.openings = Allowance(share / books.settings.flow_lifespan, share)
         if relation.openings.take(now):
             return True
-        books.trace.event("sst", "opened_slowly", remote=remote)
+        books.note("opened_slowly", by_stranger=True, remote=remote)
         return False
 
     def _stranger(
@@ -201,7 +201,7 @@ class Opener:
         """Nobody we know sealed it (SST-16)."""
         if self._books.settings.strangers is Strangers.PASS:
             self._books.plane.release(caught.number)
-            self._books.trace.event("sst", "stranger_passed", reason=reason, **fields)
+            self._books.note("stranger_passed", by_stranger=True, reason=reason, **fields)
         else:
             self._books.drop(caught, "stranger", reason=reason, **fields)
 

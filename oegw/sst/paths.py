@@ -45,6 +45,7 @@ MIXED_ROUND = ((0.0, 0), (0.12, 0), (0.25, 1), (0.4, 1), (0.55, 2), (0.7, 0))
 ROUND_END = 0.85
 PATIENT_ROUNDS = 2  # bad rounds until a path that worked counts as silent, or as dropping
 FIRST_RETRY = 5.0  # seconds until a bad path is probed again; then twice as long, to the interval
+REFUSED_REST = 600.0  # seconds until a key is proposed again that the peer did not take
 STALE_ROUNDS = 10  # intervals without use, after which a path is unknown again
 ANSWERS_PER_SECOND = 20.0  # to one peer
 ANSWERS_BURST = 40.0
@@ -173,6 +174,15 @@ class Paths:
         path.shown = key
         return path
 
+    def rest(self, key: PeerKey) -> None:
+        """A host has another key now: this one is not announced again until a new flow wants it.
+
+        Else the peer would hear of both by turns, and could not tell which one new flows have.
+        """
+        path = self.find(key.gateway, key.public_key)
+        if path is not None:
+            path.used_until = float("-inf")
+
     def forget(self, gateway: IPAddress) -> None:
         for place in [place for place in self._paths if place[0] == gateway]:
             del self._paths[place]
@@ -198,12 +208,10 @@ class Paths:
             return True
         if path.state is not PathState.WORKS or path.agreed is None:
             return False
-        if path.refused is not None and now - path.refused < self._interval:
-            return False
-        return path.agreed != self._newest(path, wall)
+        return path.agreed != self._proposed(path, now, wall)
 
     def _begin(self, path: Path, now: float, wall: float) -> None:
-        newest = self._newest(path, wall)
+        newest = self._proposed(path, now, wall)
         if newest is None or path.gateway.version not in self._addresses:
             path.last_probe = now
             self._become(path, PathState.SILENT, now)
@@ -216,6 +224,15 @@ class Paths:
         path.round = Round(now, self._span, tried, plan)
         path.last_probe = now
         self._step(path, path.round, now, wall)
+
+    def _proposed(self, path: Path, now: float, wall: float) -> Terms | None:
+        """The newest terms; after a refusal, for a while, today's with the key that was taken."""
+        newest = self._newest(path, wall)
+        if newest is None or path.refused is None or path.agreed is None:
+            return newest
+        if now - path.refused >= REFUSED_REST:
+            return newest
+        return replace(path.agreed, day=newest.day)
 
     def _newest(self, path: Path, wall: float) -> Terms | None:
         """What new flows should be sealed with, as far as it is ours to say."""
@@ -292,7 +309,8 @@ class Paths:
                 return None
             if terms != round_.latest:
                 return None  # the peer has heard other terms since: wait for that answer
-            path.refused = None if terms == round_.tried[0] else now
+            if terms != round_.tried[0]:
+                path.refused = now
             path.agreed = terms
             return self._decide(path, PathState.WORKS, now)
         raise ProbeError("probe_unasked")

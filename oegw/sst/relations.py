@@ -67,6 +67,7 @@ class Relation:
     keys: tuple[PeerKey, ...] = ()
     former: tuple[PeerKey, ...] = ()
     seen: dict[Terms, None] = field(default_factory=dict)
+    knowledge: KnownKeys | None = None  # the answer that ``keys`` are of
     guesses: OrderedDict[PortFlow, Terms] = field(default_factory=OrderedDict)
     openings: Allowance | None = None
 
@@ -77,6 +78,7 @@ class Relation:
 
     def learn(self, keys: tuple[PeerKey, ...]) -> None:
         """What the DNS says now; flows under way may still need what it said before."""
+        self.knowledge = None
         if keys == self.keys:
             return
         named = {(key.gateway, key.public_key, key.algorithm) for key in keys}
@@ -218,20 +220,20 @@ class TunnelKeys:
             self._put(key)
         return key
 
-    def closed(self, tunnel: int, now: float) -> bool:
-        """The tunnel is gone.  True: it was the last of its pair, so that the peer may have lost
-        all its keys, and flows need another."""
+    def closed(self, tunnel: int, now: float) -> TunnelKey | None:
+        """The tunnel is gone.  Returns its key if it was the last of its pair, so that the peer may
+        have lost all their keys, and flows need another."""
         key = self._tunnels.pop(tunnel, None)
         if key is None:
-            return False
+            return None
         pair = key.local, key.remote
         others = self._pairs[pair]
         del others[tunnel]
         if any(each.octets == key.octets for each in others.values()):
-            return False
+            return None
         if others:
             self._retired.append(replace(key, sending=False, kept=True, until=now + RETIRED))
-            return False
+            return None
         del self._pairs[pair]
         lengths = _lengths(key)
         self._lengths[lengths] -= 1
@@ -244,7 +246,7 @@ class TunnelKeys:
             else old
             for old in (*self._retired, replace(key, sending=False, until=now + RETIRED))
         ]
-        return True
+        return key
 
     def covering(self, local: IPAddress, remote: IPAddress, now: float) -> list[TunnelKey]:
         """Each key for a pair of hosts once: narrower networks first, then the newest."""

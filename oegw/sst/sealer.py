@@ -100,7 +100,7 @@ class Sealer:
             return
         packet = seal_quote(caught.packet, choice.permutation, self._books.signal)
         self._books.plane.release(caught.number, packet, choice.epoch)
-        self._books.trace.event("sst", "quote_sealed", remote=flow.remote)
+        self._books.note("quote_sealed", by_stranger=True, remote=flow.remote)
 
     def prospect(self, remote: IPAddress, now: float, wall: float, *, secure: bool) -> Answer:
         """The static key for new flows to a host, if its path is known to work."""

@@ -104,8 +104,9 @@ class Sealing:
     def tunnel_closed(self, tunnel: int, now: float) -> list[Order]:
         """The tunnel is gone.  Its flows keep its key while the pair has another tunnel."""
         books = self._books
-        if books.tunnels.closed(tunnel, now):
-            books.plane.forget(Leg.TUNNEL)
+        key = books.tunnels.closed(tunnel, now)
+        if key is not None:
+            books.forget_tunnel(key)
         books.trace.event("sst", "tunnel_closed", tunnel=tunnel)
         return self._orders()
 
@@ -230,6 +231,7 @@ class Sealing:
     # --------------------------------------------------------------------- details
 
     def _decide(self, caught: Caught, now: float, wall: float, until: float) -> None:
+        self._books.moment = now
         try:
             if caught.reason is Reason.PROBE:
                 path = self._prober.packet(caught, now, wall, until)

@@ -233,14 +233,14 @@ def test_flagged_packets_of_chance_reach_no_port_by_aim() -> None:
     world = World(7)
     a = world.gate("a", A4, flows=256, strangers=Strangers.DROP)
     world.gate("b", B4)
-    for number in range(20_000):
+    for number in range(6_000):
         ports = world.chance.randrange(1, 65536), 22
         world.inject(build(B4, A4, UDP, *ports, b"%d" % number, flagged=True))
         world.run(0.001)
     world.run(5.0)
     reached = Counter(seen.ports[1] for seen in a.got if seen.ports)
-    assert sum(reached.values()) > 10_000
-    assert reached[22] <= 6
+    assert sum(reached.values()) > 3_000
+    assert reached[22] <= 5
     assert len(a.kernel._seal) <= 256
     # Nobody here knew these flows: they take a share of the fast path, and no more.
     assert len(a.kernel._seal) <= 256 // 2

@@ -305,6 +305,38 @@ def test_sst_29_a_path_that_does_not_keep_the_flag(
     assert look(of_flows(world)[-1]).flagged
 
 
+@each_family
+def test_sst_30_a_filter_of_port_22_stops_plain_flows_only(here: str, there: str) -> None:
+    """The draft's final goal; scenario `sst-filter` has it with ssh and a real router."""
+
+    def no_ssh(packet: bytes) -> list[tuple[float, bytes]]:
+        return [] if 22 in (look(packet, quoted=True).ports or ()) else straight(packet)
+
+    for wish in (OFF, ONLY):
+        world, a, b = pair(wish=wish)
+        world.middle = no_ssh
+        world.send(a, build(here, there, TCP, 40000, 22, flags=SYN))
+        world.run(4.0)
+        assert [seen.ports for seen in b.got] == ([] if wish is OFF else [(40000, 22)])
+
+
+@pytest.mark.parametrize("wish", [ONLY, REQUIRED], ids=["opportunistic", "required"])
+@each_family
+def test_sst_29_what_came_in_clear_is_not_answered_sealed(
+    here: str, there: str, wish: Wish
+) -> None:
+    """Else anybody could ask what ports of his choice are sealed as (attacks.md)."""
+    world, a, b = pair(wish=wish)
+    talk(world, a, b, here, there, UDP, 40000)
+    before = len(of_flows(world))
+    world.inject(build(here, there, TCP, 40001, 993, flags=SYN))
+    world.run(1.0)
+    world.send(b, build(there, here, TCP, 993, 40001, flags=SYN | ACK))
+    world.run(4.0)
+    out = [look(packet) for packet in of_flows(world)[before:]]
+    assert [seen.flagged for seen in out] == ([] if wish is REQUIRED else [False])
+
+
 @pytest.mark.parametrize("word", ["none", "silence", "bogus"])
 @pytest.mark.parametrize("wish", [ONLY, REQUIRED], ids=["opportunistic", "required"])
 def test_sst_29_and_36_no_key(word: str, wish: Wish) -> None:

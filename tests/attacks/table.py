@@ -18,6 +18,7 @@ from tests.attacks import (
     sstpaths,
     sstports,
     sstquotes,
+    sstsealing,
 )
 from tests.attacks.frame import ATTACKS, SST, Attack
 
@@ -34,6 +35,7 @@ __all__ = [
     "sstpaths",
     "sstports",
     "sstquotes",
+    "sstsealing",
 ]
 
 PAGE = Path(__file__).parents[2] / "oegw" / "docs" / "attacks.md"

@@ -137,7 +137,8 @@ def main() -> None:
             print(f"{'':34} first answer of a sealed flow after {1000 * first:.2f} ms (median)")
         for name, gateway in lab.gateways.items():
             counters = gateway.status()["counters"]
-            print(name, {k: v for k, v in counters.items() if "sst" in k})
+            fates = ("sealed", "opened", "seal_caught", "open_caught", "required_dropped")
+            print(name, ", ".join(f"{k} {counters.get(f'sst.plane.{k}')}" for k in fates))
         print(f"fast path at {ratio:.2f} of plain forwarding; asked for is {AGAINST}")
     finally:
         run.close()

@@ -26,6 +26,7 @@ from oegw import __main__, cli, environment
 from oegw import daemon as daemon_module
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
+from oegw.intercept import jump
 from oegw.keys import generate, read_private, write_private
 from oegw.sst import keys as sst
 from tests.support.configurations import PEER_KEY
@@ -519,6 +520,20 @@ def test_check_looks_at_the_keys_of_port_encryption(oegw: Any, config: Path) -> 
     assert "sst" not in oegw("check", "--config", config).err
     (config.parent / "sst.pem").chmod(0o644)
     assert re.search(r"sst.private_key: .*mode 0644", oegw("check", "--config", config).err)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_check_warns_of_ports_behind_nat_that_can_not_be_encrypted(
+    oegw: Any, config: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(jump, "has_nft_queue", lambda nft, table: there)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    only = '[[rule]]\nname = "o"\ncategory = "permit"\nsst = "only"\ndestination = "192.9.0.0/24"\n'
+    nat = '[[nat]]\ninside = "192.168.0.0/24"\n'
+    config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\n' + only + nat)
+    result = oegw("check", "--config", config)
+    assert result.code == 0
+    assert ("nftables has no queue" in result.err) is not there
 
 
 def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from oegw import config
 from oegw.nat import Nat, Translation
-from oegw.sstadvice import sst_advice
+from oegw.sstadvice import seals_behind_nat, sst_advice
 
 KEY = '[sst]\nprivate_key = "sst.pem"\n'
 RULE = '[[rule]]\nname = "x"\n'
@@ -88,3 +88,22 @@ def test_translation_on_the_way() -> None:
     assert said(KEY + ONLY, Nat((Translation(home, ip_network("192.1.1.4/32")),))) == []
     [sentence] = said(KEY + ONLY, Nat((Translation(home, ip_network("10.0.0.1/32")),)))
     assert sentence.startswith("[[nat]] 192.168.0.0/24 as 10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "nat", "found"),
+    [
+        (KEY + ONLY, Nat(noticed="rule"), True),
+        (
+            KEY + ONLY,
+            Nat((Translation(ip_network("10.0.0.0/8"), ip_network("192.1.1.4/32")),)),
+            True,
+        ),
+        (KEY + ONLY, Nat(), False),
+        (KEY, Nat(noticed="rule"), False),
+        (KEY + "enabled = false\n" + ONLY, Nat(noticed="rule"), False),
+    ],
+)
+def test_ports_behind_our_own_nat(text: str, nat: Nat, found: bool) -> None:
+    settings = config.parse(f"version = 1\n{text}", Path("oegw.toml"))
+    assert seals_behind_nat(settings, nat) is found

@@ -18,7 +18,7 @@
 #define SST 200             /* level IPPROTO_IP, or IPPROTO_IPV6 for AF_INET6; an int, 0 or 1 */
 #define SST_REQUEST_DSCP 7  /* as [sst] request_dscp of the gateway */
 
-/* Before connect(), sendto() or listen(): a flow that has begun goes on as it is. */
+/* Before connect(), sendto() or listen(). */
 static int ask(int sock, int family)
 {
     int on = 1;

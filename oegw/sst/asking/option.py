@@ -41,8 +41,9 @@ def enable(sock: Socket | Any, on: bool = True) -> None:
     """Ask for port encryption of what ``sock`` sends, or no longer (SST-24, SST-26).
 
     For TCP and UDP, before ``connect``, the first ``sendto`` or ``listen``; sockets that a
-    listening one accepts inherit it.  It holds for new flows: one that has begun goes on as it is.
-    Raises SstUnavailable if the host does not have the option or the socket is of another kind.
+    listening one accepts inherit it.  A flow whose ports are encrypted goes on like that when its
+    socket no longer asks.  Raises SstUnavailable if the host does not have the option or the
+    socket is of another kind.
     """
     level = _level(sock)
     try:

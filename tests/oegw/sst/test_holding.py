@@ -37,6 +37,11 @@ def test_there_is_room_for_so_many_and_no_more() -> None:
     assert more.count(True) == 20 - HELD_PER_HOST
 
 
+def test_one_host_gets_a_quarter_of_much_room() -> None:
+    holding = Holding(256)
+    assert [holding.hold(held(n)) for n in range(100)].count(True) == 64
+
+
 def test_strangers_get_half_of_the_room() -> None:
     holding = Holding(20)
     came = [holding.hold(held(n, f"192.0.2.{n}", stranger=True)) for n in range(20)]

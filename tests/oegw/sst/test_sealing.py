@@ -30,6 +30,7 @@ from tests.support.sst_town import (
     INNER,
     KEY_A,
     KEY_B,
+    NET_A,
     OFF,
     ONLY,
     REQUIRED,
@@ -522,6 +523,54 @@ def test_a_peers_new_key_is_taken_up_and_its_old_flows_go_on_sst_35() -> None:
     assert new.key_id.hex() in used
 
 
+def test_a_key_that_the_peer_no_longer_has_is_not_announced_again() -> None:
+    """Else B would hear of the old and of the new one by turns, and guess for each new flow."""
+    new = static_key(3003)
+    town = Town(own_b=(KEY_B,))
+    town.a.send(out(1))
+    town.run(3590.0)
+    town.a.send(out(2))  # the path by the old key is in use
+    town.run(1.0)
+    town.b.stop()
+    town.b.own = (new, KEY_B)
+    town.publish(new, KEY_B)
+    town.b.start()
+    town.run(60.0)  # the record's TTL is over
+    town.a.send(out(3))
+    town.run(1.0)
+    del town.a.probes[:]
+    town.run(300.0)
+    assert any(new.key_id in probe for probe in town.a.probes)
+    assert not [probe for probe in town.a.probes if KEY_B.key_id in probe]
+    town.a.send(out(4))
+    town.run(1.0)
+    assert town.b.delivered[-2:] == [out(3), out(4)]
+
+
+def test_a_new_key_and_a_new_day_at_once_leave_old_flows_alone_sst_35() -> None:
+    """B, started again with another key, knows the day of an old flow, and no more of its key."""
+    new = static_key(3003)
+    town = Town(own_b=(KEY_B,))
+    town.a.send(out())
+    town.run(1.0)
+    town.b.send(back())
+    town.run(DAY / 2)
+    town.a.send(out(2))
+    town.run(1.0)
+    town.b.stop()
+    town.b.own = (new, KEY_B)
+    town.publish(new, KEY_B)
+    town.b.start()
+    town.b.send(back(2, payload=b"first"))  # so that each hears of the other
+    town.run(3700.0)
+    town.b.send(back(payload=b"second"))
+    town.run(5.0)
+    assert town.a.delivered[-1] == back(payload=b"second")
+    town.a.send(out(payload=b"third"))
+    town.run(5.0)
+    assert town.b.delivered[-1] == out(payload=b"third")
+
+
 def test_the_preferred_algorithm_that_both_have_is_used() -> None:
     """SST-37."""
     town = Town(settings=SstSettings(algorithms=("aes256", "aes128")))
@@ -987,3 +1036,37 @@ def test_random_packets_never_raise() -> None:
             except (NotEligible, PacketError):
                 continue  # no ports that could be seen
             assert place.source_port is None or Signal().flagged(each.packet)
+
+
+def test_a_key_that_the_peer_does_not_know_yet_delays_no_flow_for_long() -> None:
+    """It is proposed every ten minutes; in between the old one is probed, and nothing waits."""
+    new = static_key(3003)
+    town = Town(own_a=(new, KEY_A))  # B finds neither: the records are still the old ones
+    for host, gateway in ((HOST_A, GATE_A), (GATE_A, GATE_A)):
+        town.dns[host] = records(gateway, KEY_A)
+    town.a.send(out(1))
+    town.run(5.0)
+    assert town.b.delivered == [out(1)]
+    for port in range(2, 9):
+        town.run(60.0)
+        town.a.send(out(port))
+        town.run(0.05)
+        assert town.b.delivered[-1] == out(port)
+    asked = len(town.a.probes)
+    town.run(300.0)
+    assert len(town.a.probes) > asked + 5
+    assert town.a.sealing.report(town.now).paths[0].state is PathState.WORKS
+
+
+def test_only_the_flows_of_a_tunnel_that_is_gone_are_looked_at_again() -> None:
+    town = Town(INNER)
+    elsewhere = ip_network("192.3.0.0/24")
+    town.tunnel(1, bytes(16))
+    for side, ends in ((town.a, (NET_A, elsewhere)),):
+        side.follow(side.sealing.tunnel_keyed(2, *ends, bytes(range(16)), town.now))
+        side.follow(side.sealing.send_sealed(2, town.now, side.wall))
+    town.a.send(out(), Leg.TUNNEL)
+    town.a.send(build(HOST_A, "192.3.0.7", TCP, 40000, 22), Leg.TUNNEL)
+    assert len(town.a.plane.entries) == 2
+    town.a.follow(town.a.sealing.tunnel_closed(1, town.now))
+    assert [str(flow.remote) for _, flow in town.a.plane.entries] == ["192.3.0.7"]
