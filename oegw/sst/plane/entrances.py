@@ -196,10 +196,14 @@ class Entrances:
         slowly = f"meta mark & {marks.state | marks.keyed:#x} == {marks.done | marks.keyed:#x}"
         lines = [
             f"iifname != {say.legs} accept",
-            f"{say.undecided} counter name escaped_dropped drop",
-            f"{slowly} counter name opened_slowly accept",
-            f"{say.state(marks.done)} accept",
+            f"{say.has(marks.state)} goto in_state",
         ]
+        in_state = chain_text(
+            "in_state",
+            f"{say.undecided} counter name escaped_dropped drop",
+            f"{slowly} counter name opened_slowly",
+            "accept",
+        )
         for leg in Leg:
             came = f"iifname {say.interface(leg)}"
             for f in FAMILIES:
@@ -208,7 +212,7 @@ class Entrances:
                 lines.append(
                     f"{came} {say.has(marks.fragment)} meta nfproto ipv{f} goto {released}"
                 )
-        return chain_text("released", hook("prerouting", _RELEASED), *lines)
+        return in_state + chain_text("released", hook("prerouting", _RELEASED), *lines)
 
     def _remembered(self) -> str:
         """It is no longer ours then: forwarded into another leg, it is a packet like others."""

@@ -288,15 +288,19 @@ class Exits:
         text = ""
         for leg in Leg:
             lines = [f"{say.own} goto own_decide"] if leg is Leg.OUTSIDE else []
-            lines += [f"{ERRORS[f]} ct state related {say.sticky} goto seal_up" for f in FAMILIES]
-            lines.append(f"meta l4proto != {SEALABLE} accept")
+            lines.append(f"meta l4proto != {SEALABLE} goto quoting_back")
             lines += [f"meta nfproto ipv{f} goto {chain('decide', leg, f)}" for f in FAMILIES]
             text += chain_text(f"leaving_{leg.value}", *lines)
-        return text + chain_text(
-            "leaving",
-            hook("postrouting", _DECIDE_BEHIND_NAT if self.nft_queue else _DECIDE),
-            f"{say.state(marks.done)} accept",
-            *(f"oifname {say.interface(leg)} goto leaving_{leg.value}" for leg in Leg),
+        errors = [f"{ERRORS[f]} ct state related {say.sticky} goto seal_up" for f in FAMILIES]
+        return (
+            chain_text("quoting_back", *errors, "accept")
+            + text
+            + chain_text(
+                "leaving",
+                hook("postrouting", _DECIDE_BEHIND_NAT if self.nft_queue else _DECIDE),
+                f"{say.state(marks.done)} accept",
+                *(f"oifname {say.interface(leg)} goto leaving_{leg.value}" for leg in Leg),
+            )
         )
 
     def _queue(self) -> str:
@@ -317,11 +321,13 @@ class Exits:
             say.mark(marks.done),
             "counter name sealed_slowly accept",
         )
+        text += chain_text(
+            "decided",
+            f"{say.state(marks.done)} goto final",
+            "counter name escaped_dropped drop",
+        )
         for leg in Leg:
-            lines = [
-                f"{say.state(marks.done)} goto final",
-                f"{say.undecided} counter name escaped_dropped drop",
-            ]
+            lines = [f"{say.has(marks.state)} goto decided"]
             if leg is Leg.OUTSIDE:
                 lines.append(f"{say.own} goto own_seal")
             for f in FAMILIES:

@@ -41,6 +41,9 @@ class Statements:
 
     @property
     def outside(self) -> str:
+        """One interface is compared faster than looked up."""
+        if len(self.settings.outside) == 1:
+            return f'"{self.settings.outside[0]}"'
         return "{ " + ", ".join(f'"{name}"' for name in self.settings.outside) + " }"
 
     @property
