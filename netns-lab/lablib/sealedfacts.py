@@ -75,8 +75,8 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
 
     It is flagged, and its checksums are right.  With ``gateways``, whose port keys the lab knows:
     the ports open to one of ``services``, each of which is there, and ``keys`` (1) keys are enough
-    for all flows.  With ``against``, a link where the same packets are in clear: each has its twin
-    there, from which it differs in nothing but ports, checksums and flag; the same flow always has
+    for all flows.  With ``against``, a link (or several: where packets are lost, either end of their
+    way) where the same packets are in clear: each has its twin there, from which it differs in nothing but ports, checksums and flag; the same flow always has
     the same sealed ports, and its answers have them swapped.  ``returned``: so many ICMP errors
     at least quote such packets, and the quotes hold to all of this.  ``dscp``: what flags IPv4, in
     place of the reserved bit.  ``flagged``: those that are not flagged are left out.  ``forms``:
@@ -98,8 +98,10 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     every = found + [quote for _, quote in quotes]
     clear: dict[Any, tuple[int, int]] = {}
     if "against" in fact:
-        clear = _twins(found, _found_clear(lab, fact["against"], pair), fact.get("forms", 1))
-        seen.append(f"{len(clear)} flows as on {fact['against']}")
+        links = [fact["against"]] if isinstance(fact["against"], str) else fact["against"]
+        unsealed = [one for each in links for one in _found_clear(lab, each, pair)]
+        clear = _twins(found, unsealed, fact.get("forms", 1))
+        seen.append(f"{len(clear)} flows as on {' and '.join(links)}")
     if "gateways" in fact:
         days = {int(packet.time // portkeys.SECONDS_A_DAY) for packet in lab.captured[link]}
         ahead = {0, lab.clock_days}
