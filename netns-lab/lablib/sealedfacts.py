@@ -75,12 +75,13 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
 
     It is flagged, and its checksums are right.  With ``gateways``, whose port keys the lab knows:
     the ports open to one of ``services``, each of which is there, and ``keys`` (1) keys are enough
-    for all flows.  With ``against``, a link (or several: where packets are lost, either end of their
-    way) where the same packets are in clear: each has its twin there, from which it differs in nothing but ports, checksums and flag; the same flow always has
-    the same sealed ports, and its answers have them swapped.  ``returned``: so many ICMP errors
-    at least quote such packets, and the quotes hold to all of this.  ``dscp``: what flags IPv4, in
-    place of the reserved bit.  ``flagged``: those that are not flagged are left out.  ``forms``:
-    so many sealed ports, one after the other, a flow may have.
+    for all flows.  With ``against``, a link where the same packets are in clear (or several: where
+    packets are lost, either end of their way): each has its twin there, from which it differs in
+    nothing but ports, checksums and flag; the same flow always has the same sealed ports, and its
+    answers have them swapped.  ``returned``: so many ICMP errors at least quote such packets, and
+    the quotes hold to all of this.  ``dscp``: what flags IPv4, in place of the reserved bit.
+    ``flagged``: those that are not flagged are left out.  ``forms``: so many sealed ports, one
+    after the other, a flow may have.
     """
     keys = {"link", "hosts", "gateways", "services", "against", "returned", "dscp", "keys"}
     check_keys(fact, {*keys, "flagged", "forms"})
