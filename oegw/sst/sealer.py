@@ -95,6 +95,9 @@ class Sealer:
         )  # fmt: skip
         demand = Demand(wanted=True, required=True, sticky=True, secure=False)
         choice = self._choice(caught.leg, flow, caught.epoch, demand, now, wall)
+        if isinstance(choice, Refused) and caught.leg is Leg.TUNNEL:  # ESP hides it
+            self._books.plane.release(caught.number)
+            return
         if not isinstance(choice, Choice):
             self._books.drop(caught, "quote_without_key", remote=flow.remote)
             return
@@ -192,7 +195,9 @@ class Sealer:
         refused: Refused, now: float,
     ) -> None:  # fmt: skip
         """It can't be sealed: strength says what follows (SST-29)."""
-        if demand.sticky:  # an answer without would say which ports these are (SST-18)
+        # An answer without would say which ports these are (SST-18): outside, not inside of ESP.
+        # The policy of the side that answers may well have a tunnel for what came without one.
+        if demand.sticky and caught.leg is Leg.OUTSIDE:
             self._books.drop(caught, "sticky_without_key", remote=remote, reason=refused.reason)
         elif demand.required:
             self._books.drop(caught, "required", remote=remote, reason=refused.reason)
