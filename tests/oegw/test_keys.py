@@ -90,7 +90,7 @@ def test_a_directory_that_is_missing_too_deep_is_an_error(tmp_path: Path) -> Non
 
 
 def test_a_path_without_a_name_is_an_error() -> None:
-    with pytest.raises(KeyFileError, match="^/: is a directory"):
+    with pytest.raises(KeyFileError, match=r"^/: is a directory"):
         keys.write_private(Path("/"), key())
 
 
