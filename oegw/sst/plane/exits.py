@@ -288,7 +288,10 @@ class Exits:
         text = ""
         for leg in Leg:
             lines = [f"{say.own} goto own_decide"] if leg is Leg.OUTSIDE else []
-            lines += [f"{ERRORS[f]} ct state related {say.sticky} goto seal_up" for f in FAMILIES]
+            for f in FAMILIES:
+                lines.append(f"{ERRORS[f]} ct state related {say.sticky} goto seal_up")
+                # Nobody knows a connection any more that might say so.
+                lines.append(f"{ERRORS[f]} ct state invalid,untracked goto seal_up")
             lines.append(f"meta l4proto != {SEALABLE} accept")
             lines += [f"meta nfproto ipv{f} goto {chain('decide', leg, f)}" for f in FAMILIES]
             text += chain_text(f"leaving_{leg.value}", *lines)
