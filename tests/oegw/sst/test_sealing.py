@@ -801,6 +801,25 @@ def test_a_packet_with_a_routing_header_goes_by_its_final_destination() -> None:
     assert town.a.plane.entries == {}  # the kernel would look for another destination
 
 
+def test_a_timer_that_comes_when_a_path_is_no_longer_used_does_not_come_again() -> None:
+    """The next probe is due a moment before its use ends, and the loop was busy for that long."""
+    town = Town(settings=SstSettings(probe_interval=600.0, flow_lifespan=600.0))
+    town.a.send(out())
+    town.run(1.0)
+    (path,) = town.a.sealing._books.paths
+    due = town.a.sealing.next_timer()
+    assert due is not None
+    assert due < path.used_until < due + 0.1
+    late = path.used_until + 0.001
+    town.a.sealing.handle_timer(late, town.a.wall)
+    assert town.a.sealing.next_timer() is None
+    town.now = late
+    town.a.send(out(2))
+    town.run(1.0)
+    assert town.b.delivered == [out(), out(2)]
+    assert len(town.a.probes) == 2
+
+
 # ------------------------------------------------------------------------------- tunnels
 
 
