@@ -238,9 +238,9 @@ class MemoryPlane:
         if quoted is not None and quoted.source_port is not None:
             flow = _flow(quoted, Way.OPEN)
             sticky, epoch = self.connections.mark_of(flow)
-            if sticky:
+            if sticky or not self.connections.knows(flow):
                 self._catch(
-                    Caught(0, Way.SEAL, leg, Reason.QUOTE, packet, sticky=True, epoch=epoch)
+                    Caught(0, Way.SEAL, leg, Reason.QUOTE, packet, sticky=sticky, epoch=epoch)
                 )
                 return
         if not own and _has_ports(packet) and (asked or self._wanted(packet, leg)):

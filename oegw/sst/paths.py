@@ -15,6 +15,7 @@ not answer; then the round goes back to what was agreed before, and that counts.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,6 +103,7 @@ class Path:
     announced: Terms | None = None
     announced_sent: int = -1
     used_until: float = float("-inf")
+    due: float | None = None  # when something is to be done about it
     bad_rounds: int = 0
     round: Round | None = None
     answers: Allowance = field(default_factory=lambda: Allowance(ANSWERS_PER_SECOND, ANSWERS_BURST))
@@ -152,6 +154,8 @@ class Paths:
         self._lifespan = lifespan
         self._daily = daily
         self._paths: OrderedDict[tuple[IPAddress, bytes], Path] = OrderedDict()
+        self._agenda: list[tuple[float, int, Path]] = []  # a heap; what ``due`` denies is over
+        self._noted = 0
         self._sent = -1
 
     def __iter__(self) -> Iterator[Path]:
@@ -167,7 +171,7 @@ class Paths:
             path = Path(key.gateway, key.public_key, key_id(key.public_key), since=now)
             self._paths[key.gateway, key.public_key] = path
             if len(self._paths) > PATHS_LIMIT:
-                self._paths.popitem(last=False)
+                self._paths.popitem(last=False)[1].due = None
         self._paths.move_to_end((key.gateway, key.public_key))
         if key.algorithm not in path.algorithms:
             path.algorithms += (key.algorithm,)
@@ -185,7 +189,7 @@ class Paths:
 
     def forget(self, gateway: IPAddress) -> None:
         for place in [place for place in self._paths if place[0] == gateway]:
-            del self._paths[place]
+            self._paths.pop(place).due = None
 
     # -------------------------------------------------------------------- asking
 
@@ -199,6 +203,7 @@ class Paths:
             self._become(path, PathState.UNKNOWN, now)
         if path.round is None and self._is_due(path, now, wall):
             self._begin(path, now, wall)
+        self._note(path)
         return path.round is not None and (path.state is PathState.UNKNOWN or path.switching)
 
     def _is_due(self, path: Path, now: float, wall: float) -> bool:
@@ -357,32 +362,52 @@ class Paths:
     def handle_timer(self, now: float, wall: float) -> list[Decided]:
         """Ask again, give up, and look at paths in use again."""
         decided = []
-        for path in list(self._paths.values()):
-            round_ = path.round
-            if round_ is None:
-                if path.last_probe is not None and self._due_again(path) <= now < path.used_until:
-                    self._begin(path, now, wall)
-            elif round_.next_time <= now:
-                if round_.stripped:
-                    decided.append(self._decide(path, PathState.STRIPPED, now))
-                    continue
-                if round_.step < len(round_.plan):
-                    self._step(path, round_, now, wall)
-                    continue
-                control = round_.control_answered
-                found = self._failed(path, control=control, now=now, wall=wall)
-                if found is not None:
-                    decided.append(found)
+        due = []
+        while (moment := self.next_timer()) is not None and moment <= now:
+            due.append(heapq.heappop(self._agenda)[2])
+            due[-1].due = None
+        for path in due:
+            found = self._is_time(path, now, wall)
+            if found is not None:
+                decided.append(found)
+            if path.round is not None or now < path.used_until:  # else nobody wants to know
+                self._note(path)
         return decided
 
     def next_timer(self) -> float | None:
-        moments = []
-        for path in self._paths.values():
-            if path.round is not None:
-                moments.append(path.round.next_time)
-            elif path.last_probe is not None and self._due_again(path) < path.used_until:
-                moments.append(self._due_again(path))
-        return min(moments, default=None)
+        while self._agenda:
+            moment, _, path = self._agenda[0]
+            if path.due == moment:
+                return moment
+            heapq.heappop(self._agenda)
+        return None
+
+    def _is_time(self, path: Path, now: float, wall: float) -> Decided | None:
+        round_ = path.round
+        if round_ is None:
+            if now < path.used_until:
+                self._begin(path, now, wall)
+            return None
+        if round_.stripped:
+            return self._decide(path, PathState.STRIPPED, now)
+        if round_.step < len(round_.plan):
+            self._step(path, round_, now, wall)
+            return None
+        return self._failed(path, control=round_.control_answered, now=now, wall=wall)
+
+    def _note(self, path: Path) -> None:
+        """When its turn is.  Whoever is asked often, of many paths, must not look at them all."""
+        due = None
+        if path.round is not None:
+            due = path.round.next_time
+        elif path.last_probe is not None and self._due_again(path) < path.used_until:
+            due = self._due_again(path)
+        if due == path.due:
+            return
+        path.due = due
+        if due is not None:
+            self._noted += 1
+            heapq.heappush(self._agenda, (due, self._noted, path))
 
     def seconds_to_probe(self, path: Path, now: float) -> float:
         """Until the path may have another state than it has now."""
@@ -410,6 +435,7 @@ class Paths:
         elif state is PathState.STRIPPED:
             path.bad_rounds += 1
         self._become(path, state, now)
+        self._note(path)
         return Decided(path, before)
 
     def _become(self, path: Path, state: PathState, now: float) -> None:

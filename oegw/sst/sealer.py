@@ -85,7 +85,7 @@ class Sealer:
         except NotEligible:
             self._books.plane.release(caught.number)
             return
-        if not caught.sticky or place.source_port is None or place.destination_port is None:
+        if place.source_port is None or place.destination_port is None:
             self._books.plane.release(caught.number, caught.packet)
             return
         # The packet quoted came from outside.
@@ -93,6 +93,9 @@ class Sealer:
             host(place.destination), host(place.source), place.protocol,
             place.destination_port, place.source_port,
         )  # fmt: skip
+        if not caught.sticky and self._books.birth(caught.leg, flow) is None:
+            self._quote_of_nothing(caught, flow)
+            return
         demand = Demand(wanted=True, required=True, sticky=True, secure=False)
         choice = self._choice(caught.leg, flow, caught.epoch, demand, now, wall)
         if isinstance(choice, Refused) and caught.leg is Leg.TUNNEL:  # ESP hides it
@@ -104,6 +107,16 @@ class Sealer:
         packet = seal_quote(caught.packet, choice.permutation, self._books.signal)
         self._books.plane.release(caught.number, packet, choice.epoch)
         self._books.note("quote_sealed", by_stranger=True, remote=flow.remote)
+
+    def _quote_of_nothing(self, caught: Caught, flow: PortFlow) -> None:
+        """Neither connection tracking nor we know the flow that it is about, so it may have been
+        sealed: where that is required, the quote tells no ports."""
+        answer = Flow(flow.local, flow.remote, flow.protocol, flow.local_port, flow.remote_port)
+        wish = self._books.wish(answer)
+        if self._by_policy(caught, wish) and wish.strength is SstStrength.REQUIRED:
+            self._books.drop(caught, "quote_of_nothing", remote=flow.remote)
+        else:
+            self._books.plane.release(caught.number, caught.packet)
 
     def prospect(self, remote: IPAddress, now: float, wall: float, *, secure: bool) -> Answer:
         """The static key for new flows to a host, if its path is known to work."""

@@ -188,7 +188,7 @@ class KernelModel:
         connection = None
         if quoted is not None and quoted.ports is not None:
             connection = self._find(_tuple(quoted))
-        if connection is None or not connection.sticky:
+        if quoted is None or (connection is not None and not connection.sticky):
             self._send(packet, "error_clear")
             return
         self._catch(packet, Way.SEAL, Reason.QUOTE, connection)

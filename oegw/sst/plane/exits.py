@@ -38,6 +38,7 @@ _PORTED = f"{{ {', '.join(str(number) for number in sorted(PORTED))} }}"
 _DECIDE, _DECIDE_BEHIND_NAT = -155, 118
 _QUEUE = 119
 _SEAL = 120
+_BEHIND_FILTERS = 300  # in forward and output: behind all that others have to say there
 _MTU = 1500  # of an interface that is not there yet
 
 _NO_HOST = "fib daddr type { broadcast, multicast }"
@@ -59,6 +60,7 @@ class Exits:
             + self._came_clear()
             + "".join(self._leg(leg, f) for leg in Leg for f in FAMILIES)
             + self._own()
+            + self._unmarking()
             + self._deciding()
             + (self._queue() if self.nft_queue else "")
             + self._sealing()
@@ -283,6 +285,23 @@ class Exits:
 
     # -------------------------------------------------------------------------- hooks
 
+    def _unmarking(self) -> str:
+        """A rule of others that sets the whole mark must not say that a packet is sealed already.
+
+        What asks, and what came in fragments, is marked before; an XFRM interface shows what is
+        done in postrouting only.
+        """
+        say, marks = self.say, self.say.marks
+        kept = marks.request | marks.fragment
+        text = ""
+        for point in ("forward", "output"):
+            text += chain_text(
+                f"unmarking_{point}",
+                hook(point, _BEHIND_FILTERS),
+                f"oifname {say.legs} {say.has(marks.mask & ~kept)} {say.unmark(kept)}",
+            )
+        return text
+
     def _deciding(self) -> str:
         say, marks = self.say, self.say.marks
         text = ""
@@ -291,7 +310,11 @@ class Exits:
             lines.append(f"meta l4proto != {SEALABLE} goto quoting_back")
             lines += [f"meta nfproto ipv{f} goto {chain('decide', leg, f)}" for f in FAMILIES]
             text += chain_text(f"leaving_{leg.value}", *lines)
-        errors = [f"{ERRORS[f]} ct state related {say.sticky} goto seal_up" for f in FAMILIES]
+        errors = []
+        for f in FAMILIES:
+            errors.append(f"{ERRORS[f]} ct state related {say.sticky} goto seal_up")
+            # Nobody knows a connection any more that might say so.
+            errors.append(f"{ERRORS[f]} ct state invalid,untracked goto seal_up")
         return (
             chain_text("quoting_back", *errors, "accept")
             + text

@@ -12,6 +12,7 @@ from dnsrecords.trust import Trust
 from oegw.packet.ip import PacketError
 from oegw.sst.holding import HELD_PER_HOST
 from oegw.sst.interface import Algorithm, Leg, PathState, PortFlow, PortKey
+from oegw.sst.memory import Connections
 from oegw.sst.permutation import NotEligible, Permutation
 from oegw.sst.place import place_of
 from oegw.sst.probe import is_probe, packet_with, payload_of
@@ -697,6 +698,33 @@ def test_an_error_about_a_clear_flow_stays_as_it_is() -> None:
     assert town.sealed_wire[-1] == error
 
 
+def test_errors_about_flows_that_connection_tracking_has_forgotten_show_no_port() -> None:
+    """A late error, about a datagram that nobody answered: what we opened we still know, and after
+    a restart strength decides."""
+    packet = out(protocol=UDP, payload=b"late")
+    for rule, restarted, shown in (
+        (OFF, False, "sealed"), (OFF, True, "clear"),
+        (REQUIRED, False, "sealed"), (REQUIRED, True, "nothing"),
+    ):  # fmt: skip
+        town = Town(ONLY, rule)
+        town.a.send(packet)
+        town.run(1.0)
+        town.b.connections = Connections()
+        town.b.plane.connections = town.b.connections
+        if restarted:
+            town.b.stop()
+            town.b.start()
+        before = len(town.sealed_wire)
+        town.b.send(icmp_error(packet, HOST_B))
+        left = town.sealed_wire[before:]
+        if shown == "nothing":
+            assert left == []
+            assert town.b.drops["quote_of_nothing"] == 1
+            continue
+        (error,) = left
+        assert (look(quote_of(error), quoted=True).ports == (40000, 22)) is (shown == "clear")
+
+
 def test_a_quote_of_nothing_that_we_know_is_dropped() -> None:
     town = Town()
     town.a.send(out())
@@ -796,6 +824,25 @@ def test_a_packet_with_a_routing_header_goes_by_its_final_destination() -> None:
     town.run(1.0)
     assert town.b.delivered == [packet]
     assert town.a.plane.entries == {}  # the kernel would look for another destination
+
+
+def test_a_timer_that_comes_when_a_path_is_no_longer_used_does_not_come_again() -> None:
+    """The next probe is due a moment before its use ends, and the loop was busy for that long."""
+    town = Town(settings=SstSettings(probe_interval=600.0, flow_lifespan=600.0))
+    town.a.send(out())
+    town.run(1.0)
+    (path,) = town.a.sealing._books.paths
+    due = town.a.sealing.next_timer()
+    assert due is not None
+    assert due < path.used_until < due + 0.1
+    late = path.used_until + 0.001
+    town.a.sealing.handle_timer(late, town.a.wall)
+    assert town.a.sealing.next_timer() is None
+    town.now = late
+    town.a.send(out(2))
+    town.run(1.0)
+    assert town.b.delivered == [out(), out(2)]
+    assert len(town.a.probes) == 2
 
 
 # ------------------------------------------------------------------------------- tunnels

@@ -218,6 +218,19 @@ def test_sst_20_errors_about_opened_packets_are_sealed_on_their_way_back(net, wi
     assert invalid(net, net.outside) == 0
 
 
+@pytest.mark.parametrize(("host", "peer"), [(INSIDE, PEER), (INSIDE6, PEER6)])
+def test_sst_20_errors_about_flows_that_nobody_knows_are_asked_about(net, wire, host, peer):
+    """Their connection may have ended meanwhile, and with it what said that it was opened."""
+    with running(net.gateway, off()) as gate:
+        kind = (1, 4) if ":" in host else (3, 3)
+        link = Link(net, net.inside, "in0", net.gateway)
+        link.put(icmp_error(datagram(peer, host, (40000, 53), b"?"), packed(host), *kind))
+        [caught] = gate.await_caught()
+        assert (caught.reason, caught.way, caught.sticky) == (Reason.QUOTE, Way.SEAL, False)
+        error = wait_for(lambda: [p for p in wire.to(peer) if packed(host) in p])[-1]
+        assert struct.pack("!HH", 40000, 53) not in error
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_errors_of_this_box_about_packets_that_it_has_sealed_are_opened(net, version):
     """Behind the exit, the device finds one too large: its error goes back inside."""

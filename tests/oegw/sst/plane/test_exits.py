@@ -81,6 +81,21 @@ def test_sst_14_only_the_socket_that_asked_is_sealed(net, wire):
         assert {c.leg for c in gate.listener.caught} == {Leg.OUTSIDE}
 
 
+@pytest.mark.parametrize("point", ["forward", "output"])
+def test_a_rule_of_others_that_sets_the_whole_mark_lets_nothing_out(net, wire, point):
+    """It says of each packet that it is sealed already, if anybody believes it."""
+    net.run(net.gateway, "nft", "add table inet other")
+    hook = f"{{ type filter hook {point} priority -150; }}"
+    net.run(net.gateway, "nft", f"add chain inet other marking {hook}")
+    net.run(net.gateway, "nft", f"add rule inet other marking meta mark set {MARKS.done | 1:#x}")
+    source = (net.inside, INSIDE) if point == "forward" else (net.gateway, GATEWAY)
+    with running(net.gateway, only(required=True)):
+        net.udp(*source, 4001).send("sealed", PEER)
+        [packet] = left(wire, PEER)
+        assert SIGNAL.flagged(packet)
+        assert ports(packet) != (4001, 9999)
+
+
 def test_a_socket_s_wish_is_nothing_where_the_configuration_says_so(net, wire):
     with running(net.gateway, off(), settings(requests=(Request.DSCP,))) as gate:
         net.udp(net.gateway, GATEWAY, 4001, mark=MARKS.request).send("asked", PEER)
