@@ -97,11 +97,12 @@ def _run(arguments: argparse.Namespace) -> int:
     loaded = [scenario.load(name, arguments.long) for name in dict.fromkeys(names)]
     if arguments.all and arguments.long:
         loaded = [one for one in loaded if one.has_long]
-    unfit = [one for one in loaded if not scenario.fits(one, arguments.datapath or "")]
-    if unfit and not arguments.all:
-        raise LabError(f"{unfit[0].name} is for datapath {unfit[0].only_datapath} only")
-    for one in unfit:
-        say(f"left out: {one.name}, which is for datapath {one.only_datapath} only")
+    for one in list(loaded):
+        if not (reason := scenario.unfit(one, arguments.datapath or "")):
+            continue
+        if not arguments.all:
+            raise LabError(f"{one.name} {reason}")
+        say(f"left out: {one.name}, which {reason}")
         loaded.remove(one)
     wanted = [_chosen(arguments, one) for one in loaded]
     prepare()

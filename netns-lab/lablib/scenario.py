@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
     *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
-    *("port_keys", "clock", "resolvers"),
+    *("only_queue", "port_keys", "clock", "resolvers"),
 }
 
 
@@ -74,6 +76,7 @@ class Scenario:
     has_long: bool = False  # whether there is a longer form of it
     matrix: Plan | None = None  # of policies
     only_datapath: str = ""  # what it shows is true of this datapath alone; its README says why
+    only_queue: str = ""  # "nft" or "iptables": it is about a kernel that queues packets this way
     resolvers: dict[str, str] = field(default_factory=dict)  # that hosts ask, beside the above
     port_keys: tuple[str, ...] = ()  # gateways that have a key for port encryption
     clock: bool = False  # whether the gateways' clocks can be set
@@ -95,10 +98,24 @@ class Scenario:
         return ["--precedence", str(entries[0].precedence)] if entries else []
 
 
-def fits(scenario: Scenario, text: str) -> bool:
-    """Whether what the scenario shows can be expected with these datapaths (of ``--datapath``)."""
+def unfit(scenario: Scenario, text: str) -> str:
+    """Why what the scenario shows can't be expected here, with these datapaths (of
+    ``--datapath``); empty if it can."""
     chosen = {word.rpartition("=")[2] for word in text.split(",") if word}
-    return not scenario.only_datapath or chosen <= {scenario.only_datapath}
+    if scenario.only_datapath and not chosen <= {scenario.only_datapath}:
+        return f"is for datapath {scenario.only_datapath} only"
+    if scenario.only_queue and scenario.only_queue != _queue_kind():
+        return f"is for kernels that queue packets by {scenario.only_queue} only"
+    return ""
+
+
+@cache
+def _queue_kind() -> str:
+    """Whether this kernel's nftables can queue, tried in a network namespace of its own."""
+    table = "table inet lab { chain probe { type filter hook input priority 0; queue num 1; }; }"
+    command = ["unshare", "--net", "nft", table]
+    tried = subprocess.run(command, capture_output=True, check=False)
+    return "iptables" if tried.returncode else "nft"
 
 
 def with_datapaths(scenario: Scenario, text: str) -> Scenario:
@@ -185,6 +202,7 @@ def load(name: str, long: bool = False) -> Scenario:
         has_long=has_long,
         matrix=plan(table["matrix"]) if "matrix" in table else None,
         only_datapath=table.get("only_datapath", ""),
+        only_queue=table.get("only_queue", ""),
         resolvers=table.get("resolvers", {}),
         port_keys=tuple(table.get("port_keys", ())),
         clock=table.get("clock", False),

@@ -80,10 +80,11 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     the same sealed ports, and its answers have them swapped.  ``returned``: so many ICMP errors
     at least quote such packets, and the quotes hold to all of this.  ``dscp``: what flags IPv4, in
     place of the reserved bit.  ``flagged``: those that are not flagged are left out.  ``forms``:
-    so many sealed ports, one after the other, a flow may have.
+    so many sealed ports, one after the other, a flow may have.  ``lost``: so many packets at most
+    may have no twin, because the gateway in between was restarted.
     """
     keys = {"link", "hosts", "gateways", "services", "against", "returned", "dscp", "keys"}
-    check_keys(fact, {*keys, "flagged", "forms"})
+    check_keys(fact, {*keys, "flagged", "forms", "lost"})
     link, pair, dscp = fact["link"], _between(lab, fact), fact.get("dscp")
     found, quotes = _found(lab, link, pair, dscp), list(_quotes(lab, link, pair, dscp))
     if fact.get("flagged"):
@@ -98,8 +99,12 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     every = found + [quote for _, quote in quotes]
     clear: dict[Any, tuple[int, int]] = {}
     if "against" in fact:
-        clear = _twins(found, _found_clear(lab, fact["against"], pair), fact.get("forms", 1))
+        there = _found_clear(lab, fact["against"], pair)
+        lost = _lost(found, there, fact.get("lost", 0))
+        clear = _twins([one for one in found if one not in lost], there, fact.get("forms", 1))
         seen.append(f"{len(clear)} flows as on {fact['against']}")
+        if lost:
+            seen.append(f"{len(lost)} packets got lost")
     if "gateways" in fact:
         days = {int(packet.time // portkeys.SECONDS_A_DAY) for packet in lab.captured[link]}
         ahead = {0, lab.clock_days}
@@ -146,19 +151,26 @@ def _checksums(found: list[Ported], quotes: list[tuple[Packet, Ported]]) -> None
             raise Missed(f"ICMP checksum of {packet}")
 
 
+def _lost(found: list[Ported], clear: list[Ported], most: int) -> list[Ported]:
+    """Sealed packets that did not arrive.  Raises Missed if they are more than ``most``."""
+    likes = {sealed.likeness(one) for one in clear}
+    result = [one for one in found if sealed.likeness(one) not in likes]
+    if len(result) > most:
+        raise Missed(f"{len(result)} are not among the packets in clear: {result[0]}")
+    return result
+
+
 def _twins(found: list[Ported], clear: list[Ported], forms: int) -> dict[Any, tuple[int, int]]:
     """For each sealed flow, by its way, the ports that it has in clear.
 
-    Raises Missed for a packet that is not on the other link, or a flow that is not always the same.
+    Raises Missed for a flow that is not always the same.
     """
     likes: dict[bytes, set[tuple[int, int]]] = defaultdict(set)
     for one in clear:
         likes[sealed.likeness(one)].add((one.source_port, one.destination_port))
     flows: dict[Any, set[tuple[int, int]]] = {}
     for one in found:
-        twins = likes.get(sealed.likeness(one))
-        if not twins:
-            raise Missed(f"not among the packets in clear: {one}")
+        twins = likes[sealed.likeness(one)]
         flows[one.way] = flows.get(one.way, twins) & twins
     for way, twins in flows.items():
         if not twins:

@@ -15,7 +15,10 @@ from tests.support.lab_commands import lab, long_scenario_names, scenario_names
 @pytest.mark.scenario
 @pytest.mark.parametrize("name", [name for name in scenario_names() if name != "demo"])
 def test_scenario(name: str) -> None:
-    passes(*lab("run", name))
+    code, output = lab("run", name)
+    if " is for kernels that queue packets by " in output:
+        pytest.skip(output.strip())
+    passes(code, output)
 
 
 @pytest.mark.lab

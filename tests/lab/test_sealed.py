@@ -330,6 +330,16 @@ def test_a_flow_sealed_with_another_key_is_found(network: Network) -> None:
     assert "day 20001" in is_sealed(network, _fact(keys=2))  # type: ignore[arg-type]
 
 
+def test_a_packet_that_got_lost_is_found_unless_it_may_be(network: Network) -> None:
+    from lablib.sealedfacts import is_sealed
+
+    del network.captured["as1"][-1]
+    _amiss(network, "1 are not among the packets in clear")
+    assert "1 packets got lost" in is_sealed(network, _fact(lost=1))  # type: ignore[arg-type]
+    del network.captured["as1"][-1]
+    _amiss(network, "2 are not among the packets in clear", lost=1)
+
+
 def test_two_keys_that_should_be_there_are_missed(network: Network) -> None:
     _amiss(network, "only 1 keys were used", keys=2)
 

@@ -139,3 +139,15 @@ def test_two_by_name_are_played_and_shown_in_a_table(tmp_path: Path) -> None:
     lines = (tmp_path / "t").read_text().splitlines()
     assert [line.split()[3] for line in lines[:2]] == ["deny", "q-clear"]
     assert all(line.startswith("ok") for line in lines[:2])
+
+
+@pytest.mark.parametrize("kind", ["nft", "iptables"])
+def test_a_scenario_for_another_kind_of_kernel_is_told_to_be_so(
+    kind: str, lablib: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lablib import scenario
+
+    monkeypatch.setattr(scenario, "_queue_kind", lambda: kind)
+    reasons = {n: scenario.unfit(scenario.load(n), "") for n in ("sst-nat", "sst-nat-queue")}
+    assert [bool(reason) for reason in reasons.values()] == [kind == "nft", kind == "iptables"]
+    assert scenario.unfit(scenario.load("demo"), "") == ""
