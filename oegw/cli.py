@@ -511,6 +511,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         print(_entry("", clients_text(clients)))
     if answer.get("rule") != nat.seen(flow, table).rule.name:
         print(_entry("", f"the running gateway applies rule {answer.get('rule')}; oegw reload?"))
+    if settings.encrypts_ports and answer.get("encrypts_ports") is False:
+        print(_entry("", "the running gateway does not encrypt ports; that begins at a restart"))
     return FINE
 
 
@@ -542,6 +544,8 @@ def _probe(arguments: argparse.Namespace) -> int:
 def _forget(arguments: argparse.Namespace) -> int:
     answer = _ask(arguments, command="forget", destination=str(arguments.destination))
     print(f"forgotten: {answer.get('forgotten', 0)}")
+    if hosts := answer.get("ports_forgotten"):
+        print(f"for port encryption, hosts and gateways forgotten: {hosts}")
     return FINE
 
 

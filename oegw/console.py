@@ -58,7 +58,7 @@ class Console:
                     async for line in self._probe(_flow(request)):
                         yield line
                 case "forget":
-                    yield {"forgotten": self._forget(request), "done": True}
+                    yield {**self._forget(request), "done": True}
                 case "close":
                     yield {"closed": self._close(request), "done": True}
                 case "reload":
@@ -142,6 +142,7 @@ class Console:
             "clients": _clients(connection) if connection else None,
             "state": connection.state.value if connection else State.NONEXISTENT.value,
             "reason": connection.reason if connection else "",
+            "encrypts_ports": self._daemon.sst is not None,
         }
 
     async def _probe(self, flow: Flow) -> AsyncIterator[Answer]:
@@ -189,15 +190,15 @@ class Console:
         self._daemon.carry_out(commands)
         return number
 
-    def _forget(self, request: Answer) -> int:
+    def _forget(self, request: Answer) -> Answer:
         network = _network(request)
         self._daemon.resolver.forget()
         self._daemon.forget_opinions()
-        if self._daemon.sst is not None:
-            self._daemon.sst.forget(network)
+        sst = self._daemon.sst
+        hosts = sst.forget(network) if sst is not None else 0
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
         self._daemon.carry_out(commands)
-        return number
+        return {"forgotten": number, "ports_forgotten": hosts}
 
 
 _STEPS = {

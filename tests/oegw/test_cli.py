@@ -664,6 +664,23 @@ def test_explain_adds_what_the_daemon_knows(
     assert "the running gateway applies rule old; oegw reload?" in result.out
 
 
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("runs", [False, True])
+def test_explain_says_if_port_encryption_has_yet_to_begin(
+    runs: bool, oegw: Any, config: Path, answers: dict[str, list[Message]]
+) -> None:
+    path, control = config.with_name("sst.toml"), config.with_name("control.sock")
+    path.write_text('version = 1\n[sst]\nprivate_key = "sst.pem"\n[default]\nsst = "only"\n')
+    answers["explain"] = [
+        {"rule": "default", "state": "nonexistent", "reason": "", "encrypts_ports": runs,
+         "done": True}
+    ]  # fmt: skip
+    result = oegw(
+        "explain", "--config", path, "--socket", control, "192.1.0.65", "192.2.0.66"
+    )  # fmt: skip
+    assert ("the running gateway does not encrypt ports" in result.out) is not runs
+
+
 def test_explain_of_a_policy_in_conflict(oegw: Any, config: Path) -> None:
     rule = '[[rule]]\nname = "{}"\ncategory = "deny"\ndestination = "192.9.0.0/24"\n'
     config.write_text("version = 1\n" + rule.format("a") + rule.format("b"))
@@ -722,6 +739,10 @@ def test_forget_and_reload(
     answers["reload"] = [{"notes": ["[dns] changed: takes effect at the next restart"]}]
     assert oegw("forget", "--config", config, "192.2.0.66").out == "forgotten: 2\n"
     assert asked == [{"command": "forget", "destination": "192.2.0.66/32"}]
+    answers["forget"] = [{"forgotten": 0, "ports_forgotten": 3, "done": True}]
+    assert "port encryption, hosts and gateways forgotten: 3\n" in (
+        oegw("forget", "--config", config, "192.2.0.66").out
+    )
     asked.clear()
     answers["close"] = [{"closed": 1, "done": True}]
     assert oegw("close", "--config", config, "192.2.0.0/24").out == "closed: 1\n"
