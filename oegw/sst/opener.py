@@ -15,9 +15,11 @@ from oegw.sst.place import Fragment, Place, place_of
 from oegw.sst.quote import open_quote, quote_of
 from oegw.sst.settings import Strangers
 
-# Our choice: a share of the fast path's room that flows of one host may take which nothing here
-# knows: random ports under a forged source open to random ports.
-SHARE_OF_ONE_HOST = 4
+# Our choices: shares of the fast path's room that flows may take at once which nothing here knows,
+# of one host and of all together, and again in the course of a lifespan.  Random ports under a
+# forged source open to random ports, and whoever has a reverse zone has many hosts.
+SHARE_OF_ONE_HOST = 8
+SHARE_OF_ALL_HOSTS = 4
 
 
 KEYING_PORTS = frozenset({500, 4500})  # RFC 2408 section 2.5.1, RFC 3947 section 4
@@ -30,6 +32,7 @@ class Opener:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        self._openings = self._share(SHARE_OF_ALL_HOSTS)
         self.came_shielded: OrderedDict[tuple[IPAddress, IPAddress], float] = OrderedDict()
 
     def packet(self, caught: Caught, now: float, wall: float, until: float) -> None:
@@ -181,12 +184,15 @@ class Opener:
         if relation is None:  # in a tunnel: its peer is authenticated
             return True
         if relation.openings is None:
-            share = max(1.0, books.settings.flows / SHARE_OF_ONE_HOST)
-            relation.openings = Allowance(share / books.settings.flow_lifespan, share)
-        if relation.openings.take(now):
+            relation.openings = self._share(SHARE_OF_ONE_HOST)
+        if relation.openings.take(now) and self._openings.take(now):
             return True
         books.note("opened_slowly", by_stranger=True, remote=remote)
         return False
+
+    def _share(self, part: int) -> Allowance:
+        share = max(1.0, self._books.settings.flows / part)
+        return Allowance(share / self._books.settings.flow_lifespan, share)
 
     def _stranger(
         self, caught: Caught, remote: IPAddress, found: Wait | Refused, now: float, until: float

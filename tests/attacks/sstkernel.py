@@ -60,8 +60,17 @@ def _tells(packet: bytes) -> bool:
     return both[0] + both[1] in packet or both[1] + both[0] in packet
 
 
+def _without_errors_of_no_connection(self: Exits) -> str:
+    lines = _deciding(self).splitlines()
+    return "".join(f"{line}\n" for line in lines if "ct state invalid,untracked" not in line)
+
+
+_deciding = Exits._deciding
+
 _UNTRACKED = replaced(
-    ("oegw.sst.plane.entrances.Entrances._remembered", _without_look_at_connections)
+    ("oegw.sst.plane.entrances.Entrances._remembered", _without_look_at_connections),
+    # What is told by an error that got through all the same would be sealed on its way out.
+    ("oegw.sst.plane.exits.Exits._deciding", _without_errors_of_no_connection),
 )
 
 

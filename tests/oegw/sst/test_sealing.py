@@ -826,6 +826,24 @@ def test_a_packet_with_a_routing_header_goes_by_its_final_destination() -> None:
     assert town.a.plane.entries == {}  # the kernel would look for another destination
 
 
+def test_many_hosts_of_one_stranger_leave_half_of_the_fast_path_to_others() -> None:
+    """Whoever has a reverse zone has many hosts, each with a key."""
+    town = Town(settings=SstSettings(flows=64, flow_lifespan=600.0))
+    rng = random.Random(6)
+    hosts = [ip_address(f"192.2.0.{number}") for number in range(100, 132)]
+    for each in hosts:
+        town.dns[each] = records(GATE_B, KEY_B)
+    for each in hosts * 8:
+        ports_ = rng.randrange(1, 65536), rng.randrange(1, 65536)
+        town.a.arrive(build(each, HOST_A, UDP, *ports_, b"?", flagged=True))
+        town.run(2.0)
+    assert len(town.a.delivered) == 256  # each is opened
+    assert 0 < len(town.a.plane.entries) <= 32
+    town.a.send(out())
+    town.run(1.0)
+    assert (Leg.OUTSIDE, PortFlow(HOST_A, HOST_B, TCP, 40000, 22)) in town.a.plane.entries
+
+
 def test_a_timer_that_comes_when_a_path_is_no_longer_used_does_not_come_again() -> None:
     """The next probe is due a moment before its use ends, and the loop was busy for that long."""
     town = Town(settings=SstSettings(probe_interval=600.0, flow_lifespan=600.0))
