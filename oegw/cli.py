@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
         command: Command = arguments.command
         code = command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # who started us may have closed it
+            sys.stdout.flush()
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else FINE
     except UsageError as error:

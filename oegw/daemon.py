@@ -327,8 +327,13 @@ class Daemon:
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised: our own mistake, after which nothing may pass half decided."""
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError):
+            # No file is left for a connection, of whoever connects: the loop tries again.
+            self.trace.drop("gateway", "connection_not_accepted", detail=error.strerror)
+            return
         loop.default_exception_handler(context)
-        self._fail(f"internal error: {context.get('exception') or context.get('message')!r}")
+        self._fail(f"internal error: {error or context.get('message')!r}")
 
     def _fail(self, reason: str) -> None:
         self.trace.event("gateway", "failed", reason=reason)

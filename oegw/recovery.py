@@ -75,6 +75,11 @@ class Recovery:
             return
         tunnel = ledger.connections.tunnel_with(source)
         contact = None if tunnel is not None else self._contact_at(source)
+        if contact is not None and ledger.settings.came_shielded(local, source):
+            # It hides the ports of IKE, and our main mode, which nothing shields, would show them.
+            # It finds out that we are silent, and begins behind its shield.
+            ledger.trace.drop("gateway", "contact_shielded", peer=source)
+            return
         if (tunnel is None and contact is None) or not self._may_try(source, now):
             return
         if contact is not None:

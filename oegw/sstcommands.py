@@ -43,6 +43,10 @@ def _failing() -> Iterator[None]:
         raise Failure(NOT_PERMITTED, str(error)) from error
     except (CgroupError, BpfError) as error:
         raise Failure(FAILED, str(error)) from error
+    except PermissionError:
+        raise  # of which the command line speaks
+    except OSError as error:  # no process or file to be had, or what was there is gone
+        raise Failure(FAILED, str(error)) from error
 
 
 def _enable(arguments: Arguments) -> int:

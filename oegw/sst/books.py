@@ -170,13 +170,14 @@ class Books:
         return knowledge
 
     def _usable(self, key: PeerKey) -> bool:
-        """Whether we have a secret with its owner, and its owner is another."""
+        """Whether each key of ours has a secret with it, and its owner is another."""
         if key.gateway in self.addresses or not self.own:
             return False
         if self.paths.find(key.gateway, key.public_key) is not None:
             return True
         try:
-            self.own[0].probe_key(key.public_key)
+            for own in self.own:
+                own.probe_key(key.public_key)
         except SstError as error:
             self.trace.drop("sst", "peer_key_weak", gateway=key.gateway, detail=str(error))
             return False

@@ -52,23 +52,22 @@ class Relay:
         A server that does not want to answer is not the last word: another may.
         """
         unhelpful: bytes | None = None
-        tries: set[asyncio.Task[Answer]] = set()
+        tries: set[asyncio.Task[Answer | None]] = set()
         waiting = self._servers * (ROUNDS if transport == "udp" else 1)
         try:
             async with asyncio.timeout(self._deadline):
                 while waiting or tries:
                     if waiting:
-                        attempt = self._try(query, transport, waiting.pop(0))
+                        attempt = self._try_quietly(query, transport, waiting.pop(0))
                         tries.add(asyncio.create_task(attempt))
                     limit = TRY_SECONDS if waiting else None
                     done, tries = await asyncio.wait(
                         tries, timeout=limit, return_when=asyncio.FIRST_COMPLETED
                     )
                     for each in done:
-                        try:
-                            server, response = each.result()
-                        except (OSError, EOFError):
+                        if (answer := each.result()) is None:
                             continue  # nobody there; the next one
+                        server, response = answer
                         response = query.octets[:2] + response[2:]
                         if code_of(response) not in UNHELPFUL:
                             self._prefer(server)
@@ -86,6 +85,16 @@ class Relay:
         if self._servers[0] != server:
             self._servers.remove(server)
             self._servers.insert(0, server)
+
+    async def _try_quietly(
+        self, query: DnsQuery, transport: str, server: IPAddress
+    ) -> Answer | None:
+        """None where nobody is.  It does not raise: of tries that end at the same time one is
+        looked at, and an error that nobody has seen stops the daemon."""
+        try:
+            return await self._try(query, transport, server)
+        except (OSError, EOFError):
+            return None
 
     async def _try(self, query: DnsQuery, transport: str, server: IPAddress) -> Answer:
         """Raises OSError and EOFError."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
+import time
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -10,6 +13,7 @@ from oegw import commands as do
 from oegw import events as happened
 from oegw.daemon import Daemon
 from oegw.sst.interface import TunnelPorts
+from oegw.trace import JsonTrace
 
 HERE, THERE = ip_network("192.1.0.0/24"), ip_network("192.2.0.0/24")
 SG_A, SG_B = ip_address("192.1.1.4"), ip_address("192.1.1.5")
@@ -89,3 +93,28 @@ def test_without_a_service_nothing_came_shielded_and_nothing_is_told() -> None:
     daemon, _ = a_daemon(Ports())
     assert daemon._came_shielded(SG_A, SG_B)
     assert not daemon._came_shielded(SG_B, SG_A)
+
+
+def test_too_many_connections_to_the_forwarder_do_not_stop_the_gateway() -> None:
+    """The loop says of itself that it had no file for one, and tries again."""
+
+    async def run() -> None:
+        trace = JsonTrace(None, time.time)
+        daemon = object.__new__(Daemon)
+        daemon.trace, daemon._exit_code, daemon._stopping = trace, 0, asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(daemon._unexpected)
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.connect_ex(server.sockets[0].getsockname())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+            try:
+                await asyncio.sleep(0.1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        server.close()
+        assert trace.counters["gateway.drop.connection_not_accepted"]
+        assert not daemon._stopping.is_set()
+
+    asyncio.run(run())

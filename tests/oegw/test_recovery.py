@@ -179,6 +179,14 @@ class TestContactOfAFormerLife:
         assert greet.request.peer_identity == "road.example"
         assert greet.request.peer_keys == (rsa_key("road"),)
 
+    def test_sst_38_one_that_hides_the_ports_of_ike_is_not_shown_up(self) -> None:
+        """A main mode at once would leave without a shield."""
+        book = Playbook(
+            contacts=frozenset({SG_B}), came_shielded=lambda local, remote: remote == SG_B
+        )
+        assert unknown(book) == []
+        assert book.trace.drops["contact_shielded"] == 1
+
     def test_private_identity_is_not_looked_up(self) -> None:
         private = ip_address("10.0.0.1")
         book = Playbook(contacts=frozenset({private}))

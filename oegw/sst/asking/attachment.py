@@ -95,9 +95,9 @@ def _detach(cgroup: int, at: int, name: str) -> int:
     count = 0
     for each in kernel.attached(cgroup, at):
         if each.name == name:
-            with kernel.by_number(each.number) as descriptor:
+            with kernel.suppressed_absence(), kernel.by_number(each.number) as descriptor:
                 kernel.detach(cgroup, descriptor, at)
-            count += 1
+                count += 1
     return count
 
 

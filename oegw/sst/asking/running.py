@@ -41,14 +41,18 @@ def run(bit: int, command: Sequence[str], user: str | None = None) -> int:
         # From here on a signal waits until the command is there to get it.
         waited = {signal.SIGCHLD, *_FORWARDED}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+        # Who started us may ignore it, and the kernel then tells nobody of a child's end.
+        of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             entrance = os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGCHLD, of_children)
                 _become(command, entrance, account, before)
             os.close(entrance)
             return _attend(child, waited)
         finally:
+            signal.signal(signal.SIGCHLD, of_children)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
         cgroups.remove_run_group(group)

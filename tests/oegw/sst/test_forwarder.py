@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -422,6 +423,37 @@ def test_a_datagram_that_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) 
             assert len(s.asked_for(NAME)) == 2
 
     asyncio.run(run())
+
+
+def test_a_dead_server_beside_one_that_answers_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error that nobody looks at would reach the daemon's handler, which stops everything."""
+    monkeypatch.setattr(relay_module, "TRY_SECONDS", 0.01)
+    query = DnsQuery.parse(dns.message.make_query(NAME, "A").to_wire())
+    dead = [ip_address(f"127.0.0.{last}") for last in range(2, 10)]
+
+    async def check() -> None:
+        unseen: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, found: unseen.append(found))
+        now = asyncio.Event()
+
+        async def attempt(relay: Relay, query: DnsQuery, transport: str, server: Any) -> Any:
+            await now.wait()
+            if server != HOST:
+                raise ConnectionRefusedError
+            return server, query.octets
+
+        monkeypatch.setattr(Relay, "_try", attempt)
+        relay = Relay([HOST, *dead], port=53, mark=None, deadline=5.0, refused=lambda server: None)
+        loop.call_later(0.3, now.set)
+        assert await relay.ask(query, "tcp") == query.octets
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert unseen == []
+
+    asyncio.run(check())
 
 
 def test_another_server_may_know_better() -> None:

@@ -1122,6 +1122,19 @@ def test_a_key_whose_gateway_is_ourselves_or_of_the_other_family_is_not_used() -
         assert town.a.told("declined")[0]["reason"] == "no usable key"
 
 
+def test_a_peer_that_publishes_our_own_old_key_has_none_and_stops_nothing() -> None:
+    """Which is public: anybody can write it beside an address of his, and have us read it."""
+    town = Town(own_a=(static_key(3003), KEY_A))
+    town.dns[HOST_B] = town.dns[GATE_B] = records(GATE_B, KEY_A)
+    town.a.arrive(around(segment(HOST_B, HOST_A, TCP, (1, 2)), HOST_B, HOST_A, TCP, flagged=True))
+    town.run(5.0)
+    assert town.a.delivered == []
+    town.a.send(out())
+    town.run(60.0)
+    assert town.sealed_wire == [out()]
+    assert town.a.told("declined")[0]["reason"] == "no usable key"
+
+
 def test_random_packets_never_raise() -> None:
     rng = random.Random(6)
     town = Town(REQUIRED, ONLY)

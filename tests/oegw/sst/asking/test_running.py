@@ -199,6 +199,18 @@ def test_command_has_the_signals_of_a_shell(host: SstHost) -> None:
     assert {line.split()[1] for line in said.splitlines()} == {"0" * 16}
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["trap '' CHLD", "exec >&-", "exec <&- >&- 2>&-"],
+    ids=["ends of children ignored", "no stdout", "nothing open"],
+)
+def test_started_by_somebody_odd(host: SstHost, before: str) -> None:
+    """Some daemons ignore SIGCHLD, of which then nobody is told, or have closed their files."""
+    command = f"timeout --kill-after=1 20 {sys.executable} -m oegw sst run -- sh -c 'exit 5'"
+    host.run("bash", "-c", f"{before}; {command}", code=5)
+    assert groups(host) == []
+
+
 def test_other_user_runs_it(host: SstHost) -> None:
     assert host.oegw("sst", "run", "--user", NOBODY, "--", "id", "-ru") == f"{NOBODY}\n"
     said = host.oegw("sst", "run", "--user", "nobody", "--", "sh", "-c", "id -u; id -G")

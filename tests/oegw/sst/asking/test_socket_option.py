@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -267,6 +268,16 @@ def test_disabled_nothing_is_left_and_sockets_that_asked_go_on(host: SstHost) ->
     finally:
         below.rmdir()
     assert host.application("say(error(sst.enable, socket.socket()))") == "ENOPROTOOPT"
+
+
+def test_disabled_by_several_at_once(host: SstHost) -> None:
+    """What another has detached meanwhile is gone, and no fault."""
+    with ThreadPoolExecutor(4) as several:
+        for _ in range(50):
+            attachment.enable(BIT, host.group)
+            for each in [several.submit(attachment.disable, host.group) for _ in range(4)]:
+                each.result()
+    assert names(host) == []
 
 
 def test_enabled_in_a_group_and_in_its_parent_it_is_done_once(host: SstHost) -> None:
