@@ -33,6 +33,8 @@ class Flows:
         self._entries: dict[_Key, tuple[Entry, float]] = {}
         self._sealed: dict[_Sealed, Entry] = {}
         self._declined: dict[_Key, float] = {}
+        # Both by host, since one host after the other is forgotten, while nothing else is done.
+        self._by_host: dict[tuple[Leg, IPAddress], dict[_Key, None]] = {}
         self.full = 0  # times that there was no room
 
     def enter(self, entry: Entry) -> bool:
@@ -45,6 +47,7 @@ class Flows:
             return False
         self._entries[key] = entry, self._clock() + entry.lifespan
         self._sealed[_sealed(entry)] = entry
+        self._note(key)
         return True
 
     def decline(self, leg: Leg, flow: PortFlow, lifespan: float) -> None:
@@ -65,17 +68,17 @@ class Flows:
             self.full += 1
             return
         self._declined[key] = self._clock() + lifespan
+        self._note(key)
 
     def remove(self, key: _Key) -> None:
         """Take a flow out of the fast path; no error if it is gone already."""
-        found = self._entries.pop(key, None)
-        if found is not None:
-            self._sealed.pop(_sealed(found[0]), None)
-            self._run_what_is_there(removed(self._table, found[0]))
+        entry = self._take_entry(key)
+        if entry is not None:
+            self._run_what_is_there(removed(self._table, entry))
 
     def forget(self, leg: Leg, remote: IPAddress | None) -> None:
         """All flows to one host, or all."""
-        self._forget(key for key in self._keys() if _concerns(key, leg, remote))
+        self._forget(self._keys(leg, remote))
 
     def forget_between(
         self, leg: Leg, local: IPAddress, remote: IPAddress, ports: Iterable[int]
@@ -84,13 +87,15 @@ class Flows:
         wanted = frozenset(ports)
         self._forget(
             key
-            for key in self._keys()
-            if _concerns(key, leg, remote) and key[1].local == local and key[1].local_port in wanted
+            for key in self._keys(leg, remote)
+            if key[1].local == local and key[1].local_port in wanted
         )
 
     def declined_forgotten(self) -> None:
         """Another policy has emptied the sets."""
-        self._declined.clear()
+        gone, self._declined = self._declined, {}
+        for key in gone:
+            self._unnote(key)
 
     def of_sealed(
         self, leg: Leg, local: bytes, remote: bytes, protocol: int, ports: tuple[int, int]
@@ -106,29 +111,57 @@ class Flows:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _keys(self) -> Iterator[_Key]:
-        yield from self._entries
-        yield from self._declined
+    def _keys(self, leg: Leg, remote: IPAddress | None) -> Iterator[_Key]:
+        if remote is not None:
+            yield from self._by_host.get((leg, remote), ())
+            return
+        for (each, _), keys in self._by_host.items():
+            if each is leg:
+                yield from keys
+
+    def _note(self, key: _Key) -> None:
+        leg, flow = key
+        self._by_host.setdefault((leg, flow.remote), {})[key] = None
+
+    def _unnote(self, key: _Key) -> None:
+        """It is no longer entered, or no longer declined, and perhaps the other."""
+        if key in self._entries or key in self._declined:
+            return
+        host = key[0], key[1].remote
+        keys = self._by_host.get(host, {})
+        keys.pop(key, None)
+        if not keys:
+            self._by_host.pop(host, None)
+
+    def _take_entry(self, key: _Key) -> Entry | None:
+        """Out of our books; the kernel's maps are the caller's affair."""
+        found = self._entries.pop(key, None)
+        if found is None:
+            return None
+        self._sealed.pop(_sealed(found[0]), None)
+        self._unnote(key)
+        return found[0]
+
+    def _take_declined(self, key: _Key) -> bool:
+        found = self._declined.pop(key, None)
+        self._unnote(key)
+        return found is not None
 
     def _forget(self, keys: Iterator[_Key]) -> None:
         messages = []
         for key in list(keys):
-            found = self._entries.pop(key, None)
-            if found is not None:
-                self._sealed.pop(_sealed(found[0]), None)
-                messages += removed(self._table, found[0])
-            elif self._declined.pop(key, None) is not None:
+            entry = self._take_entry(key)
+            if entry is not None:
+                messages += removed(self._table, entry)
+            elif self._take_declined(key):
                 messages.append(no_longer_declined(self._table, *key))
         for first in range(0, len(messages), _BATCH):
             self._run_what_is_there(messages[first : first + _BATCH])
 
     def _replace(self, entry: Entry) -> bool:
         new = entered(self._table, entry)
-        found = self._entries.pop((entry.leg, entry.flow), None)
-        old = []
-        if found is not None:
-            self._sealed.pop(_sealed(found[0]), None)
-            old = removed(self._table, found[0])
+        found = self._take_entry((entry.leg, entry.flow))
+        old = [] if found is None else removed(self._table, found)
         try:
             self._kernel.run([*old, *new])
         except RefusedError as refusal:
@@ -150,7 +183,7 @@ class Flows:
         return False
 
     def _undecline(self, key: _Key) -> None:
-        if self._declined.pop(key, None) is not None:
+        if self._take_declined(key):
             self._run_what_is_there([no_longer_declined(self._table, *key)])
 
     def _run_what_is_there(self, deletions: list[Message]) -> None:
@@ -167,20 +200,15 @@ class Flows:
         if key not in self._entries and len(self._entries) >= self._limit:
             now = self._clock()
             for each in [each for each, (_, expires) in self._entries.items() if expires <= now]:
-                self._sealed.pop(_sealed(self._entries.pop(each)[0]), None)
+                self._take_entry(each)
         return key in self._entries or len(self._entries) < self._limit
 
     def _declined_have_room(self) -> bool:
         if len(self._declined) >= self._limit:
             now = self._clock()
-            self._declined = {
-                key: expires for key, expires in self._declined.items() if expires > now
-            }
+            for each in [each for each, expires in self._declined.items() if expires <= now]:
+                self._take_declined(each)
         return len(self._declined) < self._limit
-
-
-def _concerns(key: _Key, leg: Leg, remote: IPAddress | None) -> bool:
-    return key[0] is leg and (remote is None or key[1].remote == remote)
 
 
 def _sealed(entry: Entry) -> _Sealed:

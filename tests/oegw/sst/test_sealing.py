@@ -18,7 +18,7 @@ from oegw.sst.probe import is_probe, packet_with, payload_of
 from oegw.sst.relations import KeySource
 from oegw.sst.settings import Epochs, Fragments, SstSettings, Strangers
 from oegw.sst.signal import Signal
-from policy.rule import Require, Rule, SstStrength
+from policy.rule import Category, Require, Rule, Sst, SstStrength
 from tests.support.sst_town import (
     DAY,
     GATE_A,
@@ -886,6 +886,24 @@ def test_without_a_key_in_the_tunnel_strength_decides() -> None:
         town.a.send(out(), Leg.TUNNEL)
         town.run(1.0)
         assert town.sealed_wire == sent
+
+
+@pytest.mark.parametrize("strength", list(SstStrength))
+def test_a_flow_that_was_sealed_goes_on_in_a_tunnel_without_a_key_and_comes_back(
+    strength: SstStrength,
+) -> None:
+    """An opportunistic rule with ``only``: the tunnel comes while a flow is under way, and goes."""
+    opportunistic = Rule("only", Category.OPPORTUNISTIC, sst=Sst.ONLY, sst_strength=strength)
+    town = Town(opportunistic, OFF)
+    for leg in (Leg.OUTSIDE, Leg.TUNNEL, Leg.OUTSIDE):
+        town.a.send(out(), leg)
+        town.run(1.0)
+        town.b.send(back(), leg)
+        town.run(1.0)
+    assert (town.b.delivered, town.a.delivered) == ([out()] * 3, [back()] * 3)
+    flags = [look(each.packet).flagged for each in town.wire if not each.probe]
+    assert flags == [True, True, False, False, True, True]
+    assert town.a.drops["sticky_without_key"] == town.b.drops["sticky_without_key"] == 0
 
 
 # ------------------------------------------------------------------------------- shields
