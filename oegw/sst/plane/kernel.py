@@ -31,6 +31,7 @@ from oegw.sst.plane.ruleset import (
     fragment_table,
     new_policy,
     no_fragment_table,
+    no_table,
     policy_chains,
     residue,
     unhooked_table,
@@ -274,6 +275,24 @@ class NftPlane:
                 ):
                     return leg
         return Leg.TUNNEL
+
+
+async def remove_leftovers(settings: PlaneSettings) -> bool:
+    """Remove what an earlier run left, where port encryption no longer runs.
+
+    Whether there was anything.  Raises SstError.
+    """
+    with _sst_errors():
+        nft = Nft()
+        try:
+            if f"table inet {settings.table}" not in nft.run("list tables").splitlines():
+                return False
+            _flag_no_fragments(nft, settings)
+            nft.run(no_table(settings))
+        finally:
+            nft.close()
+        await Jump(settings.table, queue_rules(settings)).remove_stale(keep_current=False)
+    return True
 
 
 def queue_rules(settings: PlaneSettings) -> tuple[QueueRule, ...]:

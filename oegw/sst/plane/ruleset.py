@@ -164,7 +164,7 @@ def residue(settings: PlaneSettings, policy: PolicyChains) -> str:
     """One transaction that leaves only what keeps traffic from leaving without port encryption that
     requires it; nothing, if no rule does."""
     if not policy.requires:
-        return _removing(settings)
+        return no_table(settings)
     say = Statements(settings, PlaneMarks(settings.sst.mark_mask))
     return (
         _replacing(settings)
@@ -188,13 +188,13 @@ def _is_required(rule: Rule) -> bool:
     return rule.sst_strength is SstStrength.REQUIRED
 
 
-def _removing(settings: PlaneSettings) -> str:
+def no_table(settings: PlaneSettings) -> str:
     """nft before 1.0.7 has no ``destroy``: a table is surely there once it was added."""
     return f"add table inet {settings.table}\ndelete table inet {settings.table}\n"
 
 
 def _replacing(settings: PlaneSettings) -> str:
-    return _removing(settings) + f"table inet {settings.table} {{\n"
+    return no_table(settings) + f"table inet {settings.table} {{\n"
 
 
 def _counters(which: Iterable[str]) -> str:

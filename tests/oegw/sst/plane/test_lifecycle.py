@@ -121,6 +121,29 @@ def test_a_stop_leaves_what_keeps_required_traffic_from_leaving_without(net, wir
     assert ours(net) == ""
 
 
+def test_a_gateway_that_no_longer_needs_it_takes_the_rest_away(net):
+    with running(net.gateway, policy(default=sst_rule(required=True))):
+        pass
+    assert "required_dropped" in ours(net)
+    assert leftovers_removed(net) == "True"
+    assert ours(net) == ""
+    assert leftovers_removed(net) == "False", "there was nothing left"
+
+
+def leftovers_removed(net: Net) -> str:
+    """``remove_leftovers`` in a process of its own, as a gateway at its start."""
+    program = (
+        "import asyncio\n"
+        "from oegw.sst.plane.kernel import remove_leftovers\n"
+        "from tests.support.sst_plane import SETTINGS\n"
+        "print(asyncio.run(remove_leftovers(SETTINGS)))\n"
+    )
+    command = ["nsenter", f"--net=/run/netns/{net.gateway}", sys.executable, "-c", program]
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 def test_inner_that_is_required_is_kept_from_the_device_as_well(net):
     tap = net.capture(net.gateway, "tap0")
     net.run(net.gateway, "ip", "route", "add", OTHER_PEER, "dev", "oegw0")
