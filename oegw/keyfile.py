@@ -29,6 +29,8 @@ def write_secret(path: Path, octets: bytes, *, force: bool = False) -> None:
     A file that is there already is replaced with ``force`` only.  The directory
     is made if only that is missing.  Raises KeyFileError.
     """
+    if not path.name:
+        raise KeyFileError(f"{path}: is a directory")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o755, exist_ok=True)

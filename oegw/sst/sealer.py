@@ -95,6 +95,9 @@ class Sealer:
         )  # fmt: skip
         demand = Demand(wanted=True, required=True, sticky=True, secure=False)
         choice = self._choice(caught.leg, flow, caught.epoch, demand, now, wall)
+        if isinstance(choice, Refused) and caught.leg is Leg.TUNNEL:  # ESP hides it
+            self._books.plane.release(caught.number)
+            return
         if not isinstance(choice, Choice):
             self._books.drop(caught, "quote_without_key", remote=flow.remote)
             return

@@ -89,6 +89,11 @@ def test_a_directory_that_is_missing_too_deep_is_an_error(tmp_path: Path) -> Non
         keys.write_private(tmp_path / "a" / "b" / "gateway.pem", key())
 
 
+def test_a_path_without_a_name_is_an_error() -> None:
+    with pytest.raises(KeyFileError, match=r"^/: is a directory"):
+        keys.write_private(Path("/"), key())
+
+
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
 def test_both_pem_forms_are_read(tmp_path: Path, form: serialization.PrivateFormat) -> None:
     assert keys.read_private(placed(tmp_path, pem(key(), form))).key_size == 1024

@@ -906,6 +906,35 @@ def test_a_flow_that_was_sealed_goes_on_in_a_tunnel_without_a_key_and_comes_back
     assert town.a.drops["sticky_without_key"] == town.b.drops["sticky_without_key"] == 0
 
 
+@pytest.mark.parametrize("kept", ["entries", "marks"])
+def test_an_answer_may_go_into_a_tunnel_that_has_no_key(kept: str) -> None:
+    """B has no rule for answers but the default one, which has a tunnel; ESP hides their ports."""
+    town = Town(ONLY, OFF)
+    town.a.send(out())
+    town.run(1.0)
+    if kept == "marks":
+        town.b.stop()
+        town.b.start()
+    town.b.send(back(), Leg.TUNNEL)
+    town.run(1.0)
+    assert town.a.delivered == [back()]
+    assert town.b.drops == {}
+    error = icmp_error(out(), HOST_B)
+    town.b.send(error, Leg.TUNNEL)
+    town.run(1.0)
+    assert town.a.delivered == [back(), error]
+
+
+def test_where_ports_in_a_tunnel_are_required_no_answer_goes_without() -> None:
+    town = Town(ONLY, replace(INNER, sst_strength=SstStrength.REQUIRED))
+    town.a.send(out())
+    town.run(1.0)
+    town.b.send(back(), Leg.TUNNEL)
+    town.run(1.0)
+    assert town.a.delivered == []
+    assert town.b.drops["required"] == 1
+
+
 # ------------------------------------------------------------------------------- shields
 
 
