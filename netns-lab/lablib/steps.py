@@ -369,8 +369,9 @@ def stream_packets(stage: Stage, step: dict[str, Any]) -> str:
     """``rate`` UDP datagrams a second from ``host`` to ``to`` and back, for ``seconds``.
 
     At most ``lost`` may be missing in the end.  ``at``: to this address of it.
+    ``unhurried``: it is about the datagrams, not about how many a second this machine can send.
     """
-    check_keys(step, {"host", "to", "at", "rate", "seconds", "lost"})
+    check_keys(step, {"host", "to", "at", "rate", "seconds", "lost", "unhurried"})
     lab, at = stage.lab, step.get("at", step["to"])
     address, name = str(lab.address(at)), f"echo-{at}"
     command = [sys.executable, str(Path(stream.__file__))]
@@ -386,7 +387,7 @@ def stream_packets(stage: Stage, step: dict[str, Any]) -> str:
     report = json.loads(result.stdout)
     lost = report["sent"] - report["answered"]
     seen = f"{report['answered']} of {report['sent']} came back, {report['rate']:.1f} a second"
-    if lost > step.get("lost", 0) or report["rate"] < 0.95 * rate:
+    if lost > step.get("lost", 0) or (report["rate"] < 0.95 * rate and not step.get("unhurried")):
         raise Missed(seen)
     return seen
 
