@@ -73,7 +73,7 @@ from oegw.memorytable import MemoryTable
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.sst.forwarder import Forwarder, clients_of
 from oegw.sst.interface import SstError, Wish
-from oegw.sst.plane.kernel import NftPlane
+from oegw.sst.plane.kernel import NftPlane, remove_leftovers
 from oegw.sst.plane.settings import PlaneSettings
 from oegw.sst.service import Given, SstService
 from oegw.statefile import StateError, StateFile
@@ -277,6 +277,10 @@ class Daemon:
             undo.push_async_callback(self.sst.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
         undo.push_async_callback(self.interception.close)
+        # An earlier run may have left rules, and this one's policy asks for none.
+        plane = self._plane_settings(self.settings, self.environment)
+        if self.sst is None and await remove_leftovers(plane):
+            self.trace.event("sst", "leftovers_removed")
         if self.forwarder is not None:
             await self.forwarder.start()
             undo.push_async_callback(self.forwarder.close)
@@ -579,15 +583,18 @@ class Daemon:
         """None where nothing needs it.  Raises KeyFileError and SstError."""
         if not settings.encrypts_ports:
             return None
-        plane = PlaneSettings(
+        plane = self._plane_settings(settings, environment)
+        given = Given(environment.addresses, self._mark, self._wish, self._look_up_sst)
+        return SstService(settings.sst, NftPlane(plane, self.trace), given, self.trace)
+
+    def _plane_settings(self, settings: config.Settings, environment: Environment) -> PlaneSettings:
+        return PlaneSettings(
             outside=environment.outside,
             tunnel_interface=settings.datapath.tunnel_interface,
             own_mark=self._mark,
             own_mask=settings.intercept.mark_mask,
             sst=settings.sst,
         )
-        given = Given(environment.addresses, self._mark, self._wish, self._look_up_sst)
-        return SstService(settings.sst, NftPlane(plane, self.trace), given, self.trace)
 
     def _dns_forwarder(
         self,
