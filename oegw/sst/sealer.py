@@ -209,19 +209,13 @@ class Sealer:
     ) -> None:  # fmt: skip
         """It can't be sealed: strength says what follows (SST-29)."""
         # An answer without would say which ports these are (SST-18).  In a tunnel ESP hides them: a
-        # flow that began outside goes on in one whose peer agreed upon no key for ports.
-        if demand.sticky and not self._may_go_in_tunnel(caught, flow):
+        # flow that was sealed before goes on in one whose peer agreed upon no key for ports.
+        if demand.sticky and caught.leg is Leg.OUTSIDE:
             self._books.drop(caught, "sticky_without_key", remote=remote, reason=refused.reason)
         elif demand.required:
             self._books.drop(caught, "required", remote=remote, reason=refused.reason)
         else:
             self._books.decline(caught, flow, remote, refused, now)
-
-    def _may_go_in_tunnel(self, caught: Caught, flow: PortFlow | None) -> bool:
-        """Whether nothing says that it was ever sealed in a tunnel."""
-        if caught.leg is not Leg.TUNNEL:
-            return False
-        return flow is None or self._books.birth(Leg.TUNNEL, flow) is None
 
     def _not_eligible(self, caught: Caught, trigger: str, now: float) -> None:
         """It has no ports, or none that both ends would find (sst.md section 14.7)."""

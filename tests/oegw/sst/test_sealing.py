@@ -1000,6 +1000,23 @@ def test_where_ports_in_a_tunnel_are_required_no_answer_goes_without() -> None:
     assert town.b.drops["required"] == 1
 
 
+@pytest.mark.parametrize("strength", list(SstStrength))
+def test_where_the_next_tunnel_has_no_key_strength_decides_about_flows_under_way(
+    strength: SstStrength,
+) -> None:
+    town = Town(replace(INNER, sst_strength=strength))
+    town.tunnel(1, bytes(16))
+    town.a.send(out(), Leg.TUNNEL)
+    town.run(1.0)
+    for side in (town.a, town.b):
+        side.follow(side.sealing.tunnel_closed(1, town.now))
+    town.a.send(out(), Leg.TUNNEL)
+    town.run(1.0)
+    goes_on = strength is SstStrength.OPPORTUNISTIC
+    assert town.b.delivered == [out()] * (1 + goes_on)
+    assert town.a.drops["required"] == (not goes_on)
+
+
 # ------------------------------------------------------------------------------- shields
 
 
