@@ -29,6 +29,9 @@ EPOCHS = range(4)
 EPOCH = Struct("=I")
 _PORTS, _EPOCH = 0, 1  # registers of the datum
 _SCRATCH = 2
+# Where the datum goes if its epoch is compared.  nft lists a comparison only of what it knows to be
+# in the register, and knows of one word of a datum: it is shown the first word of the header.
+_STUCK = 12
 
 
 def rules(table: str, marks: PlaneMarks) -> list[Message]:
@@ -49,13 +52,19 @@ def _rules(table: str, marks: PlaneMarks, leg: Leg, family: int) -> Iterator[Mes
 
     leaving = [*_key(family), wire.look_up(outwards(leg, family), 0, _PORTS)]
     arriving = [*_key(family), wire.look_up(inwards(leg, family), 0, _PORTS)]
-    arrived = [*_key(family, reverse=True), wire.look_up(outwards(leg, family), 0, _PORTS)]
+    shown = wire.load_network(0, 4, _STUCK + _EPOCH)
+    left = [shown, *_key(family), wire.look_up(outwards(leg, family), 0, _STUCK)]
+    arrived = [
+        shown,
+        *_key(family, reverse=True),
+        wire.look_up(outwards(leg, family), 0, _STUCK),
+    ]
     rewrite = chain("rewrite", leg, family)
     yield rule("known", [*leaving, wire.go_to("pass")])
     yield rule("first", [*leaving, wire.go_to(chain("stick_out", leg, family))])
     for epoch in EPOCHS:
         stick = _stick(marks, epoch)
-        yield rule("stick_out", [*leaving, *stick, wire.go_to(rewrite)])
+        yield rule("stick_out", [*left, *stick, wire.go_to(rewrite)])
         yield rule("stick_in", [*arrived, *stick, wire.go_to("unmark")])
     yield rule("stick_out", [wire.go_to(rewrite)])  # without a connection
     for kind, checksum in CHECKSUMS.items():
@@ -84,7 +93,7 @@ def _key(family: int, *, reverse: bool = False) -> list[bytes]:
 def _stick(marks: PlaneMarks, epoch: int) -> list[bytes]:
     """If the entry is of this epoch: write it into the connection mark."""
     return [
-        wire.compare(_EPOCH, EPOCH.pack(epoch)),
+        wire.compare(_STUCK + _EPOCH, EPOCH.pack(epoch)),
         wire.load_connection_mark(_SCRATCH),
         wire.mask(_SCRATCH, marks.rest, marks.sticky | marks.epoch(epoch)),
         wire.store_connection_mark(_SCRATCH),

@@ -96,6 +96,16 @@ def test_a_stop_leaves_nothing_if_no_rule_requires_it(net, wire):
     )
 
 
+def test_nft_lists_the_table_without_complaint(net):
+    command = ["nsenter", f"--net=/run/netns/{net.gateway}", "nft"]
+    with running(net.gateway, only()):
+        for arguments in (["list", "table", "inet", "oegw_sst"], ["-j", "list", "ruleset"]):
+            listed = subprocess.run([*command, *arguments], capture_output=True, text=True)
+            assert listed.returncode == 0
+            assert "Error" not in listed.stderr
+            assert "outwards_outside4" in listed.stdout
+
+
 def test_a_stop_leaves_what_keeps_required_traffic_from_leaving_without(net, wire):
     strict = sst_rule(required=True)
     rules = policy(
