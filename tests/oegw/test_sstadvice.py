@@ -79,11 +79,11 @@ def test_forwarder_without_a_use() -> None:
 
 
 def test_translation_on_the_way() -> None:
-    not public = '[gateway]\naddresses = ["192.168.0.4"]\n'
-    assert said(not public + KEY) == []
-    [sentence] = said(not public + KEY + ONLY)
+    private = '[gateway]\naddresses = ["192.168.0.4"]\n'
+    assert said(private + KEY) == []
+    [sentence] = said(private + KEY + ONLY)
     assert sentence.startswith("gateway.addresses: 192.168.0.4 is not public")
-    assert said(not public + KEY + '[default]\nsst = "inner"\n') == []
+    assert said(private + KEY + '[default]\nsst = "inner"\n') == []
     home = ip_network("192.168.0.0/24")
     assert said(KEY + ONLY, Nat((Translation(home, ip_network("192.1.1.4/32")),))) == []
     [sentence] = said(KEY + ONLY, Nat((Translation(home, ip_network("10.0.0.1/32")),)))
