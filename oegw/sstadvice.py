@@ -65,14 +65,14 @@ def _of_paths(settings: Settings, rules: tuple[Rule, ...], nat: Nat) -> Iterator
     for address in settings.gateway.addresses:
         if never_public(address):
             yield (
-                f"gateway.addresses: {address} is not public: where a NAT translates it, sealed ports "
-                'can\'t be opened, so that sst = "only" and "outer" don\'t get through'
+                f"gateway.addresses: {address} is not public: where a NAT translates it, sealed "
+                'ports can\'t be opened, so that sst = "only" and "outer" don\'t get through'
             )
     for by in nat.translations:
         if all_never_public(by.outside):
             yield (
-                f"[[nat]] {by}: the address outside is not public: where another NAT translates it, "
-                "sealed ports can't be opened"
+                f"[[nat]] {by}: the address outside is not public: where another NAT translates "
+                "it, sealed ports can't be opened"
             )
 
 
