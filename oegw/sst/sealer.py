@@ -198,9 +198,9 @@ class Sealer:
         # An answer without would say which ports these are (SST-18): outside, not inside of ESP.
         # The policy of the side that answers may well have a tunnel for what came without one.
         if demand.sticky and caught.leg is Leg.OUTSIDE:
-            self._books.drop(caught, "sticky_without_key", remote=remote, reason=refused.reason)
+            self._books.block(caught, "sticky_without_key", flow, remote, refused, now)
         elif demand.required:
-            self._books.drop(caught, "required", remote=remote, reason=refused.reason)
+            self._books.block(caught, "required", flow, remote, refused, now)
         else:
             self._books.decline(caught, flow, remote, refused, now)
 

@@ -17,6 +17,7 @@ from oegw.sst.place import place_of
 from oegw.sst.probe import is_probe, packet_with, payload_of
 from oegw.sst.relations import KeySource
 from oegw.sst.settings import Epochs, Fragments, SstSettings, Strangers
+from oegw.sst.shown import shown
 from oegw.sst.signal import Signal
 from policy.rule import Require, Rule, SstStrength
 from tests.support.sst_town import (
@@ -774,6 +775,17 @@ def test_a_packet_with_a_routing_header_goes_by_its_final_destination() -> None:
 
 
 # ------------------------------------------------------------------------------- tunnels
+
+
+def test_what_is_dropped_for_want_of_a_key_is_told() -> None:
+    town = Town(REQUIRED)
+    town.dns_delay = None
+    town.a.send(out())
+    town.run(10.0)
+    assert town.sealed_wire == []
+    (row,) = shown(town.a.sealing.report(town.now), town.now)["pairs"]
+    assert (row["sealed"], row["dropped"]) == (False, True)
+    assert row["reason"]
 
 
 def test_in_a_tunnel_ikes_key_takes_the_place_of_the_dns_key_sst_34() -> None:
