@@ -78,6 +78,12 @@ def refuse_what_is_off(section: Section, sst: SstSettings, rules: Iterable[Rule]
             return
 
 
+def refuse_a_circle(section: Section, sst: SstSettings, resolvers: Iterable[IPAddress]) -> None:
+    """The forwarder asks the gateway's resolvers."""
+    if sst.forwarder is not None and sst.forwarder in {(each, DNS_PORT) for each in resolvers}:
+        section.wrong("forwarder", f"{sst.forwarder[0]} is one of dns.resolvers, which it asks")
+
+
 def _word(section: Section, key: str, default: _Word) -> _Word:
     return section.choice(key, default, {each.value: each for each in type(default)})
 

@@ -52,6 +52,8 @@ def ports_of(connection: Connection, found: Section | None) -> str | None:
         return "clear; no flow has asked for its ports to be sealed" if wanted else "clear"
     if fate.sealed:
         return "clear with ports sealed"
+    if fate.dropped:
+        return f"dropped, ports can't be sealed: {fate.reason}"
     return f"clear, ports not sealed: {fate.reason}"
 
 

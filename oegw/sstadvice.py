@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from oegw.nat import Nat, unserved
 from oegw.settings import Settings
+from oegw.sst.permutation import PROTOCOLS
+from oegw.sst.place import PORTED
 from policy.builtin import all_never_public, never_public
 from policy.rule import Rule, Sst, SstStrength
 
@@ -22,7 +24,9 @@ def sst_advice(settings: Settings, nat: Nat) -> Iterator[str]:
     yield from _of_paths(settings, rules, nat)
     for rule in rules:
         if reason := _unsealed(rule, settings):
-            other = "is dropped" if rule.sst_strength is SstStrength.REQUIRED else "goes on without"
+            # What has no ports passes (ICMP, ESP), even where sealed ports are required.
+            dropped = rule.sst_strength is SstStrength.REQUIRED and rule.protocol in {None, *PORTED}
+            other = "is dropped" if dropped else "goes on without"
             yield f"rule {rule.name!r} never seals ports, its traffic {other}: {reason}"
 
 
@@ -80,6 +84,8 @@ def _unsealed(rule: Rule, settings: Settings) -> str:
     """Why nothing of a rule can be sealed; empty if it may be."""
     if rule.sst in _STATIC and settings.sst.private_key is None:
         return "that takes a key of ours, and there is no sst.private_key"
+    if rule.sst is Sst.ONLY and rule.protocol not in {None, *PROTOCOLS}:
+        return "it is neither for TCP nor for UDP"
     networks = rule.destination
     if (
         rule.sst is Sst.ONLY

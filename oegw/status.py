@@ -231,7 +231,8 @@ def ports_section(sst: Row | None) -> list[str]:
     for row in sst.get("pairs") or []:
         if not row.get("sealed"):
             pair = f"{plain(row.get('local'))} -> {plain(row.get('remote'))}"
-            text = f"{pair}: ports not sealed: {plain(row.get('reason', '?'))}"
+            what = "dropped, ports can't be sealed" if row.get("dropped") else "ports not sealed"
+            text = f"{pair}: {what}: {plain(row.get('reason', '?'))}"
             lines.append(fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     return lines
 

@@ -73,12 +73,14 @@ Answer = Choice | Wait | Refused
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What the latest flow between two hosts got.  ``reason``: why not."""
+    """What the latest flow between two hosts got.  ``reason``: why not.  ``dropped``: what can't
+    be sealed does not leave."""
 
     leg: Leg
     sealed: bool
     reason: str
     at: float
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,16 @@ class Books:
             lifespan=round(lifespan, 3),
         )  # fmt: skip
 
+    def block(
+        self, caught: Caught, trigger: str, flow: PortFlow | None, remote: IPAddress,
+        refused: Refused, now: float,
+    ) -> None:  # fmt: skip
+        """Drop a packet that must not go on without (SST-29: required, SST-18)."""
+        self.drop(caught, trigger, remote=remote, reason=refused.reason)
+        if flow is not None:
+            reason = refused.reason
+            self._tell_fate(caught.leg, flow, now, sealed=False, reason=reason, dropped=True)
+
     def note(self, event: str, *, by_stranger: bool, **fields: object) -> None:
         """Trace something.  Of what packets from outside can cause there are so many lines, and no
         more: ``left_out`` says how many there would have been besides."""
@@ -323,10 +335,11 @@ class Books:
                 relation.enter(choice.terms)
 
     def _tell_fate(
-        self, leg: Leg, flow: PortFlow, now: float, *, sealed: bool, reason: str
-    ) -> None:
+        self, leg: Leg, flow: PortFlow, now: float, *, sealed: bool, reason: str,
+        dropped: bool = False,
+    ) -> None:  # fmt: skip
         pair = flow.local, flow.remote
-        self.fates[pair] = Fate(leg, sealed, reason, now)
+        self.fates[pair] = Fate(leg, sealed, reason, now, dropped)
         self.fates.move_to_end(pair)
         if len(self.fates) > FATES_LIMIT:
             self.fates.popitem(last=False)

@@ -211,9 +211,9 @@ class Sealer:
         # An answer without would say which ports these are (SST-18).  In a tunnel ESP hides them: a
         # flow that was sealed before goes on in one whose peer agreed upon no key for ports.
         if demand.sticky and caught.leg is Leg.OUTSIDE:
-            self._books.drop(caught, "sticky_without_key", remote=remote, reason=refused.reason)
+            self._books.block(caught, "sticky_without_key", flow, remote, refused, now)
         elif demand.required:
-            self._books.drop(caught, "required", remote=remote, reason=refused.reason)
+            self._books.block(caught, "required", flow, remote, refused, now)
         else:
             self._books.decline(caught, flow, remote, refused, now)
 

@@ -22,6 +22,7 @@ def shown(report: Report, now: float) -> dict[str, Any]:
                 "remote": str(remote),
                 "leg": fate.leg.value,
                 "sealed": fate.sealed,
+                "dropped": fate.dropped,
                 "reason": fate.reason,
                 "age": round(now - fate.at, 3),
             }

@@ -89,6 +89,10 @@ def test_every_key_arrives() -> None:
         ('requests = ["mail"]', "sst.requests[1]: 'mail' is not one of socket, dscp"),
         ('forwarder = "localhost"', "sst.forwarder: 'localhost' is not an address"),
         ('forwarder = "127.0.0.1:0"', "sst.forwarder: a port is within 1 to 65535"),
+        (
+            'forwarder = "192.1.0.1"\n[dns]\nresolvers = ["192.1.0.1"]',
+            "sst.forwarder: 192.1.0.1 is one of dns.resolvers, which it asks",
+        ),
         ('forwarder = "0.0.0.0"', "sst.forwarder: 0.0.0.0 is no address to listen on"),
         ('fragments = "keep"', "sst.fragments"),
         ("flow = 1", "sst.flow: "),

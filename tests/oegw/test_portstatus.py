@@ -62,6 +62,10 @@ def test_what_a_clear_connection_has_and_why_it_has_not() -> None:
     assert ports_of(connection(), found((pair, REFUSED))) == (
         "clear, ports not sealed: path stripped"
     )
+    blocked = Fate(Leg.OUTSIDE, False, "no key", 1.0, dropped=True)
+    assert ports_of(connection(), found((pair, blocked))) == (
+        "dropped, ports can't be sealed: no key"
+    )
     assert ports_of(connection(), found()) == "clear; no flow has asked for its ports to be sealed"
     off = Rule("off", Category.PERMIT)
     assert ports_of(connection(rule=off), found()) == "clear"

@@ -71,6 +71,16 @@ def test_destinations_whose_keys_nobody_can_look_up() -> None:
     assert "goes on without: its destination is private" in sentence
 
 
+@pytest.mark.parametrize(
+    ("protocol", "other"), [("icmp", "goes on without"), ("sctp", "is dropped")]
+)
+def test_rules_for_what_is_never_sealed(protocol: str, other: str) -> None:
+    rule = ONLY + 'sst_strength = "required"\n'
+    [sentence] = said(f'{KEY}{rule}protocol = "{protocol}"\n')
+    assert sentence.endswith(f"its traffic {other}: it is neither for TCP nor for UDP")
+    assert said(f'{KEY}{rule}protocol = "udp"\n') == []
+
+
 def test_forwarder_without_a_use() -> None:
     forwarder = '[sst]\nforwarder = "127.0.0.1:5300"\n'
     assert "nobody listens" in said(forwarder)[0]

@@ -18,6 +18,7 @@ from oegw.sst.place import place_of
 from oegw.sst.probe import is_probe, packet_with, payload_of
 from oegw.sst.relations import KeySource
 from oegw.sst.settings import Epochs, Fragments, SstSettings, Strangers
+from oegw.sst.shown import shown
 from oegw.sst.signal import Signal
 from policy.rule import Category, Require, Rule, Sst, SstStrength
 from tests.support.sst_town import (
@@ -864,6 +865,17 @@ def test_a_timer_that_comes_when_a_path_is_no_longer_used_does_not_come_again() 
 
 
 # ------------------------------------------------------------------------------- tunnels
+
+
+def test_what_is_dropped_for_want_of_a_key_is_told() -> None:
+    town = Town(REQUIRED)
+    town.dns_delay = None
+    town.a.send(out())
+    town.run(10.0)
+    assert town.sealed_wire == []
+    (row,) = shown(town.a.sealing.report(town.now), town.now)["pairs"]
+    assert (row["sealed"], row["dropped"]) == (False, True)
+    assert row["reason"]
 
 
 def test_in_a_tunnel_ikes_key_takes_the_place_of_the_dns_key_sst_34() -> None:
