@@ -21,7 +21,7 @@ from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
-from oegw.configsst import read_sst, refuse_what_is_off
+from oegw.configsst import read_sst, refuse_a_circle, refuse_what_is_off
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
@@ -150,6 +150,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
     sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
     settings = replace(settings, sst=sst)
     refuse_what_is_off(sections["sst"], sst, (*settings.rules, settings.default))
+    refuse_a_circle(sections["sst"], sst, settings.dns.resolvers)
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
     for section in (top, *sections.values()):
