@@ -150,7 +150,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
     sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
     settings = replace(settings, sst=sst)
     refuse_what_is_off(sections["sst"], sst, (*settings.rules, settings.default))
-    refuse_a_circle(sections["sst"], sst, settings.dns.resolvers or ())
+    refuse_a_circle(sections["sst"], sst, settings.dns.resolvers)
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
         sections["datapath"].wrong("tunnel_interface", "is one of interfaces.outside")
     for section in (top, *sections.values()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,10 @@ from policy.rule import Rule, Sst, SstStrength
 
 MARK_BITS = 6
 DNS_PORT = 53
+
+_WHERE = re.compile(
+    r"(?:\[(?P<six>[^\[\]]+)\]|(?P<four>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
 
 _Word = TypeVar("_Word", bound=Enum)
 _Named = TypeVar("_Named")
@@ -79,9 +84,10 @@ def refuse_what_is_off(section: Section, sst: SstSettings, rules: Iterable[Rule]
 
 
 def refuse_a_circle(section: Section, sst: SstSettings, resolvers: Iterable[IPAddress]) -> None:
-    """The forwarder asks the gateway's resolvers."""
-    if sst.forwarder is not None and sst.forwarder in {(each, DNS_PORT) for each in resolvers}:
-        section.wrong("forwarder", f"{sst.forwarder[0]} is one of dns.resolvers, which it asks")
+    """A forwarder that is its own resolver would ask itself."""
+    if sst.forwarder is not None and sst.forwarder in [(each, DNS_PORT) for each in resolvers]:
+        reason = f"{sst.forwarder[0]} is one of dns.resolvers: questions would go in a circle"
+        section.wrong("forwarder", reason)
 
 
 def _word(section: Section, key: str, default: _Word) -> _Word:
@@ -97,6 +103,8 @@ def _algorithms(section: Section) -> tuple[str, ...]:
 def _requests(section: Section) -> tuple[Request, ...]:
     if "requests" not in section:
         return SstSettings().requests
+    if section.raw("requests") == []:
+        return ()  # nobody may ask
     return _named(section, "requests", {each.value: each for each in Request})
 
 
@@ -116,12 +124,13 @@ def _forwarder(section: Section) -> tuple[IPAddress, int] | None:
     word = section.text("forwarder")
     if word is None:
         return None
-    host, colon, port = (
-        word.rpartition(":") if word.count(":") == 1 or "]:" in word else (word, "", "")
-    )
+    found = _WHERE.fullmatch(word)
     try:
-        address = ip_address(host.removeprefix("[").removesuffix("]"))
-        number = int(port) if colon else DNS_PORT
+        if found is None:
+            address, number = ip_address(word), DNS_PORT
+        else:
+            address = IPv6Address(found["six"]) if found["six"] else IPv4Address(found["four"])
+            number = int(found["port"] or DNS_PORT)
     except ValueError:
         section.wrong("forwarder", f"{shown(word)} is not an address, with or without a port")
         return None

@@ -70,18 +70,15 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
-from oegw.sst.forwarder import Forwarder, clients_of
-from oegw.sst.interface import SstError, Wish
-from oegw.sst.plane.kernel import NftPlane, remove_leftovers
-from oegw.sst.plane.settings import PlaneSettings
-from oegw.sst.service import Given, SstService
+from oegw.sst.interface import SstError
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from oegw.watch import Watch, stamps_of
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
-from policy.rule import Require, Sst
+from policy.rule import Sst
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
@@ -216,8 +213,13 @@ class Daemon:
             translations=nat.translations,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
-        self.sst = self._port_encryption(settings, environment)
-        self.forwarder = self._dns_forwarder(settings, environment, resolvers)
+        self.sst = port_encryption(
+            settings, environment, self.gateway, self._look_up_sst, self._mark, self.trace
+        )
+        self.forwarder = dns_forwarder(
+            settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
+            self.trace,
+        )  # fmt: skip
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -277,10 +279,8 @@ class Daemon:
             undo.push_async_callback(self.sst.close)
         await self.interception.start(self.gateway.table, self._packet_trapped)
         undo.push_async_callback(self.interception.close)
-        # An earlier run may have left rules, and this one's policy asks for none.
-        plane = self._plane_settings(self.settings, self.environment)
-        if self.sst is None and await remove_leftovers(plane):
-            self.trace.event("sst", "leftovers_removed")
+        if self.sst is None:
+            await no_port_encryption(self.settings, self.environment, self._mark, self.trace)
         if self.forwarder is not None:
             await self.forwarder.start()
             undo.push_async_callback(self.forwarder.close)
@@ -491,7 +491,8 @@ class Daemon:
                     do.SealTunnel() | do.SendSealed() | do.SendUnsealed() | do.UnsealTunnel()
                     | do.UnshieldGateway()
                 ):  # fmt: skip
-                    self._seal(command)
+                    if self.sst is not None:
+                        obey(self.sst, command)
                 case do.InstallPolicy():
                     self._install_policy(command)
                 case do.RemovePolicy(scope=scope):
@@ -502,26 +503,6 @@ class Daemon:
                 case do.DiscardHeld(packets=packets, trigger=trigger):
                     self.interception.discard(packets)
                     self.trace.drop("hold", trigger, packets=packets)
-
-    def _seal(
-        self,
-        command: do.SealTunnel | do.SendSealed | do.SendUnsealed | do.UnsealTunnel
-        | do.UnshieldGateway,
-    ) -> None:  # fmt: skip
-        """Commands about ports: they come only while port encryption runs."""
-        if self.sst is None:
-            return
-        match command:
-            case do.SealTunnel(tunnel=number, local=local, remote=remote, key=key):
-                self.sst.tunnel_keyed(number, local, remote, key)
-            case do.SendSealed(tunnel=number):
-                self.sst.send_sealed(number)
-            case do.SendUnsealed(tunnel=number):
-                self.sst.send_unsealed(number)
-            case do.UnsealTunnel(tunnel=number):
-                self.sst.tunnel_closed(number)
-            case do.UnshieldGateway(local=here, remote=there):
-                self.sst.unshield(here, there)
 
     async def _shield(self, command: do.ShieldGateway) -> None:
         reason: str | None = "port encryption does not run"
@@ -576,46 +557,6 @@ class Daemon:
         replies = await self._points.ask(command.question) if self._points is not None else ()
         self._lookups.pop(command.lookup, None)
         self.feed(happened.DecisionsEnded(command.lookup, replies))
-
-    def _port_encryption(
-        self, settings: config.Settings, environment: Environment
-    ) -> SstService | None:
-        """None where nothing needs it.  Raises KeyFileError and SstError."""
-        if not settings.encrypts_ports:
-            return None
-        plane = self._plane_settings(settings, environment)
-        given = Given(environment.addresses, self._mark, self._wish, self._look_up_sst)
-        return SstService(settings.sst, NftPlane(plane, self.trace), given, self.trace)
-
-    def _plane_settings(self, settings: config.Settings, environment: Environment) -> PlaneSettings:
-        return PlaneSettings(
-            outside=environment.outside,
-            tunnel_interface=settings.datapath.tunnel_interface,
-            own_mark=self._mark,
-            own_mask=settings.intercept.mark_mask,
-            sst=settings.sst,
-        )
-
-    def _dns_forwarder(
-        self,
-        settings: config.Settings,
-        environment: Environment,
-        resolvers: tuple[IPAddress, ...],
-    ) -> Forwarder | None:
-        if self.sst is None or settings.sst.forwarder is None:
-            return None
-        listen = settings.sst.forwarder
-        clients = clients_of(listen[0], environment.attached, environment.addresses)
-        return Forwarder(
-            listen, resolvers, clients, self.resolver, self.sst.directory, self.trace,
-            wanted=lambda: settings.sst.private_key is not None,  # with what would keys be used?
-            clock=time.monotonic, may_ask=self.gateway.may_look_up, mark=self._mark,
-        )  # fmt: skip
-
-    def _wish(self, flow: Flow) -> Wish:
-        """What the policy says of a flow, by its source behind our own NAT."""
-        rule = self.gateway.nat.seen(flow, self.gateway.table).rule
-        return Wish(rule.sst, rule.sst_strength, rule.require is Require.SECURE)
 
     async def _look_up_sst(self, address: IPAddress, ours: bool) -> SstKeyOutcome:
         _PURPOSE.set("sst-key")

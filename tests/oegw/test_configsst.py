@@ -88,10 +88,19 @@ def test_every_key_arrives() -> None:
         ('algorithms = ["des"]', "sst.algorithms[1]: 'des' is not one of aes128, aes256"),
         ('requests = ["mail"]', "sst.requests[1]: 'mail' is not one of socket, dscp"),
         ('forwarder = "localhost"', "sst.forwarder: 'localhost' is not an address"),
+        ('forwarder = "[::1"', "sst.forwarder: '[::1' is not an address"),
+        ('forwarder = "::1]:53"', "sst.forwarder: '::1]:53' is not an address"),
+        ('forwarder = "[127.0.0.1]:53"', "sst.forwarder: '[127.0.0.1]:53' is not an address"),
+        ('forwarder = "127.0.0.1: 53"', "sst.forwarder: '127.0.0.1: 53' is not an address"),
+        ('forwarder = "127.0.0.1:5_3"', "sst.forwarder: '127.0.0.1:5_3' is not an address"),
+        (
+            'forwarder = "::1"\n[dns]\nresolvers = ["::1"]',
+            "sst.forwarder: 192.1.0.1 is one of dns.resolvers: questions would go in a circle",
+        ),
         ('forwarder = "127.0.0.1:0"', "sst.forwarder: a port is within 1 to 65535"),
         (
             'forwarder = "192.1.0.1"\n[dns]\nresolvers = ["192.1.0.1"]',
-            "sst.forwarder: 192.1.0.1 is one of dns.resolvers, which it asks",
+            "sst.forwarder: 192.1.0.1 is one of dns.resolvers: questions would",
         ),
         ('forwarder = "0.0.0.0"', "sst.forwarder: 0.0.0.0 is no address to listen on"),
         ('fragments = "keep"', "sst.fragments"),
@@ -101,6 +110,25 @@ def test_every_key_arrives() -> None:
 def test_what_is_wrong_is_named(line: str, words: str) -> None:
     [problem] = problems(f"{HEAD}[sst]\n{line}\n")
     assert problem.replace('"', "'").startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        ("::1", ("::1", 53)),
+        ("[::1]", ("::1", 53)),
+        ("[::1]:5300", ("::1", 5300)),
+        ("127.0.0.1", ("127.0.0.1", 53)),
+        ("127.0.0.1:5300", ("127.0.0.1", 5300)),
+    ],
+)
+def test_where_the_forwarder_listens(word: str, place: tuple[str, int]) -> None:
+    settings = parsed(f'{HEAD}[sst]\nforwarder = "{word}"\n')
+    assert settings.sst.forwarder == (ip_address(place[0]), place[1])
+
+
+def test_nobody_may_ask_where_the_list_is_empty() -> None:
+    assert parsed(f"{HEAD}[sst]\nrequests = []\n").sst.requests == ()
 
 
 @pytest.mark.parametrize(

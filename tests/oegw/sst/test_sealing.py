@@ -703,7 +703,7 @@ def test_errors_about_flows_that_connection_tracking_has_forgotten_show_no_port(
     """A late error, about a datagram that nobody answered: what we opened we still know, and after
     a restart strength decides."""
     packet = out(protocol=UDP, payload=b"late")
-    for rule, restarted, shown in (
+    for rule, restarted, seen in (
         (OFF, False, "sealed"), (OFF, True, "clear"),
         (REQUIRED, False, "sealed"), (REQUIRED, True, "nothing"),
     ):  # fmt: skip
@@ -718,12 +718,12 @@ def test_errors_about_flows_that_connection_tracking_has_forgotten_show_no_port(
         before = len(town.sealed_wire)
         town.b.send(icmp_error(packet, HOST_B))
         left = town.sealed_wire[before:]
-        if shown == "nothing":
+        if seen == "nothing":
             assert left == []
             assert town.b.drops["quote_of_nothing"] == 1
             continue
         (error,) = left
-        assert (look(quote_of(error), quoted=True).ports == (40000, 22)) is (shown == "clear")
+        assert (look(quote_of(error), quoted=True).ports == (40000, 22)) is (seen == "clear")
 
 
 def test_a_quote_of_nothing_that_we_know_is_dropped() -> None:
