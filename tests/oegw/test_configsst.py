@@ -95,7 +95,7 @@ def test_every_key_arrives() -> None:
         ('forwarder = "127.0.0.1:5_3"', "sst.forwarder: '127.0.0.1:5_3' is not an address"),
         (
             'forwarder = "::1"\n[dns]\nresolvers = ["::1"]',
-            "sst.forwarder: 192.1.0.1 is one of dns.resolvers: questions would go in a circle",
+            "sst.forwarder: ::1 is one of dns.resolvers: questions would go in a circle",
         ),
         ('forwarder = "127.0.0.1:0"', "sst.forwarder: a port is within 1 to 65535"),
         (
