@@ -223,10 +223,15 @@ def test_64_kilobytes_take_bounded_time() -> None:
         txt(*[" "] * 30000, "X-IPsec-Server"),
         txt("X-IPsec-Server(10)=", *["("] * 30000),
     ):
-        started = time.process_time()
-        with pytest.raises(MalformedDelegation):
-            Delegation.parse(rdata)
-        assert time.process_time() - started < 0.1
+        # The least of three: the collector of garbage may take its turn in one of them.
+        assert min(_seconds_of_refusal(rdata) for _ in range(3)) < 0.1
+
+
+def _seconds_of_refusal(rdata: bytes) -> float:
+    started = time.process_time()
+    with pytest.raises(MalformedDelegation):
+        Delegation.parse(rdata)
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize(
