@@ -20,8 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 NO_TESTS = {"support", "vectors", "bench", "fresh"}
-SPLIT = {"oegw"}  # folders whose own folders are parts of their own
-LONGEST = ("fuzz", "oegw/datapath", "policy", "oegw", "ike", "oegw/intercept")  # measured
+SPLIT = {"oegw", "oegw/sst"}  # folders whose own folders are parts of their own
+LONGEST = (  # measured
+    *("fuzz", "oegw/sst/plane", "oegw/sst/asking", "oegw/datapath", "oegw/sst", "policy", "oegw"),
+    *("attacks", "ike", "oegw/intercept"),
+)
+PLAIN = ("-m", "not lab and not fuzz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +36,30 @@ class Part:
 
 def parts(tests: Path = TESTS) -> list[Part]:
     """All that there is to run, the longest first."""
-    plain = ("-m", "not lab and not fuzz")
     found = [Part("fuzz", ("-m", "fuzz", "tests"))]
     loose = sorted(path.name for path in tests.glob("test_*.py"))
     if loose:
-        found.append(Part("tests", (*plain, *(f"tests/{name}" for name in loose))))
-    for folder in sorted(path for path in tests.iterdir() if path.is_dir()):
-        if folder.name in NO_TESTS or not any(folder.rglob("test_*.py")):
-            continue
-        if folder.name not in SPLIT:
-            found.append(Part(folder.name, (*plain, f"tests/{folder.name}")))
-            continue
-        inner = [sub for sub in sorted(folder.iterdir()) if any(sub.rglob("test_*.py"))]
-        names = [f"{folder.name}/{sub.name}" for sub in inner]
-        found += [Part(name, (*plain, f"tests/{name}")) for name in names]
-        ignored = [f"--ignore=tests/{name}" for name in names]
-        found.append(Part(folder.name, (*plain, *ignored, f"tests/{folder.name}")))
+        found.append(Part("tests", (*PLAIN, *(f"tests/{name}" for name in loose))))
+    for folder in _with_tests(tests):
+        if folder.name not in NO_TESTS:
+            found += _parts_of(folder, folder.name)
     order = {name: place for place, name in enumerate(LONGEST)}
     return sorted(found, key=lambda part: order.get(part.name, len(order)))
+
+
+def _parts_of(folder: Path, name: str) -> list[Part]:
+    """A folder, or what is in it by itself and its own folders, each a part."""
+    if name not in SPLIT:
+        return [Part(name, (*PLAIN, f"tests/{name}"))]
+    inner = {f"{name}/{sub.name}": sub for sub in _with_tests(folder)}
+    ignored = [f"--ignore=tests/{each}" for each in inner]
+    own = Part(name, (*PLAIN, *ignored, f"tests/{name}"))
+    return [*(part for each, sub in inner.items() for part in _parts_of(sub, each)), own]
+
+
+def _with_tests(folder: Path) -> list[Path]:
+    """Its folders that have tests."""
+    return sorted(sub for sub in folder.iterdir() if sub.is_dir() and any(sub.rglob("test_*.py")))
 
 
 def _work(waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]]) -> None:
