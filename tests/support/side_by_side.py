@@ -1,4 +1,6 @@
-"""Runs the tests in as many processes as there are CPUs, each folder in one of them.
+"""Runs the tests in one process more than there are CPUs, each folder in one of them.
+
+Tests in network namespaces wait more than they compute.
 
 ``python -m tests.support.side_by_side`` takes no arguments: all tests that need this machine only,
 but for the lab's scenarios, under coverage.  The folders that take longest begin first.  The
@@ -90,7 +92,7 @@ def main() -> int:
     results: dict[str, tuple[int, float]] = {}
     workers = [
         threading.Thread(target=_work, args=(waiting, results), daemon=True)
-        for _ in os.sched_getaffinity(0)
+        for _ in range(len(os.sched_getaffinity(0)) + 1)
     ]
     for worker in workers:
         worker.start()
