@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "netns-lab"))
 
 SEALED_PORT, PLAIN_PORT = 7001, 8001  # see sst_forward/*.toml
-AGAINST = 0.9  # of plain forwarding, what issue 6 asks for
+AGAINST = 0.9  # of plain forwarding: what it may cost
 FLOWS = 1000
 
 # On Bob: a UDP echo on both ports.  On Alice: one datagram for each of many flows (new source
