@@ -10,7 +10,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import dns.name
 import dns.rdatatype
@@ -74,7 +74,7 @@ class Exchange:
 
     async def _exchange_by_udp(self, octets: bytes) -> Response:
         loop = asyncio.get_running_loop()
-        with self._socket(socket.SOCK_DGRAM) as sock:
+        with marked_socket(self._upstream.address, socket.SOCK_DGRAM, self._mark) as sock:
             # Connected, so that the kernel keeps other senders' datagrams away
             # and picks a random source port.
             sock.connect((str(self._upstream.address), self._port))
@@ -88,11 +88,11 @@ class Exchange:
 
     async def _exchange_by_tcp(self, octets: bytes) -> Response:
         loop = asyncio.get_running_loop()
-        with self._socket(socket.SOCK_STREAM) as sock:
+        with marked_socket(self._upstream.address, socket.SOCK_STREAM, self._mark) as sock:
             await loop.sock_connect(sock, (str(self._upstream.address), self._port))
             await loop.sock_sendall(sock, len(octets).to_bytes(2, "big") + octets)
-            length = int.from_bytes(await _receive_exactly(sock, 2), "big")
-            return self._read(await _receive_exactly(sock, length))
+            length = int.from_bytes(await receive_exactly(sock, 2), "big")
+            return self._read(await receive_exactly(sock, length))
 
     def _read(self, octets: bytes) -> Response:
         try:
@@ -103,21 +103,25 @@ class Exchange:
             self._refused(error)
             raise
 
-    def _socket(self, kind: socket.SocketKind) -> socket.socket:
-        ours = isinstance(self._upstream.address, IPv6Address)
-        family = socket.AF_INET6 if ours else socket.AF_INET
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-        try:
-            if self._mark is not None:
-                mark = struct.pack("=I", self._mark)  # all 32 bits
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+
+def marked_socket(
+    server: IPv4Address | IPv6Address, kind: socket.SocketKind, mark: int | None
+) -> socket.socket:
+    """A socket towards ``server``, whose packets have ``mark``.  Raises OSError."""
+    family = socket.AF_INET6 if isinstance(server, IPv6Address) else socket.AF_INET
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        if mark is not None:
+            octets = struct.pack("=I", mark)  # all 32 bits
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, octets)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
-async def _receive_exactly(sock: socket.socket, count: int) -> bytes:
+async def receive_exactly(sock: socket.socket, count: int) -> bytes:
+    """So many octets.  Raises OSError and EOFError."""
     loop = asyncio.get_running_loop()
     received = bytearray()
     while len(received) < count:

@@ -134,7 +134,7 @@ Listener = Callable[[Caught], None]
 
 
 class Plane(Protocol):
-    """Rules, maps and queues in the kernel.  `memory.MemoryPlane` is the twin for tests.
+    """What the core tells rules, maps and queues in the kernel.
 
     Two rules are about who could otherwise read ports by what we answer:
 
@@ -148,16 +148,6 @@ class Plane(Protocol):
       a peer's address, and ports of his choice, what these ports are sealed as.  Shielded pairs are
       an exception.
     """
-
-    async def start(self, table: PolicyTable, listener: Listener) -> None:
-        """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
-        kernel is as before."""
-
-    async def replace_policy(self, table: PolicyTable) -> None:
-        """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
-
-    async def close(self) -> None:
-        """Remove all but what keeps traffic that requires port encryption from leaving without."""
 
     def enter(self, entry: Entry) -> bool:
         """Put a flow into the fast path, in place of what is there for it.  False: there is no
@@ -186,6 +176,20 @@ class Plane(Protocol):
 
     def drop(self, number: int) -> None:
         """Drop a packet."""
+
+
+class RunningPlane(Plane, Protocol):
+    """A plane with its life: `plane.kernel.NftPlane`, and its twin."""
+
+    async def start(self, table: PolicyTable, listener: Listener) -> None:
+        """Replace what an earlier run left, in one transaction.  Raises SstError, and then the
+        kernel is as before."""
+
+    async def replace_policy(self, table: PolicyTable) -> None:
+        """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
+
+    async def close(self) -> None:
+        """Remove all but what keeps traffic that requires port encryption from leaving without."""
 
     def counters(self) -> dict[str, int]:
         """Packets by fate, read from the kernel: ``{"sealed": 3, "opened": 2, ...}``."""

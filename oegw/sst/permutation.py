@@ -6,6 +6,8 @@ carries the same two sealed ports, swapped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oegw.packet.ip import TCP, UDP
 from oegw.sst.ff1 import Ff1Block, Ff1Key
 from oegw.sst.interface import PortKey
@@ -58,16 +60,7 @@ class Permutation:
     ) -> tuple[int, int]:
         """Source and destination port on the wire; neither is 0.  Raises NotEligible."""
         block, swapped = self._block(source, destination, protocol, source_port, destination_port)
-        ports = source_port << 16 | destination_port
-        if swapped:
-            ports = destination_port << 16 | source_port
-        # Cycle-walking: the permutation of all 2**32 becomes one of the pairs without a zero.
-        ports = block.encrypt(ports)
-        while not ports >> 16 or not ports & 0xFFFF:
-            ports = block.encrypt(ports)
-        if swapped:
-            return ports & 0xFFFF, ports >> 16
-        return ports >> 16, ports & 0xFFFF
+        return _walked(block.encrypt, source_port, destination_port, swapped)
 
     def open_ports(
         self,
@@ -79,15 +72,7 @@ class Permutation:
     ) -> tuple[int, int]:
         """The real source and destination port of those on the wire.  Raises NotEligible."""
         block, swapped = self._block(source, destination, protocol, source_port, destination_port)
-        ports = source_port << 16 | destination_port
-        if swapped:
-            ports = destination_port << 16 | source_port
-        ports = block.decrypt(ports)
-        while not ports >> 16 or not ports & 0xFFFF:
-            ports = block.decrypt(ports)
-        if swapped:
-            return ports & 0xFFFF, ports >> 16
-        return ports >> 16, ports & 0xFFFF
+        return _walked(block.decrypt, source_port, destination_port, swapped)
 
     def _block(
         self, source: bytes, destination: bytes, protocol: int, one_port: int, other_port: int
@@ -110,6 +95,22 @@ class Permutation:
             del self._blocks[next(iter(self._blocks))]
         block = self._blocks[tweak] = Ff1Block(self._key, tweak)
         return block, swapped
+
+
+def _walked(
+    step: Callable[[int], int], source_port: int, destination_port: int, swapped: bool
+) -> tuple[int, int]:
+    """Source and destination port behind a permutation, neither of them 0.
+
+    Cycle-walking: the permutation of all 2**32 becomes one of the pairs without a zero.
+    ``swapped``: the source has the higher address, and stands second.
+    """
+    if swapped:
+        source_port, destination_port = destination_port, source_port
+    ports = step(source_port << 16 | destination_port)
+    while not ports >> 16 or not ports & 0xFFFF:
+        ports = step(ports)
+    return (ports & 0xFFFF, ports >> 16) if swapped else (ports >> 16, ports & 0xFFFF)
 
 
 def check_addresses(source: bytes, destination: bytes) -> None:

@@ -9,11 +9,10 @@ import asyncio
 import errno
 import secrets
 import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import IPv6Address
 
+from dnsrecords.exchange import marked_socket, receive_exactly
 from oegw.sst.dnsquery import UNHELPFUL, DnsQuery, code_of
 from oegw.sst.interface import IPAddress
 
@@ -102,7 +101,7 @@ class Relay:
         octets = query.with_id(query_id)
         loop = asyncio.get_running_loop()
         kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-        with self._counted(), self._socket(server, kind) as sock:
+        with self._counted(), marked_socket(server, kind, self._mark) as sock:
             # Connected: the kernel keeps other senders' datagrams away.
             await loop.sock_connect(sock, (str(server), self._port))
             if transport == "tcp":
@@ -111,8 +110,8 @@ class Relay:
                 await loop.sock_sendall(sock, octets)
             while True:
                 if transport == "tcp":
-                    length = int.from_bytes(await _exactly(sock, 2), "big")
-                    response = await _exactly(sock, length)
+                    length = int.from_bytes(await receive_exactly(sock, 2), "big")
+                    response = await receive_exactly(sock, length)
                 else:
                     response = await loop.sock_recv(sock, MAX_DATAGRAM)
                 if query.answered_by(response, query_id):
@@ -129,26 +128,3 @@ class Relay:
             yield
         finally:
             self._sockets -= 1
-
-    def _socket(self, server: IPAddress, kind: socket.SocketKind) -> socket.socket:
-        family = socket.AF_INET6 if isinstance(server, IPv6Address) else socket.AF_INET
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-        try:
-            if self._mark is not None:
-                mark = struct.pack("=I", self._mark)  # all 32 bits
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-
-
-async def _exactly(sock: socket.socket, count: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    received = bytearray()
-    while len(received) < count:
-        piece = await loop.sock_recv(sock, count - len(received))
-        if not piece:
-            raise EOFError("server closed the connection")
-        received += piece
-    return bytes(received)

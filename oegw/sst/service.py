@@ -14,7 +14,7 @@ from dnsrecords.outcome import SstKeyOutcome
 from oegw.intercept.tracking import Tracking
 from oegw.sst.books import Surroundings, WishOf
 from oegw.sst.directory import KeyDirectory
-from oegw.sst.interface import Caught, IPAddress, IPNetwork, Plane, PortFlow
+from oegw.sst.interface import Caught, IPAddress, IPNetwork, PortFlow, RunningPlane
 from oegw.sst.keys import StaticKey, read_private
 from oegw.sst.orders import AskKeys, Order, SendProbe, TellShielded
 from oegw.sst.plane.marks import PlaneMarks
@@ -59,7 +59,7 @@ class SstService:
     def __init__(
         self,
         settings: SstSettings,
-        plane: Plane,
+        plane: RunningPlane,
         given: Given,
         trace: Trace,
         directory: KeyDirectory | None = None,

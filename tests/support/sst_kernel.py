@@ -24,7 +24,6 @@ from oegw.sst.interface import (
 )
 from policy.flow import Flow
 from policy.rule import Sst, SstStrength
-from policy.table import PolicyTable
 from tests.support.sst_wire import (
     ACK,
     DONT_FRAGMENT,
@@ -347,15 +346,6 @@ class KernelModel:
 
     def counters(self) -> dict[str, int]:
         return dict(self.counters_)
-
-    async def start(self, table: PolicyTable, listener: Listener) -> None:
-        raise NotImplementedError("the model runs in virtual time")
-
-    async def replace_policy(self, table: PolicyTable) -> None:
-        raise NotImplementedError("the model runs in virtual time")
-
-    async def close(self) -> None:
-        raise NotImplementedError("the model runs in virtual time")
 
     # -------------------------------------------------------------------- details
 
