@@ -59,7 +59,7 @@ class Epochs(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SstSettings:
-    """``enabled``: None means that a key is given, or a rule or a request needs it.
+    """``enabled``: None means: if a key is given, or a rule says ``sst``.
     ``private_key``: the file of our X25519 key; without one there is only what IKE agrees on.
     ``old_keys``: keys that we published until lately; what is sealed with them is still opened.
     ``dscp``: code point that flags (1 to 63); ``restored_dscp`` takes its place; ``request_dscp``

@@ -113,11 +113,8 @@ def _load(program: Program) -> int:
         words = log.value.decode("ascii", "replace").splitlines()
     why = next((line for line in reversed(words) if line and not line.startswith("processed")), "")
     if error.errno == errno.EINVAL:
-        why = (
-            f"needs Linux 5.18 with CONFIG_CGROUP_BPF ({why})"
-            if why
-            else ("needs Linux 5.18 with CONFIG_CGROUP_BPF")
-        )
+        needed = "needs Linux 5.18 with CONFIG_CGROUP_BPF"
+        why = f"{needed} ({why})" if why else needed
     raise _fault(f"loading the BPF program {program.name}", error, why)
 
 

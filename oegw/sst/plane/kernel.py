@@ -1,4 +1,4 @@
-"""The plane in nftables and NFQUEUE: stands behind `interface.Plane`."""
+"""The plane in nftables and NFQUEUE: stands behind `interface.RunningPlane`."""
 
 from __future__ import annotations
 
