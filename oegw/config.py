@@ -186,8 +186,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 def _version_known(top: Section) -> bool:
     version = top.raw("version")
     if version is None:
-        if len(top):
-            top.wrong("version", f"is missing: write version = {VERSION} in front")
+        top.wrong("version", f"is missing: write version = {VERSION} in front")
     elif not isinstance(version, int) or isinstance(version, bool):
         top.wrong("version", f"must be a whole number, not {kind_of(version)}")
     elif version != VERSION:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Interface
 from typing import Any
 
-from lablib import network
+from lablib import network, whole
 from lablib.errors import LabError
 from lablib.stage import Stage, check_keys
 from lablib.topology import twin_address, twin_network
@@ -69,7 +69,7 @@ def write_file(stage: Stage, step: dict[str, Any]) -> str:
     path = stage.lab.run.directory / step["file"]
     if path.parent != stage.lab.run.directory or not path.exists():
         raise LabError(f"write-file: the scenario has no file {step['file']}")
-    path.write_text(step["text_of_file"])
+    whole.put(path, step["text_of_file"])
     return f"{len(step['text_of_file'].splitlines())} lines"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lablib import dns, dnssec, gateway, network, relaying, topology
+from lablib import dns, dnssec, gateway, network, relaying, topology, whole
 from lablib.capture import Capture
 from lablib.cells import Played
 from lablib.errors import LabError
@@ -61,8 +61,7 @@ class Lab:
     def set_clock(self, days: int) -> None:
         """The clocks of all gateways are so many days ahead from now on."""
         file = self.run.directory / gateway.CLOCK_FILE
-        file.with_suffix(".new").write_text(f"+{days * SECONDS_A_DAY}\n")
-        file.with_suffix(".new").replace(file)
+        whole.put(file, f"+{days * SECONDS_A_DAY}\n")
         self.clock_days = days
 
     def write_zones(self) -> list[dns.Zone]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lablib import decisionserver, tcp
+from lablib import decisionserver, tcp, whole
 from lablib.errors import LabError
 from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import patient
@@ -56,8 +56,7 @@ def write(stage: Stage, step: dict[str, Any]) -> str:
     """``content`` into ``file``, beside the configurations of the gateways."""
     check_keys(step, {"file", "content"})
     file = stage.lab.run.directory / step["file"]
-    file.with_suffix(".new").write_text(step["content"])
-    file.with_suffix(".new").replace(file)
+    whole.put(file, step["content"])
     return f"{len(step['content'].splitlines())} lines"
 
 

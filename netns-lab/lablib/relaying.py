@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lablib import relay
+from lablib import relay, whole
 from lablib.errors import LabError
 from lablib.run import Run
 
@@ -27,6 +27,4 @@ def set_mode(run: Run, mode: str) -> None:
     """From now on it does what ``mode`` says: see `relay`."""
     if mode.split()[0] not in MODES:
         raise LabError(f"relay: {mode!r} is none of {', '.join(MODES)}")
-    fresh = run.directory / "relay.mode.new"
-    fresh.write_text(mode)
-    fresh.replace(run.directory / "relay.mode")
+    whole.put(run.directory / "relay.mode", mode)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lablib import enter
+from lablib import enter, whole
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import patient, wait_until
 
@@ -154,9 +154,7 @@ class Run:
                 for p in self.processes
             ],
         }
-        fresh = self.directory / "state.json.new"
-        fresh.write_text(json.dumps(state, indent=1))
-        fresh.replace(self.directory / "state.json")
+        whole.put(self.directory / "state.json", json.dumps(state, indent=1))
 
     def namespace(self, host: str) -> str:
         return f"oegw-{self.identifier}-{host}"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lablib import forgeports
+from lablib import forgeports, whole
 from lablib.errors import LabError
 from lablib.gateway import Oegw
 from lablib.lab import Lab, published_records
@@ -69,7 +69,7 @@ def new_port_key(stage: Stage, step: dict[str, Any]) -> str:
     line, text = f'private_key = "{path}"\n', configuration.read_text()
     if line not in text or "old_keys" in text:
         raise LabError(f"{configuration}: [sst] has not just {line.strip()}")
-    configuration.write_text(text.replace(line, f'{line}old_keys = ["{path}.old"]\n'))
+    whole.put(configuration, text.replace(line, f'{line}old_keys = ["{path}.old"]\n'))
     return f"{len(fresh)} records in place of {len(gone)}"
 
 

@@ -34,6 +34,7 @@ from lablib import (
     sealedsteps,
     services,
     stream,
+    whole,
 )
 from lablib.errors import LabError
 from lablib.gateway import ask
@@ -176,11 +177,11 @@ def reload_gateway(stage: Stage, step: dict[str, Any]) -> str:
 
     before = told()
     good = gateway.configuration.read_text()
-    gateway.configuration.write_text(good + step.get("rules", ""))
+    whole.put(gateway.configuration, good + step.get("rules", ""))
     gateway.process.send(signal.SIGHUP)
     wait_until(f"{wanted} by {gateway.name}", lambda: told() > before, 5.0)
     if step.get("refused"):
-        gateway.configuration.write_text(good)
+        whole.put(gateway.configuration, good)
     return wanted.replace("_", " ")
 
 

@@ -71,8 +71,8 @@ class Job:
         return (*self.command, "--datapath", self.datapath, *table, *self.scenarios)
 
 
-def _scenarios(words: list[str], datapath: str) -> list[str]:
-    """All that there are, but for those that are about another datapath."""
+def _scenarios(words: list[str], datapath: str, without: frozenset[str]) -> list[str]:
+    """All that there are, but for those that are about another datapath, and ``without``."""
     if words != ["all"]:
         return words
     chosen = {word.rpartition("=")[2] for word in datapath.split(",")}
@@ -81,7 +81,9 @@ def _scenarios(words: list[str], datapath: str) -> list[str]:
         only = tomllib.loads(path.read_text()).get("only_datapath")
         if only is None or chosen == {only}:
             names.append(path.parent.name)
-    return names
+    if unknown := without.difference(names):
+        raise ValueError(f"jobs.toml: no scenario to be without: {', '.join(sorted(unknown))}")
+    return [name for name in names if name not in without]
 
 
 def _lab(scenarios: tuple[str, ...], name: str, datapath: str) -> Job:
@@ -92,13 +94,17 @@ def _lab(scenarios: tuple[str, ...], name: str, datapath: str) -> Job:
 
 
 def load(path: Path = HERE / "jobs.toml") -> list[Job]:
-    """The jobs of a file, one for each scenario.  Raises TypeError for a key that no job has."""
+    """The jobs of a file, one for each scenario.
+
+    Raises TypeError for a key that no job has, and ValueError for a scenario that isn't there.
+    """
     table: dict[str, Any] = tomllib.loads(path.read_text())
     jobs = [Job(**{**entry, "command": tuple(entry["command"])}) for entry in table["job"]]
     for entry in table["lab"]:
         datapath = entry["datapath"]
         sides = "-".join(word.rpartition("=")[2] for word in datapath.split(","))
-        for scenario in _scenarios(entry["scenarios"], datapath):
+        without = frozenset(entry.get("without", ()))
+        for scenario in _scenarios(entry["scenarios"], datapath, without):
             jobs.append(_lab((scenario,), f"{scenario}@{sides}", datapath))
     return jobs
 

@@ -542,6 +542,8 @@ def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:
     path.write_text("version =")
     assert oegw("check", "--config", path).code == 3
     path.write_text("")
+    assert oegw("check", "--config", path).code == 3
+    path.write_text("version = 1\n")
     assert oegw("check", "--config", path).code == 0
 
 
