@@ -18,6 +18,7 @@ from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
+from oegw.moniker.settings import MonikerSettings
 from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
@@ -170,6 +171,7 @@ class Settings:
     files: tuple[Path, ...] = ()
     nat: tuple[NatRule, ...] = ()
     sst: SstSettings = field(default_factory=SstSettings)
+    moniker: MonikerSettings = field(default_factory=MonikerSettings)
 
     @property
     def encrypts_ports(self) -> bool:

@@ -168,6 +168,7 @@ CORES = (
     "oegw/packet/*.py",
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
+    "oegw/moniker/*.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -196,6 +197,7 @@ SHELLS = (  # in a room of cores
     "oegw/sst/plane/kernel.py",
     "oegw/sst/plane/netlink.py",
     "oegw/sst/plane/queues.py",
+    "oegw/moniker/__init__.py",  # exports the library, for applications
 )
 
 

@@ -1,0 +1,26 @@
+"""Between applications and the daemon of their host: JSON lines over a Unix socket.
+
+A request is one object with ``do`` and a ``tag`` (the caller's number); an answer has the same
+``tag`` and ``ok`` (true, or false with ``code`` and ``text``).  Who calls is known by SO_PEERCRED
+(MK-21).
+
+    register    service, version; perhaps namespace (absent: the caller's own), weight, sst,
+                tcpmux, exported, text.  The bound socket comes along by SCM_RIGHTS: by it the
+                daemon learns transport, port and families, and that the caller has them.
+                Answer: number, namespace
+    update      number, and what of weight, exported, text changes
+    unregister  number
+    list        Answer: services, objects with number, namespace, service, version, transport,
+                families, weight, user; port in the caller's own only, and in all for root
+    resolve     namespace, service, versions, transport.  Answer: port, transport, version,
+                families, ttl, sst
+    policy      Answer: rules, encrypt: what applications may ask for (MK-17)
+
+Without being asked the daemon sends ``{"event": "tcpmux", "number": N, "peer": [HOST, PORT]}`` with
+an accepted connection by SCM_RIGHTS (RFC 1078).  Entries end with the connection, and with the
+process that made it.
+"""
+
+from __future__ import annotations
+
+MAX_LINE_OCTETS = 16384
