@@ -1,6 +1,6 @@
 """The Opener twins: no firewall, our own, the gateway in front, and several of them.
 
-The daemon makes one with `opener_for`, starts it, and closes it.
+`firewalls.Firewalls` makes one from the settings; the daemon starts and closes it.
 """
 
 from __future__ import annotations
