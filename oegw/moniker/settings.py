@@ -94,12 +94,17 @@ class ClientSettings:
 @dataclass(frozen=True, slots=True)
 class Found:
     """A gateway that agreed to be asked by `oegw moniker find`, and may ask: ``key`` is the TSIG
-    key's file of both."""
+    key's file of both.
+
+    ``name``: the zone below which it tells its services, its `ExportSettings.zone`.  ``inside``: a
+    host of ours, whose services we tell to the gateways outside, and theirs to it.
+    """
 
     name: str
     address: IPAddress
     key: Path
     port: int = 5300
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
