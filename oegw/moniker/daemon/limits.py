@@ -57,7 +57,9 @@ class Crowd:
     flood of slow connections pushes out its own, and an honest client is served.
     """
 
-    def __init__(self, in_all: int = CONNECTIONS, of_a_source: int = CONNECTIONS_OF_A_SOURCE) -> None:
+    def __init__(
+        self, in_all: int = CONNECTIONS, of_a_source: int = CONNECTIONS_OF_A_SOURCE
+    ) -> None:
         self._in_all = in_all
         self._of_a_source = of_a_source
         self._open: OrderedDict[int, tuple[Site, Callable[[], None]]] = OrderedDict()
