@@ -55,7 +55,7 @@ def namespace_for(
 
 
 def _own_namespace(owner: Owner) -> str | None:
-    """The user's name.  One that is written differently has none: `Bob` would get what is `bob`'s."""
+    """The user's name.  ``Bob`` has none of his own, for it would be that of ``bob``."""
     try:
         return owner.user if canonical(owner.user, "namespace") == owner.user else None
     except InvalidName:

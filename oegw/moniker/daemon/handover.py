@@ -1,4 +1,4 @@
-"""Connections by TCPMUX go to the server itself (RFC 1078): it gets the socket, not a copy of it."""
+"""Connections by TCPMUX go to the server itself (RFC 1078), not through us."""
 
 from __future__ import annotations
 

@@ -195,6 +195,7 @@ class LocalDesk:
             Versions.parse(_text(request, "versions", "*")),
         )
         transport = _text(request, "transport", "*")
+        wanted = None if transport == "*" else transport
         asked = Asked(name.service, name.namespace, None, None, encrypted=True)
         verdict = decide(self.settings.rules, asked)
         if not verdict.allowed:
