@@ -28,6 +28,8 @@ class Service:
     ``families``: ``"4"``, ``"6"``, ``"46"``.  ``weight``: among instances of the same name and
     version, 1 to 1000.  ``tcpmux``: connections may be handed over by the daemon (RFC 1078).
     ``exported``: may be told by DNS-SD.  ``text``: DNS-SD's TXT strings, ``key=value``.
+    ``address``: the one that the socket is bound to, at which alone the service is told (else who
+    holds a port of 127.0.0.1 could have another's port opened); None: all of the host's.
     """
 
     service: str
@@ -41,6 +43,7 @@ class Service:
     tcpmux: bool = False
     exported: bool = False
     text: tuple[str, ...] = ()
+    address: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)

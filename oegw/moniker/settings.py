@@ -94,24 +94,32 @@ class ClientSettings:
 @dataclass(frozen=True, slots=True)
 class Found:
     """A gateway that agreed to be asked by `oegw moniker find`, and may ask: ``key`` is the TSIG
-    key's file of both."""
+    key's file of both.
+
+    ``name``: the zone below which it tells its services, its `ExportSettings.zone`.  ``inside``: a
+    host of ours, whose services we tell to the gateways outside, and theirs to it.
+    """
 
     name: str
     address: IPAddress
     key: Path
     port: int = 5300
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
     """DNS-SD of exported services.  ``zone``: below which they are, None: not by DNS.  ``listen``:
-    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them."""
+    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them.
+    ``host``: the name of this box, whose addresses are in the DNS; None: its host name, in the
+    zone, where the responder tells its addresses."""
 
     zone: str | None = None
     listen: tuple[tuple[IPAddress, int], ...] = ()
     multicast: tuple[str, ...] = ()
     public: bool = False  # anybody may ask the responder; else only those with a key of `peers`
     peers: tuple[Found, ...] = ()
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
