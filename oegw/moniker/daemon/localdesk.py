@@ -200,9 +200,7 @@ class LocalDesk:
         verdict = decide(self.settings.rules, asked)
         if not verdict.allowed:
             raise RegistrationRefused("denied", "the policy of this host")
-        entry = self._registry.find(
-            name, None if transport == "*" else transport, secrets.randbelow
-        )
+        entry = self._registry.find(name, wanted, secrets.randbelow)
         service = entry.service
         return {
             "ok": True,

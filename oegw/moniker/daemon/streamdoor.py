@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
-from oegw.moniker.answering import HandOver, Reply, Silence, Source
 from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.waiting import line_of, send_all
 from oegw.moniker.interface import IPAddress
+from oegw.moniker.steps import HandOver, Reply, Silence, Source
 from oegw.moniker.wire import MAX_LINE_OCTETS
 from oegw.trace import Trace
 
@@ -143,9 +143,9 @@ class StreamDoor:
         if isinstance(step, HandOver):
             await self._hand_over(step, connection, peer)
             return
-        if isinstance(step, Silence):
+        reply = step if isinstance(step, Reply | Silence) else await self._desk.reply(step)
+        if isinstance(reply, Silence):
             return
-        reply = step if isinstance(step, Reply) else await self._desk.reply(step)
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await send_all(connection, reply.octets)
