@@ -1,7 +1,7 @@
 """What a socket that came along says: which port its holder has, of which transport (MK-21).
 
-The kernel's word counts, not the application's.  Which kinds of sockets there are
-the registry of transports knows (MK-15).
+The kernel's word counts, not the application's.  Only the library's registry of transports knows
+which kinds of sockets there are (MK-15).
 """
 
 from __future__ import annotations
@@ -40,27 +40,33 @@ def proven(bound: socket.socket) -> Proven:
     if bound.family not in (socket.AF_INET, socket.AF_INET6):
         raise NoProof("the socket is not one of IPv4 or IPv6")
     try:
-        transport = of_protocol(bound.proto)
-        if transport.socket_type != bound.type:
-            raise NoProof(f"the socket is not of the type of transport {transport.name}")
+        transport = _transport_of(bound)
         name = bound.getsockname()
         _refuse_connected(bound)
         only_six = bound.family == socket.AF_INET6 and bool(
             bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         )
-    except UnknownTransport as error:
-        raise NoProof(str(error)) from None
     except OSError as error:
         raise NoProof(f"the socket does not tell its port: {error.strerror}") from None
     address, port = ip_address(name[0].partition("%")[0]), int(name[1])
     if not port:
         raise NoProof("the socket is not bound to a port")
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return _of_address(transport.name, port, address.ipv4_mapped, "4")
+        return _of_address(transport, port, address.ipv4_mapped, "4")
     if isinstance(address, IPv6Address):
         both = address.is_unspecified and not only_six
-        return _of_address(transport.name, port, address, "46" if both else "6")
-    return _of_address(transport.name, port, address, "4")
+        return _of_address(transport, port, address, "46" if both else "6")
+    return _of_address(transport, port, address, "4")
+
+
+def _transport_of(bound: socket.socket) -> str:
+    try:
+        found = of_protocol(bound.proto)
+    except UnknownTransport as error:
+        raise NoProof(str(error)) from None
+    if found.socket_type != bound.type:
+        raise NoProof(f"the socket is not of the kind that {found.name} has")
+    return found.name
 
 
 def _of_address(transport: str, port: int, address: IPAddress, families: str) -> Proven:
