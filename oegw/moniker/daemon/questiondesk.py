@@ -9,29 +9,22 @@ from typing import Protocol
 from oegw.moniker import wire
 from oegw.moniker.answering import Answering
 from oegw.moniker.daemon.ports import Ports
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opener, Opening
+from oegw.moniker.interface import Lease, LeaseRefused, Opener, Opening
 from oegw.moniker.registry import Registry
 from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
-from oegw.moniker.wire import Answer, Code, Query, Refusal
+from oegw.moniker.wire import Answer, Code, Refusal
 from oegw.trace import Trace
 
-
-GOOD = ("moniker_answered", "moniker_help")
+GOOD = ("moniker_answered", "moniker_listed")
 """Steps after which the asker has what it asked for."""
 
 
 class Directory(Protocol):
     """The site directory: asks the hosts behind us (MK-14)."""
 
-    async def ask(
-        self,
-        query: Query,
-        *,
-        client: IPAddress,
-        asked: IPAddress,
-        seconds: int,
-        encrypted: bool = False,
-    ) -> Answer | Refusal: ...
+    async def ask(self, step: AskHost, seconds: int) -> tuple[Answer | Refusal, Opening | None]:
+        """What the host said, and what was opened for an Answer.  Raises LeaseRefused."""
+        ...
 
 
 class QuestionDesk:
@@ -91,18 +84,12 @@ class QuestionDesk:
         if self._directory is None:
             refused = LeaseRefused(Code.UNKNOWN.value, "no such service")
             return self._answering.not_opened(step, refused)
-        question = step.question
-        said = await self._directory.ask(
-            Query(question.nonce, step.name, step.transport),
-            client=question.source.address,
-            asked=question.source.asked,
-            seconds=self.lease,
-            encrypted=question.encrypted,
-        )
-        if isinstance(said, Refusal):
-            return self._answering.forwarded(step, said, None)
-        opening = Opening(said.port, said.ttl)
-        self._leased(step.lease(said, self.lease), opening)
+        try:
+            said, opening = await self._directory.ask(step, self.lease)
+        except LeaseRefused as refused:
+            return self._answering.not_opened(step, refused)
+        if isinstance(said, Answer) and opening is not None:
+            self._leased(step.lease(said, self.lease), opening)
         return self._answering.forwarded(step, said, opening)
 
     def _leased(self, lease: Lease, opening: Opening) -> None:
