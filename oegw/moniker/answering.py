@@ -13,13 +13,11 @@ Each step has a ``trigger``, the name it is counted under.  Nothing that a stran
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from oegw.moniker import sealedquery, tcpmux, wire
 from oegw.moniker.cookies import Cookies
 from oegw.moniker.interface import (
     Entry,
-    Forwarding,
     IPAddress,
     Lease,
     LeaseRefused,
@@ -28,7 +26,7 @@ from oegw.moniker.interface import (
 from oegw.moniker.names import ServiceName
 from oegw.moniker.registry import Registry
 from oegw.moniker.settings import MonikerSettings
-from oegw.moniker.wire import Answer, Code, Query, Refusal
+from oegw.moniker.wire import Answer, Refusal
 from oegw.sst.statickey import StaticKey
 
 

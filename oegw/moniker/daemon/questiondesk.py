@@ -1,0 +1,129 @@
+"""From a question's octets to the answer's: what the core wants done on the way is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from oegw.moniker import wire
+from oegw.moniker.answering import (
+    Answering,
+    AskHost,
+    HandOver,
+    OpenPort,
+    Reply,
+    Silence,
+    Source,
+    Step,
+)
+from oegw.moniker.daemon.ports import Ports
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opener, Opening
+from oegw.moniker.registry import Registry
+from oegw.moniker.wire import Answer, Code, Query, Refusal
+from oegw.trace import Trace
+
+
+class Directory(Protocol):
+    """The site directory: asks the hosts behind us (MK-14)."""
+
+    async def ask(
+        self,
+        query: Query,
+        *,
+        client: IPAddress,
+        asked: IPAddress,
+        seconds: int,
+        encrypted: bool = False,
+    ) -> Answer | Refusal: ...
+
+
+class QuestionDesk:
+    """``open_for``: how many answers wait for a firewall or a host, for the doors to be fair."""
+
+    def __init__(
+        self,
+        answering: Answering,
+        registry: Registry,
+        ports: Ports,
+        opener: Opener,
+        directory: Directory | None,
+        trace: Trace,
+        *,
+        clock: Callable[[], float],
+        lease: int,
+    ) -> None:
+        self._answering = answering
+        self._registry = registry
+        self._ports = ports
+        self._opener = opener
+        self._directory = directory
+        self._trace = trace
+        self._clock = clock
+        self.lease = lease
+
+    def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
+        """What is to be done about a question, counted.  Never raises."""
+        step = self._answering.asked(octets, source, self._clock(), busy=busy)
+        self._count(step, source)
+        return step
+
+    async def reply(self, step: OpenPort | AskHost) -> Reply:
+        """The answer, when the port is open or is not.  Never raises."""
+        if isinstance(step, OpenPort):
+            reply = await self._open(step)
+        else:
+            reply = await self._ask_host(step)
+        self._count(reply, step.question.source)
+        return reply
+
+    async def _open(self, step: OpenPort) -> Reply:
+        service = step.entry.service
+        try:
+            opening = await self._opener.open(step.lease)
+        except LeaseRefused as refused:
+            return self._answering.not_opened(step, refused)
+        if self._registry.entry(step.entry.number) is None:  # it ended while its port was opened
+            self._ports.opened_late(service.transport, service.port)
+            ended = LeaseRefused(Code.UNKNOWN.value, "no such service")
+            return self._answering.not_opened(step, ended)
+        self._leased(step.lease, opening)
+        return self._answering.opened(step, opening)
+
+    async def _ask_host(self, step: AskHost) -> Reply:
+        if self._directory is None:
+            refused = LeaseRefused(Code.UNKNOWN.value, "no such service")
+            return self._answering.not_opened(step, refused)
+        question = step.question
+        said = await self._directory.ask(
+            Query(question.nonce, step.name, step.transport),
+            client=question.source.address,
+            asked=question.source.asked,
+            seconds=self.lease,
+            encrypted=question.encrypted,
+        )
+        if isinstance(said, Refusal):
+            return self._answering.forwarded(step, said, None)
+        opening = Opening(said.port, said.ttl)
+        self._leased(step.lease(said, self.lease), opening)
+        return self._answering.forwarded(step, said, opening)
+
+    def _leased(self, lease: Lease, opening: Opening) -> None:
+        """A line of the trace (MK-32)."""
+        self._trace.event(
+            "moniker", "told", client=lease.client, host=lease.host, service=lease.service,
+            namespace=lease.namespace or wire.SYSTEM_FIELD, transport=lease.transport,
+            port=lease.port, told=opening.port, seconds=opening.seconds,
+        )  # fmt: skip
+
+    def _count(self, step: Step, source: Source) -> None:
+        if isinstance(step, Reply | Silence):
+            self._trace.drop("moniker", step.trigger, source=source.address, asked=source.asked)
+
+    def handed_over(self, step: HandOver) -> None:
+        """A line of the trace: the server has the connection."""
+        service = step.entry.service
+        self._trace.event(
+            "moniker", "handed_over", client=step.question.source.address,
+            service=service.service, namespace=service.namespace or wire.SYSTEM_FIELD,
+            port=service.port, pid=step.entry.owner.pid,
+        )  # fmt: skip
