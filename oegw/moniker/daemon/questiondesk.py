@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
 from oegw.moniker import wire
-from oegw.moniker.answering import (
-    Answering,
-    AskHost,
-    HandOver,
-    OpenPort,
-    Reply,
-    Silence,
-    Source,
-    Step,
-)
+from oegw.moniker.answering import Answering
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opener, Opening
 from oegw.moniker.registry import Registry
+from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
 from oegw.moniker.wire import Answer, Code, Query, Refusal
 from oegw.trace import Trace
+
+
+GOOD = ("moniker_answered", "moniker_help")
+"""Steps after which the asker has what it asked for."""
 
 
 class Directory(Protocol):
@@ -38,7 +35,7 @@ class Directory(Protocol):
 
 
 class QuestionDesk:
-    """``open_for``: how many answers wait for a firewall or a host, for the doors to be fair."""
+    """``counters``: what became of questions, by the core's names of it."""
 
     def __init__(
         self,
@@ -60,6 +57,7 @@ class QuestionDesk:
         self._trace = trace
         self._clock = clock
         self.lease = lease
+        self.counters: Counter[str] = Counter()
 
     def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
         """What is to be done about a question, counted.  Never raises."""
@@ -67,7 +65,7 @@ class QuestionDesk:
         self._count(step, source)
         return step
 
-    async def reply(self, step: OpenPort | AskHost) -> Reply:
+    async def reply(self, step: OpenPort | AskHost) -> Reply | Silence:
         """The answer, when the port is open or is not.  Never raises."""
         if isinstance(step, OpenPort):
             reply = await self._open(step)
@@ -76,7 +74,7 @@ class QuestionDesk:
         self._count(reply, step.question.source)
         return reply
 
-    async def _open(self, step: OpenPort) -> Reply:
+    async def _open(self, step: OpenPort) -> Reply | Silence:
         service = step.entry.service
         try:
             opening = await self._opener.open(step.lease)
@@ -89,7 +87,7 @@ class QuestionDesk:
         self._leased(step.lease, opening)
         return self._answering.opened(step, opening)
 
-    async def _ask_host(self, step: AskHost) -> Reply:
+    async def _ask_host(self, step: AskHost) -> Reply | Silence:
         if self._directory is None:
             refused = LeaseRefused(Code.UNKNOWN.value, "no such service")
             return self._answering.not_opened(step, refused)
@@ -116,7 +114,9 @@ class QuestionDesk:
         )  # fmt: skip
 
     def _count(self, step: Step, source: Source) -> None:
-        if isinstance(step, Reply | Silence):
+        """Refusals are drops of the trace, a few lines a second; answers are only counted."""
+        self.counters[step.trigger] += 1
+        if isinstance(step, Reply | Silence) and step.trigger not in GOOD:
             self._trace.drop("moniker", step.trigger, source=source.address, asked=source.asked)
 
     def handed_over(self, step: HandOver) -> None:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Any
 
-from oegw.moniker.answering import Answering, AskHost, OpenPort, Reply, Source
+from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import SECRET_OCTETS, Cookies
 from oegw.moniker.daemon.binding import bind
 from oegw.moniker.daemon.datagramdoor import DatagramDoor
@@ -29,6 +29,7 @@ from oegw.moniker.interface import IPAddress, Lease
 from oegw.moniker.registry import Limits, Registry
 from oegw.moniker.rules import Asked, decide
 from oegw.moniker.settings import MonikerSettings
+from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
 from oegw.sst.keys import read_private
 from oegw.sst.statickey import StaticKey
 from oegw.trace import Trace
@@ -140,6 +141,7 @@ class Daemon:
             "applications": len(self._local_door),
             "connections": len(self._streams),
             "datagrams": len(self._datagrams),
+            "questions": dict(sorted(self._desk.counters.items())),
         }
 
     async def _answer_for_gateway(self, line: str, client: IPAddress) -> str:
