@@ -29,7 +29,8 @@ def serve(
     """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises one
     of ``refused`` for what is wrong with them: then the old ones stay.
 
-    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or 1 if it could not start.
+    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or
+    1 if it could not start.
     """
     _raise_limit()
     return asyncio.run(_serve(settings, trace, load, refused, parent))
