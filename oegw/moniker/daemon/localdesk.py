@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from oegw.moniker.daemon.local import Visitor
@@ -15,10 +11,14 @@ from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
 from oegw.moniker.interface import Entry, Owner, Service
 from oegw.moniker.localwire import MAX_LINE_OCTETS
-from oegw.moniker.names import SYSTEM, InvalidName, MonikerError, ServiceName, Version, Versions, canonical
+from oegw.moniker.names import (
+    InvalidName,
+    Version,
+    canonical,
+)
 from oegw.moniker.registry import NotFound, RegistrationRefused, Registry
 from oegw.moniker.rules import namespace_for
-from oegw.moniker.settings import MonikerSettings, ServiceRule
+from oegw.moniker.settings import MonikerSettings
 from oegw.moniker.wire import SYSTEM_FIELD
 from oegw.trace import Trace
 
@@ -54,9 +54,7 @@ class LocalDesk:
         """Who registered an entry, and gets its connections (RFC 1078)."""
         return self._visitors.get(number)
 
-    async def answer(
-        self, visitor: Visitor, request: Answer, descriptors: deque[int]
-    ) -> Answer:
+    async def answer(self, visitor: Visitor, request: Answer, descriptors: deque[int]) -> Answer:
         """Never raises; what is wrong is in the answer."""
         try:
             match request.get("do"):
@@ -98,9 +96,7 @@ class LocalDesk:
 
     # ------------------------------------------------------------------- registration
 
-    async def _register(
-        self, visitor: Visitor, request: Answer, descriptors: deque[int]
-    ) -> Answer:
+    async def _register(self, visitor: Visitor, request: Answer, descriptors: deque[int]) -> Answer:
         if not descriptors:
             raise NoProof("the bound socket did not come along")
         with socket_of(descriptors.popleft()) as bound:  # closed again: the port stays its owner's
@@ -115,7 +111,9 @@ class LocalDesk:
 
     def _service(self, owner: Owner, request: Answer, proof: Proven) -> Service:
         name = _text(request, "service")
-        wanted = None if request.get("namespace") is None else _text(request, "namespace", empty=True)
+        wanted = (
+            None if request.get("namespace") is None else _text(request, "namespace", empty=True)
+        )
         groups = groups_of(owner) if self.settings.grants else ()
         namespace = namespace_for(self.settings.grants, owner, groups, name, wanted)
         return Service(
