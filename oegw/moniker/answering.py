@@ -153,7 +153,11 @@ class Answering:
         source = question.source
         try:
             entry = self._registry.find(
-                question.name, question.transport, self._choose, family=source.family
+                question.name,
+                question.transport,
+                self._choose,
+                at=source.asked,
+                family=source.family,
             )
         except NotFound as error:
             return self._refuse(question, error.code, str(error))
@@ -171,6 +175,7 @@ class Answering:
             self._settings.lease,
             service.service,
             service.namespace,
+            question.encrypted,
         )
         return OpenPort(question, entry, lease)
 
@@ -218,7 +223,10 @@ class Answering:
             return Silence("moniker_malformed")
         if not allowed:
             return _mux("busy: too many questions", "moniker_busy")
-        request = tcpmux.parse_request(line)
+        try:
+            request = tcpmux.parse_request(line)
+        except MalformedMessage as error:
+            return _mux(str(error), "moniker_malformed")
         if request.name is None:
             return self._help(question)
         question = replace(question, name=request.name, transport="tcp")
@@ -226,7 +234,7 @@ class Answering:
             return _mux("denied", "moniker_denied")
         try:
             entry = self._registry.find(
-                request.name, "tcp", self._choose, family=question.source.family, tcpmux=True
+                request.name, "tcp", self._choose, at=question.source.asked, tcpmux=True
             )
         except NotFound as error:
             return _mux(str(error), f"moniker_{error.code.value}")
