@@ -9,7 +9,7 @@
 [moniker.firewall]       deny, outside, tunnel, allow, keep
 [moniker.client]         encrypt
 [[moniker.client.rule]]  as [[moniker.rule]]
-[moniker.export]         zone, listen, multicast, public
+[moniker.export]         zone, listen, multicast, public, host
 [[moniker.export.peer]]  name, address, key, port, inside
 """
 
@@ -340,6 +340,7 @@ def _export(section: Section, directory: Path, problems: Problems) -> ExportSett
         _interfaces(table, "multicast"),
         table.truth("public", default.public),
         peers,
+        _zone(table, "host"),
     )  # fmt: skip
     if settings.listen and settings.zone is None:
         table.wrong("zone", "is missing: below which name are the services that are told?")

@@ -128,7 +128,8 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
     find = command(
         "find",
         "Find services by name, whatever host they are on, at the gateways that agreed to be "
-        "asked. Those are the peers in [moniker.export]. Prints their URIs. The exit code is 1 if there is none.",
+        "asked. Those are the peers in [moniker.export]. Prints their URIs. The exit code is 1 if "
+        "there is none.",
         "oegw moniker find starwars",
         "oegw moniker find starwars@2 episode=4 --json",
     )

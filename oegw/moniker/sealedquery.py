@@ -7,7 +7,8 @@ HPKE (RFC 9180) in base mode with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and Ch
 ``info`` is INFO, there is no additional authenticated text.  key_id are the first 8 octets of the
 SHA-256 of the host's public key, which it has for port encryption (X-SST-Key).  The answer key is
 32 random octets, new for each question, so the answer needs no key of its own.  Lines are padded,
-so that a length says nothing of a name, and a refusal looks like an answer.
+so that a length says nothing of a name, and a refusal looks like an answer.  What is said in clear
+to a sealed question (``key``, ``busy``) has `nonce_of` its line for a nonce.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -27,6 +29,7 @@ from oegw.sst.statickey import KEY_ID_OCTETS, NotOpened, StaticKey, key_id, seal
 # Specification (ours).
 INFO = b"oegw moniker question 1"
 ANSWER_KEY_OCTETS = 32
+NONCE_DIGITS = 32  # of the SHA-256 of a sealed question's line
 ANSWER_NONCE_OCTETS = 12
 ANSWER_TEXT = b"oegw moniker answer 1"  # authenticated with each answer
 
@@ -74,6 +77,11 @@ def unseal(line: str, private: StaticKey) -> tuple[str, bytes]:
         return plain[:-ANSWER_KEY_OCTETS].decode("utf-8").rstrip(" "), _answer_key(plain)
     except (NotOpened, UnicodeDecodeError):
         raise MalformedMessage("a sealed question that can't be opened") from None
+
+
+def nonce_of(line: str) -> str:
+    """What a refusal in clear carries for a sealed question, whose nonce can't be read (MK-33)."""
+    return sha256(line.rstrip(" ").encode("utf-8")).hexdigest()[:NONCE_DIGITS]
 
 
 def seal_answer(line: str, answer_key: bytes, random: Random) -> str:

@@ -110,13 +110,16 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
     """DNS-SD of exported services.  ``zone``: below which they are, None: not by DNS.  ``listen``:
-    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them."""
+    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them.
+    ``host``: the name of this box, whose addresses are in the DNS; None: its host name, in the
+    zone, where the responder tells its addresses."""
 
     zone: str | None = None
     listen: tuple[tuple[IPAddress, int], ...] = ()
     multicast: tuple[str, ...] = ()
     public: bool = False  # anybody may ask the responder; else only those with a key of `peers`
     peers: tuple[Found, ...] = ()
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
