@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import quote, unquote_to_bytes
 
-from oegw.moniker.names import ServiceName
+from oegw.moniker.names import InvalidName, ServiceName
 
 # Our choices.
 MAX_URI_CHARACTERS = 4096

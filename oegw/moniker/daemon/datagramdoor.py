@@ -8,9 +8,9 @@ import struct
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from oegw.moniker.answering import HandOver, Reply, Silence, Source, Step
 from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.interface import IPAddress
+from oegw.moniker.steps import HandOver, Reply, Silence, Source, Step
 from oegw.moniker.wire import MAX_LINE_OCTETS
 from oegw.trace import Trace
 
@@ -101,7 +101,8 @@ class DatagramDoor:
 
                 async def reply() -> None:
                     found = await self._desk.reply(step)
-                    self._send(bound, found.octets, peer, ancillary)
+                    if isinstance(found, Reply):
+                        self._send(bound, found.octets, peer, ancillary)
 
                 task = asyncio.create_task(reply())
                 self._waiting.add(task)

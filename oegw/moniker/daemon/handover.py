@@ -1,13 +1,13 @@
-"""Connections by TCPMUX go to the server itself (RFC 1078): it gets the socket, not a copy of it."""
+"""Connections by TCPMUX go to the server itself (RFC 1078), not through us."""
 
 from __future__ import annotations
 
 import socket
 from collections import Counter
 
-from oegw.moniker.answering import HandOver
 from oegw.moniker.daemon.localdesk import LocalDesk
 from oegw.moniker.daemon.waiting import send_all
+from oegw.moniker.steps import HandOver
 
 # Our choice: connections that one server has not taken yet.
 WAITING_OF_A_SERVER = 64

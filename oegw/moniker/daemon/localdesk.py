@@ -195,13 +195,12 @@ class LocalDesk:
             Versions.parse(_text(request, "versions", "*")),
         )
         transport = _text(request, "transport", "*")
+        wanted = None if transport == "*" else transport
         asked = Asked(name.service, name.namespace, None, None, encrypted=True)
         verdict = decide(self.settings.rules, asked)
         if not verdict.allowed:
             raise RegistrationRefused("denied", "the policy of this host")
-        entry = self._registry.find(
-            name, None if transport == "*" else transport, secrets.randbelow
-        )
+        entry = self._registry.find(name, wanted, secrets.randbelow)
         service = entry.service
         return {
             "ok": True,

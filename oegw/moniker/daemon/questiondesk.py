@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
 from oegw.moniker import wire
-from oegw.moniker.answering import (
-    Answering,
-    AskHost,
-    HandOver,
-    OpenPort,
-    Reply,
-    Silence,
-    Source,
-    Step,
-)
+from oegw.moniker.answering import Answering
 from oegw.moniker.daemon.ports import Ports
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opener, Opening
+from oegw.moniker.interface import Lease, LeaseRefused, Opener, Opening
 from oegw.moniker.registry import Registry
-from oegw.moniker.wire import Answer, Code, Query, Refusal
+from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
+from oegw.moniker.wire import Answer, Code, Refusal
 from oegw.trace import Trace
+
+GOOD = ("moniker_answered", "moniker_listed")
+"""Steps after which the asker has what it asked for."""
 
 
 class Directory(Protocol):
     """The site directory: asks the hosts behind us (MK-14)."""
 
-    async def ask(
-        self,
-        query: Query,
-        *,
-        client: IPAddress,
-        asked: IPAddress,
-        seconds: int,
-        encrypted: bool = False,
-    ) -> Answer | Refusal: ...
+    async def ask(self, step: AskHost, seconds: int) -> tuple[Answer | Refusal, Opening | None]:
+        """What the host said, and what was opened for an Answer.  Raises LeaseRefused."""
+        ...
 
 
 class QuestionDesk:
-    """``open_for``: how many answers wait for a firewall or a host, for the doors to be fair."""
+    """``counters``: what became of questions, by the core's names of it."""
 
     def __init__(
         self,
@@ -60,6 +50,7 @@ class QuestionDesk:
         self._trace = trace
         self._clock = clock
         self.lease = lease
+        self.counters: Counter[str] = Counter()
 
     def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
         """What is to be done about a question, counted.  Never raises."""
@@ -67,7 +58,7 @@ class QuestionDesk:
         self._count(step, source)
         return step
 
-    async def reply(self, step: OpenPort | AskHost) -> Reply:
+    async def reply(self, step: OpenPort | AskHost) -> Reply | Silence:
         """The answer, when the port is open or is not.  Never raises."""
         if isinstance(step, OpenPort):
             reply = await self._open(step)
@@ -76,7 +67,7 @@ class QuestionDesk:
         self._count(reply, step.question.source)
         return reply
 
-    async def _open(self, step: OpenPort) -> Reply:
+    async def _open(self, step: OpenPort) -> Reply | Silence:
         service = step.entry.service
         try:
             opening = await self._opener.open(step.lease)
@@ -89,22 +80,16 @@ class QuestionDesk:
         self._leased(step.lease, opening)
         return self._answering.opened(step, opening)
 
-    async def _ask_host(self, step: AskHost) -> Reply:
+    async def _ask_host(self, step: AskHost) -> Reply | Silence:
         if self._directory is None:
             refused = LeaseRefused(Code.UNKNOWN.value, "no such service")
             return self._answering.not_opened(step, refused)
-        question = step.question
-        said = await self._directory.ask(
-            Query(question.nonce, step.name, step.transport),
-            client=question.source.address,
-            asked=question.source.asked,
-            seconds=self.lease,
-            encrypted=question.encrypted,
-        )
-        if isinstance(said, Refusal):
-            return self._answering.forwarded(step, said, None)
-        opening = Opening(said.port, said.ttl)
-        self._leased(step.lease(said, self.lease), opening)
+        try:
+            said, opening = await self._directory.ask(step, self.lease)
+        except LeaseRefused as refused:
+            return self._answering.not_opened(step, refused)
+        if isinstance(said, Answer) and opening is not None:
+            self._leased(step.lease(said, self.lease), opening)
         return self._answering.forwarded(step, said, opening)
 
     def _leased(self, lease: Lease, opening: Opening) -> None:
@@ -116,7 +101,9 @@ class QuestionDesk:
         )  # fmt: skip
 
     def _count(self, step: Step, source: Source) -> None:
-        if isinstance(step, Reply | Silence):
+        """Refusals are drops of the trace, a few lines a second; answers are only counted."""
+        self.counters[step.trigger] += 1
+        if isinstance(step, Reply | Silence) and step.trigger not in GOOD:
             self._trace.drop("moniker", step.trigger, source=source.address, asked=source.asked)
 
     def handed_over(self, step: HandOver) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
-from oegw.moniker.answering import HandOver, Reply, Silence, Source
 from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.waiting import line_of, send_all
 from oegw.moniker.interface import IPAddress
+from oegw.moniker.steps import HandOver, Reply, Silence, Source
 from oegw.moniker.wire import MAX_LINE_OCTETS
 from oegw.trace import Trace
 
@@ -30,8 +30,9 @@ LEFT_OVER = 4096  # octets behind the question that are read away
 HandConnection = Callable[[HandOver, socket.socket, "tuple[str, int]"], Awaitable[bool]]
 """Gives a connection to the server that registered; False if that is not possible."""
 
-TakeHost = Callable[[str, socket.socket], Awaitable[None]]
-"""Serves a connection by which a host behind us asks for leases; it closes it."""
+TakeHost = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves a connection by which a host behind us asks for leases, whose first line is given; it
+closes it."""
 
 
 class StreamDoor:
@@ -136,15 +137,15 @@ class StreamDoor:
         if line is None:
             return
         if self._take_host is not None and self._is_hello(line.decode("ascii", "replace")):
-            await self._host(line.decode("ascii", "replace"), connection)
+            self._host(line.decode("ascii", "replace"), connection)
             return
         step = self._desk.asked(line, asker, busy=False)
         if isinstance(step, HandOver):
             await self._hand_over(step, connection, peer)
             return
-        if isinstance(step, Silence):
+        reply = step if isinstance(step, Reply | Silence) else await self._desk.reply(step)
+        if isinstance(reply, Silence):
             return
-        reply = step if isinstance(step, Reply) else await self._desk.reply(step)
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await send_all(connection, reply.octets)
@@ -162,12 +163,20 @@ class StreamDoor:
             if handed:
                 self._desk.handed_over(step)
 
-    async def _host(self, line: str, connection: socket.socket) -> None:
+    def _host(self, line: str, connection: socket.socket) -> None:
         """A connection of another kind: it stays, so it is not one of the crowd."""
-        assert self._take_host is not None
-        task = asyncio.ensure_future(self._take_host(line, connection.dup()))
+        task = asyncio.create_task(self._serve_host(line, connection.dup()))
         self._hosts.add(task)
         task.add_done_callback(self._hosts.discard)
+
+    async def _serve_host(self, line: str, connection: socket.socket) -> None:
+        assert self._take_host is not None
+        try:
+            reader, writer = await asyncio.open_connection(sock=connection)
+        except OSError:
+            connection.close()
+            return
+        await self._take_host(line, reader, writer)
 
 
 def _end(connection: socket.socket) -> None:
