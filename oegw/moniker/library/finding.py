@@ -147,7 +147,7 @@ class Found:
         return Kind.STREAM if self.answer is None else named(self.answer.transport).kind
 
 
-class _Unsuitable(ServiceUnknown):  # noqa: N818
+class _Unsuitable(ServiceUnknown):
     """The service is there, in a way that is no use to us."""
 
 
@@ -285,7 +285,7 @@ class Finding:
         return Asked(place.address, self._wish.question_port, self._wish.name, transport)
 
     def _remembered(self, place: Place, asked: Asked) -> Found | None:
-        """Of a stream only: nobody refuses a datagram, so a port that is old would not be noticed."""
+        """Of a stream only: nobody refuses a datagram, so an old port would not be noticed."""
         kept = self._cache.find(asked, self._clock())
         encryption = self._encryption(place)  # the policy may have changed
         if kept is None or (encryption == "require" and not kept.encrypted):
@@ -383,5 +383,5 @@ class _DeniedHere(ServiceDenied):
     """By this host's policy, for one place."""
 
 
-class _NotServing(ConnectionRefusedError):
+class _NotServing(ConnectionRefusedError):  # noqa: N818
     """By a fresh answer, twice."""

@@ -134,7 +134,7 @@ def _left(until: float) -> float:
 
 def places_of(host: str, found: list[Any]) -> list[Place]:
     """The places in what getaddrinfo gives, each once and in its order.  Raises HostUnreachable."""
-    places = {}
+    places: dict[Place, None] = {}
     for family, _, _, _, address in found:
         if family in (socket.AF_INET, socket.AF_INET6):
             scope = address[3] if family == socket.AF_INET6 else 0
