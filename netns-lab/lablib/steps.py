@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lablib import (
+    background,
     changes,
     crossing,
     errorsback,
     forge,
     lifetimes,
     matrix,
+    monikersteps,
     nameservers,
     orders,
     outage,
@@ -461,6 +463,15 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "forge-ports": sealedsteps.forge_ports,
     "gateway-count": sealedsteps.gateway_count,
     "run": programs.run_command,
+    "start": background.start,
+    "listen": background.listen,
+    "say": background.say,
+    "kill": background.kill,
+    "ssh-files": programs.ssh_files,
+    "moniker-ask": monikersteps.ask,
+    "moniker-daemon": monikersteps.daemon,
+    "reach": monikersteps.reach,
+    "kill-moniker": monikersteps.kill_child,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,
 }
