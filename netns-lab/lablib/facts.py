@@ -19,7 +19,7 @@ from lablib.lab import Lab
 from lablib.pcap import Packet
 from lablib.stage import Missed, check_keys
 from lablib.steps import PING_PATTERN
-from lablib.traces import matches, meant, plain
+from lablib.traces import matches, meant, plain, told_by
 from lablib.webserver import FILE_LINE
 
 # What may pass between the sites in an encrypted scenario, and what beside it on the public link.
@@ -38,7 +38,7 @@ def within(number: int, fact: dict[str, Any]) -> bool:
 def events(lab: Lab, fact: dict[str, Any]) -> str:
     """The trace of ``gateway`` has ``events`` in this order, others may be between them."""
     check_keys(fact, {"gateway", "events"})
-    remaining = iter(lab.told_by(fact["gateway"]))
+    remaining = iter(told_by(lab, fact["gateway"]))
     for position, pattern in enumerate(fact["events"]):
         if not any(matches(lab, event, pattern) for event in remaining):
             before = fact["events"][position - 1] if position else "the start"
@@ -49,7 +49,7 @@ def events(lab: Lab, fact: dict[str, Any]) -> str:
 def count(lab: Lab, fact: dict[str, Any]) -> str:
     """How often an ``event`` is in the trace of ``gateway``."""
     check_keys(fact, {"gateway", "event", "count", "at_least", "at_most"})
-    found = [e for e in lab.told_by(fact["gateway"]) if matches(lab, e, fact["event"])]
+    found = [e for e in told_by(lab, fact["gateway"]) if matches(lab, e, fact["event"])]
     if not within(len(found), fact):
         raise Missed(f"{len(found)} times")
     return f"{len(found)} times"

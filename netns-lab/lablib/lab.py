@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lablib import (
     dns,
@@ -74,13 +73,6 @@ class Lab:
             variable = placeholder(name).replace("_KEY", "_PORT_KEY")
             result[variable] = base64.b64encode(public).decode()
         return result
-
-    def told_by(self, name: str) -> list[dict[str, Any]]:
-        """The trace of a gateway, or of a host's daemon for services by name."""
-        teller = self.gateways.get(name) or self.monikers.get(name)
-        if teller is None:
-            raise LabError(f"{name} is neither a gateway nor a daemon of this scenario")
-        return teller.events()
 
     def as_user(self, user: str, command: list[str]) -> list[str]:
         """The command as this user's, who may read the project's files wherever they are."""

@@ -75,8 +75,8 @@ def reach(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` connects by TCP to ``port`` of ``to``: a number, or a port that was remembered.
 
     ``result``: open, refused, prohibited (by ICMP), or silent for ``patience`` seconds.  ``plus``:
-    not that port but one so far from it.  ``at``: by this address of it.  ``within``: so many seconds
-    it may take until that is the result.
+    not that port but one so far from it.  ``at``: by this address of it.  ``within``: so many
+    seconds it may take until that is the result.
     """
     check_keys(step, {"host", "to", "at", "port", "plus", "result", "patience", "within"})
     lab, port = stage.lab, step["port"]
