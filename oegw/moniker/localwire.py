@@ -11,9 +11,9 @@ A request is one object with ``do`` and a ``tag`` (the caller's number); an answ
     update      number, and what of weight, exported, text changes
     unregister  number
     list        perhaps after (a number).  Answer: services in the order of their numbers, objects
-                with number, namespace, service, version, transport, families, weight, user; port
-                in the caller's own only, and in all for root; more: whether there are others after
-                the last of them
+                with number, namespace, service, version, transport, families, weight, user,
+                exported, text (list of strings); port in the caller's own and exported ones only,
+                and in all for root; more: whether there are others after the last of them
     resolve     namespace, service, versions, transport.  Answer: port, transport, version,
                 families, ttl, sst
     policy      Answer: rules, encrypt: what applications may ask for (MK-17)
