@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused
+from oegw.moniker.transports import UnknownTransport, named
 from oegw.moniker.wire import Code
-
-# Specification: numbers of IANA's protocol registry.  MPTCP is TCP on the wire (RFC 8684).
-PROTOCOLS = {"tcp": 6, "mptcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
 
 # Our choices.
 MAX_LEASES = 16000  # below the size of the kernel's sets, which hold expired ones a little longer
@@ -38,7 +36,7 @@ class Hole:
     @classmethod
     def of(cls, lease: Lease) -> Hole:
         """Raises LeaseRefused: no such transport, or no addresses and port that can be."""
-        protocol = PROTOCOLS.get(lease.transport)
+        protocol = protocol_of(lease.transport)
         if protocol is None:
             raise LeaseRefused(
                 Code.TRANSPORT.value, f"the firewall does not know {lease.transport[:20]!r}"
@@ -74,6 +72,14 @@ class Held:
     hole: Hole
     lease: Lease
     until: float
+
+
+def protocol_of(transport: str) -> int | None:
+    """What packets of a transport have as their protocol; None for one that nobody knows."""
+    try:
+        return named(transport).ip_protocol
+    except UnknownTransport:
+        return None
 
 
 def plain(address: IPAddress) -> IPAddress:

@@ -97,10 +97,16 @@ def _keys(
     challenges: bytes,
 ) -> Keys:
     try:
-        both = ours.agreed(theirs, our_ephemeral, their_ephemeral)
+        octets = ours.session_keys(
+            theirs,
+            our_ephemeral,
+            their_ephemeral,
+            salt=sha256(challenges).digest(),
+            info=INFO + names,
+            length=2 * KEY_OCTETS,
+        )
     except SstError as error:
         raise LeaseProtocolError("lease_key_weak", str(error)) from None
-    octets = both(sha256(challenges).digest(), INFO + names, 2 * KEY_OCTETS)
     return Keys(octets[:KEY_OCTETS], octets[KEY_OCTETS:])
 
 

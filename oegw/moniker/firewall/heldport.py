@@ -6,28 +6,27 @@ import secrets
 import socket
 
 from oegw.moniker.interface import IPAddress, LeaseRefused
+from oegw.moniker.transports import named
 from oegw.moniker.wire import Code
 
 # Our choices.
 FIRST, LAST = 1024, 65535
 TRIES = 64
 
-_KINDS = {6: socket.SOCK_STREAM, 17: socket.SOCK_DGRAM, 132: socket.SOCK_STREAM}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def hold_port(address: IPAddress, protocol: int) -> tuple[int, socket.socket]:
+def hold_port(address: IPAddress, transport: str) -> tuple[int, socket.socket]:
     """A free port of ``address``, and the socket that keeps it from others until it is closed.
 
-    Raises LeaseRefused.
+    ``transport``: one that is known.  Raises LeaseRefused.
     """
-    if protocol not in _KINDS:
-        raise LeaseRefused(Code.TRANSPORT.value, f"no port of protocol {protocol} is forwarded")
+    kind = named(transport)
     problem = OSError("no free port")
     for _ in range(TRIES):
         port = FIRST + secrets.randbelow(LAST - FIRST + 1)
         try:
-            held = socket.socket(_FAMILIES[address.version], _KINDS[protocol], protocol)
+            held = socket.socket(_FAMILIES[address.version], kind.socket_type, kind.ip_protocol)
         except OSError as error:
             problem = error
             break  # the kernel doesn't know the protocol

@@ -10,12 +10,13 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 from oegw.moniker.firewall import ruleset
-from oegw.moniker.firewall.book import PROTOCOLS, Forward, Held, Hole, LeaseBook, full_name, plain
+from oegw.moniker.firewall.book import Forward, Held, Hole, LeaseBook, full_name, plain, protocol_of
 from oegw.moniker.firewall.heldport import hold_port, is_ours
 from oegw.moniker.firewall.ruleset import FirewallError
 from oegw.moniker.firewall.table import Found, Table
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
 from oegw.moniker.settings import FirewallSettings, HostSettings
+from oegw.moniker.transports import known
 from oegw.moniker.wire import Code
 from oegw.trace import Trace
 
@@ -106,7 +107,7 @@ class OwnFirewall:
 
     async def guard(self, transport: str, port: int) -> None:
         """A service of this box has this port: from outside it is closed but for leases."""
-        protocol = PROTOCOLS.get(transport)
+        protocol = protocol_of(transport)
         if protocol is not None and 0 < port < 65536:
             await self._write_quietly(ruleset.guarded(protocol, port))
 
@@ -129,7 +130,7 @@ class OwnFirewall:
             raise LeaseRefused(Code.GATEWAY.value, "asked over another address family")
         held = self._open(lease)
         try:
-            forward = self._book.forward(held.hole, asked) or self._hold(held.hole, asked)
+            forward = self._book.forward(held.hole, asked) or self._hold(held, asked)
         except LeaseRefused:
             if new:
                 self._book.end(lambda other: other.hole == held.hole)
@@ -142,7 +143,7 @@ class OwnFirewall:
 
     async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
         """The leases for a port end; the clients that had one are refused from then on."""
-        protocol = PROTOCOLS.get(transport)
+        protocol = protocol_of(transport)
         if protocol is None or not 0 < port < 65536:
             return
         if host is None:
@@ -196,11 +197,11 @@ class OwnFirewall:
             )
             raise
 
-    def _hold(self, hole: Hole, asked: IPAddress) -> Forward:
-        port, held = hold_port(asked, hole.protocol)
-        forward = Forward(hole, asked, port)
+    def _hold(self, held: Held, asked: IPAddress) -> Forward:
+        port, holder = hold_port(asked, held.lease.transport)
+        forward = Forward(held.hole, asked, port)
         self._book.add_forward(forward)
-        self._held_ports[forward] = held
+        self._held_ports[forward] = holder
         return forward
 
     def _left(self, held: Held) -> float:
@@ -296,8 +297,8 @@ def _shown(held: Held) -> dict[str, object]:
 
 def _lease_again(hole: Hole, name: str) -> Lease | None:
     """A lease by what the kernel kept of it."""
-    transport = next((t for t, number in PROTOCOLS.items() if number == hole.protocol), None)
-    if transport is None:
-        return None
-    namespace, _, service = unquote(name).rpartition("::")
-    return Lease(hole.client, hole.host, transport, hole.port, 1, service, namespace)
+    for transport in known():
+        if transport.ip_protocol == hole.protocol:
+            namespace, _, service = unquote(name).rpartition("::")
+            return Lease(hole.client, hole.host, transport.name, hole.port, 1, service, namespace)
+    return None

@@ -16,6 +16,8 @@ from oegw.moniker.transports import Transport
 TRIES = 128  # with nine tenths of the ports in use, one of 700,000 services finds none
 KERNEL = Path("/proc/sys/net/ipv4")
 
+ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104  (a service is for all)
+
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)  # the latter: a policy of the host keeps it for others
 _ABSENT = (
     errno.EPROTONOSUPPORT,
@@ -42,9 +44,7 @@ def hold(transport: Transport, families: str = "46", *, shared: bool = False) ->
         try:
             if shared:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(
-                ("::" if sock.family == socket.AF_INET6 else "0.0.0.0", secrets.choice(ports))
-            )  # noqa: S104
+            sock.bind((ANY[sock.family], secrets.choice(ports)))
         except OSError as error:
             sock.close()
             if error.errno not in _TAKEN:

@@ -156,6 +156,7 @@ class _Keeper:
         registration.key, requests = self._kept.keep(request)
         self._registrations[registration.key] = registration
         self._send(requests)
+        self._wake.set()
 
     def registered(self, registration: Registration) -> bool:
         with _lock:
@@ -191,7 +192,8 @@ class _Keeper:
             for each in requests:
                 about = self._registrations.get(each.socket_of or 0)
                 self._line.put(each.line, about.socket if about is not None else None)
-        self._wake.set()
+            if requests:
+                self._wake.set()
 
     # ----------------------------------------------------------------------- the thread
 
@@ -243,7 +245,7 @@ class _Keeper:
                 self._lose(line)
 
     def _lose(self, line: LocalLine) -> None:
-        """What was asked for is done as well: what is gone knows nothing, and what comes is told."""
+        """What was asked for is done as well: the next daemon is told what is so then."""
         line.close()
         self._line = None
         self._kept.lost()
