@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from lablib.errors import LabError
-from lablib.gateway import COMMAND
+from lablib.gateway import COMMAND, Gateway
 from lablib.run import Process, Run
 from lablib.waiting import patient, wait_until
 
@@ -68,6 +70,14 @@ class MonikerDaemon:
             return []
         lines = self.trace.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def await_children(run: Run, gateways: Iterable[Gateway]) -> None:
+    """Wait until the daemons that these gateways start, if they are to, answer their own hosts."""
+    for gateway in gateways:
+        if "\n[moniker" in gateway.configuration.read_text():
+            question = partial(answering, socket_of(run, gateway.name))
+            wait_until(f"moniker on {gateway.name}", question, START_SECONDS)
 
 
 def answering(path: Path) -> int:

@@ -25,6 +25,7 @@ from lablib import (
     forge,
     lifetimes,
     matrix,
+    moniker,
     monikersteps,
     nameservers,
     orders,
@@ -206,7 +207,9 @@ def start_gateway(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"gateway"})
     gateway = stage.lab.gateways[step["gateway"]]
     gateway.begin()
-    return f"process {gateway.ready()['pid']}"
+    pid = gateway.ready()["pid"]
+    moniker.await_children(stage.lab.run, [gateway])
+    return f"process {pid}"
 
 
 def await_state(stage: Stage, step: dict[str, Any]) -> str:
