@@ -374,6 +374,8 @@ READS_SURROUNDINGS = {
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
+    "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
+    "oegw/monikerchild.py": "hands its environment on to that process",
 }
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
@@ -34,6 +35,10 @@ from oegw.sst.keys import read_private
 from oegw.sst.statickey import StaticKey
 from oegw.trace import Trace
 
+# Our choices: what of the status fits into a line of `localwire`.
+SHOWN = 40  # leases, hosts
+SHOWN_COUNTERS = 120
+
 
 class Daemon:
     """Everything of one daemon, in one event loop.
@@ -53,7 +58,7 @@ class Daemon:
         self.started = time.time()
         self._trace = trace
         self._clock = clock
-        key = _key(settings)
+        self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
             settings, key=key, trace=trace, permit=permit_of(settings),
@@ -121,6 +126,7 @@ class Daemon:
         key = _key(settings)
         await self._firewalls.reload(settings, permit_of(settings))
         self._answering.reload(settings, key)
+        self._key = key
         self._local.settings = settings
         self._desk.lease = settings.lease
         notes = [
@@ -132,17 +138,35 @@ class Daemon:
         return notes
 
     def status(self) -> Mapping[str, Any]:
-        """The object that the request ``status`` is answered with."""
+        """The object that the request ``status`` is answered with; it fits into one line."""
+        own = self._firewalls.own
+        leases = [] if own is None else own.leases()
+        desk = self._firewalls.desk
+        counters = Counter({f"question.{k}": v for k, v in self._desk.counters.items()})
+        counters.update(getattr(self._trace, "counters", {}))
         return {
             "pid": os.getpid(),
             "started": self.started,
             "port": self.port,
+            "addresses": [str(each) for each in self.settings.addresses] or ["all addresses"],
+            "socket": str(self.settings.socket),
             "services": len(self.registry),
             "applications": len(self._local_door),
             "connections": len(self._streams),
-            "datagrams": len(self._datagrams),
-            "questions": dict(sorted(self._desk.counters.items())),
+            "waiting_datagrams": len(self._datagrams),
+            "key": None if self._key is None else self._key.key_id.hex(),
+            "firewall": "default deny" if self.settings.firewall.deny else "none",
+            "gateway": self._gateway_in_words(),
+            "hosts": [] if desk is None else desk.connected()[:SHOWN],
+            "leases": [_lease_row(each) for each in leases[:SHOWN]],
+            "more_leases": max(0, len(leases) - SHOWN),
+            "export": self._export and self._export.snapshot(),
+            "counters": dict(sorted(counters.items())[:SHOWN_COUNTERS]),
         }
+
+    def _gateway_in_words(self) -> str | None:
+        gateway = self.settings.gateway
+        return None if gateway is None else f"asks {gateway.address} for ports"
 
     async def _answer_for_gateway(self, line: str, client: IPAddress) -> str:
         """Our answer to a question that the gateway in front passes on (MK-14)."""
@@ -153,6 +177,18 @@ class Daemon:
         if isinstance(step, OpenPort | AskHost):
             step = await self._desk.reply(step)
         return step.octets.decode().rstrip("\r\n") if isinstance(step, Reply) else ""
+
+
+def _lease_row(lease: Lease) -> dict[str, Any]:
+    return {
+        "client": str(lease.client),
+        "host": str(lease.host),
+        "transport": lease.transport,
+        "port": lease.port,
+        "service": lease.service,
+        "namespace": lease.namespace,
+        "seconds": lease.seconds,
+    }
 
 
 def _key(settings: MonikerSettings) -> StaticKey | None:

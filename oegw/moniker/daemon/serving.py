@@ -23,22 +23,24 @@ def serve(
     settings: MonikerSettings,
     trace: Trace,
     load: Callable[[], MonikerSettings],
-    refused: type[Exception],
+    refused: tuple[type[Exception], ...],
+    parent: int | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises
-    ``refused`` for what is wrong with them: then the old ones stay.
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises one
+    of ``refused`` for what is wrong with them: then the old ones stay.
 
-    Returns the exit code: 0, or 1 if it could not start.
+    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or 1 if it could not start.
     """
     _raise_limit()
-    return asyncio.run(_serve(settings, trace, load, refused))
+    return asyncio.run(_serve(settings, trace, load, refused, parent))
 
 
 async def _serve(
     settings: MonikerSettings,
     trace: Trace,
     load: Callable[[], MonikerSettings],
-    refused: type[Exception],
+    refused: tuple[type[Exception], ...],
+    parent: int | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -46,6 +48,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    if parent is not None:
+        loop.add_reader(parent, stopping.set)
     try:
         daemon = Daemon(settings, trace)
         await daemon.start()
@@ -59,7 +63,7 @@ async def _serve(
             hang_up.clear()
             try:
                 notes = await daemon.reload(await asyncio.to_thread(load))
-            except (refused, *StartFailed) as error:
+            except (*refused, *StartFailed) as error:
                 trace.event("moniker", "reload_failed", detail=str(error))
                 _say(f"reload: the old settings stay: {_in_words(error)}")
             else:
