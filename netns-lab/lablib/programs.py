@@ -19,6 +19,7 @@ from lablib.webserver import HTTP_PORT, content, web_server
 
 DNS_ANSWER = "192.0.2.53"
 TRANSFER_PORT = 8001
+HOST_WORD = re.compile(r"@[a-z][a-z0-9.-]*")  # an address after @ is dig's
 QUESTION = "unchanged.lab.example"
 
 
@@ -124,7 +125,7 @@ def words(lab: Lab, given: list[str]) -> list[str]:
     programs = {"oegw": str(COMMAND), "python": str(COMMAND.with_name("python"))}
     filled = (filled_in(lab, word) for word in given)
     return [
-        str(lab.address(word[1:])) if word[:1] == "@" else programs.get(word, word)
+        str(lab.address(word[1:])) if HOST_WORD.fullmatch(word) else programs.get(word, word)
         for word in filled
     ]
 
