@@ -22,17 +22,17 @@ PATIENCE = 2.0  # seconds that one answer may take
 PAUSE = 0.02
 
 
-def _by_tcp(place: tuple[str, int], line: str) -> str:
-    with socket.create_connection(place, PATIENCE) as connection:
+def _by_tcp(place: tuple[str, int], line: str, patience: float) -> str:
+    with socket.create_connection(place, patience) as connection:
         connection.sendall(f"{line}\r\n".encode())
         with connection.makefile("rb") as lines:
             return lines.readline(4096).decode()
 
 
-def _by_udp(place: tuple[str, int], line: str) -> str:
+def _by_udp(place: tuple[str, int], line: str, patience: float) -> str:
     family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(PATIENCE)
+        asking.settimeout(patience)
         asking.connect(place)
         question = line.ljust(PADDED).encode()
         asking.send(question)
@@ -45,12 +45,12 @@ def _by_udp(place: tuple[str, int], line: str) -> str:
 def once(order: dict[str, Any]) -> dict[str, Any]:
     """One question.  Where the source must be proven first (UDP), the same again with a cookie."""
     ask = _by_udp if order["by"] == "udp" else _by_tcp
-    cookie = ""
+    place, cookie = (order["address"], order["port"]), ""
     for _ in range(2):
         nonce = secrets.token_hex(8)
         line = f"MON/1 Q {nonce} {order['question']}{cookie}"
         try:
-            answer = ask((order["address"], order["port"]), line).strip()
+            answer = ask(place, line, order.get("patience", PATIENCE)).strip()
         except TimeoutError:
             return {"code": "silent", "answer": ""}
         except ConnectionRefusedError:

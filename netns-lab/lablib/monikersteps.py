@@ -33,18 +33,20 @@ def ask(stage: Stage, step: dict[str, Any]) -> str:
     ``answer``: ``+``, or the code of a refusal (or silent, refused); ``version`` that it must have.
     ``within``: until then the answer must have become that, else it must be the first one.
     ``remember``: the port is called so from now on; ``other_than``, ``same_as`` compare it.
-    ``at``: by this address of ``to``.
+    ``at``: by this address of ``to``.  ``patience``: seconds after which it is silent.
     """
     check_keys(
         step,
         {"host", "to", "at", "name", "by", "transport", "answer", "version", "within", "remember",
-         "other_than", "same_as"},
+         "other_than", "same_as", "patience"},
     )  # fmt: skip
     lab, wanted = stage.lab, step["answer"]
     order: dict[str, Any] = {
         "address": str(lab.address(step.get("at", step["to"]))),
         "port": MONIKER_PORT, "by": step.get("by", "tcp"), "question": _question(step),
     }  # fmt: skip
+    if "patience" in step:
+        order["patience"] = patient(step["patience"])
     if "within" in step:
         order |= {"until": wanted, "seconds": patient(step["within"])}
     program = [sys.executable, "-IS", str(Path(askmoniker.__file__)), json.dumps(order)]
@@ -81,7 +83,7 @@ def reach(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"host", "to", "at", "port", "plus", "result", "patience", "within"})
     lab, port = stage.lab, step["port"]
     number = (lab.ports[port] if isinstance(port, str) else port) + step.get("plus", 0)
-    seconds = patient(step.get("patience", 5.0 if step["result"] == "open" else 0.6))
+    seconds = patient(step.get("patience", 5.0 if step["result"] == "open" else 0.4))
     address = str(lab.address(step.get("at", step["to"])))
     words = [str(Path(tcp.__file__)), "connect", address, str(number), str(seconds)]
     began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -219,10 +220,22 @@ def end_transfer(stage: Stage, step: dict[str, Any]) -> str:
 def run_command(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` runs ``command``, perhaps as ``user``, with ``input``.
 
-    It must end with ``code`` and print what matches ``says``, and not what matches ``hides``.
+    It must end with ``code`` and print what matches ``says``, and not what matches ``hides``; if
+    not at once, then at most ``patience`` seconds later, when it is run again.
     """
-    check_keys(step, {"host", "command", "code", "says", "hides", "within", "user", "input"})
-    lab = stage.lab
+    keys = {"host", "command", "code", "says", "hides", "within", "user", "input", "patience"}
+    check_keys(step, keys)
+    deadline = time.monotonic() + patient(step.get("patience", 0))
+    while True:
+        try:
+            return _run_once(stage.lab, step)
+        except Missed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _run_once(lab: Lab, step: dict[str, Any]) -> str:
     command = lab.as_user(step.get("user", ""), words(lab, step["command"]))
     result = lab.run.call(step["host"], command, step.get("within", 20), step.get("input"))
     said = (result.stdout + result.stderr).strip()

@@ -22,7 +22,13 @@ from lablib import enter, whole
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import patient, wait_until
 
-SECRETS = ("*.pem", "*.x25519*", "*.key", "ssh-host", "ssh-user")  # files that no failure leaves behind
+SECRETS = (
+    "*.pem",
+    "*.x25519*",
+    "*.key",
+    "ssh-host",
+    "ssh-user",
+)  # files that no failure leaves behind
 
 # Hosts have their files in common.  One that has daemons with well-known sockets needs this folder
 # for itself; `ip netns exec` gives each command a mount namespace, in which it gets that.
