@@ -15,6 +15,7 @@ from oegw import __version__
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
 from oegw.keys import DEFAULT_BITS
+from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
 from oegw.sst.settings import DEFAULT_KEY
 
@@ -219,6 +220,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_socket(reload)
 
     _add_sst(add)
+    add_moniker(add, _add_config, _Parser)
     return parser
 
 

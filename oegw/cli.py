@@ -41,6 +41,7 @@ from oegw.exitcodes import (
 )
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
@@ -575,4 +576,5 @@ _COMMANDS: dict[str, Command] = {
     "close": _close,
     "reload": _reload,
     **SST_COMMANDS,
+    **MONIKER_COMMANDS,
 }

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import json
 import os
 import socket
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from oegw.unixsocket import AddressTaken, listen
 
 Message = dict[str, Any]
 Answer = Callable[[Message], AsyncIterator[Message]]
@@ -53,9 +53,11 @@ class ControlServer:
     async def start(self) -> None:
         """Open the socket.  Raises ControlError, above all if another daemon has it."""
         try:
-            listening = _listen(self._path)
+            listening = listen(self._path, 0o600, MAX_CLIENTS)
         except OSError as error:
             raise ControlError(f"{self._path}: {error.strerror or error}") from error
+        except AddressTaken as error:
+            raise ControlError(str(error)) from None
         self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(
             self._client, sock=listening, limit=MAX_REQUEST
@@ -155,57 +157,6 @@ def _parse(line: bytes) -> Message:
 async def _send(writer: asyncio.StreamWriter, line: Message) -> None:
     writer.write(json.dumps(line, default=str).encode() + b"\n")
     await asyncio.wait_for(writer.drain(), IDLE_SECONDS)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A socket listening at ``path``, mode 0600 from its first moment.
-
-    Raises OSError, or ControlError if somebody lives there.
-    """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _locked(path.parent):  # two daemons that start at once must not replace each other
-        _clear(path)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            os.fchmod(listening.fileno(), 0o600)  # Linux gives it to the file that bind makes
-            listening.bind(os.fspath(path))
-            path.chmod(0o600)
-            listening.listen(MAX_CLIENTS)
-            listening.setblocking(False)
-        except BaseException:
-            listening.close()
-            raise
-        return listening
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a daemon that died."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise ControlError(f"{path}: there is something that is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
-        visitor.settimeout(0)  # a living daemon accepts at once, or has a full queue
-        try:
-            visitor.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass
-    raise ControlError(f"{path}: another oegw is running there")
 
 
 def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:

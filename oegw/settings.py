@@ -16,9 +16,9 @@ from oegw.assurance import UnsignedDelegation
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.moniker.settings import MonikerSettings
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
-from oegw.moniker.settings import MonikerSettings
 from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule, Sst, SstStrength

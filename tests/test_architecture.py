@@ -281,7 +281,7 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py"),
+        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
         "There is one command line.",
     ),
     (

@@ -28,6 +28,8 @@ class Service:
     ``families``: ``"4"``, ``"6"``, ``"46"``.  ``weight``: among instances of the same name and
     version, 1 to 1000.  ``tcpmux``: connections may be handed over by the daemon (RFC 1078).
     ``exported``: may be told by DNS-SD.  ``text``: DNS-SD's TXT strings, ``key=value``.
+    ``address``: the one that the socket is bound to, at which alone the service is told (else who
+    holds a port of 127.0.0.1 could have another's port opened); None: all of the host's.
     """
 
     service: str
@@ -41,6 +43,7 @@ class Service:
     tcpmux: bool = False
     exported: bool = False
     text: tuple[str, ...] = ()
+    address: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Lease:
     """For ``seconds``, ``client`` may open connections to ``port`` of ``host``.
 
     ``host`` is an address of the host with the service, of the family that the client uses.
+    ``encrypted``: the question came encrypted; the gateway's policy may ask for that.
     """
 
     client: IPAddress
@@ -67,6 +71,7 @@ class Lease:
     seconds: int
     service: str
     namespace: str = SYSTEM
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,10 @@ class Opener(Protocol):
     """Opens ports for clients.  Twins: no firewall at all; our own firewall; a gateway asked for
     it."""
 
+    async def guard(self, transport: str, port: int) -> None:
+        """A service of this host has this port now: it is closed but for leases.  Never raises."""
+        ...
+
     async def open(self, lease: Lease) -> Opening:
         """Raises LeaseRefused."""
         ...
@@ -96,7 +105,8 @@ class Opener(Protocol):
     async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
         """All leases for a port end with its service; ``host`` None: of this host's addresses.
 
-        Connections that are established live on.  Never raises.
+        To be called once no service has the port any more; the port of this host is then no
+        longer guarded either.  Connections that are established live on.  Never raises.
         """
         ...
 

@@ -10,15 +10,18 @@ A request is one object with ``do`` and a ``tag`` (the caller's number); an answ
                 Answer: number, namespace
     update      number, and what of weight, exported, text changes
     unregister  number
-    list        Answer: services, objects with number, namespace, service, version, transport,
-                families, weight, user; port in the caller's own only, and in all for root
+    list        perhaps after (a number).  Answer: services in the order of their numbers, objects
+                with number, namespace, service, version, transport, families, weight, user,
+                exported, text (list of strings); port in the caller's own and exported ones only,
+                and in all for root; more: whether there are others after the last of them
     resolve     namespace, service, versions, transport.  Answer: port, transport, version,
                 families, ttl, sst
     policy      Answer: rules, encrypt: what applications may ask for (MK-17)
+    status      Answer: status, an object for `oegw moniker status`; for root only
 
 Without being asked the daemon sends ``{"event": "tcpmux", "number": N, "peer": [HOST, PORT]}`` with
 an accepted connection by SCM_RIGHTS (RFC 1078).  Entries end with the connection, and with the
-process that made it.
+process that made it.  No line, in either direction, is longer than MAX_LINE_OCTETS.
 """
 
 from __future__ import annotations

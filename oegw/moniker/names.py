@@ -60,8 +60,8 @@ class Version:
     @classmethod
     def parse(cls, text: str) -> Version:
         """Raises InvalidName."""
-        if not _VERSION.fullmatch(text):
-            raise InvalidName(f"version {text!r}: is not of the form 1 or 1.2.3")
+        if len(text) > MAX_VERSION_OCTETS or not _VERSION.fullmatch(text):
+            raise InvalidName(f"version {text[:40]!r}: is not of the form 1 or 1.2.3")
         numbers = [int(number) for number in text.split(".")]
         while len(numbers) > 1 and not numbers[-1]:
             numbers.pop()

@@ -60,11 +60,16 @@ class HostSettings:
 @dataclass(frozen=True, slots=True)
 class FirewallSettings:
     """``deny``: what comes from outside reaches no host inside, and no registered service of this
-    box, without a lease.  ``outside``: interfaces; empty: those of ``[interfaces]``.  ``keep``: at
-    a stop the rules stay, without leases."""
+    box, without a lease.  ``outside``: interfaces; empty: those of ``[interfaces]``.  ``tunnel``:
+    the tunnel's interface, ``[datapath] tunnel_interface``; what comes out of it comes from
+    outside.  ``allow``: what is let through to hosts inside without a lease, as matches of the nft
+    language (``ip daddr 192.2.0.80 tcp dport 443``).  ``keep``: at a stop the rules stay, without
+    leases."""
 
     deny: bool = False
     outside: tuple[str, ...] = ()
+    tunnel: str = "oegw0"
+    allow: tuple[str, ...] = ()
     keep: bool = True
 
 
@@ -89,24 +94,32 @@ class ClientSettings:
 @dataclass(frozen=True, slots=True)
 class Found:
     """A gateway that agreed to be asked by `oegw moniker find`, and may ask: ``key`` is the TSIG
-    key's file of both."""
+    key's file of both.
+
+    ``name``: the zone below which it tells its services, its `ExportSettings.zone`.  ``inside``: a
+    host of ours, whose services we tell to the gateways outside, and theirs to it.
+    """
 
     name: str
     address: IPAddress
     key: Path
     port: int = 5300
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
     """DNS-SD of exported services.  ``zone``: below which they are, None: not by DNS.  ``listen``:
-    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them."""
+    address and port of our responder.  ``multicast``: interfaces on which mDNS tells them.
+    ``host``: the name of this box, whose addresses are in the DNS; None: its host name, in the
+    zone, where the responder tells its addresses."""
 
     zone: str | None = None
     listen: tuple[tuple[IPAddress, int], ...] = ()
     multicast: tuple[str, ...] = ()
     public: bool = False  # anybody may ask the responder; else only those with a key of `peers`
     peers: tuple[Found, ...] = ()
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,17 @@ Both public keys are in the DNS, so both ends compute the same secret without a 
 
 LOWER and HIGHER are the two public keys in the order of their octets, ALGORITHM is one octet, DAY
 four octets (`epochs`), absent where epochs are off.  So it is the same key in both directions.
+
+It also opens what a stranger seals to it (HPKE, RFC 9180): questions of Moniker.  The ``info`` and
+labels of HPKE and the salt above keep the two uses apart.
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
 
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes, hpke, serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -30,6 +34,7 @@ DAY_OCTETS = 4
 PROBE_INFO = b"probe"
 PROBE_KEY_OCTETS = 32
 KEY_ID_OCTETS = 8
+_HPKE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 
 
 class WeakPeerKey(SstError):  # noqa: N818  (it names the fact)
@@ -38,9 +43,24 @@ class WeakPeerKey(SstError):  # noqa: N818  (it names the fact)
     trigger = "sst_peer_key_weak"
 
 
+class NotOpened(SstError):  # noqa: N818  (it names the fact)
+    """What was sealed to us can't be opened, whatever is wrong with it."""
+
+    trigger = "sst_not_opened"
+
+
 def key_id(public_key: bytes) -> bytes:
     """What a public key is called where 32 octets are too long: 8 octets of its SHA-256."""
     return sha256(public_key).digest()[:KEY_ID_OCTETS]
+
+
+def sealed_to(public_key: bytes, plain: bytes, info: bytes) -> bytes:
+    """``plain`` for the owner of ``public_key`` only: HPKE's encapsulated key and ciphertext.
+
+    Raises ValueError for a public key that can't be used.
+    """
+    check_encoding(public_key)
+    return _HPKE.encrypt(plain, X25519PublicKey.from_public_bytes(public_key), info)
 
 
 class StaticKey:
@@ -78,6 +98,13 @@ class StaticKey:
         """
         info = PROBE_INFO + self._both(peer_public)
         return self._derived(peer_public, info, PROBE_KEY_OCTETS)
+
+    def opened(self, sealed: bytes, info: bytes) -> bytes:
+        """The reverse of `sealed_to`.  Raises NotOpened."""
+        try:
+            return _HPKE.decrypt(sealed, self._private, info)
+        except (InvalidTag, ValueError):
+            raise NotOpened("it is not sealed to this key, or was changed") from None
 
     def _both(self, peer_public: bytes) -> bytes:
         return b"".join(sorted((self.public, peer_public)))

@@ -1,0 +1,1 @@
+"""The daemon: who is registered here, told to those who ask."""

@@ -1,0 +1,180 @@
+"""What applications of this host ask for over the Unix socket (`localwire`), and what they get."""
+
+from __future__ import annotations
+
+import grp
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from oegw.moniker.daemon.local import Visitor
+from oegw.moniker.daemon.ports import Ports
+from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
+from oegw.moniker.interface import Entry, Owner, Service
+from oegw.moniker.localwire import MAX_LINE_OCTETS
+from oegw.moniker.names import SYSTEM, InvalidName, MonikerError, ServiceName, Version, Versions, canonical
+from oegw.moniker.registry import NotFound, RegistrationRefused, Registry
+from oegw.moniker.rules import namespace_for
+from oegw.moniker.settings import MonikerSettings, ServiceRule
+from oegw.moniker.wire import SYSTEM_FIELD
+from oegw.trace import Trace
+
+Answer = dict[str, Any]
+
+# Our choice: what may follow the last service of a page in its line.
+_ROOM_FOR_THE_END = 256
+
+
+class LocalDesk:
+    """Answers requests, and keeps which entries a connection has."""
+
+    def __init__(
+        self,
+        settings: MonikerSettings,
+        registry: Registry,
+        ports: Ports,
+        trace: Trace,
+        *,
+        clock: Callable[[], float],
+        status: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self.settings = settings
+        self._registry = registry
+        self._ports = ports
+        self._trace = trace
+        self._clock = clock
+        self._status = status
+        self._of_visitors: dict[int, set[int]] = {}
+        self._visitors: dict[int, Visitor] = {}  # by entry
+
+    def visitor_of(self, number: int) -> Visitor | None:
+        """Who registered an entry, and gets its connections (RFC 1078)."""
+        return self._visitors.get(number)
+
+    async def answer(
+        self, visitor: Visitor, request: Answer, descriptors: deque[int]
+    ) -> Answer:
+        """Never raises; what is wrong is in the answer."""
+        try:
+            match request.get("do"):
+                case "register":
+                    return await self._register(visitor, request, descriptors)
+                case "update":
+                    return self._update(visitor.owner, request)
+                case "unregister":
+                    return await self._unregister(visitor.owner, request)
+                case "list":
+                    return self._list(visitor.owner, _number(request, "after", 0))
+                case "resolve":
+                    return self._resolve(request)
+                case "policy":
+                    return {"ok": True, **policy(self.settings)}
+                case "status":
+                    return self._tell_status(visitor.owner)
+            raise RegistrationRefused("malformed", "do: no such request")
+        except (RegistrationRefused, NotFound) as error:
+            code = error.code if isinstance(error.code, str) else error.code.value
+            return self._refused(visitor, request, code, str(error))
+        except (InvalidName, NoProof) as error:
+            return self._refused(visitor, request, "malformed", str(error))
+
+    def _refused(self, visitor: Visitor, request: Answer, code: str, text: str) -> Answer:
+        if request.get("do") != "resolve":
+            self._trace.drop(
+                "moniker", f"local_{code}", user=visitor.owner.user, pid=visitor.owner.pid,
+                detail=text,
+            )  # fmt: skip
+        return {"ok": False, "code": code, "text": text}
+
+    async def left(self, visitor: Visitor) -> None:
+        """The connection is over, and so are its entries (MK-22)."""
+        for number in sorted(self._of_visitors.pop(visitor.number, ())):
+            del self._visitors[number]
+            if (entry := self._registry.remove(number)) is not None:
+                await self._ended(entry, "left")
+
+    # ------------------------------------------------------------------- registration
+
+    async def _register(
+        self, visitor: Visitor, request: Answer, descriptors: deque[int]
+    ) -> Answer:
+        if not descriptors:
+            raise NoProof("the bound socket did not come along")
+        with socket_of(descriptors.popleft()) as bound:  # closed again: the port stays its owner's
+            proof = proven(bound)
+        service = self._service(visitor.owner, request, proof)
+        entry = self._registry.register(service, visitor.owner, self._clock())
+        self._of_visitors.setdefault(visitor.number, set()).add(entry.number)
+        self._visitors[entry.number] = visitor
+        await self._ports.taken(service.transport, service.port)
+        self._tell("registered", entry)
+        return {"ok": True, "number": entry.number, "namespace": service.namespace or SYSTEM_FIELD}
+
+    def _service(self, owner: Owner, request: Answer, proof: Proven) -> Service:
+        name = _text(request, "service")
+        wanted = None if request.get("namespace") is None else _text(request, "namespace", empty=True)
+        groups = groups_of(owner) if self.settings.grants else ()
+        namespace = namespace_for(self.settings.grants, owner, groups, name, wanted)
+        return Service(
+            canonical(name),
+            Version.parse(_text(request, "version")),
+            proof.transport,
+            proof.port,
+            proof.families,
+            namespace,
+            _number(request, "weight", 100),
+            _truth(request, "sst"),
+            _truth(request, "tcpmux"),
+            _truth(request, "exported"),
+            _texts(request, "text"),
+            proof.address,
+        )
+
+    def _update(self, owner: Owner, request: Answer) -> Answer:
+        entry = self._registry.update(
+            _number(request, "number", 0),
+            owner,
+            weight=_number(request, "weight", 0) if "weight" in request else None,
+            exported=_truth(request, "exported") if "exported" in request else None,
+            text=_texts(request, "text") if "text" in request else None,
+        )
+        self._tell("updated", entry)
+        return {"ok": True}
+
+    async def _unregister(self, owner: Owner, request: Answer) -> Answer:
+        entry = self._registry.unregister(_number(request, "number", 0), owner)
+        visitor = self._visitors.pop(entry.number)
+        self._of_visitors[visitor.number].discard(entry.number)
+        await self._ended(entry, "unregistered")
+        return {"ok": True}
+
+    async def _ended(self, entry: Entry, reason: str) -> None:
+        self._tell(reason, entry)
+        await self._ports.left(entry.service.transport, entry.service.port)
+
+    def _tell(self, event: str, entry: Entry) -> None:
+        """A line of the trace (MK-32): the service is named, not only its port."""
+        service = entry.service
+        self._trace.event(
+            "moniker", event, number=entry.number, service=service.service,
+            namespace=service.namespace or SYSTEM_FIELD, version=str(service.version),
+            transport=service.transport, port=service.port, user=entry.owner.user,
+            pid=entry.owner.pid,
+        )  # fmt: skip
+
+    # --------------------------------------------------------------------------- told
+
+    def _list(self, owner: Owner, after: int) -> Answer:
+        """A page: as many services as one line holds."""
+        rows: list[Answer] = []
+        room = MAX_LINE_OCTETS - _ROOM_FOR_THE_END
+        for entry in self._registry.after(after):
+            row = _row(entry, told=owner.uid in (0, entry.owner.uid) or entry.service.exported)
+            room -= len(json_of(row)) + 1
+            if room < 0 and rows:
+                return {"ok": True, "services": rows, "more": True}
+            rows.append(row)
+        return {"ok": True, "services": rows, "more": False}

@@ -1,0 +1,95 @@
+"""What a socket that came along says: which port its holder has, of which transport (MK-21).
+
+The kernel's word counts, not the application's.  Only the library's registry of transports knows
+which kinds of sockets there are (MK-15).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from oegw.moniker.interface import IPAddress
+from oegw.moniker.names import MonikerError
+
+
+class NoProof(MonikerError):  # noqa: N818  (it names the fact)
+    """The socket proves no port: it is not bound, is connected, or of an unknown kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """``families``: ``"4"``, ``"6"``, ``"46"``.  ``address``: None for all of the host's."""
+
+    transport: str
+    port: int
+    families: str
+    address: IPAddress | None = None
+
+
+_TRANSPORTS = {
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): "tcp",
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): "udp",
+    (socket.SOCK_STREAM, socket.IPPROTO_MPTCP): "mptcp",
+    (socket.SOCK_STREAM, socket.IPPROTO_SCTP): "sctp",
+}
+
+
+def proven(bound: socket.socket) -> Proven:
+    """What ``bound`` proves.  Raises NoProof.
+
+    A connected socket proves nothing: one that a server accepted has the server's port, and may be
+    in the hands of anybody whom the server gave it.
+    """
+    if bound.family not in (socket.AF_INET, socket.AF_INET6):
+        raise NoProof("the socket is not one of IPv4 or IPv6")
+    try:
+        transport = _TRANSPORTS.get((bound.type, bound.proto))
+        if transport is None:
+            raise NoProof(f"the socket is of a transport that is not known: {bound.proto}")
+        name = bound.getsockname()
+        _refuse_connected(bound)
+        only_six = bound.family == socket.AF_INET6 and bool(
+            bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        )
+    except OSError as error:
+        raise NoProof(f"the socket does not tell its port: {error.strerror}") from None
+    address, port = ip_address(name[0].partition("%")[0]), int(name[1])
+    if not port:
+        raise NoProof("the socket is not bound to a port")
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return _of_address(transport, port, address.ipv4_mapped, "4")
+    if isinstance(address, IPv6Address):
+        both = address.is_unspecified and not only_six
+        return _of_address(transport, port, address, "46" if both else "6")
+    return _of_address(transport, port, address, "4")
+
+
+def _of_address(transport: str, port: int, address: IPAddress, families: str) -> Proven:
+    return Proven(transport, port, families, None if address.is_unspecified else address)
+
+
+def _refuse_connected(bound: socket.socket) -> None:
+    try:
+        bound.getpeername()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return
+        if error.errno == errno.EINVAL:  # a connection that is over
+            raise NoProof("the socket is that of a connection") from None
+        raise
+    raise NoProof("the socket is that of a connection")
+
+
+def socket_of(descriptor: int) -> socket.socket:
+    """The socket of a descriptor, which it then owns.  Raises NoProof, and closes it, for another
+    kind of file."""
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        with suppress(OSError):
+            socket.close(descriptor)
+        raise NoProof("what came along is no socket") from None

@@ -1,0 +1,1 @@
+"""DNS-SD: services that are told to the world, and found there."""

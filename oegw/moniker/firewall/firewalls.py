@@ -1,0 +1,88 @@
+"""All that the daemon needs of this room, made from its settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from oegw.moniker.firewall.gatewaylink import Answering, FindKey
+from oegw.moniker.firewall.leasedesk import LeaseDesk
+from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
+from oegw.moniker.firewall.ownfirewall import Permit, permit_all
+from oegw.moniker.firewall.sitedirectory import SiteDirectory
+from oegw.moniker.settings import MonikerSettings
+from oegw.sst.statickey import StaticKey
+from oegw.trace import Trace
+
+
+class Firewalls:
+    """``opener``: opens ports for clients of services of this host, whatever is in between.
+    ``desk``: for hosts that ask us, None without a key or without hosts that have one.
+    ``directory``: None without hosts that have namespaces.
+    """
+
+    def __init__(
+        self,
+        settings: MonikerSettings,
+        *,
+        key: StaticKey | None,
+        trace: Trace,
+        permit: Permit = permit_all,
+        answering: Answering | None = None,
+        find_key: FindKey | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``permit``: the policy by service name for leases that other hosts ask for.
+        ``answering``: our own answer to a question that the gateway in front passes on.
+        """
+        own = None
+        if settings.firewall.deny or settings.hosts:
+            own = OwnFirewall(settings.firewall, settings.hosts, trace=trace, clock=clock)
+        openers: list[RunningOpener] = [own] if own else []
+        if settings.gateway is not None and key is not None:
+            openers.append(
+                AskGateway(
+                    settings.gateway,
+                    key,
+                    trace=trace,
+                    answering=answering,
+                    find_key=find_key,
+                    clock=clock,
+                )
+            )
+        self.own = own
+        self.opener: RunningOpener = (
+            openers[0] if len(openers) == 1 else AllOf(openers) if openers else NoFirewall()
+        )
+        self.desk: LeaseDesk | None = None
+        self.directory: SiteDirectory | None = None
+        if own is None:
+            return
+        if key is not None and any(host.key for host in settings.hosts):
+            self.desk = LeaseDesk(key, settings.hosts, own, trace=trace, permit=permit, clock=clock)
+        if any(host.namespaces for host in settings.hosts):
+            self.directory = SiteDirectory(
+                settings.hosts, own, self.desk, trace=trace, permit=permit
+            )
+
+    async def start(self) -> None:
+        """Raises FirewallError."""
+        await self.opener.start()
+
+    async def reload(self, settings: MonikerSettings, permit: Permit = permit_all) -> None:
+        """Other hosts and other rules; whether there is a firewall takes a restart.
+
+        Raises FirewallError; then everything is as it was.
+        """
+        if self.own is not None:
+            await self.own.reload(settings.hosts)
+        if self.desk is not None:
+            self.desk.reload(settings.hosts, permit)
+        if self.directory is not None:
+            self.directory.reload(settings.hosts, permit)
+
+    async def close(self) -> None:
+        """The desk first: what it ends, the firewall still hears of."""
+        if self.desk is not None:
+            await self.desk.close()
+        await self.opener.close()

@@ -1,0 +1,36 @@
+"""What an application needs to offer services by name, and to use them."""
+
+from oegw.moniker.library.client import Resolved, connect, resolve
+from oegw.moniker.library.paper import (
+    MON_DGRAM,
+    MON_STREAM,
+    mon_accept,
+    mon_close,
+    mon_connect,
+    mon_listen,
+    mon_recv,
+    mon_send,
+    mon_service,
+)
+from oegw.moniker.library.service import Service, serve
+from oegw.moniker.library.session import Session
+from oegw.moniker.names import MonikerError
+
+__all__ = [
+    "MON_DGRAM",
+    "MON_STREAM",
+    "MonikerError",
+    "Resolved",
+    "Service",
+    "Session",
+    "connect",
+    "mon_accept",
+    "mon_close",
+    "mon_connect",
+    "mon_listen",
+    "mon_recv",
+    "mon_send",
+    "mon_service",
+    "resolve",
+    "serve",
+]
