@@ -22,9 +22,9 @@ def _settings(arguments: Arguments) -> Settings:
 
 
 def _serve(arguments: Arguments) -> int:
-    from oegw.moniker.daemon import service
+    from oegw import monikerprocess
 
-    return service.serve(lambda: _settings(arguments))
+    return monikerprocess.run(arguments.config)
 
 
 def _status(arguments: Arguments) -> int:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import islice
 
 from oegw.moniker import sealedquery, tcpmux, wire
 from oegw.moniker.cookies import Cookies
@@ -240,13 +241,13 @@ class Answering:
         """MK-28: who may not list gets a refusal, and learns nothing."""
         if self._settings.listing != "all" and not question.source.local:
             return _mux("services are not listed", "moniker_denied")
-        names = list(dict.fromkeys(self._listed(question)))
-        return Reply(tcpmux.help_text(names).encode("utf-8"), "moniker_listed")
+        names = dict.fromkeys(self._listed(question))
+        return Reply(tcpmux.help_text(islice(names, MAX_LISTED)).encode("utf-8"), "moniker_listed")
 
     def _listed(self, question: Question) -> Iterator[str]:
-        for entry in self._registry.entries()[:MAX_LISTED]:
+        for entry in self._registry.entries():
             name = ServiceName(entry.service.service, entry.service.namespace)
-            if entry.service.tcpmux and self._verdict(replace(question, name=name)).allowed:
+            if self._verdict(replace(question, name=name)).allowed:
                 yield str(name)
 
     # ---------------------------------------------------------------------- answers

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.ownfirewall import OwnFirewall, Permit, permit_all
-from oegw.moniker.interface import IPAddress
+from oegw.moniker.interface import Opening
 from oegw.moniker.settings import HostSettings
-from oegw.moniker.wire import Answer, Query, Refusal
+from oegw.moniker.steps import AskHost
+from oegw.moniker.wire import Answer, Refusal
 from oegw.trace import Trace
 
 
@@ -26,22 +27,11 @@ class SiteDirectory:
     ) -> None:
         raise NotImplementedError
 
-    def host_of(self, namespace: str) -> HostSettings | None:
-        """The host whose ``namespaces`` has ``namespace``."""
-        raise NotImplementedError
+    async def ask(self, step: AskHost, seconds: int) -> tuple[Answer | Refusal, Opening | None]:
+        """What the host says, and for an Answer the port of ours that leads to the service.
 
-    async def ask(
-        self,
-        query: Query,
-        *,
-        client: IPAddress,
-        asked: IPAddress,
-        seconds: int,
-        encrypted: bool = False,
-    ) -> Answer | Refusal:
-        """The answer for ``client``, who asked our address ``asked``.
-
-        Its port is one of ``asked``, for at most ``seconds``.  Never raises.
+        The port is one of the address that was asked, for at most ``seconds``, for exactly the
+        client that asked.  Both go to `Answering.forwarded`.  Raises LeaseRefused.
         """
         raise NotImplementedError
 

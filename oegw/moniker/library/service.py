@@ -2,35 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from oegw.moniker.library.session import Session
+from oegw.moniker.library import datagrams
+from oegw.moniker.library.datagrams import Sender
+from oegw.moniker.library.errors import NotOfThisKind
+from oegw.moniker.library.holding import hold
+from oegw.moniker.library.keeper import Registration, register
+from oegw.moniker.library.session import Session, host_of
+from oegw.moniker.names import ServiceName, Version, Versions, canonical
 from oegw.moniker.settings import DEFAULT_SOCKET
+from oegw.moniker.transports import Kind, Transport, named
+from oegw.sst.asking.option import enable
+
+# Our choices.
+BACKLOG = 128
+MAX_HANDED_OVER = 128  # connections that the daemon handed over and nobody accepted yet
+
+# Of a connection that was gone before it was accepted (accept(2)).
+_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH)
 
 
 class Service:
-    """Held port, registration, and what comes in.  A context manager; iterate it for sessions."""
+    """A held port, its registration, and what comes in.
 
-    name: str
-    namespace: str
-    version: str
+    A context manager; iterated, it gives a `Session` for each client.  A child that is forked has
+    its own copy, and what it closes stays registered by its parent.
+    """
 
-    def listen(self, backlog: int = 128) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, sock: socket.socket, transport: Transport, name: ServiceName, inbox: Inbox | None
+    ) -> None:
+        self.transport = transport.name
+        self.kind = transport.kind
+        self._name = name
+        self._socket = sock
+        self._inbox = inbox
+        self._registration: Registration | None = None
+        self._last: Sender | None = None
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name}>"
+
+    @property
+    def name(self) -> ServiceName:
+        """Name and version, in the namespace that the daemon put it in."""
+        if self._registration is None:
+            return self._name
+        return ServiceName(self._name.service, self._registration.namespace, self._name.versions)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the daemon of this host knows it at this moment."""
+        return self._registration is not None and self._registration.registered
+
+    def update(
+        self,
+        *,
+        weight: int | None = None,
+        exported: bool | None = None,
+        text: Sequence[str] | None = None,
+    ) -> None:
+        """What is registered changes (MK-8).  Raises RegistrationRefused."""
+        given: dict[str, Any] = {"weight": weight, "exported": exported}
+        changes = {key: value for key, value in given.items() if value is not None}
+        if text is not None:
+            changes["text"] = list(text)
+        if changes and self._registration is not None:
+            self._registration.update(**changes)
+
+    # ---------------------------------------------------------------------- sessions
+
+    def listen(self, backlog: int = BACKLOG) -> None:
+        self._must_be(Kind.STREAM)
+        self._socket.listen(backlog)
 
     def accept(self) -> Session:
-        raise NotImplementedError
+        """The next client.  Raises NotOfThisKind for a service of datagrams."""
+        self._must_be(Kind.STREAM)
+        while True:
+            if self._inbox is not None and (session := self._handed_over(self._inbox)) is not None:
+                return session
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                continue  # another process was quicker; only where connections are handed over
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+            else:
+                sock.setblocking(True)
+                return Session(sock, self.name, host_of(address))
 
     def __iter__(self) -> Iterator[Session]:
-        raise NotImplementedError
+        while True:
+            yield self.accept()
+
+    # --------------------------------------------------------------------- datagrams
+
+    def receive(self, size: int = 65535) -> tuple[bytes, Sender]:
+        """The next datagram, and who is to be answered."""
+        self._must_be(Kind.DATAGRAM)
+        octets, self._last = datagrams.receive(self._socket, size)
+        return octets, self._last
+
+    def answer(self, octets: bytes, sender: Sender | None = None) -> int:
+        """To ``sender``, or to whom the last datagram came from."""
+        self._must_be(Kind.DATAGRAM)
+        to = sender or self._last
+        if to is None:
+            raise NotOfThisKind(f"{self.name}: nobody has sent a datagram yet")
+        return datagrams.answer(self._socket, octets, to)
+
+    # ------------------------------------------------------------------------- both
+
+    def settimeout(self, seconds: float | None) -> None:
+        """For `accept` and `receive`, which then raise TimeoutError; None: they wait."""
+        self._socket.settimeout(seconds)
+        if self._inbox is not None:
+            self._inbox.timeout = seconds
+            self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def reveal_port(self) -> int:
         """The port, for those who must know: to write it into another program's configuration."""
-        raise NotImplementedError
+        return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
-        raise NotImplementedError
+        """The name is given back, and then the port; in a child that was forked, neither."""
+        if self._registration is not None:
+            self._registration.close()
+        self._socket.close()
+        if self._inbox is not None:
+            self._inbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _must_be(self, kind: Kind) -> None:
+        if self.kind is not kind:
+            raise NotOfThisKind(f"{self.name}: {self.transport} is no {kind.value} transport")
+
+    def _handed_over(self, inbox: Inbox) -> Session | None:
+        taken = inbox.next(self._socket)
+        return None if taken is None else Session(taken[0], self.name, taken[1])
+
+
+class Inbox:
+    """Connections that the daemon handed over (RFC 1078), until they are accepted."""
+
+    def __init__(self) -> None:
+        self.timeout: float | None = None
+        self._waiting: deque[tuple[socket.socket, str]] = deque()
+        self._pid = os.getpid()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+
+    def take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """Called by the keeper's thread, not after `close`; one too many is closed."""
+        if len(self._waiting) >= MAX_HANDED_OVER:
+            sock.close()
+            return
+        sock.setblocking(True)
+        self._waiting.append((sock, host_of(peer)))
+        os.eventfd_write(self._event, 1)
+
+    def next(self, listening: socket.socket) -> tuple[socket.socket, str] | None:
+        """What was handed over; None: there is a connection to accept.  Raises TimeoutError."""
+        poll = select.poll()
+        poll.register(listening, select.POLLIN)
+        if self._pid == os.getpid():  # they come to the process that registered
+            poll.register(self._event, select.POLLIN)
+        ready = poll.poll(None if self.timeout is None else self.timeout * 1000)
+        if not ready:
+            raise TimeoutError("timed out")
+        if any(number == self._event for number, _ in ready):
+            with suppress(BlockingIOError):  # another thread was quicker
+                os.eventfd_read(self._event)
+                return self._waiting.popleft()
+        return None
+
+    def close(self) -> None:
+        if self._event >= 0:
+            os.close(self._event)
+            self._event = -1
+        while self._waiting:
+            self._waiting.popleft()[0].close()
 
 
 def serve(
@@ -44,13 +219,69 @@ def serve(
     tcpmux: bool = False,
     sst: bool = False,
     exported: bool = False,
-    text: tuple[str, ...] = (),
-    backlog: int = 128,
+    text: Sequence[str] = (),
+    listening: bool = True,
+    backlog: int = BACKLOG,
     daemon: Path = DEFAULT_SOCKET,
     patience: float = 1.0,
 ) -> Service:
     """A service that is bound, listening and registered.
 
-    Raises InvalidName, RegistrationRefused, DaemonAbsent, NoPortLeft, TransportUnavailable.
+    ``namespace`` None: the user's own, or the system's for its accounts.  ``tcpmux``: clients of
+    RFC 1078 may come in too.  ``sst``: ports are encrypted on the way.  ``text``: what DNS-SD tells
+    of it where it is ``exported``.  ``patience``: seconds to wait for a daemon that is not there.
+
+    Raises InvalidName, UnknownTransport, RegistrationRefused, DaemonAbsent, NoPortLeft,
+    TransportUnavailable.
     """
-    raise NotImplementedError
+    service, request = held(
+        name, version, transport, families,
+        {"namespace": namespace, "weight": weight, "tcpmux": tcpmux, "sst": sst,
+         "exported": exported, "text": list(text)},
+    )  # fmt: skip
+    try:
+        if listening and service.kind is Kind.STREAM:
+            service.listen(backlog)
+        service._registration = register(
+            service._socket,
+            request,
+            daemon=daemon,
+            patience=patience,
+            take=service._inbox.take if service._inbox is not None else None,
+        )
+    except BaseException:
+        service.close()
+        raise
+    return service
+
+
+def held(
+    name: str, version: str, transport: str, families: str, options: dict[str, Any]
+) -> tuple[Service, dict[str, Any]]:
+    """A service that has its port and is not registered, and the request that would do it."""
+    service_name = ServiceName(canonical(name), versions=_exactly(Version.parse(version)))
+    kind = named(transport)
+    request = {key: value for key, value in options.items() if value is not None}
+    request |= {"service": service_name.service, "version": version}
+    inbox = Inbox() if options.get("tcpmux") else None
+    try:
+        sock = hold(kind, families)
+    except BaseException:
+        if inbox is not None:
+            inbox.close()
+        raise
+    try:
+        if options.get("sst"):
+            enable(sock)
+        if kind.kind is Kind.DATAGRAM:
+            datagrams.prepare(sock)
+        if inbox is not None:
+            sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return Service(sock, kind, service_name, inbox), request
+
+
+def _exactly(version: Version) -> Versions:
+    return Versions((("=", version),))
