@@ -170,6 +170,7 @@ CORES = (
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
+    "oegw/moniker/daemon/limits.py",
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
@@ -333,6 +334,22 @@ FORBIDDEN = [
         "oegw/intercept/",
         ("oegw.gateway", "oegw.connection", "oegw.peer", "oegw.daemon", "ike", "dnsrecords"),
         "Interception executes verdicts; it has no part in making them.",
+    ),
+    (
+        "oegw/moniker/",
+        (
+            "oegw.gateway",
+            "oegw.connection",
+            "oegw.connections",
+            "oegw.peer",
+            "oegw.ledger",
+            "oegw.daemon",
+            "oegw.console",
+            "oegw.datapath",
+            "ike",
+        ),
+        "Services by name are of use on any host, without a gateway; beside one they are a process "
+        "of their own, and their firewall and the gateway's policy do not decide for each other.",
     ),
     *(
         (
