@@ -84,6 +84,14 @@ class Nft:
             raise NftError(command, words.decode(errors="replace"))
         return output.decode(errors="replace")
 
+    def listing(self, command: str) -> str:
+        """What a ``list`` command says, as JSON.  Raises NftError."""
+        self._library.nft_ctx_output_set_flags(self._handle, _JSON)
+        try:
+            return self.run(command)
+        finally:
+            self._library.nft_ctx_output_set_flags(self._handle, 0)
+
     def ruleset(self) -> Ruleset:
         """The rules of all tables, and of the named sets those that interfaces are compared with.
 

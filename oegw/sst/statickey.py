@@ -9,8 +9,9 @@ Both public keys are in the DNS, so both ends compute the same secret without a 
 LOWER and HIGHER are the two public keys in the order of their octets, ALGORITHM is one octet, DAY
 four octets (`epochs`), absent where epochs are off.  So it is the same key in both directions.
 
-It also opens what a stranger seals to it (HPKE, RFC 9180): questions of Moniker.  The ``info`` and
-labels of HPKE and the salt above keep the two uses apart.
+It also opens what a stranger seals to it (HPKE, RFC 9180): questions of Moniker; and it is the
+identity of both ends of Moniker's lease protocol.  Labels of HPKE, and salt and info of HKDF, keep
+the uses apart.
 """
 
 from __future__ import annotations
@@ -98,6 +99,24 @@ class StaticKey:
         """
         info = PROBE_INFO + self._both(peer_public)
         return self._derived(peer_public, info, PROBE_KEY_OCTETS)
+
+    def session_keys(
+        self,
+        peer_public: bytes,
+        ephemeral: StaticKey,
+        peer_ephemeral: bytes,
+        *,
+        salt: bytes,
+        info: bytes,
+        length: int,
+    ) -> bytes:
+        """Keys that the owner of ``peer_public`` and we share in one connection only.
+
+        HKDF over two secrets: of both static keys, and of both made for the connection, so that who
+        gets a static key later can't read what went before.  Raises WeakPeerKey.
+        """
+        secrets = self._shared(peer_public) + ephemeral._shared(peer_ephemeral)
+        return HKDF(hashes.SHA256(), length, salt, info).derive(secrets)
 
     def opened(self, sealed: bytes, info: bytes) -> bytes:
         """The reverse of `sealed_to`.  Raises NotOpened."""

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from urllib.parse import unquote
 
-from oegw.moniker.interface import IPAddress, Lease, Opening
-from oegw.moniker.names import MonikerError
+from oegw.moniker.firewall import ruleset
+from oegw.moniker.firewall.book import Forward, Held, Hole, LeaseBook, full_name, plain, protocol_of
+from oegw.moniker.firewall.heldport import hold_port, is_ours
+from oegw.moniker.firewall.ruleset import FirewallError
+from oegw.moniker.firewall.table import Found, Table
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
 from oegw.moniker.settings import FirewallSettings, HostSettings
+from oegw.moniker.transports import known
+from oegw.moniker.wire import Code
 from oegw.trace import Trace
 
-Permit = Callable[[Lease], str | None]
-"""The policy by service name: why a lease is not given, or None if it is."""
+__all__ = ["FirewallError", "OwnFirewall"]
 
-
-def permit_all(lease: Lease) -> str | None:
-    """Without rules everybody may have any lease."""
-    return None
-
-
-class FirewallError(MonikerError):
-    """The kernel refuses the table, or a setting can't work; the text says which."""
+# Our choices.
+OF_THIS_BOX = 4096  # leases for its own services
+GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
+SWEEP_SECONDS = 1.0
+CATEGORY = "moniker"
 
 
 class OwnFirewall:
     """Leases for services of this box, and for hosts behind it, as elements with timeouts.
 
     It is there on a gateway (``hosts``), with or without ``deny``, and on any host with ``deny``.
+    If this process dies, the table stays, and the leases time out in the kernel.
     """
 
     def __init__(
@@ -37,39 +44,253 @@ class OwnFirewall:
         trace: Trace,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        raise NotImplementedError
+        self._settings = settings
+        self._hosts = tuple(hosts)
+        self._trace = trace
+        self._clock = clock
+        self._behind: dict[IPAddress, HostSettings] = {}
+        self._book = LeaseBook(self._group_of, clock())
+        self._table = Table()
+        self._held_ports: dict[Forward, socket.socket] = {}
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Put the table in place, in one transaction.  Raises FirewallError."""
-        raise NotImplementedError
+        """Put the table in place, in one transaction.  Raises FirewallError.
+
+        Leases of a process before us live on: services register again with the same ports.
+        """
+        ruleset.checked(self._settings)
+        self._set_hosts(self._hosts)
+        await self._table.open()
+        text = ruleset.whole_table(self._settings, self._hosts)
+        try:
+            text += self._adopted(await self._table.found())
+            await self._table.run(text)
+        except FirewallError:
+            await self._name_what_is_wrong()
+            await self._table.close()
+            raise
+        self._sweeper = asyncio.create_task(self._sweep())
+        self._trace.event(
+            CATEGORY, "firewall_started", deny=self._settings.deny, leases=len(self._book)
+        )
 
     async def close(self) -> None:
-        """Leave the deny chains without a lease (``keep``), or nothing."""
-        raise NotImplementedError
+        """Leave the deny chains without a lease (``keep``), or nothing.  Never raises."""
+        if self._sweeper is None:
+            return
+        self._sweeper.cancel()
+        self._sweeper = None
+        for forward in list(self._held_ports):
+            self._held_ports.pop(forward).close()
+        keep = self._settings.deny and self._settings.keep
+        try:
+            await self._table.run(ruleset.residue() if keep else ruleset.removing())
+        except FirewallError as error:
+            self._trace.drop(CATEGORY, "firewall_not_left", text=str(error))
+        await self._table.close()
 
     async def reload(self, hosts: Sequence[HostSettings]) -> None:
         """Other hosts: leases of those that are gone end.  Raises FirewallError."""
-        raise NotImplementedError
+        gone = ruleset.addresses_of(self._hosts) - ruleset.addresses_of(hosts)
+        await self._table.write(ruleset.questions(hosts))
+        self._set_hosts(tuple(hosts))
+        await self._end(lambda held: held.hole.host in gone, "host")
 
     async def guard(self, transport: str, port: int) -> None:
         """A service of this box has this port: from outside it is closed but for leases."""
-        raise NotImplementedError
+        protocol = protocol_of(transport)
+        if protocol is not None and 0 < port < 65536:
+            await self._write_quietly(ruleset.guarded(protocol, port))
 
     async def open(self, lease: Lease) -> Opening:
         """Open a port of this box, or of a host behind it.  Raises LeaseRefused."""
-        raise NotImplementedError
+        new = self._is_new(lease)
+        held = self._open(lease)
+        await self._written(held, ruleset.opened(held.hole, self._left(held), full_name(lease)))
+        self._tell(held, new=new)
+        return Opening(held.hole.port, held.lease.seconds)
 
     async def forward(self, lease: Lease, asked: IPAddress) -> Opening:
         """Open a random port of our own address ``asked`` that leads to the lease's (MK-14).
 
         For exactly the lease's client.  Raises LeaseRefused.
         """
-        raise NotImplementedError
+        new = self._is_new(lease)
+        asked = plain(asked)
+        if asked.version != plain(lease.host).version:
+            raise LeaseRefused(Code.GATEWAY.value, "asked over another address family")
+        held = self._open(lease)
+        try:
+            forward = self._book.forward(held.hole, asked) or self._hold(held, asked)
+        except LeaseRefused:
+            if new:
+                self._book.end(lambda other: other.hole == held.hole)
+            raise
+        left, name = self._left(held), full_name(lease)
+        text = ruleset.opened(held.hole, left, name) + ruleset.forwarded(forward, left, name)
+        await self._written(held, text)
+        self._tell(held, new=new, asked=str(asked), forwarded=forward.port)
+        return Opening(forward.port, held.lease.seconds)
 
     async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
         """The leases for a port end; the clients that had one are refused from then on."""
-        raise NotImplementedError
+        protocol = protocol_of(transport)
+        if protocol is None or not 0 < port < 65536:
+            return
+        if host is None:
+            await self._write_quietly(ruleset.unguarded(protocol, port))
+        else:
+            host = plain(host)
+
+        def meant(held: Held) -> bool:
+            ours = held.hole.host not in self._behind if host is None else held.hole.host == host
+            return ours and (held.hole.protocol, held.hole.port) == (protocol, port)
+
+        await self._end(meant, "service")
+
+    async def end_all_of(self, host: HostSettings) -> None:
+        """All leases of a host behind us end, since it is gone.  Never raises."""
+        await self._end(lambda held: held.hole.host in host.addresses, "host")
 
     def leases(self) -> list[Lease]:
         """Those that live, for the status; ``seconds`` is what is left of each."""
-        raise NotImplementedError
+        now = self._clock()
+        return [replace(held.lease, seconds=max(0, round(held.until - now))) for held in self._book]
+
+    async def counters(self) -> dict[str, int]:
+        """Packets by the names of `ruleset.COUNTERS`.  Raises FirewallError."""
+        return await self._table.counters()
+
+    def _set_hosts(self, hosts: Sequence[HostSettings]) -> None:
+        self._hosts = tuple(hosts)
+        self._behind = {address: host for host in hosts for address in host.addresses}
+
+    def _group_of(self, host: IPAddress) -> tuple[str, int]:
+        behind = self._behind.get(host)
+        return ("", OF_THIS_BOX) if behind is None else (behind.name, behind.leases)
+
+    def _is_new(self, lease: Lease) -> bool:
+        return Hole.of(lease) not in self._book
+
+    def _open(self, lease: Lease) -> Held:
+        if self._sweeper is None:
+            raise LeaseRefused(Code.GATEWAY.value, "the firewall is not running")
+        try:
+            return self._book.open(lease, self._clock())
+        except LeaseRefused as refused:
+            self._trace.drop(
+                CATEGORY,
+                f"lease_{refused.code}",
+                service=full_name(lease),
+                client=str(lease.client),
+                host=str(lease.host),
+                text=str(refused),
+            )
+            raise
+
+    def _hold(self, held: Held, asked: IPAddress) -> Forward:
+        port, holder = hold_port(asked, held.lease.transport)
+        forward = Forward(held.hole, asked, port)
+        self._book.add_forward(forward)
+        self._held_ports[forward] = holder
+        return forward
+
+    def _left(self, held: Held) -> float:
+        return held.until - self._clock()
+
+    async def _written(self, held: Held, text: str) -> None:
+        """What the kernel refuses is no lease.  Raises LeaseRefused."""
+        try:
+            await self._table.write(text)
+        except FirewallError as error:
+            self._release(self._book.end(lambda other: other.hole == held.hole))
+            self._trace.drop(CATEGORY, "lease_not_written", text=str(error))
+            raise LeaseRefused(Code.GATEWAY.value, "the firewall did not open the port") from None
+
+    async def _end(self, meant: Callable[[Held], bool], why: str) -> None:
+        now = self._clock()
+        over = self._book.end(meant)
+        if not over:
+            return
+        text = ""
+        for held, forwards in over:
+            text += ruleset.ended(held.hole, held.until - now)
+            text += "".join(ruleset.forward_ended(forward) for forward in forwards)
+            self._tell_over(held, why)
+        await self._write_quietly(text)
+        self._release(over)
+
+    async def _write_quietly(self, text: str) -> None:
+        try:
+            await self._table.write(text)
+        except FirewallError as error:
+            self._trace.drop(CATEGORY, "firewall_not_written", text=str(error))
+
+    def _release(self, over: Sequence[tuple[Held, Sequence[Forward]]]) -> None:
+        for _, forwards in over:
+            for forward in forwards:
+                if (held := self._held_ports.pop(forward, None)) is not None:
+                    held.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            over = self._book.expire(self._clock())
+            self._release(over)
+            for held, _ in over:
+                self._tell_over(held, "time")
+
+    def _adopted(self, found: Found) -> str:
+        """Commands that put leases and guarded ports of before into the new table."""
+        now = self._clock()
+        text = ""
+        for hole, name, left in found.leases:
+            lease = _lease_again(hole, name)
+            ours = hole.host in self._behind or is_ours(hole.host)
+            if lease is None or not ours or left <= 0:
+                continue
+            held = self._book.adopt(lease, left, now)
+            if held is not None:
+                text += ruleset.opened(held.hole, left, name)
+        for protocol, port in found.guarded:
+            text += ruleset.guarded(protocol, port, GUARDED_AFTER_START)
+        return text
+
+    async def _name_what_is_wrong(self) -> None:
+        """Which of ``allow`` the kernel refuses.  Raises FirewallError."""
+        for match in self._settings.allow:
+            try:
+                await self._table.run(ruleset.trial(match), dry=True)
+            except FirewallError as error:
+                await self._table.close()
+                raise FirewallError(f"moniker.firewall.allow: {match!r}: {error}") from None
+
+    def _tell(self, held: Held, *, new: bool, **more: object) -> None:
+        self._trace.event(
+            CATEGORY, "lease_opened" if new else "lease_renewed", **_shown(held), **more
+        )
+
+    def _tell_over(self, held: Held, why: str) -> None:
+        self._trace.event(CATEGORY, "lease_ended", why=why, **_shown(held))
+
+
+def _shown(held: Held) -> dict[str, object]:
+    """Who may reach which service, by its name (MK-32)."""
+    return {
+        "service": full_name(held.lease),
+        "client": str(held.hole.client),
+        "host": str(held.hole.host),
+        "transport": held.lease.transport,
+        "port": held.hole.port,
+        "seconds": held.lease.seconds,
+    }
+
+
+def _lease_again(hole: Hole, name: str) -> Lease | None:
+    """A lease by what the kernel kept of it."""
+    for transport in known():
+        if transport.ip_protocol == hole.protocol:
+            namespace, _, service = unquote(name).rpartition("::")
+            return Lease(hole.client, hole.host, transport.name, hole.port, 1, service, namespace)
+    return None

@@ -1,0 +1,196 @@
+"""The book of leases: who may open connections to what, until when.  Sans IO.
+
+A hole is what a packet shows: client, host, protocol, port.  There is one lease for a hole, the
+longest that was asked for; a lease that is asked for again is renewed and costs nothing.  All is
+bounded: leases in all, of one client (of its /64 with IPv6), of one host; and new ones a second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused
+from oegw.moniker.transports import UnknownTransport, named
+from oegw.moniker.wire import Code
+
+# Our choices.
+MAX_LEASES = 16000  # below the size of the kernel's sets, which hold expired ones a little longer
+MAX_OF_CLIENT = 128
+MAX_SECONDS = 3600
+SLACK = 2.0  # an answer is on its way for a while before its TTL begins
+NEW_A_SECOND, NEW_AT_ONCE = 500.0, 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """What the kernel looks for."""
+
+    client: IPAddress
+    host: IPAddress
+    protocol: int
+    port: int
+
+    @classmethod
+    def of(cls, lease: Lease) -> Hole:
+        """Raises LeaseRefused: no such transport, or no addresses and port that can be."""
+        protocol = protocol_of(lease.transport)
+        if protocol is None:
+            raise LeaseRefused(
+                Code.TRANSPORT.value, f"the firewall does not know {lease.transport[:20]!r}"
+            )
+        client, host = plain(lease.client), plain(lease.host)
+        if client.version != host.version:
+            raise LeaseRefused(
+                Code.MALFORMED.value, "client and host are not of one address family"
+            )
+        if not 0 < lease.port < 65536 or lease.seconds < 1:
+            raise LeaseRefused(Code.MALFORMED.value, "a lease needs a port and a time")
+        return cls(client, host, protocol, lease.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """``port`` of our address ``asked`` leads to a hole's port of its host, for its client."""
+
+    hole: Hole
+    asked: IPAddress
+    port: int
+
+    @property
+    def outer(self) -> Hole:
+        """As the client sees it."""
+        return Hole(self.hole.client, self.asked, self.hole.protocol, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease that lives.  ``until``: on the shell's clock, with the slack.  ``group``: whose
+    limit it counts for."""
+
+    hole: Hole
+    lease: Lease
+    until: float
+    group: str
+
+
+def protocol_of(transport: str) -> int | None:
+    """What packets of a transport have as their protocol; None for one that nobody knows."""
+    try:
+        return named(transport).ip_protocol
+    except UnknownTransport:
+        return None
+
+
+def plain(address: IPAddress) -> IPAddress:
+    """An IPv4 address as such, also if a socket of both families told it."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def full_name(lease: Lease) -> str:
+    """What the service is called in logs and in the table (MK-32)."""
+    return f"{lease.namespace}::{lease.service}" if lease.namespace else lease.service
+
+
+class LeaseBook:
+    """``group_of``: the name of the host that has an address, and how many leases it may have."""
+
+    def __init__(self, group_of: Callable[[IPAddress], tuple[str, int]], now: float) -> None:
+        self._group_of = group_of
+        self._held: dict[Hole, Held] = {}
+        self._forwards: dict[Hole, dict[IPAddress, Forward]] = {}
+        self._of_client: Counter[object] = Counter()
+        self._of_group: Counter[str] = Counter()
+        self._credit = NEW_AT_ONCE
+        self._credited = now
+
+    def __contains__(self, hole: Hole) -> bool:
+        return hole in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def open(self, lease: Lease, now: float) -> Held:
+        """A lease, new or longer than it was.  Raises LeaseRefused."""
+        if Hole.of(lease) not in self._held:
+            self._charge(now)
+        return self._enter(lease, now)
+
+    def _enter(self, lease: Lease, now: float) -> Held:
+        hole = Hole.of(lease)
+        seconds = min(lease.seconds, MAX_SECONDS)
+        lease = replace(lease, client=hole.client, host=hole.host, seconds=seconds)
+        until = now + seconds + SLACK
+        known = self._held.get(hole)
+        if known is not None:
+            held = Held(hole, lease, max(until, known.until), known.group)
+        else:
+            group, limit = self._group_of(hole.host)
+            self._admit(hole, group, limit)
+            self._of_client[_source(hole.client)] += 1
+            self._of_group[group] += 1
+            held = Held(hole, lease, until, group)
+        self._held[hole] = held
+        return held
+
+    def adopt(self, lease: Lease, left: float, now: float) -> Held | None:
+        """A lease that the kernel still knows from a process before us; None if it can't be."""
+        try:
+            held = self._enter(replace(lease, seconds=max(1, int(left))), now)
+        except LeaseRefused:
+            return None
+        held = replace(held, until=now + left)
+        self._held[held.hole] = held
+        return held
+
+    def forward(self, hole: Hole, asked: IPAddress) -> Forward | None:
+        """The port of ours that leads there, if there is one."""
+        return self._forwards.get(hole, {}).get(asked)
+
+    def add_forward(self, forward: Forward) -> None:
+        """It lives as long as the lease of its hole, which must be there."""
+        if forward.hole not in self._held:
+            raise ValueError("a port can be forwarded under a lease only")
+        self._forwards.setdefault(forward.hole, {})[forward.asked] = forward
+
+    def end(self, ends: Callable[[Held], bool]) -> list[tuple[Held, list[Forward]]]:
+        """Take out the leases for which it is true, with the ports that led there."""
+        return [(held, self._take(held)) for held in self if ends(held)]
+
+    def expire(self, now: float) -> list[tuple[Held, list[Forward]]]:
+        """Take out those whose time is over; the kernel has forgotten them by itself."""
+        return self.end(lambda held: held.until <= now)
+
+    def _take(self, held: Held) -> list[Forward]:
+        del self._held[held.hole]
+        self._of_client -= Counter([_source(held.hole.client)])
+        self._of_group -= Counter([held.group])
+        return list(self._forwards.pop(held.hole, {}).values())
+
+    def _admit(self, hole: Hole, group: str, limit: int) -> None:
+        if len(self._held) >= MAX_LEASES:
+            raise LeaseRefused(Code.BUSY.value, "there are too many leases")
+        if self._of_client[_source(hole.client)] >= MAX_OF_CLIENT:
+            raise LeaseRefused(Code.BUSY.value, "this client has too many leases")
+        if self._of_group[group] >= limit:
+            raise LeaseRefused(Code.BUSY.value, "this host has too many leases")
+
+    def _charge(self, now: float) -> None:
+        earned = (now - self._credited) * NEW_A_SECOND
+        self._credit = min(NEW_AT_ONCE, self._credit + earned)
+        self._credited = now
+        if self._credit < 1:
+            raise LeaseRefused(Code.BUSY.value, "too many new leases at once")
+        self._credit -= 1
+
+
+def _source(client: IPAddress) -> object:
+    """Who has one address of a /64 has them all."""
+    return int(client) >> 64 if client.version == 6 else client
