@@ -334,6 +334,16 @@ def test_mk_16_somebody_else_s_question_opens_nothing_for_who_repeats_it() -> No
     assert isinstance(core.asked(line(asked.text), TCP, 0.0), OpenPort)  # a packet may come twice
 
 
+def test_mk_16_only_what_opened_a_port_is_remembered() -> None:
+    """Else strangers could have a question forgotten by asking for what there is not."""
+    core = daemon(leases=True)
+    core.asked(line(sealed(f"MON/1 Q {NONCE} tcp - jedi *").text), TCP, 0.0)
+    core.asked(sealed().text.encode(), UDP, 0.0)
+    assert not core._replays
+    core.asked(line(sealed().text), TCP, 0.0)
+    assert len(core._replays) == 1
+
+
 @pytest.mark.parametrize(
     "inner",
     ["", "starwars", f"MON/1 ? {NONCE} aaaaaaaaaa", "MON/1 E AAAA", f"MON/1 Q {NONCE} tcp - a:b *"],
