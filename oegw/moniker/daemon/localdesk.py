@@ -28,11 +28,16 @@ from oegw.moniker.registry import NotFound, RegistrationRefused, Registry
 from oegw.moniker.rules import Asked, decide, namespace_for
 from oegw.moniker.settings import MonikerSettings, ServiceRule
 from oegw.moniker.wire import SYSTEM_FIELD
+from oegw.sst.allowance import Allowance
 from oegw.trace import Trace
 
 Answer = dict[str, Any]
 
-# Our choice: what may follow the last service of a page in its line.
+# Our choices: lines of the trace about registrations, however often a user changes them.
+LINES_PER_SECOND = 50.0
+LINES_AT_ONCE = 1000.0
+
+# What may follow the last service of a page in its line.
 _ROOM_FOR_THE_END = 256
 
 
@@ -55,6 +60,7 @@ class LocalDesk:
         self._trace = trace
         self._clock = clock
         self._status = status
+        self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._of_visitors: dict[int, set[int]] = {}
         self._visitors: dict[int, Visitor] = {}  # by entry
 
@@ -162,6 +168,9 @@ class LocalDesk:
     def _tell(self, event: str, entry: Entry) -> None:
         """A line of the trace (MK-32): the service is named, not only its port."""
         service = entry.service
+        if not self._lines.take(self._clock()):
+            self._trace.drop("moniker", f"{event}_unwritten", service=service.service)
+            return
         self._trace.event(
             "moniker", event, number=entry.number, service=service.service,
             namespace=service.namespace or SYSTEM_FIELD, version=str(service.version),
