@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from dnsrecords.errors import MalformedName, RecordError
 from dnsrecords.name import normal_fqdn
 from dnsrecords.sstkey import check_encoding
 from oegw.configfile import BadValue, Problems, Section, address_of, kind_of, shown
+from oegw.moniker.localwire import MAX_LINE_OCTETS, policy_object
 from oegw.moniker.names import SYSTEM, InvalidName, canonical
 from oegw.moniker.settings import (
     ClientSettings,
@@ -46,6 +48,7 @@ from policy.flow import IPAddress
 MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 MAX_PATTERN = 255
 DAY = 86400
+ROOM = 1024  # octets of an answer beside the rules that it is about
 ANY = "*"
 SYSTEM_WORD = "-"  # what the system's namespace is called where a namespace is written
 
@@ -333,6 +336,10 @@ def _client(section: Section, problems: Problems) -> ClientSettings:
     settings = ClientSettings(
         _tables(table, "rule", problems, _rule), table.choice("encrypt", default.encrypt, words)
     )
+    if len(json.dumps(policy_object(settings))) > MAX_LINE_OCTETS - ROOM:
+        reason = f"the rules are longer than {MAX_LINE_OCTETS - ROOM} octets in all"
+        table.wrong("rule", f"{reason}: applications could not read them")
+        settings = default
     table.end()
     return settings
 

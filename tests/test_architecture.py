@@ -176,6 +176,7 @@ CORES = (
     "oegw/moniker/library/kept.py",
     "oegw/moniker/library/ports.py",
     "oegw/moniker/library/question.py",
+    "oegw/moniker/daemon/limits.py",
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
@@ -340,6 +341,22 @@ FORBIDDEN = [
         "oegw/intercept/",
         ("oegw.gateway", "oegw.connection", "oegw.peer", "oegw.daemon", "ike", "dnsrecords"),
         "Interception executes verdicts; it has no part in making them.",
+    ),
+    (
+        "oegw/moniker/",
+        (
+            "oegw.gateway",
+            "oegw.connection",
+            "oegw.connections",
+            "oegw.peer",
+            "oegw.ledger",
+            "oegw.daemon",
+            "oegw.console",
+            "oegw.datapath",
+            "ike",
+        ),
+        "Services by name are of use on any host, without a gateway; beside one they are a process "
+        "of their own, and their firewall and the gateway's policy do not decide for each other.",
     ),
     *(
         (

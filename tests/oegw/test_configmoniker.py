@@ -301,6 +301,13 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(problems(HEAD + text)) == 3
 
 
+def test_rules_for_applications_fit_into_an_answer() -> None:
+    """They are told in one line."""
+    text = HEAD + "[moniker]\n" + "[[moniker.client.rule]]\nallow = false\n" * 200
+    [problem] = problems(text)
+    assert problem.startswith("moniker.client.rule: the rules are longer than 15360 octets")
+
+
 def test_a_key_from_the_dns_is_none_here() -> None:
     text = '[moniker]\nprivate_key = "k"\n[moniker.gateway]\naddress = "192.2.0.1"\nkey = "dns"\n'
     assert parsed(HEAD + text).moniker.gateway == GatewayInFront(ip_address("192.2.0.1"))
