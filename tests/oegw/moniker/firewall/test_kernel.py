@@ -145,13 +145,13 @@ def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
 
 def test_out_of_the_tunnel_is_outside(net: Net, loop: Loop) -> None:
     """A packet out of oegw0 is no more special than one in clear (firewall.md)."""
-    with firewall(
-        loop, FirewallSettings(deny=True, outside=("elsewhere0",), tunnel="out0")
-    ) as wall:
-        with listening(net.inside, "0.0.0.0", SECRET):
-            assert silent(net, INSIDE, SECRET, PEER)
-            loop.wait(wall.open(lease(SECRET)))
-            assert knock(net, INSIDE, SECRET, PEER) == "open"
+    with (
+        firewall(loop, FirewallSettings(deny=True, outside=("elsewhere0",), tunnel="out0")) as wall,
+        listening(net.inside, "0.0.0.0", SECRET),
+    ):
+        assert silent(net, INSIDE, SECRET, PEER)
+        loop.wait(wall.open(lease(SECRET)))
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
 
 
 def test_from_inside_everything_goes_out(net: Net, loop: Loop) -> None:
