@@ -107,6 +107,7 @@ class Console:
             ],
             "sst": ports and ports.rows,
             "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
+            "moniker": await daemon.moniker.row(),
             "channels": [
                 {
                     "local": str(c.local.address),

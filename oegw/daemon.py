@@ -70,6 +70,7 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
+from oegw.monikerchild import MonikerChild
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.sst.interface import SstError
@@ -220,6 +221,7 @@ class Daemon:
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
             self.trace,
         )  # fmt: skip
+        self.moniker = MonikerChild(config_path, self.trace)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -286,6 +288,8 @@ class Daemon:
             undo.push_async_callback(self.forwarder.close)
         await self._port.open()
         undo.push_async_callback(self._port.close)
+        await self.moniker.follow(self.settings.moniker)
+        undo.push_async_callback(self.moniker.close)
         undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
         # Nothing is waited for between this line of the trace and being ready.
@@ -745,6 +749,7 @@ class Daemon:
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
+        await self.moniker.follow(settings.moniker)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 

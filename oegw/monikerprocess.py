@@ -1,32 +1,83 @@
-"""`oegw moniker serve` and `oegw moniker status`: from a configuration to the daemon, and back."""
+"""`oegw moniker serve`: from a configuration to the daemon.
+
+`oegw run` starts this module as a process of its own (`monikerchild`).
+"""
 
 from __future__ import annotations
 
+import errno
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from oegw import config
+from oegw.environment import UnsuitableBox, survey
+from oegw.exitcodes import FAILED
+from oegw.moniker.daemon.serving import serve
 from oegw.moniker.settings import MonikerSettings
+from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.trace import JsonTrace
 
 
-def settings_of(path: Path) -> MonikerSettings:
-    """``[moniker]`` of the file at ``path``, with what it takes from other tables; the defaults if
-    the file is `DEFAULT_CONFIG` and is not there.  Raises ConfigError."""
-    raise NotImplementedError
+def settings_of(settings: Settings) -> MonikerSettings:
+    """``[moniker]``, with what it takes from other tables and from this box.
+
+    Raises UnsuitableBox.
+    """
+    firewall = settings.moniker.firewall
+    if not firewall.outside:
+        firewall = replace(firewall, outside=settings.interfaces.outside)
+    if firewall.deny and not firewall.outside:
+        firewall = replace(firewall, outside=survey((), settings.gateway.addresses).outside)
+    return replace(settings.moniker, firewall=firewall)
 
 
-def run(path: Path) -> int:
+def _load(path: Path) -> Settings:
+    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
+    if path == DEFAULT_CONFIG and not path.exists():
+        return Settings()
+    return config.load(path)
+
+
+def run(path: Path, parent: int | None = None) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
-    Raises ConfigError.
+    ``parent``: a pipe whose other end is the parent's; the daemon ends with it.
+
+    Raises ConfigError, and OSError for a trace that can't be written.
     """
-    raise NotImplementedError
+    settings = _load(path)
+    try:
+        moniker = settings_of(settings)
+    except UnsuitableBox as error:
+        raise OSError(errno.ENODEV, f"moniker.firewall.outside: {error}") from error
+    stream = None
+    if settings.gateway.trace is not None:
+        try:
+            # The gateway appends its lines to the same file; each line is one write.
+            stream = settings.gateway.trace.open("a", encoding="utf-8")
+        except OSError as error:
+            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
+            raise OSError(error.errno, reason) from error
+    trace = JsonTrace(stream, time.time)
+    return serve(
+        moniker,
+        trace,
+        lambda: settings_of(_load(path)),
+        (config.ConfigError, UnsuitableBox),
+        parent,
+    )
 
 
-def status(path: Path) -> dict[str, Any]:
-    """What the daemon at the Unix socket ``path`` says of itself.  Raises ControlError."""
-    raise NotImplementedError
+def main(arguments: list[str]) -> int:
+    """``arguments``: the configuration, and the number of the parent's pipe."""
+    try:
+        return run(Path(arguments[0]), int(arguments[1]))
+    except (config.ConfigError, OSError) as error:
+        print(f"oegw moniker: {error}", file=sys.stderr)
+        return FAILED
 
 
-def status_text(status: dict[str, Any]) -> str:
-    """The same for people."""
-    raise NotImplementedError
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ def render(status: Row) -> str:
     lines += ["", *_channels(channels)]
     lines += ports_section(status.get("sst"))
     lines += forwarder_section(status.get("forwarder"))
+    lines += moniker_section(status.get("moniker"))
     lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
@@ -249,6 +250,21 @@ def forwarder_section(forwarder: Row | None) -> list[str]:
         "",
         f"DNS forwarder: {plain(forwarder.get('address', '?'))} "
         f"port {plain(forwarder.get('port', '?'))}: {counts}",
+    ]
+
+
+def moniker_section(moniker: Row | None) -> list[str]:
+    """Moniker's daemon in one line; `oegw moniker status` has the rest."""
+    if not moniker:
+        return []
+    if "services" not in moniker:
+        return ["", f"Moniker: does not answer: {plain(moniker.get('reason', '?'))}"]
+    leases = len(moniker.get("leases") or ()) + moniker.get("more_leases", 0)
+    return [
+        "",
+        f"Moniker: process {plain(moniker.get('pid', '?'))}, "
+        f"port {plain(moniker.get('port', '?'))}: {plain(moniker['services'])} services of "
+        f"{plain(moniker.get('applications', '?'))} applications, {leases} leases",
     ]
 
 

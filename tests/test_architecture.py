@@ -88,6 +88,7 @@ MAY_IMPORT = {
         "pyroute2",
         "netfilterqueue",
         "aiohttp",
+        "zeroconf",
     ),
 }
 
@@ -169,6 +170,8 @@ CORES = (
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
+    "oegw/moniker/discovery/naming.py",
+    "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
@@ -276,6 +279,7 @@ ONLY = [
             "dnsrecords/exchange.py",
             "dnsrecords/response.py",
             "dnsrecords/updater.py",
+            "dnsrecords/dnssd.py",
         ),
         "dnspython is for messages on their way; records are read by our own parsers.",
     ),
@@ -288,6 +292,11 @@ ONLY = [
         ("netfilterqueue",),
         ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
+    ),
+    (
+        ("zeroconf",),
+        ("oegw/moniker/discovery/multicast.py",),
+        "It is optional: whoever does without mDNS does without it.",
     ),
 ]  # fmt: skip
 
@@ -365,6 +374,8 @@ READS_SURROUNDINGS = {
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
+    "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
+    "oegw/monikerchild.py": "hands its environment on to that process",
 }
 
 

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import islice
 
 from oegw.moniker import sealedquery, tcpmux, wire
 from oegw.moniker.cookies import Cookies
@@ -152,7 +153,11 @@ class Answering:
         source = question.source
         try:
             entry = self._registry.find(
-                question.name, question.transport, self._choose, family=source.family
+                question.name,
+                question.transport,
+                self._choose,
+                at=source.asked,
+                family=source.family,
             )
         except NotFound as error:
             return self._refuse(question, error.code, str(error))
@@ -170,6 +175,7 @@ class Answering:
             self._settings.lease,
             service.service,
             service.namespace,
+            question.encrypted,
         )
         return OpenPort(question, entry, lease)
 
@@ -225,7 +231,7 @@ class Answering:
             return _mux("denied", "moniker_denied")
         try:
             entry = self._registry.find(
-                request.name, "tcp", self._choose, family=question.source.family, tcpmux=True
+                request.name, "tcp", self._choose, at=question.source.asked, tcpmux=True
             )
         except NotFound as error:
             return _mux(str(error), f"moniker_{error.code.value}")
@@ -240,13 +246,13 @@ class Answering:
         """MK-28: who may not list gets a refusal, and learns nothing."""
         if self._settings.listing != "all" and not question.source.local:
             return _mux("services are not listed", "moniker_denied")
-        names = list(dict.fromkeys(self._listed(question)))
-        return Reply(tcpmux.help_text(names).encode("utf-8"), "moniker_listed")
+        names = dict.fromkeys(self._listed(question))
+        return Reply(tcpmux.help_text(islice(names, MAX_LISTED)).encode("utf-8"), "moniker_listed")
 
     def _listed(self, question: Question) -> Iterator[str]:
-        for entry in self._registry.entries()[:MAX_LISTED]:
+        for entry in self._registry.entries():
             name = ServiceName(entry.service.service, entry.service.namespace)
-            if entry.service.tcpmux and self._verdict(replace(question, name=name)).allowed:
+            if self._verdict(replace(question, name=name)).allowed:
                 yield str(name)
 
     # ---------------------------------------------------------------------- answers

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from unicodedata import normalize
 
 from oegw.moniker.interface import IPAddress, Owner
 from oegw.moniker.names import SYSTEM, InvalidName, canonical
@@ -70,7 +72,7 @@ def _may(
     return any(
         _is_of(grant.user, owner, groups)
         and _like(service, grant.service)
-        and namespace == _plain(grant.namespace)
+        and namespace == _granted_namespace(grant.namespace)
         for grant in grants
     )
 
@@ -79,13 +81,23 @@ def _is_of(user: str, owner: Owner, groups: Collection[str]) -> bool:
     return user[1:] in groups if user.startswith("@") else user == owner.user
 
 
-def _plain(namespace: str) -> str:
-    return SYSTEM if namespace in (SYSTEM, SYSTEM_FIELD) else namespace.casefold()
+def _granted_namespace(namespace: str) -> str:
+    return SYSTEM if namespace in (SYSTEM, SYSTEM_FIELD) else _folded(namespace)
 
 
 def _like(name: str, pattern: str) -> bool:
-    """``*`` and ``?``; a name has no ``*``, so nothing is to be escaped but ``[``."""
-    return fnmatchcase(name, pattern.casefold().replace("[", "[[]"))
+    """``name`` is canonical; ``*`` and ``?`` of ``pattern`` stand for others, ``[`` for itself."""
+    return fnmatchcase(name, _canonical_pattern(pattern))
+
+
+@lru_cache(maxsize=1024)
+def _canonical_pattern(pattern: str) -> str:
+    return _folded(pattern).replace("[", "[[]")
+
+
+def _folded(text: str) -> str:
+    """As `names.canonical` does it, without a judgement."""
+    return normalize("NFC", normalize("NFC", text).casefold())
 
 
 # ---------------------------------------------------------------- policy by service name

@@ -3,8 +3,9 @@
     [NAMESPACE::]SERVICE[@VERSIONS]://HOST[:PORT][/REST]
 
 PORT is that of the host's Moniker daemon, where that is not the usual one; the service's own port
-is in no URI.  HOST is a name, an IPv4 address, or an IPv6 address in brackets.  Characters of a
-name that a URI can't have are percent-encoded (RFC 3986 section 2.1).
+is in no URI.  HOST is a name, an IPv4 address, or an IPv6 address in brackets,
+perhaps with ``%25`` and its zone (RFC 6874).  Characters of a name that a URI can't have are
+percent-encoded (RFC 3986 section 2.1).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MAX_URI_CHARACTERS = 4096
 MAX_HOST_CHARACTERS = 255
 
 _SAFE = ":@,<>=!$&'()*+;~"  # what a name or its versions may have, and a reader should see
+_ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}", re.ASCII)
 _WHERE = re.compile(
     r"(?P<host>\[[^\s\[\]]+\]|[^\s\x00-\x1f\x7f/?#@:\[\]%\\]+)"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -56,7 +58,7 @@ class MonikerUri:
         )
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
         port = f":{self.port}" if self.port is not None else ""
         return f"{quote(str(self.name), safe=_SAFE)}://{host}{port}{self.rest}"
 
@@ -73,8 +75,11 @@ def _host(text: str) -> str:
         raise InvalidName(f"URI: a host of more than {MAX_HOST_CHARACTERS} characters")
     if not text.startswith("["):
         return text
+    address, percent, zone = text[1:-1].partition("%25")
     try:
-        return str(IPv6Address(text[1:-1]))
+        if "%" in address or (percent and not _ZONE.fullmatch(zone)):
+            raise AddressValueError
+        return str(IPv6Address(address)) + (f"%{zone}" if zone else "")
     except AddressValueError:
         raise InvalidName(f"URI: {text!r} is no IPv6 address") from None
 

@@ -1,4 +1,4 @@
-"""What strangers may cost: questions of a source, connections of a source and in all (MK-26)."""
+"""How many connections strangers may have, each source and in all (MK-26)."""
 
 from __future__ import annotations
 
@@ -7,47 +7,20 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 
 from oegw.moniker.interface import IPAddress
-from oegw.sst.allowance import Allowance
+from oegw.moniker.sources import IPV6_PREFIX
 
 # Our choices.
-BURST_SECONDS = 10  # worth of questions that a source may ask at once
-MAX_SOURCES = 4096  # that are remembered; beyond, the one that was silent for longest is forgotten
 CONNECTIONS = 512
 CONNECTIONS_OF_A_SOURCE = 32
-SITE_BITS = 64  # of an IPv6 address: whoever has one address has all that share them
 
 Site = tuple[int, int]
 
 
 def site_of(source: IPAddress) -> Site:
-    """What is counted as one source: an IPv4 address, or 64 bits of an IPv6 address."""
+    """What is counted as one source: an IPv4 address, or the prefix of an IPv6 address."""
     if isinstance(source, IPv6Address):
-        return 6, int(source) >> (128 - SITE_BITS)
+        return 6, int(source) >> (128 - IPV6_PREFIX)
     return 4, int(source)
-
-
-class Rate:
-    """How many questions each source may ask."""
-
-    def __init__(self, per_second: float) -> None:
-        self.per_second = per_second
-        self._sources: OrderedDict[Site, Allowance] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def take(self, source: IPAddress, now: float) -> bool:
-        """Whether the source may ask one more."""
-        site = site_of(source)
-        allowance = self._sources.get(site)
-        if allowance is None:
-            allowance = Allowance(self.per_second, self.per_second * BURST_SECONDS)
-            self._sources[site] = allowance
-            if len(self._sources) > MAX_SOURCES:
-                self._sources.popitem(last=False)
-        else:
-            self._sources.move_to_end(site)
-        return allowance.take(now)
 
 
 class Crowd:

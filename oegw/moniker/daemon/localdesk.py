@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import secrets
 from collections import deque
@@ -15,9 +16,16 @@ from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
 from oegw.moniker.interface import Entry, Owner, Service
 from oegw.moniker.localwire import MAX_LINE_OCTETS
-from oegw.moniker.names import SYSTEM, InvalidName, MonikerError, ServiceName, Version, Versions, canonical
+from oegw.moniker.names import (
+    SYSTEM,
+    InvalidName,
+    ServiceName,
+    Version,
+    Versions,
+    canonical,
+)
 from oegw.moniker.registry import NotFound, RegistrationRefused, Registry
-from oegw.moniker.rules import namespace_for
+from oegw.moniker.rules import Asked, decide, namespace_for
 from oegw.moniker.settings import MonikerSettings, ServiceRule
 from oegw.moniker.wire import SYSTEM_FIELD
 from oegw.trace import Trace
@@ -54,9 +62,7 @@ class LocalDesk:
         """Who registered an entry, and gets its connections (RFC 1078)."""
         return self._visitors.get(number)
 
-    async def answer(
-        self, visitor: Visitor, request: Answer, descriptors: deque[int]
-    ) -> Answer:
+    async def answer(self, visitor: Visitor, request: Answer, descriptors: deque[int]) -> Answer:
         """Never raises; what is wrong is in the answer."""
         try:
             match request.get("do"):
@@ -65,7 +71,7 @@ class LocalDesk:
                 case "update":
                     return self._update(visitor.owner, request)
                 case "unregister":
-                    return await self._unregister(visitor.owner, request)
+                    return self._unregister(visitor.owner, request)
                 case "list":
                     return self._list(visitor.owner, _number(request, "after", 0))
                 case "resolve":
@@ -89,18 +95,16 @@ class LocalDesk:
             )  # fmt: skip
         return {"ok": False, "code": code, "text": text}
 
-    async def left(self, visitor: Visitor) -> None:
+    def left(self, visitor: Visitor) -> None:
         """The connection is over, and so are its entries (MK-22)."""
         for number in sorted(self._of_visitors.pop(visitor.number, ())):
             del self._visitors[number]
             if (entry := self._registry.remove(number)) is not None:
-                await self._ended(entry, "left")
+                self._ended(entry, "left")
 
     # ------------------------------------------------------------------- registration
 
-    async def _register(
-        self, visitor: Visitor, request: Answer, descriptors: deque[int]
-    ) -> Answer:
+    async def _register(self, visitor: Visitor, request: Answer, descriptors: deque[int]) -> Answer:
         if not descriptors:
             raise NoProof("the bound socket did not come along")
         with socket_of(descriptors.popleft()) as bound:  # closed again: the port stays its owner's
@@ -115,7 +119,7 @@ class LocalDesk:
 
     def _service(self, owner: Owner, request: Answer, proof: Proven) -> Service:
         name = _text(request, "service")
-        wanted = None if request.get("namespace") is None else _text(request, "namespace", empty=True)
+        wanted = None if request.get("namespace") is None else _text(request, "namespace")
         groups = groups_of(owner) if self.settings.grants else ()
         namespace = namespace_for(self.settings.grants, owner, groups, name, wanted)
         return Service(
@@ -144,16 +148,16 @@ class LocalDesk:
         self._tell("updated", entry)
         return {"ok": True}
 
-    async def _unregister(self, owner: Owner, request: Answer) -> Answer:
+    def _unregister(self, owner: Owner, request: Answer) -> Answer:
         entry = self._registry.unregister(_number(request, "number", 0), owner)
         visitor = self._visitors.pop(entry.number)
         self._of_visitors[visitor.number].discard(entry.number)
-        await self._ended(entry, "unregistered")
+        self._ended(entry, "unregistered")
         return {"ok": True}
 
-    async def _ended(self, entry: Entry, reason: str) -> None:
+    def _ended(self, entry: Entry, reason: str) -> None:
         self._tell(reason, entry)
-        await self._ports.left(entry.service.transport, entry.service.port)
+        self._ports.left(entry.service.transport, entry.service.port)
 
     def _tell(self, event: str, entry: Entry) -> None:
         """A line of the trace (MK-32): the service is named, not only its port."""
@@ -171,10 +175,128 @@ class LocalDesk:
         """A page: as many services as one line holds."""
         rows: list[Answer] = []
         room = MAX_LINE_OCTETS - _ROOM_FOR_THE_END
-        for entry in self._registry.after(after):
-            row = _row(entry, told=owner.uid in (0, entry.owner.uid) or entry.service.exported)
-            room -= len(json_of(row)) + 1
+        for entry in self._registry.entries():
+            if entry.number <= after:
+                continue
+            told = owner.uid in (0, entry.owner.uid) or entry.service.exported
+            row = _row(entry, with_port=told)
+            room -= len(json.dumps(row, separators=(",", ":"))) + 1
             if room < 0 and rows:
                 return {"ok": True, "services": rows, "more": True}
             rows.append(row)
         return {"ok": True, "services": rows, "more": False}
+
+    def _resolve(self, request: Answer) -> Answer:
+        """Where a service of this host is, for an application of this host."""
+        namespace = _text(request, "namespace", SYSTEM_FIELD)
+        name = ServiceName(
+            canonical(_text(request, "service")),
+            SYSTEM if namespace == SYSTEM_FIELD else canonical(namespace, "namespace"),
+            Versions.parse(_text(request, "versions", "*")),
+        )
+        transport = _text(request, "transport", "*")
+        wanted = None if transport == "*" else transport
+        asked = Asked(name.service, name.namespace, None, None, encrypted=True)
+        verdict = decide(self.settings.rules, asked)
+        if not verdict.allowed:
+            raise RegistrationRefused("denied", "the policy of this host")
+        entry = self._registry.find(name, wanted, secrets.randbelow)
+        service = entry.service
+        return {
+            "ok": True,
+            "port": service.port,
+            "transport": service.transport,
+            "version": str(service.version),
+            "families": service.families,
+            "ttl": self.settings.lease,
+            "sst": service.sst,
+        }
+
+    def _tell_status(self, owner: Owner) -> Answer:
+        if owner.uid:
+            raise RegistrationRefused("denied", "the status is for root")
+        return {"ok": True, "status": dict(self._status())}
+
+
+def policy(settings: MonikerSettings) -> Answer:
+    """What applications of this host may ask for (MK-17), as its daemon tells them."""
+    return {
+        "encrypt": settings.client.encrypt,
+        "rules": [_rule_row(rule) for rule in settings.client.rules],
+    }
+
+
+def _rule_row(rule: ServiceRule) -> Answer:
+    return {
+        "allow": rule.allow,
+        "service": rule.service,
+        "namespace": rule.namespace,
+        "clients": [str(each) for each in rule.clients],
+        "hosts": [str(each) for each in rule.hosts],
+        "encrypted": rule.encrypted,
+        "origin": rule.origin,
+    }
+
+
+def _row(entry: Entry, *, with_port: bool) -> Answer:
+    service = entry.service
+    row = {
+        "number": entry.number,
+        "namespace": service.namespace or SYSTEM_FIELD,
+        "service": service.service,
+        "version": str(service.version),
+        "transport": service.transport,
+        "families": service.families,
+        "weight": service.weight,
+        "user": entry.owner.user,
+        "exported": service.exported,
+        "text": list(service.text),
+    }
+    return {**row, "port": service.port} if with_port else row
+
+
+def groups_of(owner: Owner) -> tuple[str, ...]:
+    """The names of a user's groups.  Empty for a user whom this host does not know."""
+    names = []
+    with suppress(KeyError):
+        names.append(grp.getgrgid(owner.gid).gr_name)
+    with suppress(KeyError, OSError):
+        for number in os.getgrouplist(owner.user, owner.gid):
+            with suppress(KeyError):
+                names.append(grp.getgrgid(number).gr_name)
+    return tuple(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------ what a request says
+
+
+def _wrong(key: str, what: str) -> RegistrationRefused:
+    return RegistrationRefused("malformed", f"{key}: {what}")
+
+
+def _text(request: Answer, key: str, default: str | None = None) -> str:
+    value = request.get(key, default)
+    if not isinstance(value, str):
+        raise _wrong(key, "is missing" if value is None else "is no text")
+    return value
+
+
+def _number(request: Answer, key: str, default: int) -> int:
+    value = request.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(key, "is no whole number")
+    return value
+
+
+def _truth(request: Answer, key: str) -> bool:
+    value = request.get(key, False)
+    if not isinstance(value, bool):
+        raise _wrong(key, "is neither true nor false")
+    return value
+
+
+def _texts(request: Answer, key: str) -> tuple[str, ...]:
+    value = request.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise _wrong(key, "is no list of texts")
+    return tuple(value)

@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import struct
+from pathlib import Path
 
 from oegw.moniker.interface import Owner
 
@@ -51,8 +52,8 @@ def _opened(peer: Owner) -> int:
     """
     pidfd = os.pidfd_open(peer.pid)
     try:
-        with open(f"/proc/{peer.pid}/status", encoding="ascii", errors="replace") as lines:
-            users = next(line for line in lines if line.startswith("Uid:")).split()[1:]
+        facts = Path(f"/proc/{peer.pid}/status").read_text(encoding="ascii", errors="replace")
+        users = next(line.split()[1:] for line in facts.splitlines() if line.startswith("Uid:"))
         if str(peer.uid) not in users:
             raise ProcessLookupError(f"process {peer.pid} is gone")
         return pidfd

@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_address
 
 from oegw.moniker.interface import IPAddress
 from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import UnknownTransport, of_protocol
 
 
 class NoProof(MonikerError):  # noqa: N818  (it names the fact)
@@ -30,14 +31,6 @@ class Proven:
     address: IPAddress | None = None
 
 
-_TRANSPORTS = {
-    (socket.SOCK_STREAM, socket.IPPROTO_TCP): "tcp",
-    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): "udp",
-    (socket.SOCK_STREAM, socket.IPPROTO_MPTCP): "mptcp",
-    (socket.SOCK_STREAM, socket.IPPROTO_SCTP): "sctp",
-}
-
-
 def proven(bound: socket.socket) -> Proven:
     """What ``bound`` proves.  Raises NoProof.
 
@@ -47,9 +40,7 @@ def proven(bound: socket.socket) -> Proven:
     if bound.family not in (socket.AF_INET, socket.AF_INET6):
         raise NoProof("the socket is not one of IPv4 or IPv6")
     try:
-        transport = _TRANSPORTS.get((bound.type, bound.proto))
-        if transport is None:
-            raise NoProof(f"the socket is of a transport that is not known: {bound.proto}")
+        transport = _transport_of(bound)
         name = bound.getsockname()
         _refuse_connected(bound)
         only_six = bound.family == socket.AF_INET6 and bool(
@@ -66,6 +57,16 @@ def proven(bound: socket.socket) -> Proven:
         both = address.is_unspecified and not only_six
         return _of_address(transport, port, address, "46" if both else "6")
     return _of_address(transport, port, address, "4")
+
+
+def _transport_of(bound: socket.socket) -> str:
+    try:
+        found = of_protocol(bound.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL))
+    except UnknownTransport as error:
+        raise NoProof(str(error)) from None
+    if found.socket_type != bound.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE):
+        raise NoProof(f"the socket is not of the kind that {found.name} has")
+    return found.name
 
 
 def _of_address(transport: str, port: int, address: IPAddress, families: str) -> Proven:

@@ -7,6 +7,7 @@ standard library are that as well.  No text has a port in it (MK-5).
 from __future__ import annotations
 
 from oegw.moniker.names import MonikerError
+from oegw.moniker.registry import RegistrationRefused as RegistrationRefused
 from oegw.moniker.wire import Code
 
 
@@ -54,14 +55,6 @@ class NotEncrypted(MonikerError, ConnectionError):  # noqa: N818
 
 class DaemonAbsent(MonikerError, ConnectionError):  # noqa: N818
     """The daemon of this host doesn't answer at its socket."""
-
-
-class RegistrationRefused(MonikerError):  # noqa: N818
-    """The daemon of this host doesn't take the service; ``code`` says why."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class NoPortLeft(MonikerError, OSError):  # noqa: N818

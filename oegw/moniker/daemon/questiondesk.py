@@ -1,0 +1,116 @@
+"""From a question's octets to the answer's: what the core wants done on the way is done here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from oegw.moniker import wire
+from oegw.moniker.answering import Answering
+from oegw.moniker.daemon.ports import Ports
+from oegw.moniker.interface import Lease, LeaseRefused, Opener, Opening
+from oegw.moniker.registry import Registry
+from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
+from oegw.moniker.wire import Answer, Code, Refusal
+from oegw.trace import Trace
+
+GOOD = ("moniker_answered", "moniker_listed")
+"""Steps after which the asker has what it asked for."""
+
+
+class Directory(Protocol):
+    """The site directory: asks the hosts behind us (MK-14)."""
+
+    async def ask(self, step: AskHost, seconds: int) -> tuple[Answer | Refusal, Opening | None]:
+        """What the host said, and what was opened for an Answer.  Raises LeaseRefused."""
+        ...
+
+
+class QuestionDesk:
+    """``counters``: what became of questions, by the core's names of it."""
+
+    def __init__(
+        self,
+        answering: Answering,
+        registry: Registry,
+        ports: Ports,
+        opener: Opener,
+        directory: Directory | None,
+        trace: Trace,
+        *,
+        clock: Callable[[], float],
+        lease: int,
+    ) -> None:
+        self._answering = answering
+        self._registry = registry
+        self._ports = ports
+        self._opener = opener
+        self._directory = directory
+        self._trace = trace
+        self._clock = clock
+        self.lease = lease
+        self.counters: Counter[str] = Counter()
+
+    def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
+        """What is to be done about a question, counted.  Never raises."""
+        step = self._answering.asked(octets, source, self._clock(), busy=busy)
+        self._count(step, source)
+        return step
+
+    async def reply(self, step: OpenPort | AskHost) -> Reply | Silence:
+        """The answer, when the port is open or is not.  Never raises."""
+        if isinstance(step, OpenPort):
+            reply = await self._open(step)
+        else:
+            reply = await self._ask_host(step)
+        self._count(reply, step.question.source)
+        return reply
+
+    async def _open(self, step: OpenPort) -> Reply | Silence:
+        service = step.entry.service
+        try:
+            opening = await self._opener.open(step.lease)
+        except LeaseRefused as refused:
+            return self._answering.not_opened(step, refused)
+        if self._registry.entry(step.entry.number) is None:  # it ended while its port was opened
+            self._ports.opened_late(service.transport, service.port)
+            ended = LeaseRefused(Code.UNKNOWN.value, "no such service")
+            return self._answering.not_opened(step, ended)
+        self._leased(step.lease, opening)
+        return self._answering.opened(step, opening)
+
+    async def _ask_host(self, step: AskHost) -> Reply | Silence:
+        if self._directory is None:
+            refused = LeaseRefused(Code.UNKNOWN.value, "no such service")
+            return self._answering.not_opened(step, refused)
+        try:
+            said, opening = await self._directory.ask(step, self.lease)
+        except LeaseRefused as refused:
+            return self._answering.not_opened(step, refused)
+        if isinstance(said, Answer) and opening is not None:
+            self._leased(step.lease(said, self.lease), opening)
+        return self._answering.forwarded(step, said, opening)
+
+    def _leased(self, lease: Lease, opening: Opening) -> None:
+        """A line of the trace (MK-32)."""
+        self._trace.event(
+            "moniker", "told", client=lease.client, host=lease.host, service=lease.service,
+            namespace=lease.namespace or wire.SYSTEM_FIELD, transport=lease.transport,
+            port=lease.port, told=opening.port, seconds=opening.seconds,
+        )  # fmt: skip
+
+    def _count(self, step: Step, source: Source) -> None:
+        """Refusals are drops of the trace, a few lines a second; answers are only counted."""
+        self.counters[step.trigger] += 1
+        if isinstance(step, Reply | Silence) and step.trigger not in GOOD:
+            self._trace.drop("moniker", step.trigger, source=source.address, asked=source.asked)
+
+    def handed_over(self, step: HandOver) -> None:
+        """A line of the trace: the server has the connection."""
+        service = step.entry.service
+        self._trace.event(
+            "moniker", "handed_over", client=step.question.source.address,
+            service=service.service, namespace=service.namespace or wire.SYSTEM_FIELD,
+            port=service.port, pid=step.entry.owner.pid,
+        )  # fmt: skip

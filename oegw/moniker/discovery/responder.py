@@ -1,0 +1,250 @@
+"""Answers questions for exported services by unicast DNS (RFC 6763, RFC 2782), by UDP and TCP.
+
+By UDP no answer is longer than its question (MK-27): the others say that they are to be had by TCP,
+which each resolver then uses.  Who may ask: the gateways of `ExportSettings.peers`, by their key
+and from their address; with ``public`` everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
+from typing import Any, cast
+
+from dnsrecords.dnssd import (
+    MAX_QUESTION_OCTETS,
+    MAX_REPLY_OCTETS,
+    Code,
+    MalformedQuestion,
+    Question,
+    Reply,
+    read_question,
+    reply_octets,
+)
+from dnsrecords.errors import RecordError
+from oegw.moniker.daemon.limits import Crowd
+from oegw.moniker.discovery.browsing import Neighbours, Peer
+from oegw.moniker.discovery.zone import Zone
+from oegw.moniker.interface import IPAddress
+from oegw.moniker.names import MonikerError
+from oegw.moniker.sources import Sources
+from oegw.trace import Trace
+
+# Our choices.
+IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
+MAX_CONNECTIONS = 64
+MAX_CONNECTIONS_OF_ONE = 16
+MAX_UNDER_WAY = 32  # questions for which neighbours are asked
+PER_SECOND = 50.0  # questions of one source
+
+
+class NotListening(MonikerError):  # noqa: N818  (it names the fact)
+    """The responder's address is taken, or not ours."""
+
+
+class Responder:
+    """``zone``: what there is now.  ``clock``: monotonic seconds."""
+
+    def __init__(
+        self,
+        listen: Sequence[tuple[IPAddress, int]],
+        zone: Callable[[], Zone],
+        peers: Sequence[Peer],
+        trace: Trace,
+        *,
+        public: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._listen = tuple(listen)
+        self._zone = zone
+        self._keys = list({peer.key.name: peer.key for peer in peers}.values())
+        self._neighbours = Neighbours(peers, lambda text: self._drop("peer_unusable", reason=text))
+        self._trace = trace
+        self._public = public
+        self._clock = clock
+        self._sources = Sources(PER_SECOND)
+        self._crowd = Crowd(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE)
+        self._under_way = 0
+        self._counters: Counter[str] = Counter()
+        self._servers: list[asyncio.Server] = []
+        self._datagrams: list[asyncio.DatagramTransport] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Raises NotListening; then nothing is left behind."""
+        loop = asyncio.get_running_loop()
+        for address, port in self._listen:
+            try:
+                server = await asyncio.start_server(
+                    self._serve_stream, str(address), port, limit=MAX_QUESTION_OCTETS + 2
+                )
+                self._servers.append(server)
+                taken = server.sockets[0].getsockname()[1]  # for port 0, in tests
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self._datagram_received), local_addr=(str(address), taken)
+                )
+                self._datagrams.append(transport)
+            except OSError as error:
+                await self.close()
+                text = error.strerror or error
+                raise NotListening(
+                    f"moniker.export.listen: {address} port {port}: {text}"
+                ) from None
+
+    @property
+    def places(self) -> list[tuple[IPAddress, int]]:
+        """Where it listens."""
+        names = [server.sockets[0].getsockname() for server in self._servers]
+        return [(ip_address(name[0].partition("%")[0]), name[1]) for name in names]
+
+    async def close(self) -> None:
+        """Stop listening; questions under way are given up."""
+        for transport in self._datagrams:
+            transport.close()
+        for server in self._servers:
+            server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._datagrams, self._servers = [], []
+
+    def snapshot(self) -> dict[str, Any]:
+        """For ``oegw moniker status``."""
+        return {
+            "listen": [f"{address} port {port}" for address, port in self.places],
+            "connections": len(self._crowd),
+            **dict(self._counters),
+        }
+
+    # One question.
+
+    async def answer(self, octets: bytes, source: IPAddress, *, by_udp: bool) -> bytes | None:
+        """The reply to a question, None: silence.  Never raises for what a stranger sent."""
+        if not self._sources.take(source, not by_udp, self._clock()):
+            self._drop("discovery_rate", source=str(source))
+            return None
+        room = len(octets) if by_udp else MAX_REPLY_OCTETS
+        try:
+            question = read_question(octets, self._keys)
+        except MalformedQuestion as error:
+            self._drop(error.trigger, source=str(source), reason=str(error))
+            return error.reply if error.reply and len(error.reply) <= room else None
+        self._counters["questions"] += 1
+        reply = await self._reply(question, source)
+        for said in (reply, replace(reply, additional=()), Reply(Code.SERVFAIL)):
+            try:
+                return reply_octets(question, said, room)
+            except RecordError as error:  # of a peer's, or more than a message holds
+                self._drop("discovery_reply_unwritable", reason=str(error))
+        return None
+
+    async def _reply(self, question: Question, source: IPAddress) -> Reply:
+        asker = None
+        if question.key is not None:
+            asker = self._neighbours.of_key(question.key, source)
+            if asker is None:
+                self._drop("discovery_key_misplaced", source=str(source), key=question.key)
+                return Reply(Code.REFUSED)
+        elif not (self._public or source.is_loopback):
+            self._drop("discovery_stranger", source=str(source))
+            return Reply(Code.REFUSED)
+        zone = self._zone()
+        own = zone.reply(question.name, question.rdtype)
+        if asker is None or not question.recursion:
+            return own
+        if self._under_way >= MAX_UNDER_WAY:
+            self._drop("discovery_busy", source=str(source))
+            return own
+        self._under_way += 1
+        try:
+            more = await self._neighbours.asked(asker, zone.domain, question.name, question.rdtype)
+        finally:
+            self._under_way -= 1
+        return own if more is None or not more.answers else _both(own, more)
+
+    def _drop(self, trigger: str, **fields: Any) -> None:
+        self._trace.drop("moniker", trigger, **fields)
+
+    # Sockets.
+
+    def _datagram_received(
+        self, transport: asyncio.DatagramTransport, octets: bytes, sender: Any
+    ) -> None:
+        if len(self._tasks) >= MAX_CONNECTIONS + MAX_UNDER_WAY:
+            self._drop("discovery_busy", source=str(sender[0]))
+            return
+
+        async def serve() -> None:
+            reply = await self.answer(octets, _source(sender), by_udp=True)
+            if reply is not None and not transport.is_closing():
+                transport.sendto(reply, sender)
+
+        task = asyncio.get_running_loop().create_task(serve())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        source = _source(writer.get_extra_info("peername") or ("::",))
+        number = self._crowd.enter(source, writer.transport.abort)
+        if number is None:
+            self._drop("discovery_connections", source=str(source))
+            writer.transport.abort()
+            return
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._tasks.add(task)
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    length = int.from_bytes(await reader.readexactly(2), "big")
+                    if length > MAX_QUESTION_OCTETS:
+                        self._drop("dnssd_question_malformed", source=str(source))
+                        return
+                    octets = await reader.readexactly(length)
+                    reply = await self.answer(octets, source, by_udp=False)
+                    if reply is None:
+                        return
+                    writer.write(len(reply).to_bytes(2, "big") + reply)
+                    await writer.drain()
+        except (TimeoutError, OSError, EOFError):
+            pass  # gone, or silent for too long
+        finally:
+            self._tasks.discard(task)
+            self._crowd.left(number)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def _both(own: Reply, more: Reply) -> Reply:
+    answers = dict.fromkeys((*own.answers, *more.answers))
+    additional = dict.fromkeys((*own.additional, *more.additional))
+    return Reply(
+        Code.NOERROR, tuple(answers), (), tuple(each for each in additional if each not in answers)
+    )
+
+
+def _source(sender: Any) -> IPAddress:
+    address = ip_address(str(sender[0]).partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, received: Callable[[asyncio.DatagramTransport, bytes, Any], None]) -> None:
+        self._received = received
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self._transport is not None:
+            self._received(self._transport, data, addr)

@@ -1,0 +1,126 @@
+"""Moniker's daemon beside a running gateway: a process of its own, started again when it ends.
+
+What goes wrong in it does not touch the gateway, and strangers' questions don't take the gateway's
+time.  It ends with the gateway, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import oegw
+from oegw.control import ControlError
+from oegw.moniker.settings import MonikerSettings
+from oegw.monikerstatus import status
+from oegw.trace import Trace
+
+# Our choices, seconds.
+FIRST_PAUSE = 0.5  # before it is started again; twice as long each time
+LONGEST_PAUSE = 30.0
+LONG_ENOUGH = 60.0  # that it ran, for the next pause to be the first again
+END_PATIENCE = 5.0  # after SIGTERM
+STATUS_PATIENCE = 1.0
+
+_PROGRAM = "oegw.monikerprocess"
+
+
+class MonikerChild:
+    """The daemon's process, as long as the configuration at ``path`` has ``[moniker]``."""
+
+    def __init__(self, path: Path, trace: Trace) -> None:
+        self._path = path
+        self._trace = trace
+        self._settings = MonikerSettings()
+        self._process: Process | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def follow(self, settings: MonikerSettings) -> None:
+        """Start it, end it, or have it read the configuration again, as the settings say."""
+        self._settings = settings
+        if not settings.present:
+            await self.close()
+        elif self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
+        elif self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
+
+    async def close(self) -> None:
+        """End it, and don't start it again."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is None:
+            return
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    async def row(self) -> dict[str, Any] | None:
+        """What `oegw status` says of it; None where there is none."""
+        if self._keeping is None:
+            return None
+        try:
+            return await asyncio.to_thread(status, self._settings.socket, STATUS_PATIENCE)
+        except ControlError as error:
+            return {"reason": str(error)}
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            try:
+                reason = await self._run_once()
+            except OSError as error:
+                reason = f"cannot be started: {error.strerror}"
+            if time.monotonic() - began >= LONG_ENOUGH:
+                pause = FIRST_PAUSE
+            self._trace.event("moniker", "ended", reason=reason, again_in=pause)
+            print(f"oegw: the moniker daemon {reason}; again in {pause:g} s", file=sys.stderr)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _run_once(self) -> str:
+        """Until it ends; says how.  A cancellation ends it.  Raises OSError."""
+        theirs, ours = os.pipe()
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # nothing is imported from the working directory
+                "-m",
+                _PROGRAM,
+                str(self._path),
+                str(theirs),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs,),
+                env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
+            )
+            os.close(theirs)
+            theirs = -1
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _end(process)
+                raise
+        finally:
+            self._process = None
+            os.close(ours)
+            if theirs >= 0:
+                os.close(theirs)
+        return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), END_PATIENCE)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
