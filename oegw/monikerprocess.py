@@ -15,7 +15,7 @@ from oegw import config
 from oegw.environment import UnsuitableBox, survey
 from oegw.exitcodes import FAILED
 from oegw.moniker.daemon.serving import serve
-from oegw.moniker.settings import MonikerSettings
+from oegw.moniker.settings import FirewallSettings, MonikerSettings
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
 
@@ -26,6 +26,8 @@ def settings_of(settings: Settings) -> MonikerSettings:
     Raises UnsuitableBox.
     """
     firewall = settings.moniker.firewall
+    if firewall.tunnel == FirewallSettings().tunnel:
+        firewall = replace(firewall, tunnel=settings.datapath.tunnel_interface)
     if not firewall.outside:
         firewall = replace(firewall, outside=settings.interfaces.outside)
     if firewall.deny and not firewall.outside:
