@@ -85,9 +85,12 @@ def protocol_of(transport: str) -> int | None:
 
 
 def plain(address: IPAddress) -> IPAddress:
-    """An IPv4 address as such, also if a socket of both families told it."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+    """An IPv4 address as such, also if a socket of both families told it; no scope.
+
+    A scope is any text, and these addresses go into commands; packets don't have it either.
+    """
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
     return address
 
 

@@ -65,8 +65,8 @@ class Firewalls:
         """Raises FirewallError."""
         await self.opener.start()
 
-    async def reload(self, settings: MonikerSettings) -> None:
-        """Other hosts and other rules; whether there is a firewall takes a restart.
+    async def reload(self, settings: MonikerSettings) -> list[str]:
+        """Other hosts and other rules; notes say what takes effect at a restart.
 
         Raises FirewallError; then everything is as it was.
         """
@@ -76,6 +76,13 @@ class Firewalls:
             self.desk.reload(settings.hosts, settings.rules)
         if self.directory is not None:
             self.directory.reload(settings.hosts)
+        keys = any(host.key for host in settings.hosts) and self.desk is None
+        namespaces = any(host.namespaces for host in settings.hosts) and self.directory is None
+        return [
+            f"[moniker] the first host with {what} is served from the next restart on"
+            for what, missing in (("a key", keys), ("namespaces", namespaces))
+            if missing
+        ]
 
     async def close(self) -> None:
         """The desk first: what it ends, the firewall still hears of."""

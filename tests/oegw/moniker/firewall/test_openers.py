@@ -117,3 +117,13 @@ def test_without_a_key_nobody_is_asked() -> None:
     keyless = made(gateway=GATEWAY, hosts=(BOB,), key=None)
     assert isinstance(keyless.opener, OwnFirewall)
     assert keyless.desk is None
+
+
+def test_a_reload_says_what_it_can_not_do() -> None:
+    async def play() -> list[str]:
+        bare = Firewalls(MonikerSettings(), key=KEY, trace=JsonTrace(None, lambda: 0.0))
+        return await bare.reload(MonikerSettings(hosts=(BOB, ALICE)))
+
+    notes = asyncio.run(play())
+    assert len(notes) == 2
+    assert all("next restart" in note for note in notes)

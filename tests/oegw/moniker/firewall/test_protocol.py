@@ -100,6 +100,14 @@ def test_a_message_is_read_as_it_was_written(message: messages.Message) -> None:
     assert messages.parse(messages.serialize(message)) == message
 
 
+def test_addresses_have_no_scope() -> None:
+    scoped = messages.EndPort(ip_address("fe80::1%eth0"), "tcp", 1)
+    octets = messages.serialize(scoped)
+    assert messages.parse(octets) == messages.EndPort(ip_address("fe80::1"), "tcp", 1)
+    with pytest.raises(LeaseProtocolError):
+        messages.parse(octets.replace(b"fe80::1", b"fe80::1%x;"))
+
+
 def test_in_the_channel_messages_come_in_order_or_not_at_all() -> None:
     keys, _ = agreed()
     sealing = channel.Sealing(keys.to_gateway)
