@@ -144,14 +144,20 @@ def _query(arguments: Arguments) -> int:
             question_port=port,
             daemon=_daemon(arguments),
         )
-    rows = {key: str(value) for key, value in asdict(found).items()}
     if arguments.json:
         print(json.dumps(asdict(found) | {"address": str(found.address)}, indent=2))
         return FINE
-    rows["port"] = "none: TCPMUX, at the daemon's own" if found.port is None else str(found.port)
-    rows["encrypted"] = "yes" if found.encrypted else "no"
-    del rows["question_port"]
-    print("\n".join(columns([[key, plain(value)] for key, value in rows.items()])))
+    rows = [
+        ("address", str(found.address)),
+        ("port", "none: TCPMUX, at the daemon's own" if found.port is None else str(found.port)),
+        ("transport", found.transport),
+        ("version", found.version),
+        ("families", " ".join(f"IPv{family}" for family in found.families)),
+        ("ttl", f"{found.ttl} s"),
+        ("question", "encrypted" if found.encrypted else "in clear"),
+        ("ports", "to be encrypted" if found.sst else "as they are"),
+    ]
+    print("\n".join(columns([[key, plain(value)] for key, value in rows])))
     return FINE
 
 
@@ -181,6 +187,8 @@ def _run(arguments: Arguments) -> int:
     command = list(arguments.argv)
     if command[:1] == ["--"]:
         del command[0]
+    elif "--" in command:
+        raise UsageError(f"{command[0]!r} stands behind NAME: options come before it")
     if not command:
         raise UsageError("which command? oegw moniker run NAME -- COMMAND (--help explains)")
     if not any(monikerrun.PORT in word for word in command):

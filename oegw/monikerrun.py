@@ -227,7 +227,10 @@ class _Attendance:
         except OSError:
             return  # gone meanwhile
         self._registration = register(
-            bound, self._wrapped.request, daemon=self._daemon, patience=DAEMON_PATIENCE
+            bound,
+            self._wrapped.request,
+            daemon=self._daemon,
+            patience=min(DAEMON_PATIENCE, self._wrapped.seconds),
         )
         self._listener = found[0]
 
