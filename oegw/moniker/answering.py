@@ -223,7 +223,10 @@ class Answering:
             return Silence("moniker_malformed")
         if not allowed:
             return _mux("busy: too many questions", "moniker_busy")
-        request = tcpmux.parse_request(line)
+        try:
+            request = tcpmux.parse_request(line)
+        except MalformedMessage as error:
+            return _mux(str(error), "moniker_malformed")
         if request.name is None:
             return self._help(question)
         question = replace(question, name=request.name, transport="tcp")
