@@ -74,13 +74,13 @@ def _serve(arguments: Arguments) -> int:
 
 
 def _status(arguments: Arguments) -> int:
-    from oegw import monikerprocess
+    from oegw import monikerstatus
 
-    status = monikerprocess.status(_daemon(arguments))
+    status = monikerstatus.status(_daemon(arguments))
     if getattr(arguments, "json", False):
         print(json.dumps(status, indent=2))
     else:
-        print(monikerprocess.status_text(status), end="")
+        print(monikerstatus.status_text(status), end="")
     return FINE
 
 
