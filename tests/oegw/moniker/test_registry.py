@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -134,6 +135,18 @@ def test_mk_29_who_listens_on_the_client_s_family_comes_first() -> None:
     assert found(registry, "starwars", family="6").service.port == 2
     assert found(registry, "starwars", family="4").service.port == 1
     assert found(registry, "starwars@3", family="6").service.families == "4"
+
+
+def test_mk_29_a_service_of_one_address_is_told_there_only() -> None:
+    registry = Registry()
+    here, there = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+    registry.register(replace(service(version="2", port=1), address=here), ROOT, 0.0)
+    assert found(registry, "starwars", at=here).service.port == 1
+    assert found(registry, "starwars").service.port == 1
+    assert code_of(lambda: found(registry, "starwars", at=there)) is Code.UNKNOWN
+    registry.register(service(port=2), ROOT, 0.0)
+    assert found(registry, "starwars", at=there).service.port == 2
+    assert found(registry, "starwars", at=here).service.port == 1
 
 
 def test_mk_7_transports_of_one_name() -> None:
