@@ -12,6 +12,7 @@ from oegw.moniker import wire
 from oegw.moniker.firewall import handshake
 from oegw.moniker.firewall.book import full_name, plain
 from oegw.moniker.firewall.handshake import LeaseProtocolError
+from oegw.moniker.firewall.interface import Gate
 from oegw.moniker.firewall.messages import (
     Alive,
     EndPort,
@@ -22,7 +23,6 @@ from oegw.moniker.firewall.messages import (
     Question,
     Told,
 )
-from oegw.moniker.firewall.ownfirewall import OwnFirewall
 from oegw.moniker.firewall.stream import GONE_SECONDS, HANDSHAKE_SECONDS, LeaseStream
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused
 from oegw.moniker.rules import Asked, decide
@@ -59,7 +59,7 @@ class LeaseDesk:
         self,
         key: StaticKey,
         hosts: Sequence[HostSettings],
-        firewall: OwnFirewall,
+        firewall: Gate,
         *,
         trace: Trace,
         rules: Sequence[ServiceRule] = (),

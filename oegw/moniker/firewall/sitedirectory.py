@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from oegw.moniker import wire
+from oegw.moniker.firewall.interface import Gate
 from oegw.moniker.firewall.leasedesk import LeaseDesk
-from oegw.moniker.firewall.ownfirewall import OwnFirewall
 from oegw.moniker.interface import IPAddress, LeaseRefused, Opening
 from oegw.moniker.settings import HostSettings
 from oegw.moniker.steps import AskHost
@@ -31,7 +31,7 @@ class SiteDirectory:
     def __init__(
         self,
         hosts: Sequence[HostSettings],
-        firewall: OwnFirewall,
+        firewall: Gate,
         desk: LeaseDesk | None,
         *,
         trace: Trace,
