@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tests.support.side_by_side import TESTS, Part, parts
+from tests.support.side_by_side import MEASURED, TESTS, Part, measured, parts
 
 
 def _files(part: Part) -> list[Path]:
@@ -24,6 +24,14 @@ def test_every_file_of_tests_is_in_one_part() -> None:
     counted = Counter(f for part in parts() if "fuzz" not in part.name for f in _files(part))
     assert set(counted) == set(TESTS.rglob("test_*.py"))
     assert set(counted.values()) == {1}
+
+
+def test_coverage_is_measured_where_it_is_judged_and_when_thorough_everywhere() -> None:
+    usual = {part.name: measured(part, thorough=False) for part in parts()}
+    assert {name for name, arguments in usual.items() if arguments} == set(MEASURED)
+    assert "--source=ike" in usual["ike"]
+    whole = {part.name for part in parts() if measured(part, thorough=True)}
+    assert whole == {part.name for part in parts() if "fuzz" not in part.name}
 
 
 def test_only_the_lab_and_the_parsers_inputs_are_left_to_others() -> None:

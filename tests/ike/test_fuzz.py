@@ -17,6 +17,7 @@ from ike.v1.proposals import choose_channel, choose_tunnel
 from ike.v1.protection import HashPayload
 from ike.wire import Reader
 from tests.support import ike_stranger as x
+from tests.support.amount import amount
 from tests.support.ike_pair import A, B, Pair
 from tests.support.ike_stranger import Stranger
 
@@ -198,8 +199,8 @@ def test_an_authenticated_peer_that_says_anything() -> None:
         ]
 
     endpoint = pair.b.endpoint
-    proposed = 0
-    for count in range(100_000):
+    proposed, messages = 0, amount(100_000, 30_000)
+    for count in range(messages):
         exchange, plan = (x.QUICK, list(quick)) if count % 2 else (x.INFO, info())
         if randomness.random() < 0.8:
             where = randomness.randrange(len(plan))
@@ -226,9 +227,10 @@ def test_an_authenticated_peer_that_says_anything() -> None:
             ):  # it deleted its channel, or used up its message IDs
                 stranger = Stranger(pair.b)
                 stranger.establish()
-    assert proposed > 1000
+    many = messages / 100
+    assert proposed > many
     dropped = endpoint.snapshot().dropped
-    assert dropped["quick_mode_refused"] > 1000
-    assert dropped["malformed_payload"] > 1000
-    assert dropped["unexpected_message"] > 1000  # R-U-THERE-ACK
-    assert dropped["replayed_sequence"] > 100
+    assert dropped["quick_mode_refused"] > many
+    assert dropped["malformed_payload"] > many
+    assert dropped["unexpected_message"] > many  # R-U-THERE-ACK
+    assert dropped["replayed_sequence"] > many / 10

@@ -19,6 +19,7 @@ from oegw.assurance import UnsignedDelegation
 from oegw.configfile import ConfigError
 from oegw.ledger import Lifespans
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange
+from tests.support.amount import amount
 from tests.support.configurations import FULL, PEER_KEY, parsed, problems
 
 RULE = 'version = 1\n[[rule]]\nname = "r"\n'
@@ -461,11 +462,12 @@ WORDS = [
 @pytest.mark.timeout(600)
 def test_mutated_files_raise_nothing_but_config_error() -> None:
     """Texts go through the TOML parser, tables straight to the validator, 100,000 in all."""
+    values = amount(90_000, 18_000)
     generator = random.Random(4322)
     tokens = re.findall(r'"[^"\n]*"|\[+|\]+|\w+|[^\w\s]|\s+', FULL)
     path = Path("/nowhere/oegw.toml")
     good = bad = 0
-    for _ in range(10_000):
+    for _ in range(amount(10_000, 2_000)):
         mutated = list(tokens)
         for _ in range(generator.randint(1, 4)):
             at = generator.randrange(len(mutated))
@@ -484,7 +486,7 @@ def test_mutated_files_raise_nothing_but_config_error() -> None:
             good += 1
         except ConfigError:
             bad += 1
-    for _ in range(90_000):
+    for _ in range(values):
         try:
             _, found = config.examine_values(random_values(generator), path)
         except ConfigError:
@@ -492,7 +494,7 @@ def test_mutated_files_raise_nothing_but_config_error() -> None:
         else:
             good, bad = good + (not found), bad + bool(found)
     assert good > 100
-    assert bad > 10_000
+    assert bad > values / 2
 
 
 KEYS = sorted(

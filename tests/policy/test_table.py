@@ -15,6 +15,7 @@ from policy.prefixes import PrefixList
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange, Rule, Scope
 from policy.table import PolicyTable
 from tests.support import policy_reference as reference
+from tests.support.amount import amount
 
 DENY, PERMIT = Category.DENY, Category.PERMIT
 OPPORTUNISTIC, CONFIGURED = Category.OPPORTUNISTIC, Category.CONFIGURED
@@ -134,7 +135,7 @@ def consistent(rules):
 
 
 many = settings(
-    max_examples=300,
+    max_examples=amount(300, 100),
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )

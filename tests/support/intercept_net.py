@@ -45,8 +45,8 @@ _numbers = itertools.count()
 _QUICK = ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
 """Nobody else is on these links: no second of waiting for others with the same address."""
 
-# The first index: the kernel takes a link whose other end has the same index, in whatever namespace,
-# for one without a lower half, and tells IPv6 up to a second later that it is up.
+# The index: the kernel takes a link whose other end has the same one, in whatever namespace, for
+# one without another half, and tells IPv6 up to a second later that it is up.
 _SETUP = """
 inside: link add in0 index 12 type veth peer name in0 netns {gateway}
 gateway: link add out0 type veth peer name out0 netns {outside}

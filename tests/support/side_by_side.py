@@ -3,10 +3,10 @@
 Tests in network namespaces wait more than they compute.
 
 ``python -m tests.support.side_by_side`` takes no arguments: all tests that need this machine only,
-but for the lab's scenarios, under coverage.  The folders that take longest begin first.  The
-parsers' 100,000 inputs (marker ``fuzz``) are parts of their own, and not measured: it would double
-their time.  What a part printed appears when
-it is done.
+but for the lab's scenarios.  The folders that take longest begin first.  The parsers' 100,000
+inputs (marker ``fuzz``) are parts of their own.  Coverage doubles the time of what it measures: it
+is that of the rooms in MEASURED by their own tests, and, where the run is thorough, of all by all
+but the parsers' inputs.  What a part printed appears when it is done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.amount import thorough
+
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 NO_TESTS = {"support", "vectors", "bench", "fresh"}
@@ -28,6 +30,7 @@ LONGEST = (  # measured
     *("fuzz", "fuzz of ports", "oegw/sst/plane", "oegw/sst/asking", "oegw/datapath"),
     *("oegw/sst", "oegw/intercept", "policy", "oegw", "attacks", "ike"),
 )
+MEASURED = ("ike", "policy", "dnsrecords")  # rooms that have to be covered
 PLAIN = ("-m", "not lab and not fuzz")
 
 
@@ -64,6 +67,15 @@ def _parts_of(folder: Path, name: str) -> list[Part]:
     return [*(part for each, sub in inner.items() for part in _parts_of(sub, each)), own]
 
 
+def measured(part: Part, thorough: bool) -> tuple[str, ...]:
+    """Python's arguments in front of a part's, which measure coverage, or do not."""
+    if thorough and "fuzz" not in part.name:
+        return "-m", "coverage", "run"
+    if part.name in MEASURED:
+        return "-m", "coverage", "run", f"--source={part.name}"
+    return ()
+
+
 def _with_tests(folder: Path) -> list[Path]:
     """Its folders that have tests."""
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and any(sub.rglob("test_*.py")))
@@ -76,8 +88,7 @@ def _work(waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]
         except queue.Empty:
             return
         began = time.monotonic()
-        covered = () if "fuzz" in part.name else ("-m", "coverage", "run")
-        command = [sys.executable, *covered, "-m", "pytest", "-q"]
+        command = [sys.executable, *measured(part, thorough()), "-m", "pytest", "-q"]
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", *part.arguments],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

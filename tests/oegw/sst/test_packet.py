@@ -15,6 +15,7 @@ from oegw.sst.permutation import NotEligible
 from oegw.sst.settings import Ipv4Signal
 from oegw.sst.signal import Signal
 from tests.oegw.sst.test_permutation import keyed
+from tests.support.amount import amount
 from tests.support.sst_packets import (
     DONT_FRAGMENT,
     MORE_FRAGMENTS,
@@ -82,8 +83,8 @@ def test_sst_2_and_3_packets_with_options_and_extension_headers_open_to_what_the
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(600)
-def test_sst_3_a_million_random_packets_come_back_bit_by_bit() -> None:
-    """Checksums, ports and everything else random; exceptions are those of sst.md section 14.
+def test_sst_3_random_packets_come_back_bit_by_bit() -> None:
+    """A million of them, all in them random; exceptions are those of sst.md section 14.
 
     One in five is made anew; the others have other ports and any checksum, valid or not, in the
     same form, often one of those that ones' complement arithmetic stumbles over.
@@ -93,7 +94,8 @@ def test_sst_3_a_million_random_packets_come_back_bit_by_bit() -> None:
     permutations = keyed(1), keyed(2)
     signals = FLAG, Signal(Ipv4Signal.FLAG, dscp=7)
     udp_zero = tcp_ones = 0
-    for number in range(200_000):
+    groups = amount(200_000, 20_000)
+    for number in range(groups):
         permutation, signal = permutations[number % 2], signals[number // 2 % 2]
         made = random_packet(rng, longest=64)
         wire = seal(made.packet, permutation, signal)
@@ -115,8 +117,8 @@ def test_sst_3_a_million_random_packets_come_back_bit_by_bit() -> None:
                 back = back[:where] + b"\xff\xff" + back[where + 2 :]
                 tcp_ones += 1
             assert back == octets
-    assert udp_zero > 5000
-    assert tcp_ones > 5000
+    assert udp_zero > groups / 40
+    assert tcp_ones > groups / 40
 
 
 @pytest.mark.parametrize("protocol", [TCP_NUMBER, UDP_NUMBER])

@@ -13,6 +13,7 @@ from oegw.sst.interface import Algorithm, PortKey
 from oegw.sst.permutation import TWEAKS_LIMIT, NotEligible, Permutation
 from tests.oegw.sst.statistics import HEADING, Row, avalanche, uniformity, unrelated
 from tests.support import ff1_reference
+from tests.support.amount import amount
 from tests.support.sst_packets import TCP, UDP, packed, random_addresses, random_port
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "sst" / "ports.toml"
@@ -84,10 +85,11 @@ def test_sst_10_sealed_ports_are_never_0_and_open_to_what_they_were() -> None:
 
 
 @pytest.mark.fuzz
-def test_sst_10_a_million_sealed_ports_are_never_0() -> None:
+def test_sst_10_sealed_ports_are_never_0() -> None:
+    """A million of them."""
     rng = random.Random(1010)
     permutation = keyed(2)
-    for number in range(1_000_000):
+    for number in range(amount(1_000_000, 200_000)):
         sealed = permutation.seal_ports(
             ONE, OTHER, TCP, rng.randrange(1, 65536), 1 + number % 65535
         )
