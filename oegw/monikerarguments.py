@@ -143,6 +143,11 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
     find.add_argument(
         "text", metavar="KEY=VALUE", nargs="*", type=_text, help="only those that say this"
     )
+    find.add_argument(
+        "--numeric",
+        action="store_true",
+        help="with addresses, as the gateways tell them, not names of hosts",
+    )
     find.add_argument("--json", action="store_true", help="for programs")
 
 

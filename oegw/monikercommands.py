@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oegw import config
 from oegw.arguments import Arguments, Command, UsageError
@@ -29,6 +29,9 @@ from oegw.moniker.uri import MonikerUri
 from oegw.moniker.wire import DEFAULT_PORT
 from oegw.settings import DEFAULT_CONFIG
 from oegw.status import columns, plain
+
+if TYPE_CHECKING:
+    from oegw.moniker.discovery.naming import Finding
 
 FIRST_VERSION = "1"  # of a server that says none
 
@@ -329,17 +332,21 @@ def _find(arguments: Arguments) -> int:
         print(json.dumps([_shown(each) for each in found], indent=2))
     else:
         for each in found:
-            print(plain(each.uri()))
+            print(plain(_numeric(each) if arguments.numeric else each.uri()))
     return FINE if found else FAILED
 
 
-def _shown(finding: Any) -> dict[str, Any]:
-    """A finding for programs."""
+def _numeric(finding: Finding) -> str:
+    """Its URI with its first address; with its name, if none was told."""
     first = next(iter(finding.addresses), None)
-    numeric = f"[{first}]" if isinstance(first, IPv6Address) else str(first)
+    return finding.uri(None if first is None else _bracketed(str(first)))
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    """A finding for programs."""
     return {
         "uri": finding.uri(),
-        "numeric_uri": None if first is None else finding.uri(numeric),
+        "numeric_uri": _numeric(finding),
         "service": finding.service,
         "version": None if finding.version is None else str(finding.version),
         "namespace": finding.namespace or None,

@@ -316,6 +316,7 @@ def test_what_is_exported_is_printed_and_found(host: Host, oegw: Any) -> None:
         assert lines[0].startswith("site.example. 10 IN SOA ")
         assert f"_cinema._tcp.site.example. 10 IN SRV 0 100 {port} bob.example." in lines
         assert oegw("find", "cinema", "episode=4").out == "cinema@1://bob.example\n"
+        assert oegw("find", "--numeric", "cinema").out == "cinema@1://127.0.0.1\n"
         (found,) = json.loads(oegw("find", "cinema@1", "--json").out)
         assert found["host"] == "bob.example"
         assert str(port) not in json.dumps(found), "MK-5"
