@@ -201,6 +201,7 @@ def _run(arguments: Arguments) -> int:
         "service": name.service,
         "version": _one_version(name),
         "weight": arguments.weight,
+        "sst": arguments.sst,
         "exported": arguments.export,
         "text": arguments.text,
     }
@@ -339,7 +340,7 @@ def _find(arguments: Arguments) -> int:
 def _numeric(finding: Finding) -> str:
     """Its URI with its first address; with its name, if none was told."""
     first = next(iter(finding.addresses), None)
-    return finding.uri(None if first is None else _bracketed(str(first)))
+    return finding.uri(None if first is None else str(first))
 
 
 def _shown(finding: Finding) -> dict[str, Any]:
