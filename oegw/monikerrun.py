@@ -8,6 +8,7 @@ no longer does, and ends us when it ends.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -42,6 +43,10 @@ _FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
     signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT,
 )  # fmt: skip
+
+
+# What it is called that a process or its descriptor is no longer there.
+_GONE = (errno.ESRCH, errno.EBADF, errno.ENOENT)
 
 
 class ServerUnusable(MonikerError):  # noqa: N818  (it names the fact)
@@ -232,8 +237,11 @@ class _Attendance:
     def _register(self, found: Sequence[Listener]) -> None:
         try:
             bound = self._bound(found)
-        except OSError:
-            return  # gone meanwhile
+        except OSError as error:
+            if error.errno in _GONE:
+                return
+            text = "its socket can't be looked at (pidfd_getfd(2))"
+            raise ServerUnusable(f"{self._wrapped.command[0]}: {text}: {error.strerror}") from None
         self._registration = begin(
             bound,
             self._wrapped.request,

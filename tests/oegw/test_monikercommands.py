@@ -371,6 +371,20 @@ def test_a_reader_that_is_gone_ends_the_pipe() -> None:
     os.close(out_write)
 
 
+def test_a_service_that_takes_no_more_may_still_speak() -> None:
+    ours, far = socket.socketpair()
+    (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
+    with ours, far:
+        far.shutdown(socket.SHUT_RD)
+        os.write(in_write, b"nobody reads this")
+        far.sendall(b"last words")
+        far.shutdown(socket.SHUT_WR)
+        monikerpipe.pump(ours, in_read, out_write)
+        assert os.read(out_read, 100) == b"last words"
+    for descriptor in (in_read, in_write, out_read, out_write):
+        os.close(descriptor)
+
+
 def test_a_connection_is_handed_on_as_ssh_wants_it() -> None:
     ours, far = socket.socketpair()
     here, there = socket.socketpair()
@@ -381,3 +395,12 @@ def test_a_connection_is_handed_on_as_ssh_wants_it() -> None:
         with socket.socket(fileno=descriptors[0]) as got:
             got.sendall(b"by way of ssh")
         assert far.recv(100) == b"by way of ssh"
+
+
+def test_a_server_whose_name_is_refused_is_ended(host: Host) -> None:
+    texts = [word for number in range(40) for word in ("--text", f"k{number}={'v' * 200}")]
+    process = host.started("run", *texts, "much", "--", *server("reuse"), stderr=subprocess.PIPE)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == cli.FAILED
+    assert err.startswith("oegw: ")
+    assert "much" not in host.services()

@@ -8,6 +8,7 @@ and from their address; with ``public`` everybody.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -89,7 +90,8 @@ class Responder:
                 self._datagrams.append(transport)
             except OSError as error:
                 await self.close()
-                text = error.strerror or error
+                # asyncio's own text has the address in it, once more.
+                text = os.strerror(error.errno) if error.errno else error
                 raise NotListening(
                     f"moniker.export.listen: {address} port {port}: {text}"
                 ) from None
