@@ -94,6 +94,27 @@ def unseen(lab: Lab, fact: dict[str, Any]) -> str:
     return f"port {port}: in none of {before} packets before{compared}"
 
 
+def not_amplified(lab: Lab, fact: dict[str, Any]) -> str:
+    """By UDP the daemon of ``destination`` sent ``source`` no more octets than came in that name,
+    nor more datagrams (MK-27)."""
+    check_keys(fact, {"link", "source", "destination", "at_least"})
+    client, host = lab.address(fact["source"]), lab.address(fact["destination"])
+    sizes: dict[str, list[int]] = {"in": [], "out": []}
+    for packet in lab.captured[fact["link"]]:
+        if packet.protocol != UDP:
+            continue
+        if (packet.source, packet.destination, packet.second) == (client, host, MONIKER_PORT):
+            sizes["in"].append(len(payload(packet)))
+        if (packet.source, packet.destination, packet.first) == (host, client, MONIKER_PORT):
+            sizes["out"].append(len(payload(packet)))
+    seen = ", ".join(f"{sum(each)} octets in {len(each)} {way}" for way, each in sizes.items())
+    if len(sizes["in"]) < fact.get("at_least", 1):
+        raise Missed(seen)
+    if len(sizes["out"]) > len(sizes["in"]) or sum(sizes["out"]) > sum(sizes["in"]):
+        raise Missed(seen)
+    return seen
+
+
 def sealed_questions(lab: Lab, fact: dict[str, Any]) -> str:
     """Each line between ``source`` and the daemon of ``destination`` on ``link`` is encrypted."""
     check_keys(fact, {"link", "source", "destination", "at_least"})
