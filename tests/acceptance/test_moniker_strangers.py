@@ -25,7 +25,7 @@ import pytest
 
 from tests.support.amount import amount
 from tests.support.intercept_net import INSIDE, Net, wait_for, within
-from tests.support.moniker_net import (
+from tests.support.moniker_strangers import (
     ASKER,
     ASKER6,
     CRLF,
