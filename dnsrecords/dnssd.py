@@ -254,6 +254,8 @@ class Asked:
         counts = [int.from_bytes(octets[at : at + 2], "big") for at in range(6, 12, 2)]
         if len(octets) < HEADER_OCTETS or sum(counts) > MAX_REPLY_RECORDS:
             raise MalformedReply("is no reply, or one of too many records")
+        if self._signed and not counts[2]:  # where a signature would be
+            raise MalformedReply(f"is not signed ({dns.rcode.from_flags(octets[3], 0).name})")
         query = self._message
         try:
             message = dns.message.from_wire(octets, keyring=query.keyring, request_mac=query.mac)
@@ -262,8 +264,6 @@ class Asked:
         if not query.is_response(message):
             raise MalformedReply("is a reply to another question")
         code = message.rcode()
-        if self._signed and not message.had_tsig:
-            raise MalformedReply(f"is not signed ({dns.rcode.to_text(code)})")
         try:
             known = Code(code)
         except ValueError:

@@ -52,6 +52,7 @@ __all__ = [
     "examine",
     "examine_values",
     "load",
+    "moniker_socket",
     "parse",
 ]
 
@@ -116,6 +117,13 @@ def control_socket(path: Path) -> Path:
     if problems.lines():
         raise ConfigError(problems.lines())
     return found
+
+
+def moniker_socket(path: Path) -> Path:
+    """Where the daemon of this configuration listens to applications of its host; as
+    `control_socket`.  Raises ConfigError."""
+    problems = Problems(str(path))
+    return read_moniker(_table(path).get("moniker"), path.parent, problems).socket
 
 
 def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[str, ...]]:

@@ -87,6 +87,12 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
     _add_name(run, "what it is called, perhaps in a namespace: http, http@2, alice::http")
     run.add_argument("--udp", action="store_true", help="the server's transport; default: TCP")
     run.add_argument(
+        "--unheld",
+        action="store_true",
+        help="don't hold the port until the server listens: for one that does not set "
+        "SO_REUSEADDR; always so with --udp",
+    )
+    run.add_argument(
         "--weight", metavar="N", type=_number(1, 1000), default=100,
         help="among instances of the same name and version, 1 to 1000; default 100",
     )  # fmt: skip

@@ -62,7 +62,11 @@ def run(path: Path, parent: int | None = None) -> int:
             raise OSError(error.errno, reason) from error
     trace = JsonTrace(stream, time.time)
     return serve(
-        moniker, trace, lambda: settings_of(_load(path)), (config.ConfigError, UnsuitableBox), parent
+        moniker,
+        trace,
+        lambda: settings_of(_load(path)),
+        (config.ConfigError, UnsuitableBox),
+        parent,
     )
 
 

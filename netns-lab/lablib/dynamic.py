@@ -13,14 +13,19 @@ from lablib.topology import twin_address
 KEY_FILE = "update.key"  # in the run's directory: what updates are signed with
 
 
+def write_key(path: Path, name: str) -> str:
+    """A fresh key for TSIG, in the form that BIND has; returns its text."""
+    secret = base64.b64encode(secrets.token_bytes(32)).decode()
+    text = f'key "{name}" {{\n  algorithm hmac-sha256;\n  secret "{secret}";\n}};\n'
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return text
+
+
 def start_updatable(run: Run, addresses: list[str], zones: list[tuple[str, str]]) -> Process:
     """Serve ``zones``, as pairs of a name and a file, on ``addresses`` of host dns."""
     directory = run.directory
-    secret = base64.b64encode(secrets.token_bytes(32)).decode()
-    key = f'key "lab-update" {{\n  algorithm hmac-sha256;\n  secret "{secret}";\n}};\n'
-    key_file = directory / KEY_FILE
-    key_file.touch(mode=0o600)
-    key_file.write_text(key)
+    key = write_key(directory / KEY_FILE, "lab-update")
     both = [*addresses, *(str(twin_address(IPv4Address(a))) for a in addresses)]
     lines = [
         key,

@@ -1,8 +1,8 @@
 """Runs a command in a namespace, where `ip netns exec` can't: in a plain chroot.
 
 ``python3 enter.py NAMESPACE COMMAND...`` does what `ip netns exec` does: it joins
-the network namespace and puts the namespace's own resolv.conf over the
-machine's, for this command alone.  For the latter `ip` asks that ``/`` be a
+the network namespace and puts the namespace's own files (resolv.conf) over those
+of the machine's /etc, for this command alone.  For the latter `ip` asks that ``/`` be a
 mount point, and in a chroot it is a mere directory; so this finds the mount
 below it, makes it private, and gives the chroot a mount of its own in it.
 """
@@ -64,9 +64,8 @@ def main() -> None:
     _private_root()
     _libc.umount2(b"/sys", MNT_DETACH)
     _mount("sysfs", "/sys", "sysfs", 0)  # /sys/class/net shows the namespace that mounted it
-    own = Path("/etc/netns") / namespace / "resolv.conf"
-    if own.exists():
-        _mount(str(own), "/etc/resolv.conf", None, MS_BIND)
+    for own in (Path("/etc/netns") / namespace).glob("*"):
+        _mount(str(own), f"/etc/{own.name}", None, MS_BIND)
     os.chdir(here)
     os.execvp(command[0], command)
 

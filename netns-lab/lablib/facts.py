@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, lifetimes, matrix, nameservers, sealedfacts
+from lablib import crossing, lifetimes, matrix, monikerfacts, nameservers, sealedfacts
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
 from lablib.stage import Missed, check_keys
 from lablib.steps import PING_PATTERN
-from lablib.traces import matches, meant, plain
+from lablib.traces import matches, meant, plain, told_by
 from lablib.webserver import FILE_LINE
 
 # What may pass between the sites in an encrypted scenario, and what beside it on the public link.
@@ -38,7 +38,7 @@ def within(number: int, fact: dict[str, Any]) -> bool:
 def events(lab: Lab, fact: dict[str, Any]) -> str:
     """The trace of ``gateway`` has ``events`` in this order, others may be between them."""
     check_keys(fact, {"gateway", "events"})
-    remaining = iter(lab.gateways[fact["gateway"]].events())
+    remaining = iter(told_by(lab, fact["gateway"]))
     for position, pattern in enumerate(fact["events"]):
         if not any(matches(lab, event, pattern) for event in remaining):
             before = fact["events"][position - 1] if position else "the start"
@@ -49,7 +49,7 @@ def events(lab: Lab, fact: dict[str, Any]) -> str:
 def count(lab: Lab, fact: dict[str, Any]) -> str:
     """How often an ``event`` is in the trace of ``gateway``."""
     check_keys(fact, {"gateway", "event", "count", "at_least", "at_most"})
-    found = [e for e in lab.gateways[fact["gateway"]].events() if matches(lab, e, fact["event"])]
+    found = [e for e in told_by(lab, fact["gateway"]) if matches(lab, e, fact["event"])]
     if not within(len(found), fact):
         raise Missed(f"{len(found)} times")
     return f"{len(found)} times"
@@ -94,11 +94,21 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
     """Packets on ``link`` with these outermost addresses, both ways unless ``oneway``.
 
     ``source`` or ``destination`` may be left out: then it is any.  ``type``:
-    only packets of that kind (esp, ike, dns, echo request, ...).
+    only packets of that kind (esp, ike, dns, echo request, ...).  ``ports``: only with one of them.
     """
     check_keys(
         fact,
-        {"link", "source", "destination", "oneway", "type", "count", "at_least", "at_most"},
+        {
+            "link",
+            "source",
+            "destination",
+            "oneway",
+            "type",
+            "ports",
+            "count",
+            "at_least",
+            "at_most",
+        },
     )
     source, destination = (
         lab.address(fact[end]) if end in fact else None for end in ("source", "destination")
@@ -107,6 +117,8 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
     def is_meant(packet: Packet) -> bool:
         forward = source in (None, packet.source) and destination in (None, packet.destination)
         back = source in (None, packet.destination) and destination in (None, packet.source)
+        if "ports" in fact and not {packet.first, packet.second} & set(fact["ports"]):
+            return False
         return packet.source is not None and (forward or (back and not fact.get("oneway")))
 
     found = [
@@ -289,6 +301,9 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "sealed": sealedfacts.is_sealed,
     "in-clear": sealedfacts.in_clear,
     "flagged": sealedfacts.flagged,
+    "asked-and-connected": monikerfacts.asked_and_connected,
+    "port-unseen": monikerfacts.unseen,
+    "sealed-questions": monikerfacts.sealed_questions,
     "resolver": nameservers.resolver,
     "said": nameservers.said,
 }

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lablib import dns, dnssec, gateway, network, relaying, topology, whole
+from lablib import (
+    dns,
+    dnssec,
+    dynamic,
+    gateway,
+    moniker,
+    network,
+    portkeys,
+    relaying,
+    topology,
+    whole,
+)
 from lablib.capture import Capture
 from lablib.cells import Played
 from lablib.errors import LabError
 from lablib.gateway import Gateway, Keys, Oegw, placeholder
+from lablib.moniker import MonikerDaemon
 from lablib.pcap import Packet
 from lablib.records import shaped
-from lablib.run import Process, Run
+from lablib.run import OWN_PLACE, Process, Run
 from lablib.scenario import HOME, VARIANTS, Scenario
 from lablib.topology import IPAddress, Topology, twin_address
 
@@ -41,6 +54,8 @@ class Lab:
     matrix: Played | None = None  # what became of the scenario's matrix
     port_keys: dict[str, Path] = field(default_factory=dict)  # the file in use, by gateway
     clock_days: int = 0  # that the clocks of the gateways are ahead
+    monikers: dict[str, MonikerDaemon] = field(default_factory=dict)  # by host
+    ports: dict[str, int] = field(default_factory=dict)  # of services, by a name for them
 
     def queue(self) -> str:
         """How packets get from the kernel to the gateways: by ``nft``, or by ``iptables``."""
@@ -52,7 +67,23 @@ class Lab:
 
     def public_keys(self) -> dict[str, str]:
         """``SG_B_KEY`` and so on, as configurations and scenarios name the public keys."""
-        return {placeholder(name): pair.public for name, pair in self.keys.items()}
+        result = {placeholder(name): pair.public for name, pair in self.keys.items()}
+        for name, path in self.port_keys.items():
+            public = portkeys.public_of(portkeys.private_octets(path))
+            variable = placeholder(name).replace("_KEY", "_PORT_KEY")
+            result[variable] = base64.b64encode(public).decode()
+        return result
+
+    def as_user(self, user: str, command: list[str]) -> list[str]:
+        """The command as this user's, who may read the project's files wherever they are."""
+        if not user:
+            return command
+        if user not in self.scenario.users:
+            raise LabError(f"no user {user!r}; there are {', '.join(self.scenario.users)}")
+        number = network.FIRST_USER + self.scenario.users.index(user)
+        who = [f"--reuid={number}", f"--regid={number}", "--clear-groups"]
+        may = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        return ["setpriv", *who, *may, *command]
 
     def port_key_files(self, gateway: str) -> list[Path]:
         """All keys for ports that this run made for a gateway, the one in use and those before."""
@@ -195,6 +226,17 @@ def _is_published(scenario: Scenario, gateway: str, record: str) -> bool:
     return not types or dns.type_of(record) in types
 
 
+def _start_monikers(lab: Lab) -> None:
+    """The daemons of hosts, side by side."""
+    for host in lab.scenario.monikers:
+        template = lab.scenario.directory / moniker.FOLDER / f"{host}.toml"
+        path = moniker.write_configuration(lab.run, host, template, lab.public_keys())
+        lab.monikers[host] = MonikerDaemon(host, lab.run, path)
+        lab.monikers[host].begin()
+    for one in lab.monikers.values():
+        one.ready()
+
+
 def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -> Lab:
     """Build everything that the scenario needs, up to working gateways and captures.
 
@@ -213,7 +255,11 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
     if scenario.forwarder:
         resolvers |= lab.topology.clients(scenario.forwarder)
     resolvers |= scenario.resolvers
-    network.build(run, lab.topology, resolvers)
+    network.build(run, lab.topology, resolvers, scenario.users)
+    if scenario.services:
+        OWN_PLACE.mkdir(exist_ok=True)
+        for host in lab.topology.hosts:
+            run.own_place(host).mkdir(parents=True)
     say(f"network of {len(lab.topology.hosts)} hosts: {time.monotonic() - started:.2f} s")
 
     if oegw:
@@ -268,11 +314,15 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         if scenario.clock:
             lab.set_clock(0)
         at_once = [one for name, one in lab.gateways.items() if name not in scenario.late]
+        for name in scenario.secrets:
+            dynamic.write_key(run.directory / name, name)
         for one in at_once:
             one.begin()
         for one in at_once:
             one.ready()
-        names = ", ".join(one.name for one in at_once)
+        _start_monikers(lab)
+        moniker.await_children(run, at_once)
+        names = ", ".join([*(one.name for one in at_once), *lab.monikers])
         say(f"gateways {names}: {time.monotonic() - started:.2f} s")
         lab.start_captures(devices=True)
     return lab

@@ -7,6 +7,7 @@ sees an interface or a route of the lab.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from lablib.errors import LabError
@@ -130,17 +131,37 @@ def _finish(what: str, process: subprocess.Popen[str]) -> None:
         raise LabError(f"{what}: {output.strip()}")
 
 
-def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
+FIRST_USER = 2001  # the number of the first user of a scenario
+
+
+def accounts(users: Sequence[str]) -> dict[str, str]:
+    """The machine's users and groups, and those of a scenario, as files of a host."""
+    if not users:
+        return {}
+    added: dict[str, list[str]] = {"passwd": [], "group": []}
+    for number, user in enumerate(users, FIRST_USER):
+        added["passwd"].append(f"{user}:x:{number}:{number}::/nonexistent:/bin/sh\n")
+        added["group"].append(f"{user}:x:{number}:\n")
+    return {
+        name: Path(f"/etc/{name}").read_text() + "".join(lines) for name, lines in added.items()
+    }
+
+
+def build(
+    run: Run, topology: Topology, resolvers: dict[str, str], users: Sequence[str] = ()
+) -> None:
     """Make all namespaces of ``topology``.
 
     ``resolvers``: the name server a host asks, by host name; others ask the
-    lab's resolver.  Raises LabError with what ``ip`` said.
+    lab's resolver.  ``users``: that hosts have beside those of this machine.
+    Raises LabError with what ``ip`` said.
     """
     if not Path("/etc/resolv.conf").exists():
         raise LabError("/etc/resolv.conf: not there; `ip netns exec` needs it to put ours over it")
     names = [*topology.hosts, CABLES]
     run.namespaces = [run.namespace(name) for name in names]
     run.save()
+    files = accounts(users)
     for host in topology.hosts:
         directory = Path("/etc/netns") / run.namespace(host)
         directory.mkdir(parents=True)
@@ -149,6 +170,8 @@ def build(run: Run, topology: Topology, resolvers: dict[str, str]) -> None:
             f"nameserver {server}\nsearch {topology.domain}\n"
             f"options timeout:{round(patient(2))} attempts:2\n"
         )
+        for name, text in files.items():
+            (directory / name).write_text(text)
     _finish("namespaces", _batch(run, None, "".join(f"netns add {n}\n" for n in run.namespaces)))
 
     settings = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from lablib import ask, transfer
 from lablib.errors import LabError
-from lablib.gateway import COMMAND
+from lablib.gateway import COMMAND, ROOT
 from lablib.lab import Lab
 from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import patient, wait_until
@@ -18,29 +20,53 @@ from lablib.webserver import HTTP_PORT, content, web_server
 
 DNS_ANSWER = "192.0.2.53"
 TRANSFER_PORT = 8001
+HOST_WORD = re.compile(r"@[a-z][a-z0-9.-]*")  # an address after @ is dig's
 QUESTION = "unchanged.lab.example"
 
 
-def _ssh_server(stage: Stage, host: str, port: int) -> Path:
-    """Starts sshd on ``host``, with keys of this run; returns the user's key."""
+SSH_OPTIONS = {
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "no",
+    "UserKnownHostsFile": "/dev/null",
+    "LogLevel": "ERROR",
+}
+
+
+def _ssh_keys(stage: Stage) -> tuple[Path, list[str]]:
+    """Makes keys of this run; returns the user's key, and the lines that sshd needs."""
     folder = stage.lab.run.directory
-    name, host_key, user_key = f"sshd-{host}-{port}", folder / "ssh-host", folder / "ssh-user"
+    host_key, user_key = folder / "ssh-host", folder / "ssh-user"
     for key in (host_key, user_key):
         if not key.exists():
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
             result = stage.lab.run.call(None, command)
             if result.returncode:
                 raise LabError(f"ssh-keygen: {result.stderr.strip()}")
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it to be there
+    public = user_key.with_suffix(".pub")
+    return user_key, [
+        f"HostKey {host_key}", f"AuthorizedKeysFile {public}", "PidFile none",
+        "StrictModes no", "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes",
+        "UseDNS no", "PrintMotd no", "PrintLastLog no", "LogLevel ERROR",
+    ]  # fmt: skip
+
+
+def ssh_files(stage: Stage, step: dict[str, Any]) -> str:
+    """``$RUN/sshd.conf`` without a port, and ``$RUN/ssh.conf``, which fits to it."""
+    check_keys(step, set())
+    folder, (key, lines) = stage.lab.run.directory, _ssh_keys(stage)
+    (folder / "sshd.conf").write_text("\n".join(lines) + "\n")
+    client = {**SSH_OPTIONS, "IdentityFile": str(key)}
+    (folder / "ssh.conf").write_text("".join(f"{k} {v}\n" for k, v in client.items()))
+    return "written"
+
+
+def _ssh_server(stage: Stage, host: str, port: int) -> Path:
+    """Starts sshd on ``host``, with keys of this run; returns the user's key."""
+    name, (user_key, options) = f"sshd-{host}-{port}", _ssh_keys(stage)
     if name not in stage.background:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it to be there
-        public = user_key.with_suffix(".pub")
-        options = [
-            f"Port {port}", f"HostKey {host_key}", f"AuthorizedKeysFile {public}", "PidFile none",
-            "StrictModes no", "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes",
-            "UseDNS no", "PrintMotd no", "PrintLastLog no", "LogLevel ERROR",
-        ]  # fmt: skip
-        configuration = folder / f"{name}.conf"
-        configuration.write_text("\n".join(options) + "\n")
+        configuration = stage.lab.run.directory / f"{name}.conf"
+        configuration.write_text("\n".join([f"Port {port}", *options]) + "\n")
         server = stage.lab.run.start(
             name, host, ["/usr/sbin/sshd", "-D", "-e", "-f", str(configuration)]
         )
@@ -65,14 +91,13 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
     lab, port, result = stage.lab, step.get("port", 22), step.get("result", "done")
     key = _ssh_server(stage, step["to"], port)
     seconds = patient(step.get("patience", 10.0 if result == "done" else 1.5))
-    options = [
-        "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
-        f"ConnectTimeout={max(1, round(seconds))}", "LogLevel=ERROR", "ConnectionAttempts=1",
-    ]  # fmt: skip
-    words = [word for option in options for word in ("-o", option)]
-    command = ["ssh", "-F", "none", "-i", str(key), "-p", str(port), *words]
+    options = SSH_OPTIONS | {
+        "ConnectTimeout": str(max(1, round(seconds))), "ConnectionAttempts": "1"
+    }  # fmt: skip
+    chosen = [word for pair in options.items() for word in ("-o", "=".join(pair))]
+    command = ["ssh", "-F", "none", "-i", str(key), "-p", str(port), *chosen]
     command += [f"root@{lab.address(step.get('at', step['to']))}", "echo sealed as $SSH_CONNECTION"]
-    wrapped = [*_words(lab, step.get("prefix", [])), *command]
+    wrapped = [*words(lab, step.get("prefix", [])), *command]
     done = lab.run.call(None, lab.run.on_network_of(step["host"], wrapped), seconds + 20)
     said = (done.stdout + done.stderr).strip()
     seen = (
@@ -83,11 +108,25 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
     return said
 
 
-def _words(lab: Lab, words: list[str]) -> list[str]:
-    """``@bob`` is Bob's address, ``oegw`` the installed command, ``$RUN`` the run directory."""
-    filled = (word.replace("$RUN", str(lab.run.directory)) for word in words)
+def filled_in(lab: Lab, text: str) -> str:
+    """``$RUN`` is the run directory, ``$HERE`` the scenario's, ``$ROOT`` the project's, ``$OEGW``
+    the installed command, ``$PORT_x`` a port that was remembered."""
+    names = {
+        "RUN": str(lab.run.directory), "HERE": str(lab.scenario.directory), "ROOT": str(ROOT),
+        "OEGW": str(COMMAND), **{f"PORT_{name}": str(port) for name, port in lab.ports.items()},
+    }  # fmt: skip
+    return Template(text).safe_substitute(names)
+
+
+def words(lab: Lab, given: list[str]) -> list[str]:
+    """``@bob`` is Bob's address, ``oegw`` the installed command, ``python`` the one that has it.
+
+    Within words there may be what `filled_in` knows.
+    """
+    programs = {"oegw": str(COMMAND), "python": str(COMMAND.with_name("python"))}
+    filled = (filled_in(lab, word) for word in given)
     return [
-        str(COMMAND) if word == "oegw" else str(lab.address(word[1:])) if word[:1] == "@" else word
+        str(lab.address(word[1:])) if HOST_WORD.fullmatch(word) else programs.get(word, word)
         for word in filled
     ]
 
@@ -135,9 +174,9 @@ def start_transfer(stage: Stage, step: dict[str, Any]) -> str:
         server.await_text("listening")
         stage.background[sender] = server
     address = str(lab.address(step.get("at", step["from"])))
-    words = ["get", address, str(TRANSFER_PORT), str(step["rate"]), str(_progress(stage, name))]
+    order = ["get", address, str(TRANSFER_PORT), str(step["rate"]), str(_progress(stage, name))]
     stage.background[f"transfer-{name}"] = lab.run.start(
-        f"transfer-{name}", step["host"], [*program, *words]
+        f"transfer-{name}", step["host"], [*program, *order]
     )
     return await_progress(stage, {"name": name, "more": 1})
 
@@ -179,13 +218,32 @@ def end_transfer(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def run_command(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` runs ``command``; it must end with ``code`` and print what matches ``says``."""
-    check_keys(step, {"host", "command", "code", "says", "within", "user"})
-    lab, command = stage.lab, _words(stage.lab, step["command"])
-    result = lab.run.call(step["host"], command, step.get("within", 20))
+    """``host`` runs ``command``, perhaps as ``user``, with ``input``.
+
+    It must end with ``code`` and print what matches ``says``, and not what matches ``hides``; if
+    not at once, then at most ``patience`` seconds later, when it is run again.
+    """
+    keys = {"host", "command", "code", "says", "hides", "within", "user", "input", "patience"}
+    check_keys(step, keys)
+    deadline = time.monotonic() + patient(step.get("patience", 0))
+    while True:
+        try:
+            return _run_once(stage.lab, step)
+        except Missed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _run_once(lab: Lab, step: dict[str, Any]) -> str:
+    command = lab.as_user(step.get("user", ""), words(lab, step["command"]))
+    result = lab.run.call(step["host"], command, step.get("within", 20), step.get("input"))
     said = (result.stdout + result.stderr).strip()
-    if result.returncode != step.get("code", 0) or not re.search(step.get("says", ""), said):
+    says = filled_in(lab, step.get("says", ""))
+    if result.returncode != step.get("code", 0) or not re.search(says, said, re.MULTILINE):
         raise Missed(f"exit code {result.returncode}: {said[-300:]}")
+    if "hides" in step and re.search(step["hides"], said, re.MULTILINE):
+        raise Missed(f"it tells {step['hides']}: {said[-300:]}")
     return said.splitlines()[-1] if said else "done"
 
 

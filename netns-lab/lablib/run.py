@@ -22,7 +22,18 @@ from lablib import enter, whole
 from lablib.errors import DeadlineMissed, LabError
 from lablib.waiting import patient, wait_until
 
-SECRETS = ("*.pem", "*.x25519*", "ssh-host", "ssh-user")  # files that no failure leaves behind
+SECRETS = (
+    "*.pem",
+    "*.x25519*",
+    "*.key",
+    "ssh-host",
+    "ssh-user",
+)  # files that no failure leaves behind
+
+# Hosts have their files in common.  One that has daemons with well-known sockets needs this folder
+# for itself; `ip netns exec` gives each command a mount namespace, in which it gets that.
+OWN_PLACE = Path("/run/oegw")
+MOUNT = f'mount --bind "$0" {OWN_PLACE} && exec "$@"'
 
 # A Unix socket's path has at most 107 octets; the longest name in a run directory has 30.
 LONGEST_DIRECTORY = 107 - 30
@@ -159,8 +170,16 @@ class Run:
     def namespace(self, host: str) -> str:
         return f"oegw-{self.identifier}-{host}"
 
+    def own_place(self, host: str) -> Path:
+        return self.directory / "hosts" / host
+
     def inside(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The command line that runs ``argv`` on ``host``."""
+        """The command line that runs ``argv`` on ``host``.
+
+        If the host has a folder of its own for `OWN_PLACE`, that is there.
+        """
+        if self.own_place(host).exists():
+            argv = ["sh", "-c", MOUNT, str(self.own_place(host)), *argv]
         if enter.needed():
             return [sys.executable, "-S", enter.__file__, self.namespace(host), *argv]
         return ["ip", "netns", "exec", self.namespace(host), *argv]
@@ -172,14 +191,19 @@ class Run:
         """
         return ["nsenter", f"--net=/run/netns/{self.namespace(host)}", *argv]
 
-    def start(self, name: str, host: str | None, argv: Sequence[str]) -> Process:
-        """Start a process on a host (or outside all of them); its output goes to ``NAME.log``."""
+    def start(
+        self, name: str, host: str | None, argv: Sequence[str], heard: int = subprocess.DEVNULL
+    ) -> Process:
+        """Start a process on a host (or outside all of them); its output goes to ``NAME.log``.
+
+        ``heard``: the file descriptor of its input.
+        """
         log = self.directory / f"{name}.log"
         command = self.inside(host, argv) if host else list(argv)
         with log.open("ab") as stream:
             popen = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=heard,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,  # Ctrl-C is for us, who then end it in order
@@ -192,15 +216,22 @@ class Run:
         return process
 
     def call(
-        self, host: str | None, argv: Sequence[str], seconds: float = 60.0
+        self,
+        host: str | None,
+        argv: Sequence[str],
+        seconds: float = 60.0,
+        text: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and return its exit code and output (never raises on code)."""
+        """Run a command to its end and return its exit code and output (never raises on code).
+
+        ``text``: its input.
+        """
         command = self.inside(host, argv) if host else list(argv)
         seconds = patient(seconds)
         try:
             return subprocess.run(
                 command,
-                stdin=subprocess.DEVNULL,
+                input=text or "",
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -10,6 +10,7 @@ from typing import Any
 
 from lablib.cells import Plan, plan
 from lablib.errors import LabError
+from lablib.moniker import FOLDER
 
 HOME = Path(__file__).resolve().parent.parent
 SCENARIOS = HOME / "scenarios"
@@ -20,7 +21,7 @@ KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
     *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
-    *("port_keys", "clock", "resolvers"),
+    *("port_keys", "clock", "resolvers", "users", "secrets", "services"),
 }
 
 
@@ -77,6 +78,10 @@ class Scenario:
     resolvers: dict[str, str] = field(default_factory=dict)  # that hosts ask, beside the above
     port_keys: tuple[str, ...] = ()  # gateways that have a key for port encryption
     clock: bool = False  # whether the gateways' clocks can be set
+    monikers: tuple[str, ...] = ()  # hosts with a daemon of their own for services by name
+    services: bool = False  # hosts have /run/oegw to themselves, for services by name
+    users: tuple[str, ...] = ()  # that all hosts have beside the machine's
+    secrets: tuple[str, ...] = ()  # files with a key for TSIG, of this name
     alone: bool = False  # it measures so finely that no other lab may run beside it
     steps: tuple[dict[str, Any], ...] = field(default=())
     facts: tuple[dict[str, Any], ...] = field(default=())
@@ -188,6 +193,10 @@ def load(name: str, long: bool = False) -> Scenario:
         resolvers=table.get("resolvers", {}),
         port_keys=tuple(table.get("port_keys", ())),
         clock=table.get("clock", False),
+        monikers=tuple(sorted(p.stem for p in (directory / FOLDER).glob("*.toml"))),
+        services=table.get("services", False),
+        users=tuple(table.get("users", ())),
+        secrets=tuple(table.get("secrets", ())),
         alone=table.get("alone", False),
         steps=tuple(_entry(entry, long) for entry in table.get("step", ())),
         facts=tuple(_entry(entry, long) for entry in table.get("fact", ())),

@@ -18,13 +18,15 @@ class Missed(Exception):  # noqa: N818  (it names the fact)
 @dataclass(slots=True)
 class Stage:
     """The lab and the processes left running; by host and link the addresses that were changed;
-    by name the seconds between the packets of a ping, and which of them was looked at last."""
+    by name the seconds between the packets of a ping, and which of them was looked at last; how
+    much of what a program printed was read."""
 
     lab: Lab
     background: dict[str, Process] = field(default_factory=dict)
     addresses: dict[tuple[str, str], IPv4Interface] = field(default_factory=dict)
     intervals: dict[str, float] = field(default_factory=dict)
     looked_at: dict[str, int] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
 
 
 def check_keys(entry: dict[str, Any], allowed: set[str]) -> None:

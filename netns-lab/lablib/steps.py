@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from lablib import (
+    background,
     changes,
     crossing,
     errorsback,
     forge,
     lifetimes,
     matrix,
+    moniker,
+    monikersteps,
     nameservers,
     orders,
     outage,
@@ -204,7 +207,9 @@ def start_gateway(stage: Stage, step: dict[str, Any]) -> str:
     check_keys(step, {"gateway"})
     gateway = stage.lab.gateways[step["gateway"]]
     gateway.begin()
-    return f"process {gateway.ready()['pid']}"
+    pid = gateway.ready()["pid"]
+    moniker.await_children(stage.lab.run, [gateway])
+    return f"process {pid}"
 
 
 def await_state(stage: Stage, step: dict[str, Any]) -> str:
@@ -461,6 +466,15 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "forge-ports": sealedsteps.forge_ports,
     "gateway-count": sealedsteps.gateway_count,
     "run": programs.run_command,
+    "start": background.start,
+    "listen": background.listen,
+    "say": background.say,
+    "kill": background.kill,
+    "ssh-files": programs.ssh_files,
+    "moniker-ask": monikersteps.ask,
+    "moniker-daemon": monikersteps.daemon,
+    "reach": monikersteps.reach,
+    "kill-moniker": monikersteps.kill_child,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,
 }

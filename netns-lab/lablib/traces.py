@@ -5,9 +5,18 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
+from lablib.errors import LabError
 from lablib.lab import Lab
 
 Event = dict[str, Any]
+
+
+def told_by(lab: Lab, name: str) -> list[Event]:
+    """The trace of a gateway, or of a host's daemon for services by name."""
+    teller = lab.gateways.get(name) or lab.monikers.get(name)
+    if teller is None:
+        raise LabError(f"{name} is neither a gateway nor a daemon of this scenario")
+    return teller.events()
 
 
 def plain(value: Any) -> str:

@@ -153,7 +153,11 @@ class Answering:
         source = question.source
         try:
             entry = self._registry.find(
-                question.name, question.transport, self._choose, family=source.family
+                question.name,
+                question.transport,
+                self._choose,
+                at=source.asked,
+                family=source.family,
             )
         except NotFound as error:
             return self._refuse(question, error.code, str(error))
@@ -171,6 +175,7 @@ class Answering:
             self._settings.lease,
             service.service,
             service.namespace,
+            question.encrypted,
         )
         return OpenPort(question, entry, lease)
 
@@ -226,7 +231,7 @@ class Answering:
             return _mux("denied", "moniker_denied")
         try:
             entry = self._registry.find(
-                request.name, "tcp", self._choose, family=question.source.family, tcpmux=True
+                request.name, "tcp", self._choose, at=question.source.asked, tcpmux=True
             )
         except NotFound as error:
             return _mux(str(error), f"moniker_{error.code.value}")

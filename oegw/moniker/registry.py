@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from oegw.moniker.interface import Entry, Owner, Service
+from oegw.moniker.interface import Entry, IPAddress, Owner, Service
 from oegw.moniker.names import MonikerError, ServiceName, canonical
 from oegw.moniker.wire import Code
 
@@ -145,15 +145,18 @@ class Registry:
         transport: str | None,
         choose: Choose,
         *,
+        at: IPAddress | None = None,
         family: str | None = None,
         tcpmux: bool = False,
     ) -> Entry:
         """Of the highest version that will do one instance at random, by weight.
 
-        ``family`` (``"4"`` or ``"6"``): instances that listen on it come before all others.
-        ``tcpmux``: only those to which the daemon may hand connections.  Raises NotFound.
+        ``at``: only those that are told at this address of the host.  ``family`` (``"4"`` or
+        ``"6"``): instances that listen on it come before all others.  ``tcpmux``: only those to
+        which the daemon may hand connections.  Raises NotFound.
         """
-        found: list[Entry] = list(self._named.get((name.namespace, name.service), {}).values())
+        named = self._named.get((name.namespace, name.service), {}).values()
+        found = [e for e in named if at is None or e.service.address in (None, at)]
         if not found:
             raise NotFound(Code.UNKNOWN, "no such service")
         found = [e for e in found if transport is None or e.service.transport == transport]

@@ -106,6 +106,7 @@ class AskHost:
             min(seconds, answer.ttl),
             name.service,
             name.namespace,
+            self.question.encrypted,
         )
 
 

@@ -56,6 +56,7 @@ def _lab(lablib: ModuleType, events: list[dict[str, object]]) -> SimpleNamespace
         topology=topology,
         address=topology.address,
         gateways={"sg-a": SimpleNamespace(events=lambda: events)},
+        monikers={},
         captured={"west": []},
     )
 

@@ -61,10 +61,10 @@ def proven(bound: socket.socket) -> Proven:
 
 def _transport_of(bound: socket.socket) -> str:
     try:
-        found = of_protocol(bound.proto)
+        found = of_protocol(bound.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL))
     except UnknownTransport as error:
         raise NoProof(str(error)) from None
-    if found.socket_type != bound.type:
+    if found.socket_type != bound.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE):
         raise NoProof(f"the socket is not of the kind that {found.name} has")
     return found.name
 

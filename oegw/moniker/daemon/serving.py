@@ -16,7 +16,7 @@ from oegw.moniker.settings import MonikerSettings
 from oegw.trace import Trace
 from oegw.unixsocket import AddressTaken
 
-StartFailed = (OSError, AddressTaken, KeyFileError, MonikerError)
+START_FAILURES: tuple[type[Exception], ...] = (OSError, AddressTaken, KeyFileError, MonikerError)
 
 
 def serve(
@@ -29,7 +29,8 @@ def serve(
     """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises one
     of ``refused`` for what is wrong with them: then the old ones stay.
 
-    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or 1 if it could not start.
+    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or
+    1 if it could not start.
     """
     _raise_limit()
     return asyncio.run(_serve(settings, trace, load, refused, parent))
@@ -53,9 +54,11 @@ async def _serve(
     try:
         daemon = Daemon(settings, trace)
         await daemon.start()
-    except StartFailed as error:
+    except START_FAILURES as error:
         _say(f"cannot start: {_in_words(error)}")
         return 1
+
+    failures = (*refused, *START_FAILURES)
 
     async def reload_when_told() -> None:
         while True:
@@ -63,7 +66,7 @@ async def _serve(
             hang_up.clear()
             try:
                 notes = await daemon.reload(await asyncio.to_thread(load))
-            except (*refused, *StartFailed) as error:
+            except failures as error:
                 trace.event("moniker", "reload_failed", detail=str(error))
                 _say(f"reload: the old settings stay: {_in_words(error)}")
             else:

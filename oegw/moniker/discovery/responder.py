@@ -66,7 +66,7 @@ class Responder:
         self._trace = trace
         self._public = public
         self._clock = clock
-        self._rate = Sources(PER_SECOND)
+        self._sources = Sources(PER_SECOND)
         self._crowd = Crowd(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE)
         self._under_way = 0
         self._counters: Counter[str] = Counter()
@@ -125,7 +125,7 @@ class Responder:
 
     async def answer(self, octets: bytes, source: IPAddress, *, by_udp: bool) -> bytes | None:
         """The reply to a question, None: silence.  Never raises for what a stranger sent."""
-        if not self._rate.take(source, False, self._clock()):
+        if not self._sources.take(source, not by_udp, self._clock()):
             self._drop("discovery_rate", source=str(source))
             return None
         room = len(octets) if by_udp else MAX_REPLY_OCTETS

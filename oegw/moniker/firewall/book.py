@@ -67,11 +67,13 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lease that lives.  ``until``: on the shell's clock, with the slack."""
+    """A lease that lives.  ``until``: on the shell's clock, with the slack.  ``group``: whose
+    limit it counts for."""
 
     hole: Hole
     lease: Lease
     until: float
+    group: str
 
 
 def protocol_of(transport: str) -> int | None:
@@ -95,14 +97,14 @@ def full_name(lease: Lease) -> str:
 
 
 class LeaseBook:
-    """``limit_of(host)``: how many leases the host with this address may have at a time."""
+    """``group_of``: the name of the host that has an address, and how many leases it may have."""
 
-    def __init__(self, limit_of: Callable[[IPAddress], int], now: float) -> None:
-        self.limit_of = limit_of
+    def __init__(self, group_of: Callable[[IPAddress], tuple[str, int]], now: float) -> None:
+        self._group_of = group_of
         self._held: dict[Hole, Held] = {}
         self._forwards: dict[Hole, dict[IPAddress, Forward]] = {}
         self._of_client: Counter[object] = Counter()
-        self._of_host: Counter[IPAddress] = Counter()
+        self._of_group: Counter[str] = Counter()
         self._credit = NEW_AT_ONCE
         self._credited = now
 
@@ -127,11 +129,14 @@ class LeaseBook:
         lease = replace(lease, client=hole.client, host=hole.host, seconds=seconds)
         until = now + seconds + SLACK
         known = self._held.get(hole)
-        if known is None:
-            self._admit(hole)
+        if known is not None:
+            held = Held(hole, lease, max(until, known.until), known.group)
+        else:
+            group, limit = self._group_of(hole.host)
+            self._admit(hole, group, limit)
             self._of_client[_source(hole.client)] += 1
-            self._of_host[hole.host] += 1
-        held = Held(hole, lease, until if known is None else max(until, known.until))
+            self._of_group[group] += 1
+            held = Held(hole, lease, until, group)
         self._held[hole] = held
         return held
 
@@ -166,15 +171,15 @@ class LeaseBook:
     def _take(self, held: Held) -> list[Forward]:
         del self._held[held.hole]
         self._of_client -= Counter([_source(held.hole.client)])
-        self._of_host -= Counter([held.hole.host])
+        self._of_group -= Counter([held.group])
         return list(self._forwards.pop(held.hole, {}).values())
 
-    def _admit(self, hole: Hole) -> None:
+    def _admit(self, hole: Hole, group: str, limit: int) -> None:
         if len(self._held) >= MAX_LEASES:
             raise LeaseRefused(Code.BUSY.value, "there are too many leases")
         if self._of_client[_source(hole.client)] >= MAX_OF_CLIENT:
             raise LeaseRefused(Code.BUSY.value, "this client has too many leases")
-        if self._of_host[hole.host] >= self.limit_of(hole.host):
+        if self._of_group[group] >= limit:
             raise LeaseRefused(Code.BUSY.value, "this host has too many leases")
 
     def _charge(self, now: float) -> None:

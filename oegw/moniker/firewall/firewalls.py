@@ -8,7 +8,6 @@ from collections.abc import Callable
 from oegw.moniker.firewall.gatewaylink import Answering, FindKey
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
-from oegw.moniker.firewall.ownfirewall import Permit, permit_all
 from oegw.moniker.firewall.sitedirectory import SiteDirectory
 from oegw.moniker.settings import MonikerSettings
 from oegw.sst.statickey import StaticKey
@@ -27,13 +26,12 @@ class Firewalls:
         *,
         key: StaticKey | None,
         trace: Trace,
-        permit: Permit = permit_all,
         answering: Answering | None = None,
         find_key: FindKey | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``permit``: the policy by service name for leases that other hosts ask for.
-        ``answering``: our own answer to a question that the gateway in front passes on.
+        """``answering``: our own answer to a question that the gateway in front passes on.
+        ``find_key``: of the gateway in front, if the configuration doesn't have its key.
         """
         own = None
         if settings.firewall.deny or settings.hosts:
@@ -47,7 +45,6 @@ class Firewalls:
                     trace=trace,
                     answering=answering,
                     find_key=find_key,
-                    clock=clock,
                 )
             )
         self.own = own
@@ -59,17 +56,15 @@ class Firewalls:
         if own is None:
             return
         if key is not None and any(host.key for host in settings.hosts):
-            self.desk = LeaseDesk(key, settings.hosts, own, trace=trace, permit=permit, clock=clock)
+            self.desk = LeaseDesk(key, settings.hosts, own, trace=trace, rules=settings.rules)
         if any(host.namespaces for host in settings.hosts):
-            self.directory = SiteDirectory(
-                settings.hosts, own, self.desk, trace=trace, permit=permit
-            )
+            self.directory = SiteDirectory(settings.hosts, own, self.desk, trace=trace)
 
     async def start(self) -> None:
         """Raises FirewallError."""
         await self.opener.start()
 
-    async def reload(self, settings: MonikerSettings, permit: Permit = permit_all) -> None:
+    async def reload(self, settings: MonikerSettings) -> None:
         """Other hosts and other rules; whether there is a firewall takes a restart.
 
         Raises FirewallError; then everything is as it was.
@@ -77,9 +72,9 @@ class Firewalls:
         if self.own is not None:
             await self.own.reload(settings.hosts)
         if self.desk is not None:
-            self.desk.reload(settings.hosts, permit)
+            self.desk.reload(settings.hosts, settings.rules)
         if self.directory is not None:
-            self.directory.reload(settings.hosts, permit)
+            self.directory.reload(settings.hosts)
 
     async def close(self) -> None:
         """The desk first: what it ends, the firewall still hears of."""

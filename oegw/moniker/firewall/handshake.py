@@ -34,7 +34,7 @@ MAX_HELLO = len(HELLO) + 64
 
 
 class LeaseProtocolError(MonikerError):
-    """The other end says what the lease protocol doesn't allow; ``trigger`` names it in counters."""
+    """The other end says what the protocol doesn't allow; ``trigger``: its name in counters."""
 
     def __init__(self, trigger: str, text: str) -> None:
         super().__init__(text)

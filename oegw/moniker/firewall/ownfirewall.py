@@ -20,21 +20,13 @@ from oegw.moniker.transports import known
 from oegw.moniker.wire import Code
 from oegw.trace import Trace
 
-__all__ = ["FirewallError", "OwnFirewall", "Permit", "permit_all"]
-
-Permit = Callable[[Lease], str | None]
-"""The policy by service name: why a lease is not given, or None if it is."""
+__all__ = ["FirewallError", "OwnFirewall"]
 
 # Our choices.
-OF_THIS_BOX = 4096  # leases for its own services, each of its addresses
+OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
 CATEGORY = "moniker"
-
-
-def permit_all(lease: Lease) -> str | None:
-    """Without rules everybody may have any lease."""
-    return None
 
 
 class OwnFirewall:
@@ -57,7 +49,7 @@ class OwnFirewall:
         self._trace = trace
         self._clock = clock
         self._behind: dict[IPAddress, HostSettings] = {}
-        self._book = LeaseBook(self._limit_of, clock())
+        self._book = LeaseBook(self._group_of, clock())
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -174,9 +166,9 @@ class OwnFirewall:
         self._hosts = tuple(hosts)
         self._behind = {address: host for host in hosts for address in host.addresses}
 
-    def _limit_of(self, host: IPAddress) -> int:
+    def _group_of(self, host: IPAddress) -> tuple[str, int]:
         behind = self._behind.get(host)
-        return OF_THIS_BOX if behind is None else behind.leases
+        return ("", OF_THIS_BOX) if behind is None else (behind.name, behind.leases)
 
     def _is_new(self, lease: Lease) -> bool:
         return Hole.of(lease) not in self._book

@@ -33,7 +33,9 @@ from oegw.moniker.library.kept import (
     SendNow,
 )
 from oegw.moniker.library.localline import LineLost, LocalLine, Wake
+from oegw.moniker.names import SYSTEM
 from oegw.moniker.settings import DEFAULT_SOCKET
+from oegw.moniker.wire import SYSTEM_FIELD
 
 # Our choices, in seconds.
 FIRST_WAIT = 0.05
@@ -71,6 +73,14 @@ class Registration:
         """Whether the daemon knows it at this moment; in a child that was forked: no."""
         return self._mine() and self._keeper.registered(self)
 
+    def wait(self, patience: float) -> None:
+        """Until it is registered.  Raises RegistrationRefused, DaemonAbsent; then it is closed."""
+        try:
+            _outcome(self.begun, patience + ANSWER_WAIT)
+        except BaseException:
+            self.close()
+            raise
+
     def update(self, **changes: Any) -> None:
         """``weight``, ``exported``, ``text``.
 
@@ -79,11 +89,16 @@ class Registration:
         if self._mine():
             _outcome(self._keeper.change(self, changes), ANSWER_WAIT)
 
-    def close(self) -> None:
-        """It is unregistered; in a child that was forked, nothing."""
+    def end(self) -> Future[None]:
+        """It is unregistered, as soon as what is returned is done; in a child, nothing is."""
         if self._mine():
-            with suppress(DaemonAbsent, RegistrationRefused):
-                _outcome(self._keeper.drop(self), CLOSING_WAIT)
+            return self._keeper.drop(self)
+        return done()
+
+    def close(self) -> None:
+        """The same, and waits for it."""
+        with suppress(DaemonAbsent, RegistrationRefused):
+            _outcome(self.end(), CLOSING_WAIT)
 
     def _mine(self) -> bool:
         return self._pid == os.getpid()
@@ -104,11 +119,7 @@ def register(
     Raises RegistrationRefused, DaemonAbsent.
     """
     registration = begin(sock, request, daemon=daemon, patience=patience, take=take)
-    try:
-        _outcome(registration.begun, patience + ANSWER_WAIT)
-    except BaseException:
-        registration.close()
-        raise
+    registration.wait(patience)
     return registration
 
 
@@ -128,6 +139,13 @@ def begin(
         registration = Registration(keeper, sock, take, time.monotonic() + patience)
         keeper.keep(registration, request)
     return registration
+
+
+def done() -> Future[None]:
+    """Where nothing is to be waited for."""
+    nothing: Future[None] = Future()
+    nothing.set_result(None)
+    return nothing
 
 
 def _outcome(future: Future[None], seconds: float) -> None:
@@ -179,11 +197,10 @@ class _Keeper:
         self._wake.close()
 
     def _ask(self, key: int, requests: list[Request]) -> Future[None]:
+        if not requests or self._line is None:
+            return done()
         future: Future[None] = Future()
-        if requests and self._line is not None:
-            self._asked.setdefault(key, []).append(future)
-        else:
-            future.set_result(None)
+        self._asked.setdefault(key, []).append(future)
         self._send(requests)
         return future
 
@@ -280,7 +297,8 @@ class _Keeper:
         match event:
             case Registered(key, namespace):
                 each = self._registrations[key]
-                each.namespace, each.refusal = namespace, None
+                each.namespace = SYSTEM if namespace == SYSTEM_FIELD else namespace
+                each.refusal = None
                 if not each.begun.done():
                     each.begun.set_result(None)
             case Refused(key, code, text, first=True):

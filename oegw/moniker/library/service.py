@@ -8,6 +8,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from oegw.moniker.library import datagrams
 from oegw.moniker.library.datagrams import Sender
 from oegw.moniker.library.errors import NotOfThisKind
 from oegw.moniker.library.holding import hold
-from oegw.moniker.library.keeper import Registration, register
+from oegw.moniker.library.keeper import Registration, begin, done
 from oegw.moniker.library.session import Session, host_of
 from oegw.moniker.names import ServiceName, Version, Versions, canonical
 from oegw.moniker.settings import DEFAULT_SOCKET
@@ -80,6 +81,14 @@ class Service:
         if changes and self._registration is not None:
             self._registration.update(**changes)
 
+    def begin(self, request: dict[str, Any], daemon: Path, patience: float) -> Registration:
+        """It is registered as soon as ``begun`` of what is returned is done."""
+        take = self._inbox.take if self._inbox is not None else None
+        self._registration = begin(
+            self._socket, request, daemon=daemon, patience=patience, take=take
+        )
+        return self._registration
+
     # ---------------------------------------------------------------------- sessions
 
     def listen(self, backlog: int = BACKLOG) -> None:
@@ -88,20 +97,30 @@ class Service:
 
     def accept(self) -> Session:
         """The next client.  Raises NotOfThisKind for a service of datagrams."""
-        self._must_be(Kind.STREAM)
         while True:
-            if self._inbox is not None and (session := self._handed_over(self._inbox)) is not None:
+            if self._inbox is not None:
+                self._inbox.wait(self._socket)
+            if (session := self.accepted()) is not None:
                 return session
-            try:
-                sock, address = self._socket.accept()
-            except BlockingIOError:
-                continue  # another process was quicker; only where connections are handed over
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise
-            else:
-                sock.setblocking(True)
-                return Session(sock, self.name, host_of(address))
+            if self._inbox is None and self._socket.gettimeout() == 0:
+                raise BlockingIOError(errno.EAGAIN, "nobody is there")
+
+    def accepted(self) -> Session | None:
+        """A client that is here, as far as the socket waits for one; None: another process was
+        quicker, or the client is gone again."""
+        self._must_be(Kind.STREAM)
+        if self._inbox is not None and (taken := self._inbox.pop()) is not None:
+            return Session(taken[0], self.name, taken[1])
+        try:
+            sock, address = self._socket.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return None
+        sock.setblocking(True)
+        return Session(sock, self.name, host_of(address))
 
     def __iter__(self) -> Iterator[Session]:
         while True:
@@ -139,10 +158,25 @@ class Service:
         """The port, for those who must know: to write it into another program's configuration."""
         return int(self._socket.getsockname()[1])
 
+    def sources(self) -> list[socket.socket | Inbox]:
+        """What can be read from when a client is there."""
+        inbox = [self._inbox] if self._inbox is not None and self._inbox.fileno() >= 0 else []
+        return [self._socket, *inbox]
+
     def close(self) -> None:
         """The name is given back, and then the port; in a child that was forked, neither."""
         if self._registration is not None:
             self._registration.close()
+        self.release()
+
+    def end(self) -> Future[None]:
+        """The name is given back, as soon as what is returned is done; `release` follows."""
+        if self._registration is not None:
+            return self._registration.end()
+        return done()
+
+    def release(self) -> None:
+        """This process's copy of the port is given back, and what nobody accepted yet."""
         self._socket.close()
         if self._inbox is not None:
             self._inbox.close()
@@ -161,10 +195,6 @@ class Service:
     def _must_be(self, kind: Kind) -> None:
         if self.kind is not kind:
             raise NotOfThisKind(f"{self.name}: {self.transport} is no {kind.value} transport")
-
-    def _handed_over(self, inbox: Inbox) -> Session | None:
-        taken = inbox.next(self._socket)
-        return None if taken is None else Session(taken[0], self.name, taken[1])
 
 
 class Inbox:
@@ -185,17 +215,25 @@ class Inbox:
         self._waiting.append((sock, host_of(peer)))
         os.eventfd_write(self._event, 1)
 
-    def next(self, listening: socket.socket) -> tuple[socket.socket, str] | None:
-        """What was handed over; None: there is a connection to accept.  Raises TimeoutError."""
+    def fileno(self) -> int:
+        """To be read from while there is something, in the process that registered."""
+        return self._event if self._pid == os.getpid() else -1
+
+    def wait(self, listening: socket.socket) -> None:
+        """Until something was handed over, or there is a connection to accept.
+
+        Raises TimeoutError.
+        """
         poll = select.poll()
         poll.register(listening, select.POLLIN)
-        if self._pid == os.getpid():  # they come to the process that registered
-            poll.register(self._event, select.POLLIN)
-        ready = poll.poll(None if self.timeout is None else self.timeout * 1000)
-        if not ready:
+        if self.fileno() >= 0:
+            poll.register(self, select.POLLIN)
+        if not poll.poll(None if self.timeout is None else self.timeout * 1000):
             raise TimeoutError("timed out")
-        if any(number == self._event for number, _ in ready):
-            with suppress(BlockingIOError):  # another thread was quicker
+
+    def pop(self) -> tuple[socket.socket, str] | None:
+        if self.fileno() >= 0:
+            with suppress(BlockingIOError):
                 os.eventfd_read(self._event)
                 return self._waiting.popleft()
         return None
@@ -242,13 +280,7 @@ def serve(
     try:
         if listening and service.kind is Kind.STREAM:
             service.listen(backlog)
-        service._registration = register(
-            service._socket,
-            request,
-            daemon=daemon,
-            patience=patience,
-            take=service._inbox.take if service._inbox is not None else None,
-        )
+        service.begin(request, daemon, patience).wait(patience)
     except BaseException:
         service.close()
         raise

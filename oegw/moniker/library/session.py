@@ -78,8 +78,9 @@ class Session:
 
     def detach(self) -> socket.socket:
         """The socket below, which knows its ports; the session has none from now on."""
-        sock, self._socket = self._socket, socket.socket()
-        self._socket.close()
+        timeout = self._socket.gettimeout()
+        sock = socket.socket(fileno=self._socket.detach())
+        sock.settimeout(timeout)
         return sock
 
     def reveal_port(self) -> int:

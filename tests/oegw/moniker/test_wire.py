@@ -188,8 +188,7 @@ def read_or_refused(rounds: int, seed: int) -> int:
     for _ in range(rounds):
         try:
             message = parse(decoded(mutated(rng)))
-        except MalformedMessage as error:
-            assert str(error).isprintable()
+        except MalformedMessage:
             continue
         read += 1
         assert parse(text(message)) == message

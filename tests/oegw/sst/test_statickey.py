@@ -10,7 +10,7 @@ import pytest
 
 from dnsrecords.sstkey import PRIME
 from oegw.sst.interface import Algorithm, PortKey, SstError
-from oegw.sst.statickey import StaticKey, WeakPeerKey, key_id
+from oegw.sst.statickey import NotOpened, StaticKey, WeakPeerKey, key_id, sealed_to
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "sst" / "static-keys.txt"
 LINES = [
@@ -140,3 +140,21 @@ def test_secrets_are_silent() -> None:
     with pytest.raises(ValueError, match="of 31 octets") as caught:
         StaticKey(secret[:31])
     assert secret[:31].hex() not in str(caught.value)
+
+
+def test_what_is_sealed_to_a_key_is_opened_by_it_alone() -> None:
+    """HPKE; its vectors are those of `tests/oegw/moniker/test_sealedquery.py`."""
+    sealed = sealed_to(BOB.public, b"a question", b"a use")
+    assert BOB.opened(sealed, b"a use") == b"a question"
+    for key, info in ((ALICE, b"a use"), (BOB, b"another use")):
+        with pytest.raises(NotOpened):
+            key.opened(sealed, info)
+    for octets in (b"", sealed[:31], sealed[:32], sealed[:-1], bytes(60)):
+        with pytest.raises(NotOpened):
+            BOB.opened(octets, b"a use")
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_nothing_is_sealed_to_a_point_of_small_order(point: int) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        sealed_to(point.to_bytes(32, "little"), b"a question", b"a use")

@@ -1,0 +1,149 @@
+"""The commands of `finding`, carried out in asyncio; and waiting for sockets there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from oegw.moniker import tcpmux
+from oegw.moniker.library import waiting
+from oegw.moniker.library.client import host_keys
+from oegw.moniker.library.finding import (
+    Ask,
+    Command,
+    FindKey,
+    LookUpHost,
+    Open,
+    OpenByTcpmux,
+    Place,
+    Steps,
+)
+from oegw.moniker.library.holding import opened
+from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import TCP
+from oegw.moniker.wire import MAX_LINE_OCTETS
+
+_Outcome = TypeVar("_Outcome")
+
+
+class WithNumber(Protocol):
+    def fileno(self) -> int: ...
+
+
+async def run(steps: Steps[_Outcome]) -> _Outcome:
+    try:
+        command = next(steps)
+        while True:
+            try:
+                outcome = await _done(command)
+            except (OSError, MonikerError) as error:
+                command = steps.throw(error)
+            else:
+                command = steps.send(outcome)
+    except StopIteration as end:
+        found: _Outcome = end.value
+        return found
+
+
+async def _done(command: Command) -> Any:
+    match command:
+        case LookUpHost(host):
+            return waiting.places_of(host, await _addresses(host))
+        case FindKey(host, address, seconds):
+            return await host_keys().look_up(host, address, seconds)
+        case Ask(place, port, line, seconds):
+            async with asyncio.timeout(seconds):
+                return await _answer(place, port, line)
+        case Open(place, port, _, _, seconds):
+            sock = waiting.prepared(command)
+            async with asyncio.timeout(seconds):
+                return await _connected(sock, place, port)
+        case OpenByTcpmux():
+            async with asyncio.timeout(command.seconds):
+                return await _by_tcpmux(command)
+
+
+async def _addresses(host: str) -> list[Any]:
+    try:
+        loop = asyncio.get_running_loop()
+        return list(await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as error:
+        raise waiting.no_address(host, error) from None
+
+
+async def _answer(place: Place, port: int, line: str) -> str:
+    loop = asyncio.get_running_loop()
+    with await _connected(opened(TCP, place.family), place, port) as sock:
+        await loop.sock_sendall(sock, line.encode("utf-8") + b"\r\n")
+        return waiting.line_of(await _line(sock, MAX_LINE_OCTETS))
+
+
+async def _by_tcpmux(command: OpenByTcpmux) -> socket.socket:
+    sock = await _connected(opened(TCP, command.place.family), command.place, command.port)
+    try:
+        request = tcpmux.request_text(tcpmux.MuxRequest(command.name)).encode("utf-8")
+        await asyncio.get_running_loop().sock_sendall(sock, request)
+        waiting.accepted_by(command, await _line(sock, 1))  # what follows it is the service's
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _line(sock: socket.socket, at_once: int) -> bytearray:
+    received = bytearray()
+    while not waiting.complete(received):
+        octets = await asyncio.get_running_loop().sock_recv(sock, at_once)
+        if not octets:
+            break
+        received += octets
+    return received
+
+
+async def _connected(sock: socket.socket, place: Place, port: int) -> socket.socket:
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, waiting.address_of(place, port))
+    except OSError as error:
+        sock.close()
+        # asyncio's own text has the port.
+        raise OSError(error.errno, os.strerror(error.errno or errno.EIO)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def sent(to: WithNumber, send: Callable[[], int]) -> int:
+    while True:
+        try:
+            return send()
+        except BlockingIOError:
+            loop = asyncio.get_running_loop()
+            ready = loop.create_future()
+            loop.add_writer(to, _set, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_writer(to)
+
+
+async def readable(sources: Sequence[WithNumber]) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    for each in sources:
+        loop.add_reader(each, _set, ready)
+    try:
+        await ready
+    finally:
+        for each in sources:
+            loop.remove_reader(each)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

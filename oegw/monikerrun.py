@@ -1,0 +1,267 @@
+"""A server that knows nothing of names, under a name: `oegw moniker run`.
+
+A port at random is held for it by sockets that don't listen (SO_REUSEADDR), so that nobody else
+gets it by chance.  The server is registered when it listens there, is forgotten when it
+no longer does, and ends us when it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from oegw.moniker.daemon.proof import proven
+from oegw.moniker.library.holding import ANY, hold, opened
+from oegw.moniker.library.keeper import Registration, register
+from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import TCP, UDP
+from oegw.monikerlisten import Listener, listeners
+
+# Specification: POSIX, "Exit Status for Commands"; prctl(2).
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+KILLED = 128  # and the number of the signal
+PR_SET_CHILD_SUBREAPER = 36
+
+# Our choices, in seconds.
+LOOK = 0.02  # between two looks whether the server listens, in its first second
+LATER_LOOK = 0.2
+DAEMON_PATIENCE = 10.0  # for a daemon that starts at the same time as we
+ENDING = 5.0  # that a server has after SIGTERM, when it can't be registered
+
+PORT = "{port}"
+
+_FORWARDED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT,
+)  # fmt: skip
+
+
+class ServerUnusable(MonikerError):  # noqa: N818  (it names the fact)
+    """The server did not listen where it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """``command``: ``{port}`` in its words becomes the port.  ``request``: what the daemon is told,
+    as `localwire` says of ``register``.  ``seconds``: until it listens."""
+
+    command: Sequence[str]
+    request: Mapping[str, Any]
+    transport: str = "tcp"
+    held: bool = True
+    seconds: float = 60.0
+
+
+def run(wrapped: Wrapped, daemon: Path) -> int:
+    """Run the server to its end; returns its exit code.
+
+    Raises MonikerError: no port, no daemon, the service is refused, or the server does not listen.
+    It has been ended then.
+    """
+    sockets = _sockets(wrapped.transport)
+    port = sockets[0].getsockname()[1]
+    if not wrapped.held or wrapped.transport != TCP.name:
+        # With UDP the holder would get the datagrams, or the server no port.
+        for each in sockets:
+            each.close()
+        sockets = []
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # of servers that fork away
+    waited = {signal.SIGCHLD, *_FORWARDED}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        words = [word.replace(PORT, str(port)) for word in wrapped.command]
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGCHLD, of_children)
+            _become(words, before)
+        return _Attendance(wrapped, daemon, child, port, sockets).until_the_end(waited)
+    finally:
+        for each in sockets:
+            each.close()
+        signal.signal(signal.SIGCHLD, of_children)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _sockets(transport: str) -> list[socket.socket]:
+    """All that one port can be held by: for both families together, and for each alone."""
+    wanted = TCP if transport == TCP.name else UDP
+    first = hold(wanted, "46", shared=True)
+    port, held = first.getsockname()[1], [first]
+    for families in ("4", "6") if first.family == socket.AF_INET6 else ():
+        with suppress(OSError):
+            each = opened(wanted, families)
+            held.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind((ANY[each.family], port))
+    return held
+
+
+def _become(words: Sequence[str], mask: set[signal.Signals] | set[int]) -> NoReturn:
+    """The child: the server in its place."""
+    code = NOT_EXECUTABLE
+    try:
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and exec would keep
+            signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.execvp(words[0], [*words])
+    except FileNotFoundError as error:
+        code = NOT_FOUND
+        _say(words[0], error)
+    except (OSError, ValueError) as error:
+        _say(words[0], error)
+    finally:
+        os._exit(code)
+
+
+def _say(what: str, error: Exception) -> None:
+    line = f"oegw: {what}: {getattr(error, 'strerror', None) or error}\n"
+    with suppress(OSError):
+        os.write(2, line.encode(errors="backslashreplace"))
+
+
+class _Attendance:
+    """One server from its start to its end."""
+
+    def __init__(
+        self,
+        wrapped: Wrapped,
+        daemon: Path,
+        child: int,
+        port: int,
+        held: Sequence[socket.socket],
+    ) -> None:
+        self._wrapped = wrapped
+        self._daemon = daemon
+        self._child = child
+        self._port = port
+        self._held = held
+        self._code: int | None = None  # of the child, when it has ended
+        self._listener: Listener | None = None
+        self._registration: Registration | None = None
+        self._copy: socket.socket | None = None
+
+    def until_the_end(self, waited: set[signal.Signals]) -> int:
+        start = time.monotonic()
+        listened = False
+        try:
+            while True:
+                age = time.monotonic() - start
+                pause = LOOK if age < 1 and not listened else LATER_LOOK
+                if (received := signal.sigtimedwait(waited, pause)) is not None:
+                    self._signalled(received)
+                if not self._reap():
+                    return self._exit_code()
+                self._look()
+                listened = listened or self._listener is not None
+                if self._code is not None and self._listener is None:
+                    return self._exit_code()  # what it left behind is no server
+                if not listened and age > self._wrapped.seconds:
+                    raise ServerUnusable(
+                        f"{self._wrapped.command[0]}: does not listen on the port that {PORT} "
+                        f"became, {self._wrapped.seconds:g} seconds after its start"
+                    )
+        except BaseException:
+            self._end_it()
+            raise
+        finally:
+            self._unregister()
+
+    def _exit_code(self) -> int:
+        assert self._code is not None, "the child was reaped, or there are others"
+        return self._code
+
+    def _signalled(self, received: signal.struct_siginfo) -> None:
+        """What the terminal sends (Ctrl-C) has gone to the child as well; only what a process sent
+        to us alone is handed on."""
+        if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
+            self._send(received.si_signo)
+
+    def _send(self, number: int) -> None:
+        """To the child, or to who serves in its place."""
+        target = self._child if self._code is None else getattr(self._listener, "pid", None)
+        if target is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(target, number)
+
+    def _reap(self) -> bool:
+        """Whether there is anybody left."""
+        while True:
+            try:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not ended:
+                return True
+            if ended == self._child:
+                code = os.waitstatus_to_exitcode(status)
+                self._code = KILLED - code if code < 0 else code
+
+    # Its registration.
+
+    def _look(self) -> None:
+        if self._listener is not None and self._listener.there():
+            return
+        found = listeners(self._port, self._wrapped.transport, os.getpid())
+        if not found:
+            self._unregister()
+        elif self._registration is None:
+            self._register(found)
+        else:
+            self._listener = found[0]  # another process of it has it now
+            if self._copy is not None and found[0].inode != os.fstat(self._copy.fileno()).st_ino:
+                self._unregister()
+                self._register(found)
+
+    def _register(self, found: Sequence[Listener]) -> None:
+        try:
+            bound = self._bound(found)
+        except OSError:
+            return  # gone meanwhile
+        self._registration = register(
+            bound, self._wrapped.request, daemon=self._daemon, patience=DAEMON_PATIENCE
+        )
+        self._listener = found[0]
+
+    def _bound(self, found: Sequence[Listener]) -> socket.socket:
+        """A socket that says where the server listens: of ours, which does not keep its alive, or a
+        copy of its own if it listens at one address only, or if there is none of ours."""
+        copies = [each.copied() for each in found]
+        try:
+            facts = [proven(copy) for copy in copies]
+            families = {f for fact in facts if fact.address is None for f in fact.families}
+            for each in self._held:
+                if families == set(proven(each).families):
+                    return each
+            wide = [copy for copy, fact in zip(copies, facts, strict=True) if fact.address is None]
+            self._copy = (wide or copies)[0].dup()
+            return self._copy
+        finally:
+            for copy in copies:
+                copy.close()
+
+    def _unregister(self) -> None:
+        self._listener = None
+        if self._registration is not None:
+            self._registration.close()
+            self._registration = None
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+
+    def _end_it(self) -> None:
+        deadline = time.monotonic() + ENDING
+        number = signal.SIGTERM
+        self._send(number)
+        while self._code is None and self._reap():
+            if time.monotonic() > deadline:
+                self._send(signal.SIGKILL)
+            signal.sigtimedwait({signal.SIGCHLD}, LATER_LOOK)

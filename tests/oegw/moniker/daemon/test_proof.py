@@ -1,0 +1,89 @@
+"""What a bound socket proves of its holder (MK-21)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
+from tests.support.moniker_daemon import bound_socket, port_of
+
+
+@pytest.mark.parametrize(
+    ("host", "families", "address"),
+    [
+        ("0.0.0.0", "4", None),
+        ("127.0.0.1", "4", "127.0.0.1"),
+        ("::", "46", None),
+        ("::1", "6", "::1"),
+        ("::ffff:127.0.0.1", "4", "127.0.0.1"),
+    ],
+)
+def test_families_and_address_are_those_of_the_socket(
+    host: str, families: str, address: str | None
+) -> None:
+    with bound_socket(host) as bound:
+        where = None if address is None else ip_address(address)
+        assert proven(bound) == Proven("tcp", port_of(bound), families, where)
+
+
+def test_a_socket_of_ipv6_only() -> None:
+    with socket.socket(socket.AF_INET6) as bound:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(("::", 0))
+        assert proven(bound).families == "6"
+
+
+def test_transports_are_told_apart_by_the_kernel() -> None:
+    with bound_socket(kind=socket.SOCK_DGRAM) as bound:
+        assert proven(bound).transport == "udp"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert proven(bound).transport == "mptcp"
+
+
+def test_a_socket_that_listens_proves_as_much() -> None:
+    with bound_socket(listening=True) as bound:
+        assert proven(bound).port == port_of(bound)
+
+
+def test_a_connection_proves_nothing() -> None:
+    """An accepted socket has the server's port, and whoever was given it could claim that."""
+    with (
+        bound_socket("127.0.0.1", listening=True) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        for each in (client, accepted):
+            with pytest.raises(NoProof, match="connection"):
+                proven(each)
+
+
+def test_a_datagram_socket_with_a_peer_proves_nothing() -> None:
+    with bound_socket("127.0.0.1", socket.SOCK_DGRAM) as bound:
+        bound.connect(("127.0.0.1", 9))
+        with pytest.raises(NoProof, match="connection"):
+            proven(bound)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_socket_without_a_port_proves_nothing(family: int) -> None:
+    with socket.socket(family) as unbound, pytest.raises(NoProof, match="bound"):
+        proven(unbound)
+
+
+def test_sockets_of_other_families_prove_nothing() -> None:
+    with socket.socket(socket.AF_UNIX) as other, pytest.raises(NoProof, match="IPv4 or IPv6"):
+        proven(other)
+
+
+def test_what_is_no_socket_is_closed() -> None:
+    readable, writable = os.pipe()
+    os.close(writable)
+    with pytest.raises(NoProof, match="no socket"):
+        socket_of(readable)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(readable)
