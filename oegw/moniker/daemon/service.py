@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from typing import Any
 
 from oegw.moniker.answering import Answering
@@ -25,10 +23,8 @@ from oegw.moniker.daemon.streamdoor import StreamDoor
 from oegw.moniker.discovery.export import Export
 from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.handshake import is_hello
-from oegw.moniker.firewall.ownfirewall import Permit
-from oegw.moniker.interface import IPAddress, Lease
+from oegw.moniker.interface import Lease
 from oegw.moniker.registry import Limits, Registry
-from oegw.moniker.rules import Asked, decide
 from oegw.moniker.settings import MonikerSettings
 from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
 from oegw.sst.keys import read_private
@@ -61,7 +57,7 @@ class Daemon:
         self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
-            settings, key=key, trace=trace, permit=permit_of(settings),
+            settings, key=key, trace=trace,
             answering=self._answer_for_gateway, clock=clock,
         )  # fmt: skip
         opener = self._firewalls.opener
@@ -124,7 +120,7 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        await self._firewalls.reload(settings, permit_of(settings))
+        await self._firewalls.reload(settings)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
@@ -168,11 +164,8 @@ class Daemon:
         gateway = self.settings.gateway
         return None if gateway is None else f"asks {gateway.address} for ports"
 
-    async def _answer_for_gateway(self, line: str, client: IPAddress) -> str:
+    async def _answer_for_gateway(self, line: str, source: Source) -> str:
         """Our answer to a question that the gateway in front passes on (MK-14)."""
-        assert self.settings.gateway is not None
-        here = address_towards(self.settings.gateway.address)
-        source = Source(client, here, protected=True)  # the gateway's connection is
         step = self._desk.asked(line.encode(), source, busy=False)
         if isinstance(step, OpenPort | AskHost):
             step = await self._desk.reply(step)
@@ -194,22 +187,3 @@ def _lease_row(lease: Lease) -> dict[str, Any]:
 def _key(settings: MonikerSettings) -> StaticKey | None:
     """Raises KeyFileError."""
     return None if settings.private_key is None else read_private(settings.private_key)
-
-
-def permit_of(settings: MonikerSettings) -> Permit:
-    """The policy by service name for leases that hosts behind us ask for."""
-
-    def permit(lease: Lease) -> str | None:
-        asked = Asked(lease.service, lease.namespace, lease.client, lease.host, lease.encrypted)
-        verdict = decide(settings.rules, asked)
-        return None if verdict.allowed else f"not permitted by {verdict.origin}"
-
-    return permit
-
-
-def address_towards(there: IPAddress) -> IPAddress:
-    """Our address from which packets to ``there`` leave.  Raises OSError without a route."""
-    family = socket.AF_INET6 if there.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((str(there), 9))  # sends nothing
-        return ip_address(probe.getsockname()[0].partition("%")[0])
