@@ -170,7 +170,19 @@ CORES = (
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
+    "oegw/moniker/library/cache.py",
+    "oegw/moniker/library/errors.py",
+    "oegw/moniker/library/finding.py",
+    "oegw/moniker/library/kept.py",
+    "oegw/moniker/library/ports.py",
+    "oegw/moniker/library/question.py",
     "oegw/moniker/daemon/limits.py",
+    "oegw/moniker/firewall/book.py",
+    "oegw/moniker/firewall/channel.py",
+    "oegw/moniker/firewall/handshake.py",
+    "oegw/moniker/firewall/interface.py",
+    "oegw/moniker/firewall/messages.py",
+    "oegw/moniker/firewall/ruleset.py",
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
@@ -202,6 +214,7 @@ SHELLS = (  # in a room of cores
     "oegw/sst/plane/netlink.py",
     "oegw/sst/plane/queues.py",
     "oegw/moniker/__init__.py",  # exports the library, for applications
+    "oegw/moniker/aio.py",  # the same for asyncio
 )
 
 
@@ -427,6 +440,8 @@ READS_SURROUNDINGS = {
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
+    "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
+    "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
     "oegw/monikerchild.py": "hands its environment on to that process",
 }

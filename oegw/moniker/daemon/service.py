@@ -124,12 +124,12 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        await self._firewalls.reload(settings)
+        notes = await self._firewalls.reload(settings)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
         self._desk.lease = settings.lease
-        notes = [
+        notes += [
             f"[moniker] {name} changed: takes effect at the next restart"
             for name in ("port", "addresses", "socket", "services", "gateway", "firewall", "export")
             if getattr(settings, name) != getattr(self.settings, name)
