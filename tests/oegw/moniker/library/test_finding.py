@@ -117,7 +117,9 @@ class World:
         return self.said(message, said)
 
     def said(self, query: Query, says: Any) -> str:
-        said = says.get(query.transport or "any", Code.UNKNOWN)
+        kinds = (None, *(kind.value for kind in Kind))
+        wanted = "any" if query.transport in kinds else query.transport
+        said = says.get(wanted, Code.UNKNOWN)
         if isinstance(said, list):
             said = said.pop(0)
         if isinstance(said, str) and not is_ours(said):
