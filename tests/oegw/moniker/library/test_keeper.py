@@ -1,4 +1,4 @@
-"""Registrations that live as long as their process, whatever becomes of the daemon (MK-22, MK-31)."""
+"""Registrations live as long as their process, whatever becomes of the daemon (MK-22, MK-31)."""
 
 from __future__ import annotations
 
