@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def echoing(service: moniker.Service) -> Iterator[moniker.Service]:
                 session = service.accept()
             except TimeoutError:
                 continue
-            with session:
+            with session, suppress(ConnectionResetError):
                 while octets := session.recv(4096):
                     session.send(octets)
 
