@@ -225,6 +225,9 @@ class Finding:
         return max(left if most is None else min(left, most), 0.001)
 
     def _any(self) -> str | None:
+        """What a first question wants: the transport, or any of the kind, or any at all."""
+        if self._wish.transport is None and self._wish.kind is not None:
+            return self._wish.kind.value
         return self._wish.transport
 
     # ---------------------------------------------------------------------- connecting
@@ -243,7 +246,7 @@ class Finding:
         raise unsuitable or HostUnreachable(f"{self._wish.host}: no transport is known")
 
     def _transports(self) -> Iterator[str | None]:
-        yield self._wish.transport
+        yield self._any()
         if self._wish.transport is None:
             yield from (each.name for each in known(self._wish.kind))
 
