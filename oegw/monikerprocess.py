@@ -21,15 +21,8 @@ from oegw.trace import JsonTrace
 
 
 def settings_of(settings: Settings) -> MonikerSettings:
-    """``[moniker]``, with what it takes from other tables and from this box.
-
-    Raises UnsuitableBox.
-    """
+    """``[moniker]``, with what it takes from this box.  Raises UnsuitableBox."""
     firewall = settings.moniker.firewall
-    if firewall.tunnel == FirewallSettings().tunnel:
-        firewall = replace(firewall, tunnel=settings.datapath.tunnel_interface)
-    if not firewall.outside:
-        firewall = replace(firewall, outside=settings.interfaces.outside)
     if firewall.deny and not firewall.outside:
         firewall = replace(firewall, outside=survey((), settings.gateway.addresses).outside)
     return replace(settings.moniker, firewall=firewall)

@@ -170,6 +170,13 @@ CORES = (
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
+    "oegw/moniker/library/cache.py",
+    "oegw/moniker/library/errors.py",
+    "oegw/moniker/library/finding.py",
+    "oegw/moniker/library/kept.py",
+    "oegw/moniker/library/ports.py",
+    "oegw/moniker/library/question.py",
+    "oegw/moniker/daemon/limits.py",
     "oegw/moniker/firewall/book.py",
     "oegw/moniker/firewall/channel.py",
     "oegw/moniker/firewall/handshake.py",
@@ -207,6 +214,7 @@ SHELLS = (  # in a room of cores
     "oegw/sst/plane/netlink.py",
     "oegw/sst/plane/queues.py",
     "oegw/moniker/__init__.py",  # exports the library, for applications
+    "oegw/moniker/aio.py",  # the same for asyncio
 )
 
 
@@ -340,6 +348,22 @@ FORBIDDEN = [
         ("oegw.gateway", "oegw.connection", "oegw.peer", "oegw.daemon", "ike", "dnsrecords"),
         "Interception executes verdicts; it has no part in making them.",
     ),
+    (
+        "oegw/moniker/",
+        (
+            "oegw.gateway",
+            "oegw.connection",
+            "oegw.connections",
+            "oegw.peer",
+            "oegw.ledger",
+            "oegw.daemon",
+            "oegw.console",
+            "oegw.datapath",
+            "ike",
+        ),
+        "Services by name are of use on any host, without a gateway; beside one they are a process "
+        "of their own, and their firewall and the gateway's policy do not decide for each other.",
+    ),
     *(
         (
             f"oegw/{part}.py",
@@ -374,12 +398,50 @@ def test_some_do_not_know_each_other(start: str, modules: tuple[str, ...], why: 
     assert not found, explained(found, why)
 
 
+MONIKER_MAY = (
+    "oegw.moniker",
+    "oegw.config",  # the policy for applications, where no daemon tells it
+    "oegw.intercept.interface",
+    "oegw.intercept.nft",
+    "oegw.keyfile",
+    "oegw.sst.allowance",
+    "oegw.sst.asking.option",
+    "oegw.sst.interface",
+    "oegw.sst.keys",
+    "oegw.sst.statickey",
+    "oegw.trace",
+    "oegw.unixsocket",
+)
+
+
+def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
+    """Imports of the gateway's, or of `ike`'s or `policy`'s, that are not among ``allowed``."""
+    return [
+        f"{path}:{line} imports {name}"
+        for path, tree in sources.items()
+        if path.startswith(start)
+        for line, name in imports_of(tree, path)
+        if top(name) in ("oegw", "ike", "policy") and not within(name, allowed)
+    ]
+
+
+def test_moniker_knows_little_of_the_gateway() -> None:
+    found = beyond(shipped(), "oegw/moniker/", MONIKER_MAY)
+    assert not found, explained(
+        found,
+        "Moniker's daemon runs on any host and is a process of its own, and its library is part of "
+        "applications: neither needs the gateway's core, a datapath or the interception.",
+    )
+
+
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
 
 READS_SURROUNDINGS = {
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
+    "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
+    "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
     "oegw/monikerchild.py": "hands its environment on to that process",
 }
@@ -467,12 +529,12 @@ def test_the_top_level_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "tests", "netns-lab"],
+     "oegw/moniker", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if room not in ("policy", "dnsrecords", "oegw"):
+    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker"):
         return
     text = readme.read_text(encoding="utf-8")
     missing = [
@@ -562,6 +624,10 @@ def test_broken_rules_are_noticed() -> None:
     assert not is_core("oegw/daemon.py")
     assert outside_of(made(oegw__x="import tomllib"), ("tomllib",), ("oegw/config.py",))
     assert forbidden(made(oegw__packet__x="from ike.events import EspSa"), "oegw/packet/", ("ike",))
+    gateway = made(oegw__moniker__x="from oegw import gateway\nfrom oegw.trace import Trace")
+    assert beyond(gateway, "oegw/moniker/", MONIKER_MAY) == [
+        "oegw/moniker/x.py:1 imports oegw.gateway"
+    ]
     assert surroundings("x.py", ast.parse("import os\nprint(os.environ['HOME'])"))
     assert surroundings("x.py", ast.parse("from sys import argv"))
     assert signings(made(x="key.decrypt(data, padding.PKCS1v15())"))

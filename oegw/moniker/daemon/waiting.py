@@ -71,5 +71,5 @@ async def line_of(connection: socket.socket, most: int) -> bytes | None:
             return None
         end = seen.find(b"\n") + 1
         line += connection.recv(end or len(seen))
-        if end or len(line) > most + 1:
+        if end or len(line) > most + line.endswith(b"\r"):
             return line.removesuffix(b"\n").removesuffix(b"\r")[: most + 1]

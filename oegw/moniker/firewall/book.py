@@ -122,7 +122,9 @@ class LeaseBook:
 
     def open(self, lease: Lease, now: float) -> Held:
         """A lease, new or longer than it was.  Raises LeaseRefused."""
-        if Hole.of(lease) not in self._held:
+        hole = Hole.of(lease)
+        if hole not in self._held:
+            self._admit(hole, *self._group_of(hole.host))  # who may have no more uses up nothing
             self._charge(now)
         return self._enter(lease, now)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +205,11 @@ def test_mk_26_hostile_lines_are_read_or_refused() -> None:
 @pytest.mark.fuzz
 def test_mk_26_a_hundred_thousand_hostile_lines_are_read_or_refused() -> None:
     assert read_or_refused(100_000, 2600) > 10_000
+
+
+def test_the_documentation_s_lines_are_messages() -> None:
+    page = (Path(__file__).parents[3] / "oegw/docs/moniker.md").read_text(encoding="utf-8")
+    lines = re.findall(r"MON/1 [Q+] [0-9a-f]{16} [^\n\\]+", page)
+    assert [type(parse(line)) for line in lines] == [Query, Answer]
+    codes = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert {code.value for code in Code} <= set(codes)
