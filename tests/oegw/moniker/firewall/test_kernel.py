@@ -121,6 +121,22 @@ def test_a_lease_ends_by_its_time(net: Net, loop: Loop) -> None:
     assert [(e["why"], e["service"]) for e in ended] == [("time", "bob::starwars")]
 
 
+def test_what_is_over_by_its_time_has_not_ended_with_its_service(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book is swept once a second only; who reads the trace wants to know the reason."""
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 1000.0)
+    now = [0.0]
+    wall = loop.make(lambda: OwnFirewall(DENY, (BOB,), trace=loop.trace, clock=lambda: now[0]))
+    loop.wait(wall.start())
+    loop.wait(wall.open(lease(SECRET)))
+    now[0] = 100.0
+    loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+    loop.wait(wall.close())
+    ended = [event["why"] for event in loop.events if event["event"] == "lease_ended"]
+    assert ended == ["time"]
+
+
 def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
     net: Net, loop: Loop
 ) -> None:
