@@ -31,7 +31,7 @@ pytestmark = pytest.mark.netns
 
 OURS, OURS6 = "10.2.0.1", "fd00:2::1"  # the gateway's addresses outside
 DENY = FirewallSettings(deny=True, outside=("out0",))
-BOB = HostSettings("bob", (ip_address(INSIDE), ip_address(INSIDE6)), leases=4)
+BOB = HostSettings("bob", (ip_address(INSIDE), ip_address(INSIDE6)), namespaces=("bob",), leases=4)
 SECRET = 4711
 
 
