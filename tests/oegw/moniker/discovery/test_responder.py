@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dnsrecords.dnssd import Asked, Code, Labels, Place, Pointer, Record, Reply, ask
+from dnsrecords.dnssd import Asked, Code, Content, Labels, Place, Pointer, Record, Reply, Text, ask
 from dnsrecords.published import TsigKey
 from oegw.moniker.discovery.browsing import Neighbours, Peer, PeerUnusable, ask_all, find
 from oegw.moniker.discovery.export import Export
@@ -324,6 +324,30 @@ def test_a_neighbour_speaks_for_its_own_names_only(tmp_path: Path) -> None:
         assert reply is not None
         assert [record.content for record in reply.answers] == [Pointer(("true", *kind, *theirs))]
         assert [record.owner[0] for record in reply.additional] == ["true"]
+
+    played(play)
+
+
+def test_what_does_not_come_along_is_asked_for(tmp_path: Path) -> None:
+    zone, kind = ("bob", "example"), ("_starwars", "_tcp")
+    asked: list[tuple[str, str]] = []
+
+    class Terse(Peer):
+        async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+            asked.append((name[0], rdtype))
+            contents: dict[tuple[str, str], list[Content]] = {
+                ("_starwars", "PTR"): [Pointer((word, *kind, *zone)) for word in ("one", "gone")],
+                ("one", "SRV"): [Place(0, 0, 7, zone)],
+                ("one", "TXT"): [Text((b"version=3",))],
+            }
+            records = [Record(name, 10, each) for each in contents.get((name[0], rdtype), [])]
+            return Reply(Code.NOERROR, tuple(records))
+
+    async def play() -> None:
+        terse = Terse(Found("bob.example", LOOPBACK, key_file(tmp_path)))
+        (found,) = await find(terse, ServiceName.parse("starwars"), "tcp")
+        assert found.uri() == "starwars@3://bob.example"
+        assert set(asked[1:]) == {(w, t) for w in ("one", "gone") for t in ("SRV", "TXT")}
 
     played(play)
 
