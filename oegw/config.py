@@ -19,7 +19,7 @@ from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
-from oegw.configmoniker import read_moniker
+from oegw.configmoniker import Elsewhere, read_moniker
 from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.configsst import read_sst, refuse_a_circle, refuse_what_is_off
@@ -157,7 +157,9 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
     intercept = settings.intercept
     taken = intercept.mark_mask | intercept.assurance_mask
     sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
-    moniker = read_moniker(top.raw("moniker"), path.parent, problems, usual_key=sst.private_key)
+    tunnel = settings.datapath.tunnel_interface
+    elsewhere = Elsewhere(sst.private_key, settings.interfaces.outside, tunnel)
+    moniker = read_moniker(top.raw("moniker"), path.parent, problems, elsewhere)
     settings = replace(settings, sst=sst, moniker=moniker)
     refuse_what_is_off(sections["sst"], sst, (*settings.rules, settings.default))
     refuse_a_circle(sections["sst"], sst, settings.dns.resolvers)

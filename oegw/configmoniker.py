@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from dnsrecords.errors import MalformedName, RecordError
 from dnsrecords.name import normal_fqdn
 from dnsrecords.sstkey import check_encoding
 from oegw.configfile import BadValue, Problems, Section, address_of, kind_of, shown
+from oegw.moniker.localwire import MAX_LINE_OCTETS, policy_object
 from oegw.moniker.names import SYSTEM, InvalidName, canonical
 from oegw.moniker.settings import (
     ClientSettings,
@@ -45,6 +48,7 @@ from policy.flow import IPAddress
 MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 MAX_PATTERN = 255
 DAY = 86400
+ROOM = 1024  # octets of an answer beside the rules that it is about
 ANY = "*"
 SYSTEM_WORD = "-"  # what the system's namespace is called where a namespace is written
 
@@ -55,15 +59,24 @@ _PLACE = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]
 _Read = TypeVar("_Read")
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What other tables say that is ours, too, unless we say something else."""
+
+    private_key: Path | None = None  # [sst]
+    outside: tuple[str, ...] = ()  # [interfaces]
+    tunnel: str = FirewallSettings().tunnel  # [datapath] tunnel_interface
+
+
 def read_moniker(
-    values: Any, directory: Path, problems: Problems, *, usual_key: Path | None = None
+    values: Any, directory: Path, problems: Problems, elsewhere: Elsewhere | None = None
 ) -> MonikerSettings:
     """The settings of the table ``moniker``, whose value in the file is ``values``, None if it is
     not there; what is wrong is in ``problems``.
 
-    Relative paths start at ``directory``.  ``usual_key``: ``[sst] private_key``, which is this
-    host's key unless ``[moniker]`` names another.
+    Relative paths start at ``directory``.
     """
+    elsewhere = elsewhere or Elsewhere()
     default = MonikerSettings()
     section = Section({} if values is None else values, "moniker", problems)
     settings = MonikerSettings(
@@ -71,7 +84,7 @@ def read_moniker(
         section.integer("port", default.port, 1, 65535),
         _own_addresses(section),
         _socket(section, directory),
-        section.path_relative_to(directory, "private_key", usual_key),
+        section.path_relative_to(directory, "private_key", elsewhere.private_key),
         section.choice("listing", default.listing, {"local": "local", "all": "all"}),
         section.choice("clear", default.clear, {"local": "local", "all": "all"}),
         section.integer("lease", default.lease, 1, DAY),
@@ -81,7 +94,7 @@ def read_moniker(
         _tables(section, "rule", problems, _rule),
         _hosts(section, problems),
         _gateway(section, problems),
-        _firewall(section, problems),
+        _firewall(section, problems, elsewhere),
         _client(section, problems),
         _export(section, directory, problems),
     )
@@ -280,13 +293,13 @@ def _key(table: Section, key: str) -> bytes | None:
 # ------------------------------------------------------- firewall, applications, export
 
 
-def _firewall(section: Section, problems: Problems) -> FirewallSettings:
+def _firewall(section: Section, problems: Problems, elsewhere: Elsewhere) -> FirewallSettings:
     default = FirewallSettings()
     table = _table(section, "firewall", problems)
     settings = FirewallSettings(
         table.truth("deny", default.deny),
-        _interfaces(table, "outside"),
-        _interface(table, "tunnel") or default.tunnel,
+        _interfaces(table, "outside") or elsewhere.outside,
+        _interface(table, "tunnel") or elsewhere.tunnel,
         tuple(word for _, word in table.texts("allow") or ()),
         table.truth("keep", default.keep),
     )
@@ -323,6 +336,10 @@ def _client(section: Section, problems: Problems) -> ClientSettings:
     settings = ClientSettings(
         _tables(table, "rule", problems, _rule), table.choice("encrypt", default.encrypt, words)
     )
+    if len(json.dumps(policy_object(settings))) > MAX_LINE_OCTETS - ROOM:
+        reason = f"the rules are longer than {MAX_LINE_OCTETS - ROOM} octets in all"
+        table.wrong("rule", f"{reason}: applications could not read them")
+        settings = default
     table.end()
     return settings
 
@@ -342,7 +359,7 @@ def _export(section: Section, directory: Path, problems: Problems) -> ExportSett
         peers,
         _zone(table, "host"),
     )  # fmt: skip
-    if settings.listen and settings.zone is None:
+    if settings.listen and "zone" not in table:
         table.wrong("zone", "is missing: below which name are the services that are told?")
     table.end()
     return settings

@@ -15,19 +15,14 @@ from oegw import config
 from oegw.environment import UnsuitableBox, survey
 from oegw.exitcodes import FAILED
 from oegw.moniker.daemon.serving import serve
-from oegw.moniker.settings import MonikerSettings
+from oegw.moniker.settings import FirewallSettings, MonikerSettings
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
 
 
 def settings_of(settings: Settings) -> MonikerSettings:
-    """``[moniker]``, with what it takes from other tables and from this box.
-
-    Raises UnsuitableBox.
-    """
+    """``[moniker]``, with what it takes from this box.  Raises UnsuitableBox."""
     firewall = settings.moniker.firewall
-    if not firewall.outside:
-        firewall = replace(firewall, outside=settings.interfaces.outside)
     if firewall.deny and not firewall.outside:
         firewall = replace(firewall, outside=survey((), settings.gateway.addresses).outside)
     return replace(settings.moniker, firewall=firewall)

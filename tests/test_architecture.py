@@ -176,6 +176,13 @@ CORES = (
     "oegw/moniker/library/kept.py",
     "oegw/moniker/library/ports.py",
     "oegw/moniker/library/question.py",
+    "oegw/moniker/daemon/limits.py",
+    "oegw/moniker/firewall/book.py",
+    "oegw/moniker/firewall/channel.py",
+    "oegw/moniker/firewall/handshake.py",
+    "oegw/moniker/firewall/interface.py",
+    "oegw/moniker/firewall/messages.py",
+    "oegw/moniker/firewall/ruleset.py",
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
@@ -341,6 +348,22 @@ FORBIDDEN = [
         ("oegw.gateway", "oegw.connection", "oegw.peer", "oegw.daemon", "ike", "dnsrecords"),
         "Interception executes verdicts; it has no part in making them.",
     ),
+    (
+        "oegw/moniker/",
+        (
+            "oegw.gateway",
+            "oegw.connection",
+            "oegw.connections",
+            "oegw.peer",
+            "oegw.ledger",
+            "oegw.daemon",
+            "oegw.console",
+            "oegw.datapath",
+            "ike",
+        ),
+        "Services by name are of use on any host, without a gateway; beside one they are a process "
+        "of their own, and their firewall and the gateway's policy do not decide for each other.",
+    ),
     *(
         (
             f"oegw/{part}.py",
@@ -373,6 +396,42 @@ def forbidden(sources: Sources, start: str, modules: tuple[str, ...]) -> list[st
 def test_some_do_not_know_each_other(start: str, modules: tuple[str, ...], why: str) -> None:
     found = forbidden(shipped(), start, modules)
     assert not found, explained(found, why)
+
+
+MONIKER_MAY = (
+    "oegw.moniker",
+    "oegw.config",  # the policy for applications, where no daemon tells it
+    "oegw.intercept.interface",
+    "oegw.intercept.nft",
+    "oegw.keyfile",
+    "oegw.sst.allowance",
+    "oegw.sst.asking.option",
+    "oegw.sst.interface",
+    "oegw.sst.keys",
+    "oegw.sst.statickey",
+    "oegw.trace",
+    "oegw.unixsocket",
+)
+
+
+def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
+    """Imports of the gateway's, or of `ike`'s or `policy`'s, that are not among ``allowed``."""
+    return [
+        f"{path}:{line} imports {name}"
+        for path, tree in sources.items()
+        if path.startswith(start)
+        for line, name in imports_of(tree, path)
+        if top(name) in ("oegw", "ike", "policy") and not within(name, allowed)
+    ]
+
+
+def test_moniker_knows_little_of_the_gateway() -> None:
+    found = beyond(shipped(), "oegw/moniker/", MONIKER_MAY)
+    assert not found, explained(
+        found,
+        "Moniker's daemon runs on any host and is a process of its own, and its library is part of "
+        "applications: neither needs the gateway's core, a datapath or the interception.",
+    )
 
 
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
@@ -470,12 +529,12 @@ def test_the_top_level_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "tests", "netns-lab"],
+     "oegw/moniker", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if room not in ("policy", "dnsrecords", "oegw"):
+    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker"):
         return
     text = readme.read_text(encoding="utf-8")
     missing = [
@@ -565,6 +624,10 @@ def test_broken_rules_are_noticed() -> None:
     assert not is_core("oegw/daemon.py")
     assert outside_of(made(oegw__x="import tomllib"), ("tomllib",), ("oegw/config.py",))
     assert forbidden(made(oegw__packet__x="from ike.events import EspSa"), "oegw/packet/", ("ike",))
+    gateway = made(oegw__moniker__x="from oegw import gateway\nfrom oegw.trace import Trace")
+    assert beyond(gateway, "oegw/moniker/", MONIKER_MAY) == [
+        "oegw/moniker/x.py:1 imports oegw.gateway"
+    ]
     assert surroundings("x.py", ast.parse("import os\nprint(os.environ['HOME'])"))
     assert surroundings("x.py", ast.parse("from sys import argv"))
     assert signings(made(x="key.decrypt(data, padding.PKCS1v15())"))

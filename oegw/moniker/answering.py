@@ -52,7 +52,7 @@ from oegw.moniker.wire import (
 from oegw.sst.statickey import StaticKey
 
 # Our choices.
-MAX_REPLAYS = 8192  # sealed questions that are remembered with the address that asked
+MAX_REPLAYS = 8192  # sealed questions that opened a port, remembered with the address that asked
 MAX_LISTED = 1000  # names in an answer to HELP
 UNSEALED_PER_SECOND = 1000.0  # of sources that are not proven; one takes 45 us
 
@@ -194,19 +194,22 @@ class Answering:
             inner, answer_key = sealedquery.unseal(line, self._key)
         except sealedquery.UnknownKey:
             return self._refuse(blank, Code.KEY, "the key is not this host's")
-        if self._replays.setdefault(blank.nonce, source.address) != source.address:
+        if self._replays.get(blank.nonce, source.address) != source.address:
             # It would open the port for somebody who could not even read the question.
             return Silence("moniker_replayed")
-        if len(self._replays) > MAX_REPLAYS:
-            self._replays.popitem(last=False)
-        blank = replace(blank, answer_key=answer_key)
+        blank, name = replace(blank, answer_key=answer_key), blank.nonce
         try:
             message = wire.parse(inner)
         except MalformedMessage as error:
             return self._refuse(blank, Code.MALFORMED, str(error))
         if not isinstance(message, Query):
             return self._refuse(blank, Code.MALFORMED, "a message that is not a question")
-        return self._query(message, blank, allowed, now, busy)
+        step = self._query(message, blank, allowed, now, busy)
+        if isinstance(step, OpenPort | AskHost):  # others are no use to who repeats them
+            self._replays[name] = source.address
+            if len(self._replays) > MAX_REPLAYS:
+                self._replays.popitem(last=False)
+        return step
 
     def _ask(self, question: Question, host: HostSettings) -> Step:
         """MK-14: the question goes on to the host that has the namespace."""

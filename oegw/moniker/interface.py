@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -109,11 +109,3 @@ class Opener(Protocol):
         longer guarded either.  Connections that are established live on.  Never raises.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """A namespace whose services are on another host (MK-14): the site directory."""
-
-    namespace: str
-    hosts: tuple[IPAddress, ...] = field(default=())

@@ -26,4 +26,25 @@ process that made it.  No line, in either direction, is longer than MAX_LINE_OCT
 
 from __future__ import annotations
 
+from typing import Any
+
+from oegw.moniker.settings import ClientSettings
+
 MAX_LINE_OCTETS = 16384
+
+
+def policy_object(client: ClientSettings) -> dict[str, Any]:
+    """What ``policy`` is answered with."""
+    rules = [
+        {
+            "allow": rule.allow,
+            "service": rule.service,
+            "namespace": rule.namespace,
+            "clients": [str(each) for each in rule.clients],
+            "hosts": [str(each) for each in rule.hosts],
+            "encrypted": rule.encrypted,
+            "origin": rule.origin,
+        }
+        for rule in client.rules
+    ]
+    return {"encrypt": client.encrypt, "rules": rules}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from oegw.moniker.interface import Entry, IPAddress, Owner, Service
 from oegw.moniker.names import MonikerError, ServiceName, canonical
+from oegw.moniker.transports import suits
 from oegw.moniker.wire import Code
 
 # Specification: TXT strings of DNS-SD (RFC 6763 section 6).
@@ -151,15 +152,16 @@ class Registry:
     ) -> Entry:
         """Of the highest version that will do one instance at random, by weight.
 
-        ``at``: only those that are told at this address of the host.  ``family`` (``"4"`` or
-        ``"6"``): instances that listen on it come before all others.  ``tcpmux``: only those to
-        which the daemon may hand connections.  Raises NotFound.
+        ``transport``: a name or a kind (`transports.Kind`), None for any.  ``at``: only those that
+        are told at this address of the host.  ``family`` (``"4"`` or ``"6"``): instances that
+        listen on it come before all others.  ``tcpmux``: only those to which the daemon may hand
+        connections.  Raises NotFound.
         """
         named = self._named.get((name.namespace, name.service), {}).values()
         found = [e for e in named if at is None or e.service.address in (None, at)]
         if not found:
             raise NotFound(Code.UNKNOWN, "no such service")
-        found = [e for e in found if transport is None or e.service.transport == transport]
+        found = [e for e in found if transport is None or suits(e.service.transport, transport)]
         found = [e for e in found if e.service.tcpmux or not tcpmux]
         if not found:
             raise NotFound(Code.TRANSPORT, "the service is not to be had this way")

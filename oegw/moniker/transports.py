@@ -26,6 +26,9 @@ class Kind(Enum):
     DATAGRAM = "datagram"  # messages, each with its sender
 
 
+_KINDS = [kind.value for kind in Kind]  # a question may have one where others name a transport
+
+
 class UnknownTransport(MonikerError, ValueError):  # noqa: N818  (it names the fact)
     """No transport of that name is known here."""
 
@@ -46,7 +49,7 @@ class Transport:
 
     def __post_init__(self) -> None:
         """Raises UnknownTransport for what can't be one."""
-        if not _NAME.fullmatch(self.name):
+        if not _NAME.fullmatch(self.name) or self.name in _KINDS:
             raise UnknownTransport(f"transport {self.name[:32]!r}: is no name of one")
         if not 0 < self.ip_protocol < 256:
             raise UnknownTransport(f"transport {self.name}: IP protocol {self.ip_protocol}")
@@ -100,6 +103,13 @@ def of_protocol(protocol: int) -> Transport:
         if each.protocol == protocol:
             return each
     raise UnknownTransport(f"transport with protocol {protocol}: is not known")
+
+
+def suits(name: str, wanted: str) -> bool:
+    """Whether the transport ``name`` is what a question wants: that one, or one of that kind."""
+    if wanted not in _KINDS:
+        return name == wanted
+    return name in _known and _known[name].kind.value == wanted
 
 
 def known(kind: Kind | None = None) -> Iterator[Transport]:

@@ -1,6 +1,6 @@
 """The messages between a client and a daemon: one line each, over TCP, UDP or sealed.
 
-    MON/1 Q NONCE TRANSPORT|* NAMESPACE|- SERVICE VERSIONS|*  [COOKIE] [padding]
+    MON/1 Q NONCE TRANSPORT|KIND|* NAMESPACE|- SERVICE VERSIONS|*  [COOKIE] [padding]
     MON/1 + NONCE PORT TRANSPORT VERSION FAMILIES TTL [sst]
     MON/1 - NONCE CODE [TEXT]
     MON/1 ? NONCE COOKIE            ask again with this cookie (UDP only: the source is not proven)
@@ -88,7 +88,8 @@ class MalformedMessage(MonikerError, ValueError):  # noqa: N818  (it names the f
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """``transport``: a name of `transports` (``tcp``, ``udp``, ...), or None for any."""
+    """``transport``: a name of `transports` (``tcp``, ``udp``, ...), or a kind of them (``stream``,
+    ``datagram``), or None for any."""
 
     nonce: str
     name: ServiceName

@@ -21,7 +21,7 @@ TakeOut = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """``row``: of the design page's table, "measured", or `SST`.
+    """``row``: of the design page's table, "measured", `SST` or `MONIKER`.
 
     ``defence``: files and symbols, "ike/signer.py verifying_key"; ``otherwise``: what happens
     without them.
@@ -42,6 +42,8 @@ class Attack:
 ATTACKS: list[Attack] = []
 SST = "sst"
 """The row of attacks on port encryption, which the page numbers itself."""
+MONIKER = "moniker"
+"""The same of attacks on services by name."""
 
 
 def attack(

@@ -10,6 +10,9 @@ from tests.attacks import (
     coordinator,
     flood,
     keying,
+    monikerleases,
+    monikerlocal,
+    monikerquestions,
     network,
     packets,
     records,
@@ -20,13 +23,16 @@ from tests.attacks import (
     sstquotes,
     sstsealing,
 )
-from tests.attacks.frame import ATTACKS, SST, Attack
+from tests.attacks.frame import ATTACKS, MONIKER, SST, Attack
 
 __all__ = [
     "ATTACKS",
     "coordinator",
     "flood",
     "keying",
+    "monikerleases",
+    "monikerlocal",
+    "monikerquestions",
     "network",
     "packets",
     "records",
@@ -66,6 +72,16 @@ _SST_HEAD = """\
 
 Against `[sst]`. The numbers are of this page only; "design" is the project's page on SST, section 8
 if it says no more. What no defence is meant for stands in [sst.md](sst.md).
+
+"""
+_MONIKER_HEAD = """\
+
+## Services by name
+
+Against `[moniker]`: its daemon, its registrations, the leases of its firewall. "MK" are the
+[requirements](moniker-requirements.md), "design" is the project's page on Moniker. A real daemon
+among strangers is in `tests/acceptance/test_moniker_strangers.py`; what no defence is meant for
+stands in [moniker.md](moniker.md).
 
 """
 
@@ -109,11 +125,12 @@ def page() -> str:
     """The text of the page."""
     text = _HEAD + _COLUMNS
     for a in sorted(ATTACKS, key=_order):
-        if a.row != SST:
+        if a.row not in (SST, MONIKER):
             text += _line(a, a.row if isinstance(a.row, int) else "m.")
-    text += _SST_HEAD + _COLUMNS
-    for number, a in enumerate((a for a in ATTACKS if a.row == SST), 1):
-        text += _line(a, f"s{number}")
+    for row, head, letter in ((SST, _SST_HEAD, "s"), (MONIKER, _MONIKER_HEAD, "n")):
+        text += head + _COLUMNS
+        for number, a in enumerate((a for a in ATTACKS if a.row == row), 1):
+            text += _line(a, f"{letter}{number}")
     return text
 
 

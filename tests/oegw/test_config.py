@@ -413,7 +413,7 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "decision_points", "nat", "files")
+    if each.name not in ("rules", "default", "peers", "decision_points", "nat", "files", "moniker")
 ]
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """The client of the paper's listing 1: where the server's port is, neither of them knows.
 
-    python3 starwars_client.py HOST
+python3 starwars_client.py HOST
 """
 
 import struct
 import sys
 
-from oegw.moniker import MonikerError, mon_close, mon_connect, mon_recv, mon_send
+from oegw.moniker import MonikerError, Session, mon_close, mon_connect, mon_recv, mon_send
 
 SERVICE_STRING = "starwars"
 
@@ -31,7 +31,7 @@ def main() -> int:
     return 0
 
 
-def received(server, size):
+def received(server: Session, size: int) -> bytes:
     """As many octets: a stream gives them as they come."""
     octets = b""
     while len(octets) < size:

@@ -54,7 +54,7 @@ def _bind(addresses: Sequence[IPAddress], port: int) -> Bound:
                     if not addresses and address.version == 6 and error.errno in _NO_IPV6:
                         continue  # a host without IPv6
                     name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
-                    reason = f"moniker: {name} port {port} of {address}: {error.strerror}"
+                    reason = f"{name} port {port} of {address}: {error.strerror}"
                     raise OSError(error.errno, reason) from error
                 port = port or sockets[0].getsockname()[1]
     except BaseException:

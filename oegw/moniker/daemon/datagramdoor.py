@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
+from oegw.moniker.daemon.arrival import (
+    Ancillary,
+    Tunnel,
+    arrival_of,
+    ask_for_arrival,
+    sent_from,
+)
 from oegw.moniker.daemon.questiondesk import QuestionDesk
-from oegw.moniker.interface import IPAddress
 from oegw.moniker.steps import HandOver, Reply, Silence, Source, Step
 from oegw.moniker.wire import MAX_LINE_OCTETS
 from oegw.trace import Trace
-
-# Of the Linux headers; Python's socket module does not know it.
-IP_PKTINFO = 8  # linux/in.h
 
 # Our choices.
 DATAGRAMS_PER_TURN = 32  # before the event loop does something else
 WAITING = 256  # answers that wait for a firewall or for a host behind us
 
-_PKTINFO4 = struct.Struct("=I4s4s")  # struct in_pktinfo: interface, our address, destination
-_PKTINFO6 = struct.Struct("=16sI")  # struct in6_pktinfo
-
-Ancillary = list[tuple[int, int, bytes]]
-
-
-def ask_for_addresses(bound: socket.socket) -> None:
-    """Have the kernel say to which of our addresses a datagram was sent."""
-    if bound.family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-
 
 class DatagramDoor:
-    """``tunnel``: the index of the interface from which what was encrypted comes; 0: none."""
+    """Answers at sockets that are bound."""
 
-    def __init__(self, desk: QuestionDesk, trace: Trace, *, tunnel: int = 0) -> None:
+    def __init__(self, desk: QuestionDesk, trace: Trace, tunnel: Tunnel) -> None:
         self._desk = desk
         self._trace = trace
         self._tunnel = tunnel
@@ -52,7 +41,7 @@ class DatagramDoor:
     def open(self, bound: Sequence[socket.socket]) -> None:
         """Answer at bound sockets; they are ours from now on."""
         for each in bound:
-            ask_for_addresses(each)
+            ask_for_arrival(each)
             self._sockets.append(each)
             asyncio.get_running_loop().add_reader(each.fileno(), self._read, each)
 
@@ -74,16 +63,16 @@ class DatagramDoor:
                 return
             except OSError:
                 continue  # an error of an earlier answer: its asker is gone
-            came_to = _came_to(ancillary)
+            came_to = arrival_of(ancillary)
             if came_to is None or not octets or not peer[1]:
                 self._trace.drop("moniker", "datagram_unaddressed")
                 continue
             here, interface = came_to
             source = Source(
                 ip_address(peer[0].partition("%")[0]), here, datagram=True,
-                protected=bool(self._tunnel) and interface == self._tunnel,
+                protected=self._tunnel.is_from(interface),
             )  # fmt: skip
-            self._asked(bound, octets, source, peer, _from(here, interface))
+            self._asked(bound, octets, source, peer, sent_from(here, interface))
 
     def _asked(
         self, bound: socket.socket, octets: bytes, source: Source, peer: tuple[str, int],
@@ -115,25 +104,3 @@ class DatagramDoor:
             bound.sendmsg([octets], ancillary, 0, peer)
         except OSError as error:  # no buffer, or no way back: the asker asks again
             self._trace.drop("moniker", "datagram_not_sent", detail=error.strerror)
-
-
-def _came_to(ancillary: Ancillary) -> tuple[IPAddress, int] | None:
-    """Our address to which a datagram was sent, and the index of the interface it came by."""
-    for level, kind, octets in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO) and len(octets) >= _PKTINFO4.size:
-            interface, _, address = _PKTINFO4.unpack_from(octets)
-            return IPv4Address(address), interface
-        ours = (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
-        if ours and len(octets) >= _PKTINFO6.size:
-            address, interface = _PKTINFO6.unpack_from(octets)
-            return IPv6Address(address), interface
-    return None
-
-
-def _from(address: IPAddress, interface: int) -> Ancillary:
-    """What has an answer sent from ``address``."""
-    if isinstance(address, IPv4Address):
-        octets = _PKTINFO4.pack(0, address.packed, bytes(4))
-        return [(socket.IPPROTO_IP, IP_PKTINFO, octets)]
-    index = interface if address.is_link_local else 0
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(address.packed, index))]

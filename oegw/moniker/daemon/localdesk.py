@@ -15,7 +15,7 @@ from oegw.moniker.daemon.local import Visitor
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
 from oegw.moniker.interface import Entry, Owner, Service
-from oegw.moniker.localwire import MAX_LINE_OCTETS
+from oegw.moniker.localwire import MAX_LINE_OCTETS, policy_object
 from oegw.moniker.names import (
     SYSTEM,
     InvalidName,
@@ -26,13 +26,18 @@ from oegw.moniker.names import (
 )
 from oegw.moniker.registry import NotFound, RegistrationRefused, Registry
 from oegw.moniker.rules import Asked, decide, namespace_for
-from oegw.moniker.settings import MonikerSettings, ServiceRule
+from oegw.moniker.settings import MonikerSettings
 from oegw.moniker.wire import SYSTEM_FIELD
+from oegw.sst.allowance import Allowance
 from oegw.trace import Trace
 
 Answer = dict[str, Any]
 
-# Our choice: what may follow the last service of a page in its line.
+# Our choices: lines of the trace about registrations, however often a user changes them.
+LINES_PER_SECOND = 50.0
+LINES_AT_ONCE = 1000.0
+
+# What may follow the last service of a page in its line.
 _ROOM_FOR_THE_END = 256
 
 
@@ -55,6 +60,7 @@ class LocalDesk:
         self._trace = trace
         self._clock = clock
         self._status = status
+        self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._of_visitors: dict[int, set[int]] = {}
         self._visitors: dict[int, Visitor] = {}  # by entry
 
@@ -77,7 +83,7 @@ class LocalDesk:
                 case "resolve":
                     return self._resolve(request)
                 case "policy":
-                    return {"ok": True, **policy(self.settings)}
+                    return {"ok": True, **policy_object(self.settings.client)}
                 case "status":
                     return self._tell_status(visitor.owner)
             raise RegistrationRefused("malformed", "do: no such request")
@@ -162,6 +168,9 @@ class LocalDesk:
     def _tell(self, event: str, entry: Entry) -> None:
         """A line of the trace (MK-32): the service is named, not only its port."""
         service = entry.service
+        if not self._lines.take(self._clock()):
+            self._trace.drop("moniker", f"{event}_unwritten", service=service.service)
+            return
         self._trace.event(
             "moniker", event, number=entry.number, service=service.service,
             namespace=service.namespace or SYSTEM_FIELD, version=str(service.version),
@@ -216,26 +225,6 @@ class LocalDesk:
         if owner.uid:
             raise RegistrationRefused("denied", "the status is for root")
         return {"ok": True, "status": dict(self._status())}
-
-
-def policy(settings: MonikerSettings) -> Answer:
-    """What applications of this host may ask for (MK-17), as its daemon tells them."""
-    return {
-        "encrypt": settings.client.encrypt,
-        "rules": [_rule_row(rule) for rule in settings.client.rules],
-    }
-
-
-def _rule_row(rule: ServiceRule) -> Answer:
-    return {
-        "allow": rule.allow,
-        "service": rule.service,
-        "namespace": rule.namespace,
-        "clients": [str(each) for each in rule.clients],
-        "hosts": [str(each) for each in rule.hosts],
-        "encrypted": rule.encrypted,
-        "origin": rule.origin,
-    }
 
 
 def _row(entry: Entry, *, with_port: bool) -> Answer:

@@ -13,7 +13,12 @@ from oegw.moniker.interface import Lease, LeaseRefused, Opener, Opening
 from oegw.moniker.registry import Registry
 from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
 from oegw.moniker.wire import Answer, Code, Refusal
+from oegw.sst.allowance import Allowance
 from oegw.trace import Trace
+
+# Our choices: lines of the trace about what was told, whatever is asked.
+LINES_PER_SECOND = 20.0
+LINES_AT_ONCE = 100.0
 
 GOOD = ("moniker_answered", "moniker_listed")
 """Steps after which the asker has what it asked for."""
@@ -51,6 +56,7 @@ class QuestionDesk:
         self._clock = clock
         self.lease = lease
         self.counters: Counter[str] = Counter()
+        self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
 
     def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
         """What is to be done about a question, counted.  Never raises."""
@@ -93,7 +99,10 @@ class QuestionDesk:
         return self._answering.forwarded(step, said, opening)
 
     def _leased(self, lease: Lease, opening: Opening) -> None:
-        """A line of the trace (MK-32)."""
+        """A line of the trace (MK-32), as far as there is room for it."""
+        if not self._lines.take(self._clock()):
+            self._trace.drop("moniker", "told_unwritten", service=lease.service)
+            return
         self._trace.event(
             "moniker", "told", client=lease.client, host=lease.host, service=lease.service,
             namespace=lease.namespace or wire.SYSTEM_FIELD, transport=lease.transport,
@@ -109,6 +118,9 @@ class QuestionDesk:
     def handed_over(self, step: HandOver) -> None:
         """A line of the trace: the server has the connection."""
         service = step.entry.service
+        if not self._lines.take(self._clock()):
+            self._trace.drop("moniker", "handed_over_unwritten", service=service.service)
+            return
         self._trace.event(
             "moniker", "handed_over", client=step.question.source.address,
             service=service.service, namespace=service.namespace or wire.SYSTEM_FIELD,

@@ -12,6 +12,7 @@ from typing import Any
 
 from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import SECRET_OCTETS, Cookies
+from oegw.moniker.daemon.arrival import Tunnel
 from oegw.moniker.daemon.binding import bind
 from oegw.moniker.daemon.datagramdoor import DatagramDoor
 from oegw.moniker.daemon.handover import HandOvers
@@ -23,7 +24,7 @@ from oegw.moniker.daemon.streamdoor import StreamDoor
 from oegw.moniker.discovery.export import Export
 from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.handshake import is_hello
-from oegw.moniker.interface import Lease
+from oegw.moniker.interface import IPAddress, Lease
 from oegw.moniker.registry import Limits, Registry
 from oegw.moniker.settings import MonikerSettings
 from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
@@ -34,6 +35,8 @@ from oegw.trace import Trace
 # Our choices: what of the status fits into a line of `localwire`.
 SHOWN = 40  # leases, hosts
 SHOWN_COUNTERS = 120
+
+KEY_SECONDS = 10.0  # for the look-up of a gateway's key
 
 
 class Daemon:
@@ -57,8 +60,8 @@ class Daemon:
         self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
-            settings, key=key, trace=trace,
-            answering=self._answer_for_gateway, clock=clock,
+            settings, key=key, trace=trace, answering=self._answer_for_gateway,
+            find_key=_key_in_dns, clock=clock,
         )  # fmt: skip
         opener = self._firewalls.opener
         self._ports = Ports(opener)
@@ -75,13 +78,14 @@ class Daemon:
             settings, self.registry, self._ports, trace, clock=clock, status=self.status
         )
         self._local_door = LocalDoor(settings.socket, self._local.answer, self._local.left, trace)
+        tunnel = Tunnel(settings.firewall.tunnel)
         lease_desk = self._firewalls.desk
         self._streams = StreamDoor(
             self._desk, trace, HandOvers(self._local).give, is_hello=is_hello,
             take_host=None if lease_desk is None else lease_desk.serve,
-            came_protected=lambda _: False,
+            tunnel=tunnel,
         )  # fmt: skip
-        self._datagrams = DatagramDoor(self._desk, trace)
+        self._datagrams = DatagramDoor(self._desk, trace, tunnel)
         self._export = (
             Export(settings, self.registry.entries, trace) if Export.wanted(settings) else None
         )
@@ -120,12 +124,12 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        await self._firewalls.reload(settings)
+        notes = await self._firewalls.reload(settings)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
         self._desk.lease = settings.lease
-        notes = [
+        notes += [
             f"[moniker] {name} changed: takes effect at the next restart"
             for name in ("port", "addresses", "socket", "services", "gateway", "firewall", "export")
             if getattr(settings, name) != getattr(self.settings, name)
@@ -182,6 +186,13 @@ def _lease_row(lease: Lease) -> dict[str, Any]:
         "namespace": lease.namespace,
         "seconds": lease.seconds,
     }
+
+
+async def _key_in_dns(address: IPAddress) -> bytes | None:
+    """The public key of a gateway whose configuration does not say it."""
+    from oegw.moniker.library.hostkey import HostKeys  # the DNS takes a while to import
+
+    return await HostKeys().look_up(str(address), address, KEY_SECONDS)
 
 
 def _key(settings: MonikerSettings) -> StaticKey | None:

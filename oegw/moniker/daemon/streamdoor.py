@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
+from oegw.moniker.daemon.arrival import Tunnel, ask_for_arrival, interface_of
 from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.waiting import line_of, send_all
@@ -46,14 +47,14 @@ class StreamDoor:
         *,
         is_hello: Callable[[str], bool],
         take_host: TakeHost | None,
-        came_protected: Callable[[socket.socket], bool],
+        tunnel: Tunnel,
     ) -> None:
         self._desk = desk
         self._trace = trace
         self._hand = hand
         self._is_hello = is_hello
         self._take_host = take_host
-        self._came_protected = came_protected
+        self._tunnel = tunnel
         self._crowd = Crowd()
         self._hosts: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +67,7 @@ class StreamDoor:
     def open(self, listening: Sequence[socket.socket]) -> None:
         """Answer at sockets that are bound; they are ours from now on."""
         for each in listening:
+            ask_for_arrival(each)
             each.listen(BACKLOG)
             self._listening.append(each)
             self._spawn(self._accept(each))
@@ -116,7 +118,9 @@ class StreamDoor:
             self._trace.drop("moniker", "source_crowd", source=source)
             connection.close()
             return
-        asker = Source(source, _address(here[0]), protected=self._came_protected(connection))
+        asker = Source(
+            source, _address(here[0]), protected=self._tunnel.is_from(interface_of(connection))
+        )
         task = self._spawn(self._serve(connection, peer, asker))
 
         def over(_: object) -> None:

@@ -85,9 +85,12 @@ def protocol_of(transport: str) -> int | None:
 
 
 def plain(address: IPAddress) -> IPAddress:
-    """An IPv4 address as such, also if a socket of both families told it."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+    """An IPv4 address as such, also if a socket of both families told it; no scope.
+
+    A scope is any text, and these addresses go into commands; packets don't have it either.
+    """
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
     return address
 
 
@@ -103,7 +106,7 @@ class LeaseBook:
         self._group_of = group_of
         self._held: dict[Hole, Held] = {}
         self._forwards: dict[Hole, dict[IPAddress, Forward]] = {}
-        self._of_client: Counter[object] = Counter()
+        self._of_client: Counter[str] = Counter()
         self._of_group: Counter[str] = Counter()
         self._credit = NEW_AT_ONCE
         self._credited = now
@@ -119,7 +122,9 @@ class LeaseBook:
 
     def open(self, lease: Lease, now: float) -> Held:
         """A lease, new or longer than it was.  Raises LeaseRefused."""
-        if Hole.of(lease) not in self._held:
+        hole = Hole.of(lease)
+        if hole not in self._held:
+            self._admit(hole, *self._group_of(hole.host))  # who may have no more uses up nothing
             self._charge(now)
         return self._enter(lease, now)
 
@@ -170,8 +175,8 @@ class LeaseBook:
 
     def _take(self, held: Held) -> list[Forward]:
         del self._held[held.hole]
-        self._of_client -= Counter([_source(held.hole.client)])
-        self._of_group -= Counter([held.group])
+        _less(self._of_client, _source(held.hole.client))
+        _less(self._of_group, held.group)
         return list(self._forwards.pop(held.hole, {}).values())
 
     def _admit(self, hole: Hole, group: str, limit: int) -> None:
@@ -191,6 +196,13 @@ class LeaseBook:
         self._credit -= 1
 
 
-def _source(client: IPAddress) -> object:
+def _source(client: IPAddress) -> str:
     """Who has one address of a /64 has them all."""
-    return int(client) >> 64 if client.version == 6 else client
+    return f"{int(client) >> 64:x}/64" if client.version == 6 else str(client)
+
+
+def _less(counter: Counter[str], name: str) -> None:
+    """One less; a name that has none is forgotten, so that the table does not grow."""
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from oegw.moniker.firewall.gatewaykey import key_from_dns
 from oegw.moniker.firewall.gatewaylink import Answering, FindKey
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
@@ -27,7 +28,7 @@ class Firewalls:
         key: StaticKey | None,
         trace: Trace,
         answering: Answering | None = None,
-        find_key: FindKey | None = None,
+        find_key: FindKey = key_from_dns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``answering``: our own answer to a question that the gateway in front passes on.
@@ -64,8 +65,8 @@ class Firewalls:
         """Raises FirewallError."""
         await self.opener.start()
 
-    async def reload(self, settings: MonikerSettings) -> None:
-        """Other hosts and other rules; whether there is a firewall takes a restart.
+    async def reload(self, settings: MonikerSettings) -> list[str]:
+        """Other hosts and other rules; notes say what takes effect at a restart.
 
         Raises FirewallError; then everything is as it was.
         """
@@ -75,6 +76,13 @@ class Firewalls:
             self.desk.reload(settings.hosts, settings.rules)
         if self.directory is not None:
             self.directory.reload(settings.hosts)
+        keys = any(host.key for host in settings.hosts) and self.desk is None
+        namespaces = any(host.namespaces for host in settings.hosts) and self.directory is None
+        return [
+            f"[moniker] the first host with {what} is served from the next restart on"
+            for what, missing in (("a key", keys), ("namespaces", namespaces))
+            if missing
+        ]
 
     async def close(self) -> None:
         """The desk first: what it ends, the firewall still hears of."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from oegw.moniker.firewall.book import plain
 from oegw.moniker.firewall.handshake import LeaseProtocolError
 from oegw.moniker.interface import IPAddress, Lease
 from oegw.moniker.names import SYSTEM, InvalidName, canonical
@@ -92,8 +93,8 @@ def serialize(message: Message) -> bytes:
             fields: dict[str, Any] = {
                 "is": "open",
                 "tag": tag,
-                "client": str(lease.client),
-                "host": str(lease.host),
+                "client": str(plain(lease.client)),
+                "host": str(plain(lease.host)),
                 "transport": lease.transport,
                 "port": lease.port,
                 "seconds": lease.seconds,
@@ -104,7 +105,7 @@ def serialize(message: Message) -> bytes:
         case EndPort(ended, transport, port):
             fields = {"is": "end", "transport": transport, "port": port}
             if ended is not None:
-                fields["host"] = str(ended)
+                fields["host"] = str(plain(ended))
         case Opened(tag, port, seconds):
             fields = {"is": "opened", "tag": tag, "port": port, "seconds": seconds}
         case NotOpened(tag, code, text):
@@ -114,8 +115,8 @@ def serialize(message: Message) -> bytes:
             fields = {
                 "is": "question",
                 "tag": tag,
-                "client": str(client),
-                "host": str(host),
+                "client": str(plain(client)),
+                "host": str(plain(host)),
                 "line": line,
                 "encrypted": encrypted,
             }
@@ -175,8 +176,12 @@ def _lease(fields: dict[str, Any]) -> Lease:
 
 
 def _address(fields: dict[str, Any], name: str) -> IPAddress:
+    """Without a scope: that would be one of the other end's interfaces."""
+    text = _text(fields, name, 45)
     try:
-        return ip_address(_text(fields, name, 45))
+        if "%" in text:
+            raise ValueError
+        return ip_address(text)
     except ValueError:
         raise _malformed(f"{name}: no address") from None
 

@@ -85,7 +85,7 @@ class OwnFirewall:
             self._held_ports.pop(forward).close()
         keep = self._settings.deny and self._settings.keep
         try:
-            await self._table.run(ruleset.residue() if keep else ruleset.removing())
+            await self._table.write(ruleset.residue() if keep else ruleset.removing())
         except FirewallError as error:
             self._trace.drop(CATEGORY, "firewall_not_left", text=str(error))
         await self._table.close()

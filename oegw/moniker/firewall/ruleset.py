@@ -1,6 +1,7 @@
 """The text of the table ``inet oegw_moniker``.  Pure: settings in, nft language out.
 
     prerouting, destination NAT     client, our address, q -> host, port     (forward4, forward6)
+    postrouting, source NAT         such a client, if it is inside itself -> our address
 
     forward, from outside or out of the tunnel:
         established, related              accept
@@ -36,6 +37,7 @@ MAX_LEASES = 16384  # elements of one set; the book refuses before
 MAX_GUARDED = 65535
 MAX_COMMENT = 120  # the kernel keeps 128 octets with an element
 _DNAT_PRIORITY = -101  # just before other tables' destination NAT
+_HAIRPIN_PRIORITY = 99  # and just before their source NAT
 
 COUNTERS = {
     "leased": "packets that opened a connection under a lease",
@@ -83,7 +85,7 @@ def whole_table(settings: FirewallSettings, hosts: Sequence[HostSettings]) -> st
         + f"table inet {TABLE} {{\n"
         + "".join(f"  counter {name} {{ }}\n" for name in COUNTERS)
         + _sets()
-        + _translating()
+        + _translating(settings)
         + (_deciding(settings) if settings.deny else "")
         + "}\n"
         + questions(hosts)
@@ -208,7 +210,8 @@ def _sets() -> str:
     return text
 
 
-def _translating() -> str:
+def _translating(settings: FirewallSettings) -> str:
+    """The second chain is for clients inside: without it the host would answer them directly."""
     hook = f"type nat hook prerouting priority {_DNAT_PRIORITY}; policy accept;"
     lines = [
         f"meta nfproto ipv{version} {_looked_up(version)} @forward{version} "
@@ -216,11 +219,19 @@ def _translating() -> str:
         f"map @forward{version}"
         for version in _TYPES
     ]
-    return _chain("prerouting", hook, *lines)
+    if not settings.outside:
+        return _chain("prerouting", hook, *lines)
+    behind = f"type nat hook postrouting priority {_HAIRPIN_PRIORITY}; policy accept;"
+    turned = [
+        f"iifname != {_outside(settings)} ct status dnat {_looked_up(version)} @lease{version} "
+        "masquerade"
+        for version in _TYPES
+    ]
+    return _chain("prerouting", hook, *lines) + _chain("postrouting", behind, *turned)
 
 
 def _deciding(settings: FirewallSettings) -> str:
-    outside = "{ " + ", ".join(f'"{name}"' for name in _interfaces(settings)) + " }"
+    outside = _outside(settings)
     leased = [f"{_looked_up(v)} @lease{v} counter name leased accept" for v in _TYPES]
     asked = [
         f"meta l4proto {{ tcp, udp }} {_HEADER[version]} daddr . th dport @questions{version} "
@@ -268,6 +279,10 @@ def _deciding(settings: FirewallSettings) -> str:
 def _looked_up(version: int) -> str:
     header = _HEADER[version]
     return f"{header} saddr . {header} daddr . meta l4proto . th dport"
+
+
+def _outside(settings: FirewallSettings) -> str:
+    return "{ " + ", ".join(f'"{name}"' for name in _interfaces(settings)) + " }"
 
 
 def _interfaces(settings: FirewallSettings) -> Iterable[str]:

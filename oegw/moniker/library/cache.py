@@ -60,3 +60,6 @@ class Cache:
 
     def forget(self, asked: Asked) -> None:
         self._answers.pop(asked, None)
+
+    def forget_all(self) -> None:
+        self._answers.clear()

@@ -148,7 +148,11 @@ class Found:
 
 
 class _Unsuitable(ServiceUnknown):
-    """The service is there, in a way that is no use to us."""
+    """The service is there, by a transport that is no use to us; perhaps by another as well."""
+
+
+class _NotHere(ServiceUnknown):
+    """The service is there, at an address of the other family."""
 
 
 class Finding:
@@ -194,7 +198,7 @@ class Finding:
                 return (yield from do(place))
             except (NotEncrypted, TransportUnavailable):
                 raise
-            except (_Unsuitable, _DeniedHere) as error:
+            except (_NotHere, _Unsuitable, _DeniedHere) as error:
                 failures.append(error)
             except ServiceRefused:
                 raise
@@ -221,6 +225,9 @@ class Finding:
         return max(left if most is None else min(left, most), 0.001)
 
     def _any(self) -> str | None:
+        """What a first question wants: the transport, or any of the kind, or any at all."""
+        if self._wish.transport is None and self._wish.kind is not None:
+            return self._wish.kind.value
         return self._wish.transport
 
     # ---------------------------------------------------------------------- connecting
@@ -239,7 +246,7 @@ class Finding:
         raise unsuitable or HostUnreachable(f"{self._wish.host}: no transport is known")
 
     def _transports(self) -> Iterator[str | None]:
-        yield self._wish.transport
+        yield self._any()
         if self._wish.transport is None:
             yield from (each.name for each in known(self._wish.kind))
 
@@ -350,7 +357,7 @@ class Finding:
         """Raises _Unsuitable for what this host, or this place, can't use."""
         name = f"{self._wish.name} of {self._wish.host}"
         if place.family not in answer.families:
-            raise _Unsuitable(Code.TRANSPORT, f"{name}: not over IPv{place.family}")
+            raise _NotHere(Code.TRANSPORT, f"{name}: not over IPv{place.family}")
         if self._wish.transport not in (None, answer.transport):
             raise AnswerUnusable(f"{self._wish.host}: answers for another transport")
         if answer.version not in self._wish.name.versions:

@@ -254,6 +254,23 @@ def test_mk_27_a_refusal_loses_its_text_before_it_is_not_sent() -> None:
     )
 
 
+def test_two_daemons_don_t_answer_each_other_for_ever() -> None:
+    """A forged datagram from port 1 of one daemon to port 1 of another: RFC 5358's kind of loop."""
+    cores = daemon(leases=True), daemon(key=StaticKey(b"k" * 32))
+    ends = replace(UDP, address=BOB, asked=ALICE), UDP
+    first = [datagram(QUESTION), datagram(f"MON/1 Q {NONCE} tcp - a:b *"), sealed().text.encode()]
+    first += [datagram(f"MON/1 {kind} {NONCE} x") for kind in "+-?"]
+    for octets in first:
+        rounds = 0
+        while octets:
+            step = cores[rounds % 2].asked(octets, ends[rounds % 2], 0.0)
+            if isinstance(step, OpenPort):
+                step = cores[rounds % 2].opened(step, Opening(40000, 60))  # type: ignore[assignment]
+            octets = step.octets if isinstance(step, Reply) else b""
+            rounds += 1
+        assert rounds <= 3
+
+
 # -------------------------------------------------------------------------- sealed
 
 
@@ -315,6 +332,16 @@ def test_mk_16_somebody_else_s_question_opens_nothing_for_who_repeats_it() -> No
     assert core.asked(line(asked.text), eve, 0.0) == Silence("moniker_replayed")
     assert core.asked(line(asked.text + "  "), eve, 0.0) == Silence("moniker_replayed")
     assert isinstance(core.asked(line(asked.text), TCP, 0.0), OpenPort)  # a packet may come twice
+
+
+def test_mk_16_only_what_opened_a_port_is_remembered() -> None:
+    """Else strangers could have a question forgotten by asking for what there is not."""
+    core = daemon(leases=True)
+    core.asked(line(sealed(f"MON/1 Q {NONCE} tcp - jedi *").text), TCP, 0.0)
+    core.asked(sealed().text.encode(), UDP, 0.0)
+    assert not core._replays
+    core.asked(line(sealed().text), TCP, 0.0)
+    assert len(core._replays) == 1
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,11 @@ def test_mk_7_transports_of_one_name() -> None:
     registry.register(service(transport="tcp", port=1), ROOT, 0.0)
     registry.register(service(transport="udp", port=1), ROOT, 0.0)
     assert found(registry, "starwars", "udp").service.transport == "udp"
+    assert found(registry, "starwars", "stream").service.transport == "tcp"
+    assert found(registry, "starwars", "datagram").service.transport == "udp"
+    registry.register(service("here", transport="own"), ROOT, 0.0)  # an application's own
+    assert code_of(lambda: found(registry, "here", "stream")) is Code.TRANSPORT
+    assert found(registry, "here", "own").service.transport == "own"
     anything = {found(registry, "starwars", None).service.transport for _ in range(100)}
     assert anything == {"tcp", "udp"}
 

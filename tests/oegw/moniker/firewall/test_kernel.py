@@ -145,13 +145,13 @@ def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
 
 def test_out_of_the_tunnel_is_outside(net: Net, loop: Loop) -> None:
     """A packet out of oegw0 is no more special than one in clear (firewall.md)."""
-    with firewall(
-        loop, FirewallSettings(deny=True, outside=("elsewhere0",), tunnel="out0")
-    ) as wall:
-        with listening(net.inside, "0.0.0.0", SECRET):
-            assert silent(net, INSIDE, SECRET, PEER)
-            loop.wait(wall.open(lease(SECRET)))
-            assert knock(net, INSIDE, SECRET, PEER) == "open"
+    with (
+        firewall(loop, FirewallSettings(deny=True, outside=("elsewhere0",), tunnel="out0")) as wall,
+        listening(net.inside, "0.0.0.0", SECRET),
+    ):
+        assert silent(net, INSIDE, SECRET, PEER)
+        loop.wait(wall.open(lease(SECRET)))
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
 
 
 def test_from_inside_everything_goes_out(net: Net, loop: Loop) -> None:
@@ -251,6 +251,21 @@ def test_forwarding_needs_no_deny_and_works_with_ipv6_and_datagrams(net: Net, lo
         client.send("hello", OURS6, opening.port)
         octets, address = server.socket.recvfrom(100)
         assert (octets, address[0]) == (b"hello", PEER6)
+        server.send("to you", address[0], address[1])
+        assert client.receive(2) == ["to you"]
+    server.close()
+    client.close()
+
+
+def test_a_client_inside_reaches_the_host_by_the_same_port(net: Net, loop: Loop) -> None:
+    """It and the host are neighbours; the answers still have to come back by the gateway."""
+    server = net.udp(net.inside, INSIDE, SECRET)
+    client = net.udp(net.inside, INSIDE)
+    with firewall(loop) as wall:
+        opening = loop.wait(wall.forward(lease(SECRET, INSIDE, transport="udp"), ip_address(OURS)))
+        client.send("hello", OURS, opening.port)
+        octets, address = server.socket.recvfrom(100)
+        assert (octets, address[0]) == (b"hello", "10.1.0.1")
         server.send("to you", address[0], address[1])
         assert client.receive(2) == ["to you"]
     server.close()
@@ -360,6 +375,14 @@ def test_leases_are_named_in_the_table_and_in_the_trace(net: Net, loop: Loop) ->
     opened = next(event for event in loop.events if event["event"] == "lease_opened")
     assert opened["service"] == 'bob::x"};drop'
     assert (opened["client"], opened["port"]) == (PEER, SECRET)
+
+
+def test_an_address_with_a_scope_is_an_address_and_no_command(net: Net, loop: Loop) -> None:
+    with firewall(loop) as wall:
+        scoped = "fe80::1%x } ; flush ruleset ; add element inet oegw_moniker lease6 {"
+        loop.wait(wall.open(lease(SECRET, scoped, "fe80::2%out0")))
+        listed = net.run(net.gateway, "nft", "list", "set", "inet", "oegw_moniker", "lease6")
+        assert "fe80::1 . fe80::2 . tcp . 4711" in listed
 
 
 def test_many_leases_at_once_are_few_transactions(loop: Loop) -> None:

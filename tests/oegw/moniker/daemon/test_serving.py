@@ -1,0 +1,239 @@
+"""The daemon as a process: its start and its failures, signals, and its life beside the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oegw import monikerchild
+from oegw.control import ControlError
+from oegw.moniker.settings import MonikerSettings
+from oegw.monikerchild import MonikerChild
+from oegw.monikerstatus import status, status_text
+from oegw.trace import JsonTrace
+from tests.support.moniker_daemon import PATIENCE, Application, until
+
+COMMAND = [sys.executable, "-m", "oegw", "moniker"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def configuration(
+    directory: Path, more: str = "", *, port: int | None = None, name: str = "oegw.toml"
+) -> Path:
+    path = directory / name
+    path.write_text(
+        "version = 1\n[moniker]\n"
+        f'port = {port or free_port()}\naddresses = ["127.0.0.1"]\nsocket = "m.sock"\n{more}'
+    )
+    return path
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--config", str(path)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            until(lambda: answers(path) or process.poll() is not None)
+            yield process
+        finally:
+            process.kill()
+
+
+def answers(path: Path) -> bool:
+    try:
+        return bool(status(path.parent / "m.sock", 1.0))
+    except ControlError:
+        return False
+
+
+def test_it_serves_reloads_and_ends(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    with serving(path) as process:
+        said = subprocess.run(
+            [*COMMAND, "status", "--config", str(path)], capture_output=True, text=True, check=True
+        )
+        assert f"process {process.pid}" in said.stdout
+        with Application(tmp_path / "m.sock") as application:
+            path.write_text(path.read_text() + '[moniker.client]\nencrypt = "require"\n')
+            process.send_signal(signal.SIGHUP)
+            until(lambda: application.ask("policy")["encrypt"] == "require")
+        good = path.read_text()
+        path.write_text(good + "lease = soon\n")
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        assert "the old settings stay" in process.stderr.readline()
+        path.write_text(good.replace('addresses = ["127.0.0.1"]', 'addresses = ["127.0.0.2"]'))
+        process.send_signal(signal.SIGHUP)
+        assert "[moniker] addresses changed" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert not (tmp_path / "m.sock").exists()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with serving(configuration(tmp_path, port=port)) as process:
+            assert process.wait(PATIENCE) == 1
+            assert process.stderr is not None
+            reason = process.stderr.read()
+    assert f"TCP port {port} of 127.0.0.1: Address already in use" in reason
+
+
+def test_two_daemons_do_not_share_a_socket(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    with serving(path):
+        second = configuration(tmp_path, name="second.toml")
+        done = subprocess.run(
+            [*COMMAND, "serve", "--config", str(second)], capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "another oegw is running there" in done.stderr
+        assert answers(path)
+
+
+def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = configuration(tmp_path, 'private_key = "x25519.pem"\n')
+    done = subprocess.run(
+        [*COMMAND, "serve", "--config", str(path)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 1
+    assert "x25519.pem: No such file or directory" in done.stderr
+
+
+# -------------------------------------------------------------------- beside the gateway
+
+
+def told(path: Path) -> dict[str, Any]:
+    return status(path.parent / "m.sock", 1.0)
+
+
+async def until_it(condition: Any) -> None:
+    await asyncio.to_thread(until, condition)
+
+
+def present(path: Path) -> MonikerSettings:
+    return MonikerSettings(present=True, socket=path.parent / "m.sock")
+
+
+def test_a_child_is_started_again_when_it_dies_and_ends_with_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 0.01)
+    path = configuration(tmp_path)
+    trace = JsonTrace(None, time.time)
+
+    async def scenario() -> None:
+        child = MonikerChild(path, trace)
+        await child.follow(MonikerSettings())
+        assert await child.row() is None
+        await child.follow(present(path))
+        assert "reason" in (await child.row() or {})  # it starts
+        await until_it(lambda: answers(path))
+        first = told(path)["pid"]
+        os.kill(first, signal.SIGKILL)
+        await until_it(lambda: answers(path) and told(path)["pid"] != first)
+        row = await child.row()
+        assert row is not None
+        assert row["services"] == 0
+        await child.follow(present(path))  # read again, by the same process
+        await until_it(lambda: told(path)["counters"].get("moniker.reloaded") == 1)
+        await child.follow(MonikerSettings())
+        assert not answers(path)
+        with pytest.raises(ProcessLookupError):
+            os.kill(row["pid"], 0)
+
+    asyncio.run(scenario())
+    assert trace.counters["moniker.ended"] == 1
+    assert "the moniker daemon ended by signal 9; again in 0.01 s" in capfd.readouterr().err
+
+
+def test_a_child_that_can_not_start_is_tried_with_longer_and_longer_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(monikerchild, "_PROGRAM", "oegw.no_such_program")
+    lines: list[dict[str, Any]] = []
+    trace = JsonTrace(None, time.time)
+    trace.listeners.append(lambda line: lines.append(dict(line)))
+
+    async def scenario() -> None:
+        child = MonikerChild(tmp_path / "none.toml", trace)
+        await child.follow(present(tmp_path / "none.toml"))
+        await until_it(lambda: len(lines) >= 3)
+        await child.close()
+        await child.close()
+
+    asyncio.run(scenario())
+    assert [line["again_in"] for line in lines[:3]] == [0.01, 0.02, 0.04]
+    assert lines[0]["reason"] == "ended with exit code 1"
+
+
+GATEWAY = """
+import asyncio, sys
+from pathlib import Path
+from oegw.moniker.settings import MonikerSettings
+from oegw.monikerchild import MonikerChild
+from oegw.trace import JsonTrace
+
+async def scenario():
+    child = MonikerChild(Path(sys.argv[1]), JsonTrace(None, lambda: 0.0))
+    await child.follow(MonikerSettings(present=True))
+    await asyncio.sleep(60)
+
+asyncio.run(scenario())
+"""
+
+
+def test_a_child_ends_with_a_gateway_that_was_killed(tmp_path: Path) -> None:
+    """Else the next gateway's child would find the port taken."""
+    path = configuration(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", GATEWAY, str(path)]) as gateway:
+        try:
+            until(lambda: answers(path))
+        finally:
+            gateway.kill()
+    until(lambda: not answers(path))
+
+
+def test_the_status_is_told_in_words(tmp_path: Path) -> None:
+    found = {
+        "pid": 7, "started": time.time() - 61, "port": 1, "addresses": ["192.1.0.4"],
+        "socket": "/run/oegw/moniker.sock", "services": 3, "applications": 2, "key": "00ff",
+        "firewall": "default deny", "gateway": "asks 192.2.0.1 for ports", "hosts": ["bob"],
+        "export": {"records": 3}, "counters": {"moniker.drop.slow": 4},
+        "leases": [
+            {"client": "192.1.0.7", "host": "192.2.0.9", "transport": "tcp", "port": 4000,
+             "service": "starwars", "namespace": "alice", "seconds": 9}
+        ],
+        "more_leases": 2,
+    }  # fmt: skip
+    text = status_text(found)
+    for words in (
+        "process 7, up for 61s", "port 1 of 192.1.0.4", "2 at /run/oegw/moniker.sock",
+        "asks 192.2.0.1 for ports", "alice::starwars", "tcp/4000", "and 2 more",
+        "moniker.drop.slow", "records 3", "bob",
+    ):  # fmt: skip
+        assert words in text
+    assert status_text({}).startswith("Daemon")

@@ -1,0 +1,254 @@
+"""A daemon in a process and a network of its own, and who asks it, written without its code.
+
+Namespaces are those of `intercept_net`: the daemon runs on ``gateway`` (10.1.0.1, fd00:1::1) at
+port 1, strangers ask from ``inside`` (10.1.0.2 and more, fd00:1::2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.intercept_net import Net, wait_for, within
+
+ROOT = Path(__file__).parents[2]
+HERE, HERE6 = "10.1.0.1", "fd00:1::1"
+ASKER, ASKER6 = "10.1.0.2", "fd00:1::2"
+PORT = 1
+CRLF = b"\r\n"
+
+
+class MonikerDaemon:
+    """``oegw moniker serve`` on the gateway of a net; a context that ends it again.
+
+    ``rest``: more of its configuration, below ``[moniker]``.
+    """
+
+    def __init__(self, net: Net, folder: Path, rest: str = "") -> None:
+        self.net = net
+        self.folder = folder
+        self.socket = folder / "moniker.sock"
+        self.trace = folder / "trace.jsonl"
+        self.log = folder / "moniker.log"
+        self._configuration = folder / "oegw.toml"
+        self.configure(rest)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, rest: str = "") -> None:
+        self._configuration.write_text(
+            f'version = 1\n[gateway]\ntrace = "{self.trace}"\n'
+            f'[moniker]\nport = {PORT}\nsocket = "{self.socket}"\n{rest}'
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self.end()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.net.gateway}", sys.executable, "-m", "oegw",
+                 "moniker", "serve", "--config", str(self._configuration)],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_for(self._ready, 20)
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        return any(e["event"] == "started" and e["pid"] == self.pid for e in self.events())
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and see that it never wrote a traceback."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.send_signal(number)
+        process.wait(20)
+        assert "Traceback" not in self.log.read_text(), self.log.read_text()
+
+    def events(self) -> list[dict[str, Any]]:
+        if not self.trace.exists():
+            return []
+        lines = self.trace.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def resident(self) -> int:
+        """Octets of memory."""
+        text = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        [kilobytes] = re.findall(r"VmRSS:\s+(\d+) kB", text)
+        return int(kilobytes) * 1024
+
+    @property
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    @property
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def status(self) -> dict[str, Any]:
+        """What it tells of itself."""
+        with Application(self) as application:
+            return application.ask({"do": "status"})
+
+
+class Application:
+    """A connection to the daemon's Unix socket, with the lines of `localwire` written by hand."""
+
+    def __init__(self, daemon: MonikerDaemon, seconds: float = 10.0) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(daemon.socket))  # without a timeout it waits for its turn
+        self.socket.settimeout(seconds)
+        self._net = daemon.net
+        self._rest = b""
+        self._held: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def ask(self, request: dict[str, Any], *descriptors: int) -> dict[str, Any]:
+        line = json.dumps(request).encode() + b"\n"
+        if descriptors:
+            socket.send_fds(self.socket, [line], list(descriptors))
+        else:
+            self.socket.sendall(line)
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The next line's object.  Raises EOFError at the end."""
+        while b"\n" not in self._rest:
+            more = self.socket.recv(65536)
+            if not more:
+                raise EOFError("the daemon closed the connection")
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def register(self, service: str, version: str = "1", **more: Any) -> int:
+        """A listening TCP socket of the gateway's is registered, and held; returns its port."""
+        held = within(self._net.gateway, bound)
+        self._held.append(held)
+        said = self.ask({"do": "register", "service": service, "version": version, **more},
+                        held.fileno())  # fmt: skip
+        assert said["ok"], said
+        return int(held.getsockname()[1])
+
+    def close(self) -> None:
+        for held in self._held:
+            held.close()
+        self.socket.close()
+
+
+def bound(port: int = 0) -> socket.socket:
+    """A listening socket of both families."""
+    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    made.bind(("::", port))
+    made.listen()
+    return made
+
+
+class Asker:
+    """Someone on the network: questions and answers as octets."""
+
+    def __init__(self, net: Net, source: str = ASKER) -> None:
+        self._net = net
+        self.source = source
+        self._here = HERE6 if ":" in source else HERE
+        self._family = socket.AF_INET6 if ":" in source else socket.AF_INET
+
+    def connected(self, seconds: float = 10.0) -> socket.socket:
+        """A TCP connection to the daemon."""
+
+        def make() -> socket.socket:
+            made = socket.socket(self._family, socket.SOCK_STREAM)
+            made.settimeout(seconds)
+            made.bind((self.source, 0))
+            made.connect((self._here, PORT))
+            return made
+
+        return within(self._net.inside, make)
+
+    def datagrams(self, seconds: float = 2.0) -> socket.socket:
+        """A UDP socket towards the daemon."""
+
+        def make() -> socket.socket:
+            made = socket.socket(self._family, socket.SOCK_DGRAM)
+            made.settimeout(seconds)
+            made.bind((self.source, 0))
+            made.connect((self._here, PORT))
+            return made
+
+        return within(self._net.inside, make)
+
+    def say(self, octets: bytes, seconds: float = 10.0) -> bytes:
+        """All that the daemon answers to a line over TCP, until it closes."""
+        with self.connected(seconds) as connection:
+            try:
+                connection.sendall(octets)
+                connection.shutdown(socket.SHUT_WR)
+                return read_all(connection)
+            except (ConnectionResetError, BrokenPipeError):
+                return b""
+
+    def port_of(self, service: str, seconds: float = 10.0) -> int | None:
+        """The port of a service, asked over TCP; None: the daemon refuses."""
+        nonce = secrets.token_hex(8)
+        fields = self.say(question(service, nonce) + CRLF, seconds).decode().split()
+        assert fields[:3:2] == ["MON/1", nonce], fields
+        return int(fields[3]) if fields[1] == "+" else None
+
+
+def question(service: str, nonce: str | None = None, *more: str, transport: str = "*") -> bytes:
+    """A question without its end; ``more``: a cookie."""
+    nonce = nonce or secrets.token_hex(8)
+    return " ".join(["MON/1", "Q", nonce, transport, "-", service, "*", *more]).encode()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    said = b""
+    while more := connection.recv(65536):
+        said += more
+    return said
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
