@@ -41,8 +41,8 @@ What the paper "Decoupling Port and Protocol on the Internet" (King, Lam, Schulm
 and implies of Moniker, where it is done, and which test or scenario of the lab shows it. MK-1 to
 MK-33 are this project's reading of it; sentences of the paper are quoted by a few words. Written
 and checked as [the other requirements](requirements.md) are, by
-`python -m tests.acceptance.requirements`. Attacks on it are in [attacks.md](attacks.md), what it protects from and what not in
-[moniker.md](moniker.md).
+`python -m tests.acceptance.requirements`. Attacks on it are in [attacks.md](attacks.md), what it
+protects from and what not in [moniker.md](moniker.md).
 
 """
 
