@@ -96,6 +96,9 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
         "--weight", metavar="N", type=_number(1, 1000), default=100,
         help="among instances of the same name and version, 1 to 1000; default 100",
     )  # fmt: skip
+    run.add_argument(
+        "--sst", action="store_true", help="clients shall encrypt the ports of their connections"
+    )
     run.add_argument("--export", action="store_true", help="may be told by DNS-SD")
     run.add_argument(
         "--text", metavar="KEY=VALUE", action="append", default=[], type=_text,
@@ -142,6 +145,11 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
     _add_name(find)
     find.add_argument(
         "text", metavar="KEY=VALUE", nargs="*", type=_text, help="only those that say this"
+    )
+    find.add_argument(
+        "--numeric",
+        action="store_true",
+        help="with addresses, as the gateways tell them, not names of hosts",
     )
     find.add_argument("--json", action="store_true", help="for programs")
 

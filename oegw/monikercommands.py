@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oegw import config
 from oegw.arguments import Arguments, Command, UsageError
@@ -29,6 +29,9 @@ from oegw.moniker.uri import MonikerUri
 from oegw.moniker.wire import DEFAULT_PORT
 from oegw.settings import DEFAULT_CONFIG
 from oegw.status import columns, plain
+
+if TYPE_CHECKING:
+    from oegw.moniker.discovery.naming import Finding
 
 FIRST_VERSION = "1"  # of a server that says none
 
@@ -144,14 +147,20 @@ def _query(arguments: Arguments) -> int:
             question_port=port,
             daemon=_daemon(arguments),
         )
-    rows = {key: str(value) for key, value in asdict(found).items()}
     if arguments.json:
         print(json.dumps(asdict(found) | {"address": str(found.address)}, indent=2))
         return FINE
-    rows["port"] = "none: TCPMUX, at the daemon's own" if found.port is None else str(found.port)
-    rows["encrypted"] = "yes" if found.encrypted else "no"
-    del rows["question_port"]
-    print("\n".join(columns([[key, plain(value)] for key, value in rows.items()])))
+    rows = [
+        ("address", str(found.address)),
+        ("port", "none: TCPMUX, at the daemon's own" if found.port is None else str(found.port)),
+        ("transport", found.transport),
+        ("version", found.version),
+        ("families", " ".join(f"IPv{family}" for family in found.families)),
+        ("ttl", f"{found.ttl} s"),
+        ("question", "encrypted" if found.encrypted else "in clear"),
+        ("ports", "to be encrypted" if found.sst else "as they are"),
+    ]
+    print("\n".join(columns([[key, plain(value)] for key, value in rows])))
     return FINE
 
 
@@ -181,6 +190,8 @@ def _run(arguments: Arguments) -> int:
     command = list(arguments.argv)
     if command[:1] == ["--"]:
         del command[0]
+    elif "--" in command:
+        raise UsageError(f"{command[0]!r} stands behind NAME: options come before it")
     if not command:
         raise UsageError("which command? oegw moniker run NAME -- COMMAND (--help explains)")
     if not any(monikerrun.PORT in word for word in command):
@@ -190,6 +201,7 @@ def _run(arguments: Arguments) -> int:
         "service": name.service,
         "version": _one_version(name),
         "weight": arguments.weight,
+        "sst": arguments.sst,
         "exported": arguments.export,
         "text": arguments.text,
     }
@@ -321,17 +333,21 @@ def _find(arguments: Arguments) -> int:
         print(json.dumps([_shown(each) for each in found], indent=2))
     else:
         for each in found:
-            print(plain(each.uri()))
+            print(plain(_numeric(each) if arguments.numeric else each.uri()))
     return FINE if found else FAILED
 
 
-def _shown(finding: Any) -> dict[str, Any]:
-    """A finding for programs."""
+def _numeric(finding: Finding) -> str:
+    """Its URI with its first address; with its name, if none was told."""
     first = next(iter(finding.addresses), None)
-    numeric = f"[{first}]" if isinstance(first, IPv6Address) else str(first)
+    return finding.uri(None if first is None else str(first))
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    """A finding for programs."""
     return {
         "uri": finding.uri(),
-        "numeric_uri": None if first is None else finding.uri(numeric),
+        "numeric_uri": _numeric(finding),
         "service": finding.service,
         "version": None if finding.version is None else str(finding.version),
         "namespace": finding.namespace or None,

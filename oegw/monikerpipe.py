@@ -13,20 +13,16 @@ OCTETS = 65536
 def pump(connection: socket.socket, source: int = 0, sink: int = 1) -> None:
     """Octets both ways until the service is done.
 
-    The end of ``source`` is passed on and is no end: the answer may be still to come.  Raises
-    BrokenPipeError if ``sink`` takes no more, OSError if the connection breaks.
+    The end of ``source`` is passed on and is no end: the answer may be still to come.  Nor is it
+    one that the service takes no more; its last words count.  Raises BrokenPipeError if ``sink``
+    takes no more, ConnectionError if the connection breaks.
     """
-    broken: list[OSError] = []
 
     def upwards() -> None:
-        try:
+        with suppress(OSError):
             while octets := os.read(source, OCTETS):
                 connection.sendall(octets)
             connection.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            broken.append(error)
-            with suppress(OSError):  # so that the other direction ends, too
-                connection.shutdown(socket.SHUT_RD)
 
     # A daemon, because nothing can make it leave a read of a terminal.
     threading.Thread(target=upwards, daemon=True).start()
@@ -34,8 +30,6 @@ def pump(connection: socket.socket, source: int = 0, sink: int = 1) -> None:
         written = 0
         while written < len(octets):
             written += os.write(sink, octets[written:])
-    if broken:
-        raise broken[0]
 
 
 def pass_on(connection: socket.socket, sink: int = 1) -> None:

@@ -15,7 +15,7 @@ from oegw import config
 from oegw.environment import UnsuitableBox, survey
 from oegw.exitcodes import FAILED
 from oegw.moniker.daemon.serving import serve
-from oegw.moniker.settings import FirewallSettings, MonikerSettings
+from oegw.moniker.settings import MonikerSettings
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
 

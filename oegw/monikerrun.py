@@ -8,6 +8,7 @@ no longer does, and ends us when it ends.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 from oegw.moniker.daemon.proof import proven
 from oegw.moniker.library.holding import ANY, hold, opened
-from oegw.moniker.library.keeper import Registration, register
+from oegw.moniker.library.keeper import Registration, begin
 from oegw.moniker.names import MonikerError
 from oegw.moniker.transports import TCP, UDP
 from oegw.monikerlisten import Listener, listeners
@@ -42,6 +43,10 @@ _FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
     signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT,
 )  # fmt: skip
+
+
+# What it is called that a process or its descriptor is no longer there.
+_GONE = (errno.ESRCH, errno.EBADF, errno.ENOENT)
 
 
 class ServerUnusable(MonikerError):  # noqa: N818  (it names the fact)
@@ -161,9 +166,10 @@ class _Attendance:
                 if not self._reap():
                     return self._exit_code()
                 self._look()
+                self._heed_the_daemon()
                 listened = listened or self._listener is not None
-                if self._code is not None and self._listener is None:
-                    return self._exit_code()  # what it left behind is no server
+                if self._left_no_server(listened):
+                    return self._exit_code()
                 if not listened and age > self._wrapped.seconds:
                     raise ServerUnusable(
                         f"{self._wrapped.command[0]}: does not listen on the port that {PORT} "
@@ -174,6 +180,13 @@ class _Attendance:
             raise
         finally:
             self._unregister()
+
+    def _left_no_server(self, listened: bool) -> bool:
+        """Whether the command has ended, and what it left behind is no server: who forks away says
+        by its exit code that all is well, and may be about to listen."""
+        if self._code is None or self._listener is not None:
+            return False
+        return listened or self._code != 0
 
     def _exit_code(self) -> int:
         assert self._code is not None, "the child was reaped, or there are others"
@@ -224,12 +237,23 @@ class _Attendance:
     def _register(self, found: Sequence[Listener]) -> None:
         try:
             bound = self._bound(found)
-        except OSError:
-            return  # gone meanwhile
-        self._registration = register(
-            bound, self._wrapped.request, daemon=self._daemon, patience=DAEMON_PATIENCE
+        except OSError as error:
+            if error.errno in _GONE:
+                return
+            text = "its socket can't be looked at (pidfd_getfd(2))"
+            raise ServerUnusable(f"{self._wrapped.command[0]}: {text}: {error.strerror}") from None
+        self._registration = begin(
+            bound,
+            self._wrapped.request,
+            daemon=self._daemon,
+            patience=min(DAEMON_PATIENCE, self._wrapped.seconds),
         )
         self._listener = found[0]
+
+    def _heed_the_daemon(self) -> None:
+        """Raises MonikerError if it does not take the service, or there is none."""
+        if self._registration is not None and self._registration.begun.done():
+            self._registration.begun.result()
 
     def _bound(self, found: Sequence[Listener]) -> socket.socket:
         """A socket that says where the server listens: of ours, which does not keep its alive, or a

@@ -303,6 +303,7 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "flagged": sealedfacts.flagged,
     "asked-and-connected": monikerfacts.asked_and_connected,
     "port-unseen": monikerfacts.unseen,
+    "not-amplified": monikerfacts.not_amplified,
     "sealed-questions": monikerfacts.sealed_questions,
     "resolver": nameservers.resolver,
     "said": nameservers.said,

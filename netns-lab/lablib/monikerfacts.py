@@ -62,7 +62,7 @@ def unseen(lab: Lab, fact: dict[str, Any]) -> str:
 
     Neither in a header, nor in digits in a payload; and ``words`` are in no payload, then or
     later.  ``control``: a host whose packets come later, with all of these in clear: that the
-    search would find them.  Only what was captured after the ``source``'s question counts.
+    search would find them.
     """
     check_keys(fact, {"link", "source", "destination", "words", "control"})
     found = openings(lab, fact)
@@ -72,25 +72,47 @@ def unseen(lab: Lab, fact: dict[str, Any]) -> str:
         raise Missed(f"{len(questions)} questions, {len(sessions)} connections to services")
     port, moment = sessions[0].second, sessions[0].time
     control = lab.address(fact["control"]) if "control" in fact else None
-    before = late = shown = 0
+    before = 0
+    shown: set[str] = set()
     for packet in lab.captured[fact["link"]]:
         octets = payload(packet).lower()
         named = [word for word in fact.get("words", ()) if word.lower().encode() in octets]
         told = str(port).encode() in octets
         if control is not None and control in (packet.source, packet.destination):
-            shown += told or bool(named)
+            shown |= {*named, *(("port",) if told else ())}
             continue
         if named:
             raise Missed(f"{named} in {packet}")
         if packet.time >= moment:
-            late += 1
             continue
         before += 1
         if told or (port in (packet.first, packet.second) and packet.protocol in (TCP, UDP)):
             raise Missed(f"port {port} in {packet}")
-    if control is not None and not shown:
-        raise Missed(f"nor with {fact['control']}: nothing to compare with")
-    return f"port {port}: in none of {before} packets before, in {shown} of {fact.get('control')}"
+    if control is not None and shown != {"port", *fact.get("words", ())}:
+        raise Missed(f"with {fact['control']} only {shown}: nothing to compare with")
+    compared = f"; with {fact['control']} all is seen" if control is not None else ""
+    return f"port {port}: in none of {before} packets before{compared}"
+
+
+def not_amplified(lab: Lab, fact: dict[str, Any]) -> str:
+    """By UDP the daemon of ``destination`` sent ``source`` no more octets than came in that name,
+    nor more datagrams (MK-27)."""
+    check_keys(fact, {"link", "source", "destination", "at_least"})
+    client, host = lab.address(fact["source"]), lab.address(fact["destination"])
+    sizes: dict[str, list[int]] = {"in": [], "out": []}
+    for packet in lab.captured[fact["link"]]:
+        if packet.protocol != UDP:
+            continue
+        if (packet.source, packet.destination, packet.second) == (client, host, MONIKER_PORT):
+            sizes["in"].append(len(payload(packet)))
+        if (packet.source, packet.destination, packet.first) == (host, client, MONIKER_PORT):
+            sizes["out"].append(len(payload(packet)))
+    seen = ", ".join(f"{sum(each)} octets in {len(each)} {way}" for way, each in sizes.items())
+    if len(sizes["in"]) < fact.get("at_least", 1):
+        raise Missed(seen)
+    if len(sizes["out"]) > len(sizes["in"]) or sum(sizes["out"]) > sum(sizes["in"]):
+        raise Missed(seen)
+    return seen
 
 
 def sealed_questions(lab: Lab, fact: dict[str, Any]) -> str:

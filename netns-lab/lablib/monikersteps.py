@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from lablib import askmoniker, tcp
+from lablib import askmoniker, badmoniker, tcp
 from lablib.errors import LabError
 from lablib.moniker import answering, socket_of
 from lablib.stage import Missed, Stage, check_keys
@@ -97,6 +98,49 @@ def reach(stage: Stage, step: dict[str, Any]) -> str:
         if time.monotonic() - began > patient(step.get("within", 0)):
             raise Missed(f"port {number}: {seen}")
         time.sleep(0.05)
+
+
+def memory(stage: Stage, step: dict[str, Any]) -> str:
+    """How much memory the daemon of ``host`` has; ``growth``: at most so many MB more than the
+    last time."""
+    check_keys(step, {"host", "growth"})
+    process = stage.lab.monikers[step["host"]].process
+    assert process is not None
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert found is not None
+    now, key = int(found[1]) / 1024, f"memory of {step['host']}"
+    before = stage.memory.get(key, now)
+    stage.memory[key] = now
+    seen = f"{now:.1f} MB, {now - before:+.1f} MB"
+    if now - before > step.get("growth", now):
+        raise Missed(seen)
+    return seen
+
+
+def bad_questions(stage: Stage, step: dict[str, Any]) -> str:
+    """``host`` sends to the daemon of ``to`` what `badmoniker` knows by the name ``what``.
+
+    ``claimed``: the host whose address is in spoofed questions, for ``name``.  ``fate``: what must
+    become of each connection.
+    """
+    check_keys(step, {"host", "to", "what", "count", "claimed", "name", "fate"})
+    lab = stage.lab
+    words = [step["what"], str(lab.address(step["to"])), str(step["count"])]
+    if step["what"] == "spoofed":
+        words += [str(lab.address(step["claimed"])), step["name"]]
+    program = [sys.executable, "-IS", str(Path(badmoniker.__file__)), *words]
+    if step["what"] == "slow":
+        process = lab.run.start("bad-slow", step["host"], program)
+        stage.background["bad-slow"] = process
+        process.await_text("begun")
+        return process.text().strip()
+    result = lab.run.call(step["host"], program, 60)
+    if result.returncode:
+        raise LabError(f"bad questions: {result.stderr.strip()[-300:]}")
+    said = result.stdout.strip()
+    if "fate" in step and not re.fullmatch(rf"{{'{step['fate']}': \d+}}", said):
+        raise Missed(said)
+    return said
 
 
 def kill_child(stage: Stage, step: dict[str, Any]) -> str:

@@ -474,6 +474,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "moniker-ask": monikersteps.ask,
     "moniker-daemon": monikersteps.daemon,
     "reach": monikersteps.reach,
+    "bad-questions": monikersteps.bad_questions,
+    "moniker-memory": monikersteps.memory,
     "kill-moniker": monikersteps.kill_child,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,

@@ -134,6 +134,7 @@ def _asked(lablib: ModuleType, *more: tuple[object, ...]) -> SimpleNamespace:
         (1.1, (ALICE, BOB), (40000, 1), PUSH, b"MON/1 E c29tZSB3b3Jkcw\r\n"),
         (1.2, (BOB, ALICE), (1, 40000), PUSH, b"MON/1 E c29tZSBvdGhlcg\r\n"),
         (3.0, (ALICE, BOB), (40001, PORT), SYN),
+        (4.9, (CAROL, BOB), (40009, 1), PUSH, b"MON/1 Q 0123 * - starwars *\r\n"),
         (5.0, (BOB, CAROL), (1, 40009), PUSH, b"MON/1 + 0123 23456 tcp 1 4 60\r\n"),
         *more,
     ]

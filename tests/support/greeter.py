@@ -1,8 +1,9 @@
 """A server written with the library, as the paper's listing 2: it forks for each connection.
 
-    greeter.py NAME VERSION [namespace=-] [tcpmux=1] [export=1] [weight=N]
+    greeter.py NAME VERSION [namespace=-] [tcpmux=1] [export=1] [transport=udp]
 
-It greets with its name, version and user, and repeats what it hears.
+It greets with its name, version and user, and repeats what it hears; a datagram it repeats to its
+sender.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ def serve(name: str, version: str, options: dict[str, str]) -> None:
         namespace={"-": ""}.get(options.get("namespace", ""), options.get("namespace")),
         tcpmux="tcpmux" in options,
         exported="export" in options,
-        weight=int(options.get("weight", "100")),
+        transport=options.get("transport", "tcp"),
     ) as service:
         print("serving", flush=True)
+        while options.get("transport") == "udp":
+            octets, sender = service.receive(4096)
+            service.answer(f"{name} {version} heard {octets.decode()}".encode(), sender)
         for session in service:
             if os.fork() == 0:
                 me = f"{name} {version}"

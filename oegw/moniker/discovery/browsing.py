@@ -257,7 +257,9 @@ class Neighbours:
                 if (told := _told(record, peer.zone, zone, name)) is not None:
                     answers[told] = None
             additional |= dict.fromkeys(
-                record for record in reply.additional if not isinstance(record.content, Pointer)
+                record
+                for record in reply.additional
+                if not isinstance(record.content, Pointer) and not _within(record.owner, zone)
             )
         return Reply(Code.NOERROR, tuple(answers), (), tuple(additional)) if questions else None
 
@@ -272,21 +274,25 @@ class Neighbours:
 def _moved(name: Labels, ours: Labels, theirs: Labels) -> Labels | None:
     """A name of our zone as it is in theirs; one that is in theirs stays.  None: in neither."""
     for zone in (theirs, ours):
-        if _lower(name[len(name) - len(zone) :]) == _lower(zone) and len(name) > len(zone):
+        if _within(name, zone) and len(name) > len(zone):
             return (*name[: len(name) - len(zone)], *theirs)
     return None
 
 
 def _told(record: Record, theirs: Labels, ours: Labels, name: Labels) -> Record | None:
     """Their record as our answer: types are ours, instances stay theirs.  None: not to this
-    question."""
+    question, or about what is in our own zone, of which only we speak."""
     content = record.content
     if isinstance(content, Pointer):
         target = content.target
-        if len(target) == len(theirs) + 2 and _lower(target[2:]) == _lower(theirs):
-            content = Pointer((*target[:2], *ours))
-        return Record(name, record.ttl, content)
-    return record if _lower(record.owner) == _lower(name) else None
+        if len(target) == len(theirs) + 2 and _within(target, theirs):
+            return Record(name, record.ttl, Pointer((*target[:2], *ours)))
+        return None if _within(target, ours) else Record(name, record.ttl, content)
+    return record if _lower(record.owner) == _lower(name) and not _within(name, ours) else None
+
+
+def _within(name: Labels, zone: Labels) -> bool:
+    return len(name) >= len(zone) and _lower(name[len(name) - len(zone) :]) == _lower(zone)
 
 
 def _lower(labels: Labels) -> Labels:

@@ -89,11 +89,13 @@ class Export:
 
     def snapshot(self) -> dict[str, Any]:
         """For ``oegw moniker status``."""
+        self._look()
         answer: dict[str, Any] = {"services": len(self._named)}
         if self._responder is not None:
-            answer["dns"] = {"zone": self._settings.export.zone, **self._responder.snapshot()}
+            answer["zone"] = self._settings.export.zone
+            answer |= self._responder.snapshot()
         if self._multicast is not None:
-            answer["mdns"] = self._multicast.snapshot()
+            answer |= self._multicast.snapshot()
         return answer
 
     @property

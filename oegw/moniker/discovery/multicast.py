@@ -85,12 +85,10 @@ class Multicast:
 
     def snapshot(self) -> dict[str, Any]:
         """For ``oegw moniker status``."""
-        return {
-            "interfaces": list(self._interfaces),
-            "addresses": [str(address) for address in self._addresses],
-            "services": len(self._told),
-            "refused": sorted(self._refused),
-        }
+        answer: dict[str, Any] = {"mdns": ", ".join(self._interfaces), "announced": len(self._told)}
+        if self._refused:
+            answer["untellable"] = ", ".join(sorted(self._refused))
+        return answer
 
     async def _start(self) -> bool:
         try:

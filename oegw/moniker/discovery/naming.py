@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from dnsrecords.dnssd import Labels, Place, Text
 from oegw.moniker.interface import Entry, IPAddress, Service
-from oegw.moniker.names import SYSTEM, InvalidName, Version, canonical
+from oegw.moniker.names import SYSTEM, InvalidName, ServiceName, Version, Versions, canonical
+from oegw.moniker.uri import MonikerUri
 
 # Specification.
 MAX_LABEL = 63  # octets (RFC 1035 section 2.3.4)
@@ -123,9 +124,9 @@ class Finding:
 
     def uri(self, host: str | None = None) -> str:
         """With no port: who uses it asks the host's daemon (MK-5)."""
-        space = f"{self.namespace}::" if self.namespace != SYSTEM else ""
-        version = f"@{self.version}" if self.version is not None else ""
-        return f"{space}{self.service}{version}://{host or self.host}"
+        versions = Versions() if self.version is None else Versions((("=", self.version),))
+        name = ServiceName(self.service, self.namespace, versions)
+        return str(MonikerUri(name, host or self.host))
 
     def says(self, wanted: Iterable[str]) -> bool:
         """Whether it has all of these strings ``key=value``; keys without regard to case (6.4)."""
@@ -156,9 +157,10 @@ def finding_of(
         version = Version.parse(pairs["version"]) if pairs.get("version") else None
         transport = canonical(pairs.get("transport") or instance[2].removeprefix("_"), "transport")
         host = ".".join(canonical(label, "host") for label in place.target)
+        uri = MonikerUri.parse(f"x://{host}")  # "." as target: not available (RFC 2782)
     except InvalidName:
         return None
-    if not host:  # "." as target: decidedly not available (RFC 2782)
+    if uri.host != host:
         return None
     return Finding(
         service,

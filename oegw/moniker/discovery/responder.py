@@ -8,7 +8,7 @@ and from their address; with ``public`` everybody.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -69,7 +69,7 @@ class Responder:
         self._sources = Sources(PER_SECOND)
         self._crowd = Crowd(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE)
         self._under_way = 0
-        self._counters: Counter[str] = Counter()
+        self._questions = 0
         self._servers: list[asyncio.Server] = []
         self._datagrams: list[asyncio.DatagramTransport] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,7 +90,8 @@ class Responder:
                 self._datagrams.append(transport)
             except OSError as error:
                 await self.close()
-                text = error.strerror or error
+                # asyncio's own text has the address in it, once more.
+                text = os.strerror(error.errno) if error.errno else error
                 raise NotListening(
                     f"moniker.export.listen: {address} port {port}: {text}"
                 ) from None
@@ -115,11 +116,8 @@ class Responder:
 
     def snapshot(self) -> dict[str, Any]:
         """For ``oegw moniker status``."""
-        return {
-            "listen": [f"{address} port {port}" for address, port in self.places],
-            "connections": len(self._crowd),
-            **dict(self._counters),
-        }
+        where = ", ".join(f"{address} port {port}" for address, port in self.places)
+        return {"dns": where, "questions": self._questions, "connections": len(self._crowd)}
 
     # One question.
 
@@ -134,7 +132,7 @@ class Responder:
         except MalformedQuestion as error:
             self._drop(error.trigger, source=str(source), reason=str(error))
             return error.reply if error.reply and len(error.reply) <= room else None
-        self._counters["questions"] += 1
+        self._questions += 1
         reply = await self._reply(question, source)
         for said in (reply, replace(reply, additional=()), Reply(Code.SERVFAIL)):
             try:

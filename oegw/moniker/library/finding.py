@@ -148,7 +148,11 @@ class Found:
 
 
 class _Unsuitable(ServiceUnknown):
-    """The service is there, in a way that is no use to us."""
+    """The service is there, by a transport that is no use to us; perhaps by another as well."""
+
+
+class _NotHere(ServiceUnknown):
+    """The service is there, at an address of the other family."""
 
 
 class Finding:
@@ -194,7 +198,7 @@ class Finding:
                 return (yield from do(place))
             except (NotEncrypted, TransportUnavailable):
                 raise
-            except (_Unsuitable, _DeniedHere) as error:
+            except (_NotHere, _Unsuitable, _DeniedHere) as error:
                 failures.append(error)
             except ServiceRefused:
                 raise
@@ -353,7 +357,7 @@ class Finding:
         """Raises _Unsuitable for what this host, or this place, can't use."""
         name = f"{self._wish.name} of {self._wish.host}"
         if place.family not in answer.families:
-            raise _Unsuitable(Code.TRANSPORT, f"{name}: not over IPv{place.family}")
+            raise _NotHere(Code.TRANSPORT, f"{name}: not over IPv{place.family}")
         if self._wish.transport not in (None, answer.transport):
             raise AnswerUnusable(f"{self._wish.host}: answers for another transport")
         if answer.version not in self._wish.name.versions:

@@ -92,6 +92,7 @@ def link() -> Iterator[tuple[str, str]]:
         for number, name in enumerate(names, 1):
             for words in (
                 ["addr", "add", f"192.0.2.{number}/24", "dev", "v0"],
+                ["addr", "add", f"2001:db8::{number}/64", "dev", "v0", "nodad"],
                 ["link", "set", "v0", "up"],
                 ["link", "set", "lo", "up"],
             ):
@@ -123,7 +124,7 @@ def test_zeroconf_sees_what_is_exported_and_that_it_ended(link: tuple[str, str])
             starwars = by_name["starwars 1 on bob._starwars._tcp.local."]
             assert starwars["port"] == 28403
             assert starwars["host"] == "bob.local."
-            assert starwars["addresses"] == ["192.0.2.1"]
+            assert starwars["addresses"] == ["192.0.2.1", "2001:db8::1"]
             assert starwars["text"]["version"] == "1"
             assert starwars["text"]["episode"] == "4"
             chess = by_name["reynolds::chess 1_2 on bob._chess._tcp.local."]

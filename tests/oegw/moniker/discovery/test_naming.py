@@ -19,7 +19,8 @@ from oegw.moniker.discovery.naming import (
     type_of,
 )
 from oegw.moniker.interface import Entry
-from oegw.moniker.names import ServiceName
+from oegw.moniker.names import ServiceName, canonical
+from oegw.moniker.uri import MonikerUri
 from tests.support.moniker_entries import entry
 
 BOB = ("bob", "site-b", "example")
@@ -69,6 +70,15 @@ def test_a_uri_has_no_port() -> None:
     assert "28403" not in finding.uri()
 
 
+def test_a_uri_can_be_read_again() -> None:
+    finding = found(entry(canonical("straße%"), "1", namespace="zoë"))
+    assert finding is not None
+    for host in (None, "2001:db8::1"):
+        uri = MonikerUri.parse(finding.uri(host))
+        assert str(uri.name) == "zoë::strasse%@1"
+        assert uri.host == (host or "bob.site-b.example")
+
+
 def test_titles_tell_instances_apart_and_stay() -> None:
     first, second, third = entry(), entry(), entry(version="2")
     instances = Instances("bob")
@@ -111,6 +121,7 @@ def test_our_keys_come_first_and_texts_are_bounded() -> None:
         (Place(0, 0, 0, BOB), Text(()), None),  # no port
         (Place(0, 0, 9, ()), Text(()), None),  # not available (RFC 2782)
         (Place(0, 0, 9, ("b\tob",)), Text(()), None),
+        (Place(0, 0, 9, ("b?ob", "example")), Text(()), None),  # no host of a URI
         (Place(0, 0, 9, BOB), Text((b"version=x",)), None),
         (Place(0, 0, 9, BOB), Text((b"namespace=a:b",)), None),
         (Place(0, 0, 9, BOB), Text(()), ("x", "starwars", "_tcp", "e")),

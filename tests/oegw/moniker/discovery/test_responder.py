@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from dnsrecords.dnssd import Asked, Code, Place, Pointer, Reply, ask
+from dnsrecords.dnssd import Asked, Code, Labels, Place, Pointer, Record, Reply, ask
 from dnsrecords.published import TsigKey
-from oegw.moniker.discovery.browsing import Peer, PeerUnusable, ask_all, find
+from oegw.moniker.discovery.browsing import Neighbours, Peer, PeerUnusable, ask_all, find
 from oegw.moniker.discovery.export import Export
 from oegw.moniker.discovery.responder import MAX_CONNECTIONS_OF_ONE, NotListening
 from oegw.moniker.interface import Entry
@@ -290,6 +290,42 @@ def test_a_neighbour_that_is_gone_costs_only_its_own_services(tmp_path: Path) ->
             assert site.drops["peer_unusable"] == 2, "of the two types"
 
         played(play)
+
+
+def test_a_neighbour_speaks_for_its_own_names_only(tmp_path: Path) -> None:
+    ours, theirs = ("site-b", "example"), ("bob", "example")
+    kind = ("_starwars", "_tcp")
+    false = Place(0, 0, 666, ("mallory", "example"))
+
+    class Mallory(Peer):
+        async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+            assert (name, rdtype, recursion) == ((*kind, *theirs), "PTR", False)
+            return Reply(
+                Code.NOERROR,
+                (
+                    Record(name, 10, Pointer(("true", *kind, *theirs))),
+                    Record(name, 10, Pointer(("false", *kind, *ours))),
+                    Record(("www", "example"), 10, false),
+                ),
+                (),
+                (
+                    Record(("true", *kind, *theirs), 10, Place(0, 0, 7, theirs)),
+                    Record(("False", *kind, "Site-B", "example"), 10, false),
+                    Record((*kind, *theirs), 10, Pointer(("false", *kind, *ours))),
+                ),
+            )
+
+    async def play() -> None:
+        key = key_file(tmp_path)
+        mallory = Mallory(Found("bob.example", LOOPBACK, key, inside=True))
+        asker = Peer(Found("site-a.example", LOOPBACK, key))
+        neighbours = Neighbours([asker, mallory], lambda text: None)
+        reply = await neighbours.asked(asker, ours, (*kind, *ours), "PTR")
+        assert reply is not None
+        assert [record.content for record in reply.answers] == [Pointer(("true", *kind, *theirs))]
+        assert [record.owner[0] for record in reply.additional] == ["true"]
+
+    played(play)
 
 
 def test_slow_and_malformed_connections_leave_room_for_others() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from ipaddress import ip_address
 from typing import Any
@@ -129,3 +130,15 @@ def test_the_apex_and_all_records_can_be_told() -> None:
 def test_what_is_no_domain(text: str) -> None:
     with pytest.raises(RecordError):
         labels_of(text)
+
+
+def test_hostile_names_get_an_answer() -> None:
+    dice = random.Random(1035)
+    told = zone(entry(), entry("ß", version="2"))
+    owners = [record.owner for record in told.records()]
+    for _ in range(2_000):
+        labels = list(dice.choice(owners))
+        labels[dice.randrange(len(labels))] = chr(dice.randrange(0x250)) * dice.randrange(1, 9)
+        del labels[dice.randrange(len(labels) + 1) :]
+        reply = told.reply(tuple(labels), dice.choice(["PTR", "SRV", "TXT", "ANY", "TYPE999"]))
+        assert reply.code in (Code.NOERROR, Code.NXDOMAIN, Code.REFUSED)
