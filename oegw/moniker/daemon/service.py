@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -40,6 +41,7 @@ SHOWN_LEASES = 6000
 SHOWN_COUNTERS = 6000
 SHOWN_WORDS = 1000
 
+LOOK = 1.0  # seconds between two looks whether services have their sockets still
 KEY_SECONDS = 10.0  # for the look-up of a gateway's key
 
 _Row = TypeVar("_Row")
@@ -76,13 +78,13 @@ class Daemon:
             random=secrets.token_bytes, choose=secrets.randbelow,
             leases=settings.firewall.deny or settings.gateway is not None,
         )  # fmt: skip
-        self._desk = QuestionDesk(
-            self._answering, self.registry, self._ports, opener, self._firewalls.directory, trace,
-            clock=clock, lease=settings.lease,
-        )  # fmt: skip
         self._local = LocalDesk(
             settings, self.registry, self._ports, trace, clock=clock, status=self.status
         )
+        self._desk = QuestionDesk(
+            self._answering, self._local.given_back, self._ports, opener,
+            self._firewalls.directory, trace, clock=clock, lease=settings.lease,
+        )  # fmt: skip
         self._local_door = LocalDoor(settings.socket, self._local.answer, self._local.left, trace)
         tunnel = Tunnel(settings.firewall.tunnel, clock)
         lease_desk = self._firewalls.desk
@@ -113,9 +115,16 @@ class Daemon:
             undo.push_async_callback(self._streams.close)
             self._datagrams.open(bound.datagrams)
             undo.push_async_callback(self._datagrams.close)
+            looking = asyncio.create_task(self._look_for_given_back())
+            undo.callback(looking.cancel)
             self.port = bound.port
             self._undo = undo.pop_all()
         self._trace.event("moniker", "started", pid=os.getpid(), port=self.port)
+
+    async def _look_for_given_back(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            self._local.look_for_given_back()
 
     async def close(self) -> None:
         """End all, the doors first.  Never raises."""
