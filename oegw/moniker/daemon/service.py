@@ -64,7 +64,7 @@ class Daemon:
         self.started = time.time()
         self._trace = trace
         self._clock = clock
-        self._key = key = _key(settings)
+        self._key = self._at_start = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
             settings, key=key, trace=trace, answering=self._answer_for_gateway, clock=clock,
@@ -136,6 +136,9 @@ class Daemon:
         """
         key = _key(settings)
         notes = await self._firewalls.reload(settings)
+        leases = self._firewalls.desk is not None or self.settings.gateway is not None
+        if leases and (key and key.public) != (self._at_start and self._at_start.public):
+            notes.append("[moniker] leases go on with the old key until the next restart")
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
