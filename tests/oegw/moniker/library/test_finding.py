@@ -42,13 +42,12 @@ FOUR = Place(ip_address("192.0.2.1"))
 SIX = Place(ip_address("2001:db8::1"))
 LOCAL = Place(ip_address("127.0.0.1"))
 KEY = StaticKey(bytes(range(32)))
-KINDS = (None, *(kind.value for kind in Kind))
 CLEAR = ClientSettings(encrypt="never")
 
 
 class World:
     """Carries out commands, and remembers them.  ``services``: what the far daemon says, by
-    transport asked for, ``any`` for a kind of them; a list is said one after the other."""
+    transport asked for; a list is said one after the other."""
 
     def __init__(self, *places: Place, **says: Any) -> None:
         self.places = list(places) or [FOUR]
@@ -118,8 +117,9 @@ class World:
         return self.said(message, said)
 
     def said(self, query: Query, says: Any) -> str:
-        wanted = query.transport
-        said = says.get("any" if wanted in KINDS else wanted, Code.UNKNOWN)
+        kinds = (None, *(kind.value for kind in Kind))
+        wanted = "any" if query.transport in kinds else query.transport
+        said = says.get(wanted, Code.UNKNOWN)
         if isinstance(said, list):
             said = said.pop(0)
         if isinstance(said, str) and not is_ours(said):
