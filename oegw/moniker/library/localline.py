@@ -36,7 +36,9 @@ class Wake:
         return self._event
 
     def set(self) -> None:
-        os.eventfd_write(self._event, 1)
+        """Nothing happens once it is closed."""
+        if self._event >= 0:
+            os.eventfd_write(self._event, 1)
 
     def clear(self) -> None:
         with suppress(BlockingIOError):
@@ -50,7 +52,9 @@ class Wake:
         self.clear()
 
     def close(self) -> None:
-        os.close(self._event)
+        number, self._event = self._event, -1
+        if number >= 0:
+            os.close(number)
 
 
 class LocalLine:
