@@ -173,6 +173,7 @@ class _Keeper:
         self._abandoned: deque[int] = deque()
         self._wake = Wake()
         self._line: LocalLine | None = None
+        self._connecting: LocalLine | None = None
         threading.Thread(target=self.run, name="oegw-moniker", daemon=True).start()
 
     # --------------------------------------------------------------- what is asked for
@@ -205,8 +206,9 @@ class _Keeper:
 
     def forget(self) -> None:
         """In a child: the thread is not here, and what it had is the parent's."""
-        if self._line is not None:
-            self._line.close()
+        for each in (self._line, self._connecting):
+            if each is not None:
+                each.close()
         self._wake.close()
 
     def _ask(self, key: int, requests: list[Request]) -> Future[None]:
@@ -256,13 +258,19 @@ class _Keeper:
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _reached(self) -> LocalLine | None:
-        with _lock:  # so that no child is forked between the socket and its being known
-            try:
-                self._line = LocalLine(self._daemon)
-            except OSError:
-                return None
+        with _lock:  # so that a child that is forked meanwhile knows what to close
+            line = self._connecting = LocalLine()
+        try:
+            line.connect(self._daemon)
+        except OSError:
+            with _lock:
+                self._connecting = None
+                line.close()
+            return None
+        with _lock:
+            self._line, self._connecting = line, None
             self._send(self._kept.connected())
-            return self._line
+            return line
 
     def _converse(self, line: LocalLine) -> bool:
         """Until the daemon goes, or there is nothing more to keep.  True: it said something."""

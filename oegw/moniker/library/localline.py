@@ -1,4 +1,4 @@
-"""Lines to the daemon of this host and back, sockets beside them (SCM_RIGHTS); never blocks."""
+"""Lines to the daemon of this host and back, sockets beside them (SCM_RIGHTS)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from oegw.moniker.names import MonikerError
 # Our choices.
 CHUNK = 65536  # octets read at once
 MAX_SOCKETS = 16  # that come with one read
+TURN_SECONDS = 2.0
 CROWDED_WAIT = 0.02  # seconds, where more sockets are on their way than the kernel allows
 
 _LATER = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
@@ -58,19 +60,22 @@ class Wake:
 
 
 class LocalLine:
-    """A connection to the daemon at ``path``.  Raises OSError if there is none."""
+    """A connection to the daemon of this host, once it is there."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.connect(os.fspath(path))
-        except BaseException:
-            self._socket.close()
-            raise
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._outgoing: deque[tuple[memoryview, socket.socket | None]] = deque()
         self._incoming = bytearray()
         self._sockets: deque[socket.socket] = deque()
         self._crowded = False
+
+    def connect(self, path: Path) -> None:
+        """The only step that may wait: where many connect at once, for its turn; a socket that
+        does not wait gets none.  Raises OSError."""
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(TURN_SECONDS))
+        self._socket.connect(os.fspath(path))
+        self._socket.setblocking(False)
 
     @property
     def unsent(self) -> bool:
@@ -155,6 +160,11 @@ class LocalLine:
                     self._sockets.append(socket.socket(fileno=number))
                 except OSError:  # another kind of file
                     os.close(number)
+
+
+def timeval(seconds: float) -> bytes:
+    """struct timeval, whose 0 would be without limit."""
+    return struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
 
 
 def _rights(beside: socket.socket | None) -> list[tuple[int, int, array.array[int]]]:
