@@ -124,7 +124,7 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        notes = await self._firewalls.reload(settings)
+        notes = await self._firewalls.reload(settings, key)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from oegw.moniker.firewall import handshake
@@ -85,6 +86,7 @@ class AskGateway:
         self._is_neighbour = is_neighbour
         self._stream: LeaseStream | None = None
         self._linked = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._pending: dict[int, asyncio.Future[Opened | NotOpened]] = {}
@@ -102,6 +104,10 @@ class AskGateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._keeper = None
+
+    def take_key(self, key: StaticKey) -> None:
+        """Another key of ours, from the next connection on."""
+        self._key = key
 
     @property
     def connected(self) -> bool:
@@ -125,6 +131,7 @@ class AskGateway:
         self._pending[tag] = answer
         try:
             async with asyncio.timeout(OPEN_SECONDS):
+                self._wanted.set()
                 await self._linked.wait()
                 if self._stream is not None:
                     self._stream.send(OpenPort(tag, lease))
@@ -154,7 +161,11 @@ class AskGateway:
                     pause = FIRST_PAUSE
             except _OVER as error:
                 self._trace.drop(CATEGORY, _trigger(error), gateway=str(self._gateway.address))
-            await asyncio.sleep(pause)
+            self._wanted.clear()
+            await asyncio.sleep(FIRST_PAUSE)
+            if not self._pending:  # who asks for a lease now does not wait for our patience
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), pause - FIRST_PAUSE)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _talk(self) -> bool:

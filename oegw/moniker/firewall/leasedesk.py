@@ -105,9 +105,18 @@ class LeaseDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reload(self, hosts: Sequence[HostSettings], rules: Sequence[ServiceRule] = ()) -> None:
-        """Connections of hosts that changed or are gone end."""
+    def reload(
+        self,
+        hosts: Sequence[HostSettings],
+        rules: Sequence[ServiceRule] = (),
+        key: StaticKey | None = None,
+    ) -> None:
+        """Connections of hosts that changed or are gone end.
+
+        ``key``: another one of ours, for the connections that begin from now on.
+        """
         self._take(hosts, rules)
+        self._key = key or self._key
         for link in list(self._links.values()):
             if link.host not in self._hosts.values():
                 link.stream.abort()

@@ -367,6 +367,47 @@ def test_a_host_that_changed_at_a_reload_has_to_connect_again() -> None:
     played(play)
 
 
+def test_new_keys_count_from_the_next_connection_on() -> None:
+    fresh, hosts = StaticKey(bytes([9]) * 32), StaticKey(bytes([8]) * 32)
+
+    async def find_key(_: IPAddress) -> bytes | None:
+        return fresh.public if here_now else GATEWAY.public
+
+    here_now: list[int] = []
+
+    async def play() -> None:
+        async with site() as here, here.link(gateway=None, find_key=find_key) as link:
+            here.desk.reload((replace(BOB, key=hosts.public), CAROL), (), fresh)
+            here_now.append(1)
+            await until(lambda: not link.connected)  # its host has another key now
+            link.take_key(hosts)
+            assert await link.open(LEASE) == Opening(4711, 60)
+
+    played(play)
+
+
+def test_who_wants_a_lease_does_not_wait_for_the_longest_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("oegw.moniker.firewall.gatewaylink.LONGEST_PAUSE", 1000.0)
+
+    async def play() -> None:
+        here = Site()
+        server = await here.listen()
+        server.close()
+        await server.wait_closed()
+        async with here.link(wait=False) as link:
+            failures = here.host_trace.counters
+            await until(lambda: failures["moniker.drop.lease_gateway_refused"] >= 2)
+            again = await here.listen()
+            assert await link.open(LEASE) == Opening(4711, 60)
+            await here.desk.close()
+            again.close()
+            await again.wait_closed()
+
+    played(play)
+
+
 # ------------------------------------------------------------------- site directory
 
 
