@@ -8,8 +8,8 @@ sender.
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import signal
 import sys
 
@@ -33,7 +33,7 @@ def serve(name: str, version: str, options: dict[str, str]) -> None:
         for session in service:
             if os.fork() == 0:
                 me = f"{name} {version}"
-                session.send(f"{me} of {getpass.getuser()}\n".encode())
+                session.send(f"{me} of {pwd.getpwuid(os.getuid()).pw_name}\n".encode())
                 while octets := session.recv(4096):
                     session.send(f"{me} heard {octets.decode()}".encode())
                 os._exit(0)

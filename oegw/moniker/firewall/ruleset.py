@@ -211,22 +211,29 @@ def _sets() -> str:
 
 
 def _translating(settings: FirewallSettings) -> str:
-    """The second chain is for clients inside: without it the host would answer them directly."""
+    """The second chain counts, and is for clients inside: without it the host would answer them
+    directly.
+
+    That a map has no such key ends a rule, too.  To ask before whether it has takes a kernel that
+    is newer than Debian 12's (6.1 refuses it), so who was forwarded is counted afterwards.
+    """
     hook = f"type nat hook prerouting priority {_DNAT_PRIORITY}; policy accept;"
     lines = [
-        f"meta nfproto ipv{version} {_looked_up(version)} @forward{version} "
-        f"counter name forwarded dnat {_HEADER[version]} to {_looked_up(version)} "
+        f"meta nfproto ipv{version} dnat {_HEADER[version]} to {_looked_up(version)} "
         f"map @forward{version}"
         for version in _TYPES
     ]
-    if not settings.outside:
-        return _chain("prerouting", hook, *lines)
     behind = f"type nat hook postrouting priority {_HAIRPIN_PRIORITY}; policy accept;"
     turned = [
-        f"iifname != {_outside(settings)} ct status dnat {_looked_up(version)} @lease{version} "
-        "masquerade"
+        f"ct status dnat {_looked_up(version)} @lease{version} counter name forwarded"
         for version in _TYPES
     ]
+    if settings.outside:
+        turned += [
+            f"iifname != {_outside(settings)} ct status dnat {_looked_up(version)} "
+            f"@lease{version} masquerade"
+            for version in _TYPES
+        ]
     return _chain("prerouting", hook, *lines) + _chain("postrouting", behind, *turned)
 
 
