@@ -30,7 +30,7 @@ from oegw.moniker.firewall.stream import (
     LeaseStream,
     read_line,
 )
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
 from oegw.moniker.settings import GatewayInFront
 from oegw.moniker.steps import Source
 from oegw.moniker.wire import Code
@@ -114,7 +114,7 @@ class AskGateway:
         """Whether the gateway would hear us now."""
         return self._stream is not None
 
-    async def guard(self, transport: str, port: int) -> None:
+    async def guard(self, place: Place) -> None:
         """The gateway denies by default: nothing to do."""
 
     async def open(self, lease: Lease) -> Opening:
@@ -144,9 +144,11 @@ class AskGateway:
             raise LeaseRefused(Code.of(said.code).value, said.text)
         return Opening(said.port, said.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end(self, place: Place) -> None:
         """Tell the gateway that the service ended, now or when there is a connection again."""
-        ended = EndPort(host, transport, port)
+        if place.address is not None and place.address.is_loopback:
+            return  # the gateway never had a lease for it
+        ended = EndPort(place.address, place.transport, place.port)
         if self._stream is not None:
             self._stream.send(ended)
         else:

@@ -230,7 +230,7 @@ class LeaseDesk:
                 return
             addresses = (plain(message.host),)
         for address in addresses:
-            await self._firewall.end(address, message.transport, message.port)
+            await self._firewall.end_of(address, message.transport, message.port)
 
     def _check_host(self, host: HostSettings, lease: Lease) -> None:
         """Nobody opens a port of another host.  Raises LeaseRefused."""

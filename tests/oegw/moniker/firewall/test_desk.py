@@ -17,7 +17,7 @@ from oegw.moniker.firewall import handshake, leasedesk
 from oegw.moniker.firewall.gatewaylink import AskGateway
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.sitedirectory import SiteDirectory
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
 from oegw.moniker.names import ServiceName, Version
 from oegw.moniker.settings import GatewayInFront, HostSettings, ServiceRule
 from oegw.moniker.steps import AskHost, Question, Source
@@ -131,7 +131,7 @@ def test_a_host_asks_and_the_gateway_opens() -> None:
             assert here.desk.connected() == ["bob"]
             assert await link.open(LEASE) == Opening(4711, 60)
             assert here.gate.leases == [LEASE]
-            await link.end(None, "tcp", 4711)
+            await link.end(Place("tcp", 4711))
             await until(lambda: not here.gate.leases)
 
     played(play)
@@ -142,8 +142,8 @@ def test_nobody_opens_or_ends_another_hosts_ports() -> None:
         async with site() as here, here.link() as bob, here.link(CAROL_KEY) as carol:
             await bob.open(LEASE)
             assert await refused(carol, LEASE) == "denied"
-            await carol.end(LEASE.host, "tcp", 4711)
-            await carol.end(None, "tcp", 4711)
+            await carol.end(Place("tcp", 4711, "4", LEASE.host))
+            await carol.end(Place("tcp", 4711))
             carols = replace(LEASE, host=CAROL.addresses[0])
             await carol.open(carols)
             assert here.gate.leases == [LEASE, carols]
@@ -205,7 +205,7 @@ def test_what_ended_meanwhile_is_told_when_there_is_a_connection_again() -> None
             await link.open(LEASE)
             here.writers[0].transport.abort()
             await until(lambda: not link.connected)
-            await link.end(None, "tcp", 4711)
+            await link.end(Place("tcp", 4711))
             await until(lambda: not here.gate.leases)
 
     played(play)
