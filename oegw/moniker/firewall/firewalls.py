@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from oegw.moniker.firewall.gatewaykey import key_from_dns
 from oegw.moniker.firewall.gatewaylink import Answering, FindKey
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
@@ -28,7 +27,7 @@ class Firewalls:
         key: StaticKey | None,
         trace: Trace,
         answering: Answering | None = None,
-        find_key: FindKey = key_from_dns,
+        find_key: FindKey | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``answering``: our own answer to a question that the gateway in front passes on.

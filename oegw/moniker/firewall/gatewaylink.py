@@ -31,6 +31,7 @@ from oegw.moniker.firewall.stream import (
     read_line,
 )
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
+from oegw.moniker.names import MonikerError
 from oegw.moniker.settings import GatewayInFront
 from oegw.moniker.steps import Source
 from oegw.moniker.wire import Code
@@ -209,7 +210,10 @@ class AskGateway:
     async def _gateway_key(self) -> bytes:
         if self._gateway.key is not None:
             return self._gateway.key
-        found = await self._find_key(self._gateway.address) if self._find_key else None
+        try:
+            found = await self._find_key(self._gateway.address) if self._find_key else None
+        except (MonikerError, OSError) as error:
+            raise LeaseProtocolError("lease_gateway_without_key", str(error)) from None
         if found is None:
             raise LeaseProtocolError("lease_gateway_without_key", "no key of the gateway is known")
         return found
