@@ -157,6 +157,7 @@ class Daemon:
         desk = self._firewalls.desk
         counters = Counter({f"question.{k}": v for k, v in self._desk.counters.items()})
         counters.update(getattr(self._trace, "counters", {}))
+        counters.update({f"firewall.{k}": v for k, v in (own.packets if own else {}).items()})
         rows = _fitting([_lease_row(each) for each in leases], SHOWN_LEASES)
         return {
             "pid": os.getpid(),
@@ -180,8 +181,11 @@ class Daemon:
         }
 
     def _gateway_in_words(self) -> str | None:
-        gateway = self.settings.gateway
-        return None if gateway is None else f"asks {gateway.address} for ports"
+        gateway, link = self.settings.gateway, self._firewalls.link
+        if gateway is None or link is None:
+            return None
+        there = "connected" if link.connected else "there is no connection"
+        return f"asks {gateway.address} for ports: {there}"
 
     async def _answer_for_gateway(self, line: str, source: Source) -> str:
         """Our answer to a question that the gateway in front passes on (MK-14)."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -35,6 +37,7 @@ __all__ = ["FirewallError", "OwnFirewall"]
 OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
+SWEEPS_TO_COUNT = 5  # the kernel's counters are read each so many sweeps
 CATEGORY = "moniker"
 
 
@@ -62,6 +65,8 @@ class OwnFirewall:
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self.packets: dict[str, int] = {}
+        """By the names of `ruleset.COUNTERS`, as of a few seconds ago."""
 
     async def start(self) -> None:
         """Put the table in place, in one transaction.  Raises FirewallError.
@@ -257,7 +262,10 @@ class OwnFirewall:
                     held.close()
 
     async def _sweep(self) -> None:
-        while True:
+        for sweep in itertools.count():
+            if not sweep % SWEEPS_TO_COUNT:
+                with suppress(FirewallError):  # another program has taken the table away
+                    self.packets = await self._table.counters()
             await asyncio.sleep(SWEEP_SECONDS)
             self._expire(self._clock())
 
