@@ -31,7 +31,7 @@ from dnsrecords.published import TsigKey
 
 # Specification.
 HEADER_OCTETS = 12
-PLAIN_DATAGRAM = 512  # RFC 1035 section 4.2.1: octets of an answer to a question without EDNS
+LEAST_RECORD_OCTETS = 11  # of the root, with no content (RFC 1035 section 4.1.3)
 
 # Our choices.
 MAX_QUESTION_OCTETS = 1024  # a name of 255, EDNS with a cookie, a TSIG of 255 and a MAC of 64
@@ -163,8 +163,12 @@ class Question:
     rdtype: str
     recursion: bool
     key: str | None
-    octets: int
     _message: Any = field(repr=False)
+
+    @property
+    def same(self) -> tuple[Labels, str, bool]:
+        """What it has in common with all questions that get the same reply: name, type, EDNS."""
+        return self.name, self.rdtype, self._message.edns >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,6 @@ def read_question(octets: bytes, keys: Sequence[TsigKey]) -> Question:
         dns.rdatatype.to_text(asked.rdtype),
         bool(message.flags & dns.flags.RD),
         str(message.keyname).rstrip(".").lower() if message.had_tsig else None,
-        len(octets),
         message,
     )
 
@@ -212,24 +215,54 @@ def reply_octets(question: Question, reply: Reply, room: int) -> bytes:
 
     Raises RecordError: a record that can't be written.
     """
+    records = len(reply.answers) + len(reply.authority) + len(reply.additional)
+    asked = _asked_octets(question)
+    if HEADER_OCTETS + len(asked) + records * LEAST_RECORD_OCTETS > room:
+        return _without_room(question)  # which is known before anything is written
     response = dns.message.make_response(question._message, our_payload=MAX_QUESTION_OCTETS)
     response.flags |= dns.flags.AA
     response.set_rcode(dns.rcode.Rcode(reply.code))
-    for section, records in (
+    for section, rows in (
         (response.answer, reply.answers),
         (response.authority, reply.authority),
         (response.additional, reply.additional),
     ):
-        section.extend(_rrsets(records))
+        section.extend(_rrsets(rows))
     try:
         octets = bytes(response.to_wire(max_size=MAX_REPLY_OCTETS))
     except (dns.exception.DNSException, ValueError) as error:
         raise RecordError(f"reply can't be written: {_why(error)}") from None
-    if len(octets) <= room:
-        return octets
+    return octets if len(octets) <= room else _without_room(question)
+
+
+def _without_room(question: Question) -> bytes:
     short = dns.message.make_response(question._message, our_payload=MAX_QUESTION_OCTETS)
     short.flags |= dns.flags.AA | dns.flags.TC
     return bytes(short.to_wire())
+
+
+def readdressed(octets: bytes, question: Question) -> bytes:
+    """The reply ``octets`` to an unsigned question as a reply to another, whose `Question.same` is
+    the same: ID, the bit RD and how the name is written are those of ``question``."""
+    asked = _asked_octets(question)
+    recursion = dns.flags.RD >> 8
+    flags = octets[2] & ~recursion | (recursion if question.recursion else 0)
+    number: int = question._message.id
+    return b"".join(
+        (
+            number.to_bytes(2, "big"),
+            bytes([flags]),
+            octets[3:HEADER_OCTETS],
+            asked,
+            octets[HEADER_OCTETS + len(asked) :],
+        )
+    )
+
+
+def _asked_octets(question: Question) -> bytes:
+    """The question's section: name, type, class."""
+    asked = question._message.question[0]
+    return bytes(asked.name.to_wire()) + struct.pack("!HH", asked.rdtype, asked.rdclass)
 
 
 def _bare(octets: bytes, code: Code) -> bytes:

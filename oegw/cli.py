@@ -323,18 +323,21 @@ def _check_files(settings: Settings) -> Iterator[str]:
 
 
 def _check_sst_keys(settings: Settings) -> Iterator[str]:
-    """The same of the keys of port encryption."""
+    """The same of the keys of port encryption and of Moniker."""
     from oegw.sst.keys import KeyFileAbsent, KeyFileError
     from oegw.sst.keys import read_private as read_sst_key
 
-    own = () if settings.sst.private_key is None else (("private_key", settings.sst.private_key),)
-    for key, path in (*own, *(("old_keys", path) for path in settings.sst.old_keys)):
+    own, moniker = settings.sst.private_key, settings.moniker.private_key
+    named = [] if own is None else [("sst.private_key", own)]
+    named += [("sst.old_keys", path) for path in settings.sst.old_keys]
+    named += [] if moniker in (None, own) else [("moniker.private_key", moniker)]
+    for key, path in named:
         try:
             read_sst_key(path)
         except KeyFileAbsent as error:
-            _complain(FINE, f"note: sst.{key}: {error}")
+            _complain(FINE, f"note: {key}: {error}")
         except KeyFileError as error:
-            yield f"sst.{key}: {error}"
+            yield f"{key}: {error}"
 
 
 def _check_firewall(settings: Settings) -> None:

@@ -5,27 +5,37 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from oegw import config
-from oegw.environment import UnsuitableBox, survey
 from oegw.exitcodes import FAILED
 from oegw.moniker.daemon.serving import serve
 from oegw.moniker.settings import MonikerSettings
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
+from policy.flow import IPAddress
 
 
 def settings_of(settings: Settings) -> MonikerSettings:
-    """``[moniker]``, with what it takes from this box.  Raises UnsuitableBox."""
+    """``[moniker]``, with what it takes from this box.  Raises ConfigError."""
     firewall = settings.moniker.firewall
     if firewall.deny and not firewall.outside:
-        firewall = replace(firewall, outside=survey((), settings.gateway.addresses).outside)
-    return replace(settings.moniker, firewall=firewall)
+        outside = _outside(settings.gateway.addresses)
+        return replace(settings.moniker, firewall=replace(firewall, outside=outside))
+    return settings.moniker
+
+
+def _outside(addresses: tuple[IPAddress, ...]) -> tuple[str, ...]:
+    """The interfaces of default routes.  Raises ConfigError."""
+    from oegw.environment import UnsuitableBox, survey  # takes a while, and room, to import
+
+    try:
+        return survey((), addresses).outside
+    except UnsuitableBox as error:
+        raise config.ConfigError([f"moniker.firewall.outside: {error}"]) from error
 
 
 def _load(path: Path) -> Settings:
@@ -43,10 +53,7 @@ def run(path: Path, parent: int | None = None) -> int:
     Raises ConfigError, and OSError for a trace that can't be written.
     """
     settings = _load(path)
-    try:
-        moniker = settings_of(settings)
-    except UnsuitableBox as error:
-        raise OSError(errno.ENODEV, f"moniker.firewall.outside: {error}") from error
+    moniker = settings_of(settings)
     stream = None
     if settings.gateway.trace is not None:
         try:
@@ -56,13 +63,7 @@ def run(path: Path, parent: int | None = None) -> int:
             reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
             raise OSError(error.errno, reason) from error
     trace = JsonTrace(stream, time.time)
-    return serve(
-        moniker,
-        trace,
-        lambda: settings_of(_load(path)),
-        (config.ConfigError, UnsuitableBox),
-        parent,
-    )
+    return serve(moniker, trace, lambda: settings_of(_load(path)), config.ConfigError, parent)
 
 
 def main(arguments: list[str]) -> int:

@@ -16,11 +16,13 @@ class AddressTaken(Exception):  # noqa: N818  (it names the fact)
 
 
 def listen(path: Path, mode: int, backlog: int) -> socket.socket:
-    """A socket listening at ``path``; the directory is made if it is missing.
+    """A socket listening at ``path``; the directory is made if it is missing, open to all.
 
     A socket whose process died is replaced.  Raises OSError and AddressTaken.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.chmod(0o755)  # whatever the umask took away: the socket's mode decides
     with _locked(path.parent):  # two daemons that start at once must not replace each other
         _clear(path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -177,6 +177,7 @@ CORES = (
     "oegw/moniker/library/ports.py",
     "oegw/moniker/library/question.py",
     "oegw/moniker/daemon/limits.py",
+    "oegw/moniker/firewall/attached.py",
     "oegw/moniker/firewall/book.py",
     "oegw/moniker/firewall/channel.py",
     "oegw/moniker/firewall/handshake.py",

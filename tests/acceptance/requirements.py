@@ -34,6 +34,17 @@ reading of it; sentences of the draft are quoted by a few words. Written and che
 on it are in [attacks.md](attacks.md), what it hides and what it does not in [sst.md](sst.md).
 
 """
+_MONIKER_HEAD = """\
+# Requirements of services by name
+
+What the paper "Decoupling Port and Protocol on the Internet" (King, Lam, Schulman, 2007) requires
+and implies of Moniker, where it is done, and which test or scenario of the lab shows it. MK-1 to
+MK-33 are this project's reading of it; sentences of the paper are quoted by a few words. Written
+and checked as [the other requirements](requirements.md) are, by
+`python -m tests.acceptance.requirements`. Attacks on it are in [attacks.md](attacks.md), what it
+protects from and what not in [moniker.md](moniker.md).
+
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,12 @@ TABLES = (
         DOCS / "sst-requirements.md",
         _SST_HEAD,
         (("sst", "SST-1 to SST-38"), ("seed", "The draft's own sentences, sections 2 to 5")),
+    ),
+    Table(
+        HERE / "moniker.toml",
+        DOCS / "moniker-requirements.md",
+        _MONIKER_HEAD,
+        (("mk", "MK-1 to MK-33"), ("paper", "The paper's own sentences, sections 3 to 6")),
     ),
 )
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from oegw.moniker.library.local import ask_daemon
 from tests.support.amount import amount
 from tests.support.intercept_net import INSIDE, Net, wait_for, within
 from tests.support.moniker_strangers import (
@@ -425,6 +426,38 @@ def test_local_rubbish_and_crowds_keep_no_application_out(net: Net, daemon: Moni
         assert daemon.descriptors < before + 540, "one user has as many connections as he likes"
     crowd.communicate("")
     wait_for(lambda: daemon.descriptors <= before + 1, 10)
+
+
+_FLOOD = """
+drop()
+held = []
+print("up", flush=True)
+while True:
+    try:
+        s = socket.socket(socket.AF_UNIX); s.settimeout(1); s.connect(sys.argv[2]); held.append(s)
+        if len(held) > 300: held.pop(0).close()
+    except OSError: pass
+"""
+
+
+def test_a_local_flood_of_connections_lets_each_have_its_turn(
+    net: Net, daemon: MonikerDaemon
+) -> None:
+    """What the library can't ask is what it does not know: the policy of this host, too."""
+    flood = subprocess.Popen(
+        [sys.executable, "-I", "-c", _BEFORE + _FLOOD, str(NOBODY), str(daemon.socket)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert flood.stdout is not None
+        assert flood.stdout.readline() == "up\n"
+        wait_for(lambda: daemon.descriptors > 300, 20)
+        for _ in range(20):
+            assert ask_daemon({"do": "policy"}, daemon=daemon.socket, timeout=20.0)["ok"]
+        assert Asker(net).port_of("starwars") is None
+    finally:
+        flood.kill()
+        flood.wait()
 
 
 def test_a_killed_server_is_unknown_within_a_second(net: Net, daemon: MonikerDaemon) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 
 from oegw.moniker.daemon.proof import NoProof, proven
 from oegw.moniker.interface import Entry, Owner, Service
@@ -130,6 +132,33 @@ def ports_of_connections() -> None:
                         continue
                     raise AssertionError(f"a connection proves port {found.port}")
         assert proven(server).port == port
+
+
+@attack(
+    MONIKER,
+    "A user makes a network namespace, where he may bind port 22, and registers that socket",
+    source="MK-21: nobody registers a port that he has not got",
+    defence="oegw/moniker/daemon/proof.py _refuse_other_networks",
+    otherwise="the firewall opens the host's own port 22 for whoever asks for his service",
+    without=replaced(("oegw.moniker.daemon.proof._refuse_other_networks", lambda bound: None)),
+    marks=("netns",),
+)
+def ports_of_another_network() -> None:
+    ours, theirs = socket.socketpair()
+    program = (
+        "import socket, sys; s = socket.create_server(('', 22)); "
+        "socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b'x'], [s.fileno()])"
+    )
+    with ours, theirs:
+        elsewhere = ["unshare", "--net", sys.executable, "-I", "-c", program, str(theirs.fileno())]
+        subprocess.run(elsewhere, check=True, pass_fds=[theirs.fileno()], timeout=30)
+        _, [descriptor], _, _ = socket.recv_fds(ours, 1, 1)
+    with socket.socket(fileno=descriptor) as made:
+        try:
+            found = proven(made)
+        except NoProof:
+            return
+    raise AssertionError(f"a socket of another network proves port {found.port}")
 
 
 @attack(

@@ -27,6 +27,7 @@ from dnsrecords.dnssd import (
     UnprovenQuestion,
     ask,
     read_question,
+    readdressed,
     reply_octets,
 )
 from dnsrecords.errors import RecordError
@@ -116,6 +117,23 @@ def test_a_reply_without_room_says_so_and_is_no_longer_than_the_question(
     )
     assert octets[2] & 0x02, "TC"
     assert len(octets) <= len(asked.octets)
+
+
+def test_a_reply_that_was_kept_serves_another_asker() -> None:
+    reply = Reply(Code.NOERROR, (Record(TYPE, 10, Pointer(INSTANCE)),))
+    first = read_question(ask(TYPE, "PTR", 7).octets, [])
+    octets = reply_octets(first, reply, 65535)
+    other = ask(tuple(label.upper() for label in TYPE), "PTR", 4711, recursion=True)
+    question = read_question(other.octets, [])
+    assert question.same == first.same
+    kept = readdressed(octets, question)
+    (content,) = [record.content for record in other.read(kept).answers]
+    assert isinstance(content, Pointer)
+    assert tuple(label.lower() for label in content.target) == INSTANCE
+    assert kept == reply_octets(question, reply, 65535), "as if it had been written for it"
+    with pytest.raises(MalformedReply):
+        other.read(octets)
+    assert read_question(ask(TYPE, "SRV", 7).octets, []).same != first.same
 
 
 def test_too_many_records_in_a_reply_are_not_even_read() -> None:

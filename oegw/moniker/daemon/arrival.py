@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 from oegw.moniker.interface import IPAddress
+
+# Our choice: seconds between two looks for the tunnel's interface.
+LOOK = 1.0
 
 # Of the Linux headers; Python's socket module does not know them.
 IP_PKTINFO = 8  # linux/in.h
@@ -75,12 +80,22 @@ def interface_of(accepted: socket.socket) -> int:
 class Tunnel:
     """The interface from which only what was encrypted comes, whenever it is there."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
+        self._clock = clock
+        self._index = 0
+        self._looked = -math.inf
 
     def is_from(self, interface: int) -> bool:
-        """Whether an index is that of the tunnel's interface now."""
-        try:
-            return bool(interface) and socket.if_nametoindex(self._name) == interface
-        except OSError:
-            return False
+        """Whether an index is that of the tunnel's interface now.
+
+        An index is not given a second time until the kernel has been through all of them.
+        """
+        now = self._clock()
+        if now >= self._looked + LOOK:
+            self._looked = now
+            try:
+                self._index = socket.if_nametoindex(self._name)
+            except OSError:
+                self._index = 0
+        return interface != 0 and interface == self._index

@@ -15,6 +15,7 @@ from oegw.moniker.daemon.arrival import (
     sent_from,
 )
 from oegw.moniker.daemon.questiondesk import QuestionDesk
+from oegw.moniker.daemon.waiting import reported
 from oegw.moniker.steps import HandOver, Reply, Silence, Source, Step
 from oegw.moniker.wire import MAX_LINE_OCTETS
 from oegw.trace import Trace
@@ -31,6 +32,7 @@ class DatagramDoor:
         self._desk = desk
         self._trace = trace
         self._tunnel = tunnel
+        self._report = reported(trace, "internal")
         self._sockets: list[socket.socket] = []
         self._waiting: set[asyncio.Task[None]] = set()
 
@@ -96,6 +98,7 @@ class DatagramDoor:
                 task = asyncio.create_task(reply())
                 self._waiting.add(task)
                 task.add_done_callback(self._waiting.discard)
+                task.add_done_callback(self._report)
 
     def _send(
         self, bound: socket.socket, octets: bytes, peer: tuple[str, int], ancillary: Ancillary

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from oegw.moniker.daemon.peers import peer_of, process_of
 from oegw.moniker.daemon.processes import Processes
-from oegw.moniker.daemon.waiting import send_all, until_readable
+from oegw.moniker.daemon.waiting import reported, send_all, until_readable
 from oegw.moniker.interface import Owner
 from oegw.moniker.localwire import MAX_LINE_OCTETS
 from oegw.trace import Trace
@@ -28,6 +29,8 @@ MODE = 0o666  # anybody may register; what each may is the desk's to say
 BACKLOG = 128
 CONNECTIONS = 8192
 CONNECTIONS_OF_A_USER = 512  # root's have no limit of their own
+CONNECTIONS_FOR_ROOT = 64  # that others can't take
+RESERVED_FILES = 1024  # for questions and all else, where the kernel gives us few
 DESCRIPTORS_AT_ONCE = 16  # that wait for the end of their lines
 TAKING_SECONDS = 10.0  # for an application to take what we send it
 
@@ -40,12 +43,27 @@ class Visitor:
         self.owner = owner
         self._connection = connection
         self._turn = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None
 
     async def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         """One line.  Raises OSError, TimeoutError."""
         octets = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         async with self._turn, asyncio.timeout(TAKING_SECONDS):
             await send_all(self._connection, octets, descriptors)
+
+    def close(self) -> None:
+        """End the connection.  Somebody may be about to write: the descriptor stays ours until
+        that has failed, so that the loop is not left waiting for one that is another's by then."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        if self._turn.locked():
+            self._closing = asyncio.create_task(self._close_in_turn())
+        else:
+            self._connection.close()
+
+    async def _close_in_turn(self) -> None:
+        async with self._turn:
+            self._connection.close()
 
 
 Reply = Callable[[Visitor, dict[str, Any], "deque[int]"], Awaitable[dict[str, Any]]]
@@ -70,6 +88,7 @@ class LocalDoor:
         self._of_users: Counter[int] = Counter()
         self._processes = Processes(self._process_ended)
         self._last = 0
+        self._most = CONNECTIONS
 
     def __len__(self) -> int:
         return len(self._visits)
@@ -77,6 +96,8 @@ class LocalDoor:
     async def start(self) -> None:
         """Raises OSError and AddressTaken."""
         self._listening = listen(self._path, MODE, BACKLOG)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(1, min(CONNECTIONS, (files - RESERVED_FILES) // 2))  # with their pidfds
         self._inode = self._path.stat().st_ino
         self._accepting = asyncio.create_task(self._accept(self._listening))
 
@@ -128,12 +149,13 @@ class LocalDoor:
         task = asyncio.create_task(self._serve(visitor, connection, descriptors))
         self._visits[visitor.number] = visitor, task
         # Not by a `finally`: a task that is cancelled before its first step has none.
-        task.add_done_callback(lambda _: self._over(visitor, connection, descriptors))
+        task.add_done_callback(lambda _: self._over(visitor, descriptors))
+        task.add_done_callback(reported(self._trace, "local_internal"))
 
     def _crowded(self, owner: Owner) -> bool:
         if owner.uid == 0:
-            return len(self._visits) >= CONNECTIONS
-        full = len(self._visits) >= CONNECTIONS - CONNECTIONS_OF_A_USER  # the rest is root's
+            return len(self._visits) >= self._most
+        full = len(self._visits) >= self._most - CONNECTIONS_FOR_ROOT
         return full or self._of_users[owner.uid] >= CONNECTIONS_OF_A_USER
 
     async def _serve(
@@ -142,10 +164,10 @@ class LocalDoor:
         with suppress(OSError, TimeoutError):  # it left, or does not listen: nobody to tell
             await self._answer_lines(visitor, connection, descriptors)
 
-    def _over(self, visitor: Visitor, connection: socket.socket, descriptors: deque[int]) -> None:
+    def _over(self, visitor: Visitor, descriptors: deque[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        connection.close()
+        visitor.close()
         del self._visits[visitor.number]
         uid = visitor.owner.uid
         self._of_users[uid] -= 1

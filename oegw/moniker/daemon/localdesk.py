@@ -116,10 +116,14 @@ class LocalDesk:
         with socket_of(descriptors.popleft()) as bound:  # closed again: the port stays its owner's
             proof = proven(bound)
         service = self._service(visitor.owner, request, proof)
-        entry = self._registry.register(service, visitor.owner, self._clock())
+        try:
+            await self._ports.taken(service.transport, service.port)  # before anybody is told
+            entry = self._registry.register(service, visitor.owner, self._clock())
+        except BaseException:  # or it left meanwhile
+            self._ports.left(service.transport, service.port)
+            raise
         self._of_visitors.setdefault(visitor.number, set()).add(entry.number)
         self._visitors[entry.number] = visitor
-        await self._ports.taken(service.transport, service.port)
         self._tell("registered", entry)
         return {"ok": True, "number": entry.number, "namespace": service.namespace or SYSTEM_FIELD}
 

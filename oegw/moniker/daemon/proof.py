@@ -16,6 +16,9 @@ from oegw.moniker.interface import IPAddress
 from oegw.moniker.names import MonikerError
 from oegw.moniker.transports import UnknownTransport, of_protocol
 
+# Of the Linux headers; Python's socket module does not know it yet.
+SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
+
 
 class NoProof(MonikerError):  # noqa: N818  (it names the fact)
     """The socket proves no port: it is not bound, is connected, or of an unknown kind."""
@@ -40,6 +43,7 @@ def proven(bound: socket.socket) -> Proven:
     if bound.family not in (socket.AF_INET, socket.AF_INET6):
         raise NoProof("the socket is not one of IPv4 or IPv6")
     try:
+        _refuse_other_networks(bound)
         transport = _transport_of(bound)
         name = bound.getsockname()
         _refuse_connected(bound)
@@ -71,6 +75,22 @@ def _transport_of(bound: socket.socket) -> str:
 
 def _of_address(transport: str, port: int, address: IPAddress, families: str) -> Proven:
     return Proven(transport, port, families, None if address.is_unspecified else address)
+
+
+def _refuse_other_networks(bound: socket.socket) -> None:
+    """In a network namespace of one's own, which any user may make, every port can be had, and
+    those of this host say nothing about it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        try:
+            here, there = (
+                each.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for each in (ours, bound)
+            )
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:
+                return  # Linux before 5.14 does not tell
+            raise
+    if here != there:
+        raise NoProof("the socket is of another network namespace")
 
 
 def _refuse_connected(bound: socket.socket) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import SECRET_OCTETS, Cookies
@@ -21,7 +21,6 @@ from oegw.moniker.daemon.localdesk import LocalDesk
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.streamdoor import StreamDoor
-from oegw.moniker.discovery.export import Export
 from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.handshake import is_hello
 from oegw.moniker.interface import IPAddress, Lease
@@ -31,6 +30,9 @@ from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
 from oegw.sst.keys import read_private
 from oegw.sst.statickey import StaticKey
 from oegw.trace import Trace
+
+if TYPE_CHECKING:
+    from oegw.moniker.discovery.export import Export
 
 # Our choices: what of the status fits into a line of `localwire`.
 SHOWN = 40  # leases, hosts
@@ -78,7 +80,7 @@ class Daemon:
             settings, self.registry, self._ports, trace, clock=clock, status=self.status
         )
         self._local_door = LocalDoor(settings.socket, self._local.answer, self._local.left, trace)
-        tunnel = Tunnel(settings.firewall.tunnel)
+        tunnel = Tunnel(settings.firewall.tunnel, clock)
         lease_desk = self._firewalls.desk
         self._streams = StreamDoor(
             self._desk, trace, HandOvers(self._local).give, is_hello=is_hello,
@@ -86,9 +88,7 @@ class Daemon:
             tunnel=tunnel,
         )  # fmt: skip
         self._datagrams = DatagramDoor(self._desk, trace, tunnel)
-        self._export = (
-            Export(settings, self.registry.entries, trace) if Export.wanted(settings) else None
-        )
+        self._export = _export(settings, self.registry, trace)
         self._undo = AsyncExitStack()
         self.port = 0
 
@@ -174,6 +174,15 @@ class Daemon:
         if isinstance(step, OpenPort | AskHost):
             step = await self._desk.reply(step)
         return step.octets.decode().rstrip("\r\n") if isinstance(step, Reply) else ""
+
+
+def _export(settings: MonikerSettings, registry: Registry, trace: Trace) -> Export | None:
+    """What tells services by DNS-SD; None where nothing is to be told."""
+    if not (settings.export.listen or settings.export.multicast):
+        return None
+    from oegw.moniker.discovery.export import Export  # the DNS takes a while, and room, to import
+
+    return Export(settings, registry.entries, trace) if Export.wanted(settings) else None
 
 
 def _lease_row(lease: Lease) -> dict[str, Any]:

@@ -23,11 +23,11 @@ def serve(
     settings: MonikerSettings,
     trace: Trace,
     load: Callable[[], MonikerSettings],
-    refused: tuple[type[Exception], ...],
+    refused: type[Exception],
     parent: int | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises one
-    of ``refused`` for what is wrong with them: then the old ones stay.
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again by ``load``, which raises
+    ``refused`` for what is wrong with them: then the old ones stay.
 
     ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or
     1 if it could not start.
@@ -40,7 +40,7 @@ async def _serve(
     settings: MonikerSettings,
     trace: Trace,
     load: Callable[[], MonikerSettings],
-    refused: tuple[type[Exception], ...],
+    refused: type[Exception],
     parent: int | None,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ async def _serve(
         _say(f"cannot start: {_in_words(error)}")
         return 1
 
-    failures = (*refused, *START_FAILURES)
+    failures = (refused, *START_FAILURES)
 
     async def reload_when_told() -> None:
         while True:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 from oegw.moniker.daemon.arrival import Tunnel, ask_for_arrival, interface_of
 from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.daemon.questiondesk import QuestionDesk
-from oegw.moniker.daemon.waiting import line_of, send_all
+from oegw.moniker.daemon.waiting import line_of, reported, send_all
 from oegw.moniker.interface import IPAddress
 from oegw.moniker.steps import HandOver, Reply, Silence, Source
 from oegw.moniker.wire import MAX_LINE_OCTETS
@@ -55,6 +56,7 @@ class StreamDoor:
         self._is_hello = is_hello
         self._take_host = take_host
         self._tunnel = tunnel
+        self._report = reported(trace, "internal")
         self._crowd = Crowd()
         self._hosts: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,10 +83,11 @@ class StreamDoor:
             each.close()
         self._listening.clear()
 
-    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._report)
         return task
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -172,6 +175,7 @@ class StreamDoor:
         task = asyncio.create_task(self._serve_host(line, connection.dup()))
         self._hosts.add(task)
         task.add_done_callback(self._hosts.discard)
+        task.add_done_callback(self._report)
 
     async def _serve_host(self, line: str, connection: socket.socket) -> None:
         assert self._take_host is not None

@@ -1,11 +1,33 @@
-"""Waiting for a socket whose next octets are read by hand, as asyncio's streams can't."""
+"""Waiting for a socket whose next octets are read by hand, as asyncio's streams can't.
+
+And what becomes of a mistake of our own in one of many connections.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+
+from oegw.trace import Trace
+
+
+def reported(trace: Trace, trigger: str) -> Callable[[asyncio.Task[None]], None]:
+    """To be called when a task is done: what it raised is counted and told, and the rest goes on.
+
+    A stranger who finds such a mistake ends his own connection by it, not the daemon.
+    """
+
+    def report(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+            trace.drop("moniker", trigger, detail=repr(error), where=where)
+
+    return report
 
 
 async def until_readable(connection: socket.socket) -> None:

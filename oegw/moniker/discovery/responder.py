@@ -19,10 +19,12 @@ from dnsrecords.dnssd import (
     MAX_QUESTION_OCTETS,
     MAX_REPLY_OCTETS,
     Code,
+    Labels,
     MalformedQuestion,
     Question,
     Reply,
     read_question,
+    readdressed,
     reply_octets,
 )
 from dnsrecords.errors import RecordError
@@ -39,7 +41,8 @@ IDLE_SECONDS = 10.0  # of a connection (RFC 7766 section 6.2.3: a few seconds)
 MAX_CONNECTIONS = 64
 MAX_CONNECTIONS_OF_ONE = 16
 MAX_UNDER_WAY = 32  # questions for which neighbours are asked
-PER_SECOND = 50.0  # questions of one source
+PER_SECOND = 20.0  # questions of one source
+MAX_KEPT = 128  # replies to strangers, each at most 64 kB
 
 
 class NotListening(MonikerError):  # noqa: N818  (it names the fact)
@@ -69,6 +72,8 @@ class Responder:
         self._sources = Sources(PER_SECOND)
         self._crowd = Crowd(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE)
         self._under_way = 0
+        self._kept_zone: Zone | None = None
+        self._kept: dict[tuple[Labels, str, bool], bytes] = {}
         self._questions = 0
         self._servers: list[asyncio.Server] = []
         self._datagrams: list[asyncio.DatagramTransport] = []
@@ -133,26 +138,47 @@ class Responder:
             self._drop(error.trigger, source=str(source), reason=str(error))
             return error.reply if error.reply and len(error.reply) <= room else None
         self._questions += 1
-        reply = await self._reply(question, source)
-        for said in (reply, replace(reply, additional=()), Reply(Code.SERVFAIL)):
-            try:
-                return reply_octets(question, said, room)
-            except RecordError as error:  # of a peer's, or more than a message holds
-                self._drop("discovery_reply_unwritable", reason=str(error))
-        return None
-
-    async def _reply(self, question: Question, source: IPAddress) -> Reply:
-        asker = None
-        if question.key is not None:
-            asker = self._neighbours.of_key(question.key, source)
-            if asker is None:
-                self._drop("discovery_key_misplaced", source=str(source), key=question.key)
-                return Reply(Code.REFUSED)
-        elif not (self._public or source.is_loopback):
-            self._drop("discovery_stranger", source=str(source))
-            return Reply(Code.REFUSED)
+        if (refused := self._refused(question, source)) is not None:
+            return self._octets(question, refused, room)
         zone = self._zone()
+        if by_udp:  # the source may be forged: it is not worth much
+            brief = zone.reply(question.name, question.rdtype, brief=True)
+            return self._octets(question, brief, room if question.key is None else 0)
+        if question.key is None:
+            return self._kept_octets(zone, question)
+        return self._octets(question, await self._of_all(zone, question, source), room)
+
+    def _refused(self, question: Question, source: IPAddress) -> Reply | None:
+        if question.key is not None:
+            if self._neighbours.of_key(question.key, source) is not None:
+                return None
+            self._drop("discovery_key_misplaced", source=str(source), key=question.key)
+        elif self._public or source.is_loopback:
+            return None
+        else:
+            self._drop("discovery_stranger", source=str(source))
+        return Reply(Code.REFUSED)
+
+    def _kept_octets(self, zone: Zone, question: Question) -> bytes | None:
+        """What our zone says, by TCP.  Strangers ask, so what was written once is kept."""
+        if zone is not self._kept_zone:
+            self._kept_zone = zone
+            self._kept.clear()
+        octets = self._kept.get(question.same)
+        if octets is not None:
+            return readdressed(octets, question)
+        reply = zone.reply(question.name, question.rdtype)
+        octets = self._octets(question, reply, MAX_REPLY_OCTETS)
+        if octets is not None and reply.answers:
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[question.same] = octets
+        return octets
+
+    async def _of_all(self, zone: Zone, question: Question, source: IPAddress) -> Reply:
+        """What our zone and neighbours say to one of them."""
         own = zone.reply(question.name, question.rdtype)
+        asker = self._neighbours.of_key(question.key or "", source)
         if asker is None or not question.recursion:
             return own
         if self._under_way >= MAX_UNDER_WAY:
@@ -164,6 +190,14 @@ class Responder:
         finally:
             self._under_way -= 1
         return own if more is None or not more.answers else _both(own, more)
+
+    def _octets(self, question: Question, reply: Reply, room: int) -> bytes | None:
+        for said in (reply, replace(reply, additional=()), Reply(Code.SERVFAIL)):
+            try:
+                return reply_octets(question, said, room)
+            except RecordError as error:  # of a peer's, or more than a message holds
+                self._drop("discovery_reply_unwritable", reason=str(error))
+        return None
 
     def _drop(self, trigger: str, **fields: Any) -> None:
         self._trace.drop("moniker", trigger, **fields)

@@ -34,7 +34,7 @@ from oegw.moniker.names import SYSTEM
 
 # Our choices.
 TTL = 10  # seconds: what is registered changes with processes
-MAX_TOLD = 200  # instances of one answer
+MAX_TOLD = 100  # instances of one answer
 MAX_ADDITIONAL_OCTETS = 32768  # of what nobody asked for, estimated
 
 _BROWSING = ("b", "db", "lb")
@@ -123,8 +123,11 @@ class Zone:
         """Whether the name is in the zone."""
         return _lower(name)[len(name) - len(self.domain) :] == self.domain
 
-    def reply(self, name: Labels, rdtype: str) -> Reply:
-        """What is said to a question; about other zones: that we don't speak of them."""
+    def reply(self, name: Labels, rdtype: str, *, brief: bool = False) -> Reply:
+        """What is said to a question; about other zones: that we don't speak of them.
+
+        ``brief``: without what was not asked for.
+        """
         if not self.holds(name):
             return Reply(Code.REFUSED)
         key = _lower(name)
@@ -134,7 +137,7 @@ class Zone:
             found = [record for records in sets.values() for record in records]
         if found:
             answers = tuple(found[:MAX_TOLD])
-            return Reply(Code.NOERROR, answers, (), self._additional(answers))
+            return Reply(Code.NOERROR, answers, (), () if brief else self._additional(answers))
         code = Code.NOERROR if key in self._names else Code.NXDOMAIN
         return Reply(code, (), (self._start,))
 

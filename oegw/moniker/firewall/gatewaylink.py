@@ -7,8 +7,11 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from oegw.moniker.firewall import handshake
+from oegw.moniker.firewall.attached import ipv4_routes, ipv6_routes, is_neighbour
+from oegw.moniker.firewall.book import plain
 from oegw.moniker.firewall.handshake import LeaseProtocolError
 from oegw.moniker.firewall.messages import (
     Alive,
@@ -47,7 +50,17 @@ MAX_QUESTIONS = 64  # of the gateway's at a time
 MAX_UNTOLD = 1024  # services that ended while there was no connection
 CATEGORY = "moniker"
 
+_ROUTES = Path("/proc/thread-self/net")
 _OVER = (OSError, EOFError, TimeoutError, LeaseProtocolError)
+
+
+def neighbours(client: IPAddress) -> bool:
+    """Whether a client is on a network of this host, by the routes of this moment."""
+    name, read = ("route", ipv4_routes) if client.version == 4 else ("ipv6_route", ipv6_routes)
+    try:
+        return is_neighbour(client, read((_ROUTES / name).read_text(encoding="ascii")))
+    except OSError:
+        return False
 
 
 class AskGateway:
@@ -62,12 +75,14 @@ class AskGateway:
         trace: Trace,
         answering: Answering | None = None,
         find_key: FindKey | None = None,
+        is_neighbour: Callable[[IPAddress], bool] = neighbours,
     ) -> None:
         self._gateway = gateway
         self._key = key
         self._trace = trace
         self._answering = answering
         self._find_key = find_key
+        self._is_neighbour = is_neighbour
         self._stream: LeaseStream | None = None
         self._linked = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -97,7 +112,12 @@ class AskGateway:
         """The gateway denies by default: nothing to do."""
 
     async def open(self, lease: Lease) -> Opening:
-        """Raises LeaseRefused, with the gateway's code and words or ``gateway``."""
+        """Raises LeaseRefused, with the gateway's code and words or ``gateway``.
+
+        A neighbour does not come by the gateway, so there is nothing to be opened for him.
+        """
+        if self._is_neighbour(plain(lease.client)):
+            return Opening(lease.port, lease.seconds)
         if len(self._pending) >= MAX_PENDING:
             raise LeaseRefused(Code.BUSY.value, "too many leases are being asked for")
         tag = next(self._tags)

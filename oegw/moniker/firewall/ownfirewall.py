@@ -210,6 +210,7 @@ class OwnFirewall:
 
     async def _end(self, meant: Callable[[Held], bool], why: str) -> None:
         now = self._clock()
+        self._expire(now)  # what is over already has not ended for another reason
         over = self._book.end(meant)
         if not over:
             return
@@ -236,10 +237,14 @@ class OwnFirewall:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            over = self._book.expire(self._clock())
-            self._release(over)
-            for held, _ in over:
-                self._tell_over(held, "time")
+            self._expire(self._clock())
+
+    def _expire(self, now: float) -> None:
+        """The kernel has forgotten them by itself."""
+        over = self._book.expire(now)
+        self._release(over)
+        for held, _ in over:
+            self._tell_over(held, "time")
 
     def _adopted(self, found: Found) -> str:
         """Commands that put leases and guarded ports of before into the new table."""

@@ -85,7 +85,7 @@ def whole_table(settings: FirewallSettings, hosts: Sequence[HostSettings]) -> st
         + f"table inet {TABLE} {{\n"
         + "".join(f"  counter {name} {{ }}\n" for name in COUNTERS)
         + _sets()
-        + _translating(settings)
+        + (_translating(settings) if any(host.namespaces for host in hosts) else "")
         + (_deciding(settings) if settings.deny else "")
         + "}\n"
         + questions(hosts)

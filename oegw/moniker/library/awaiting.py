@@ -105,13 +105,16 @@ async def _line(sock: socket.socket, at_once: int) -> bytearray:
 
 
 async def _connected(sock: socket.socket, place: Place, port: int) -> socket.socket:
+    """Not by asyncio's own call, which looks up the address once more, knows the transports TCP and
+    UDP only, and has the port in its errors."""
     try:
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, waiting.address_of(place, port))
-    except OSError as error:
-        sock.close()
-        # asyncio's own text has the port.
-        raise OSError(error.errno, os.strerror(error.errno or errno.EIO)) from None
+        number = sock.connect_ex(waiting.address_of(place, port))
+        if number == errno.EINPROGRESS:
+            await _writable(sock)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
     except BaseException:
         sock.close()
         raise
@@ -119,17 +122,22 @@ async def _connected(sock: socket.socket, place: Place, port: int) -> socket.soc
 
 
 async def sent(to: WithNumber, send: Callable[[], int]) -> int:
+    """What ``send`` gives, as soon as there is room."""
     while True:
         try:
             return send()
         except BlockingIOError:
-            loop = asyncio.get_running_loop()
-            ready = loop.create_future()
-            loop.add_writer(to, _set, ready)
-            try:
-                await ready
-            finally:
-                loop.remove_writer(to)
+            await _writable(to)
+
+
+async def _writable(to: WithNumber) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(to, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(to)
 
 
 async def readable(sources: Sequence[WithNumber]) -> None:

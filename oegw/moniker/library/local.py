@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,11 @@ def ask_daemon(
 def _exchange(request: dict[str, Any], daemon: Path, timeout: float) -> bytes:
     line = json.dumps({**request, "tag": _TAG}, separators=(",", ":")).encode("utf-8") + b"\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
+        # The kernel's time limit, not Python's: that makes the socket one that does not wait, and
+        # where many connect at once such a one is refused instead of getting its turn.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
         sock.connect(os.fspath(daemon))
+        sock.settimeout(timeout)
         sock.sendall(line)
         received = bytearray()
         while b"\n" not in received:
@@ -50,3 +54,8 @@ def _exchange(request: dict[str, Any], daemon: Path, timeout: float) -> bytes:
                 raise ConnectionError("no answer")
             received += octets
         return bytes(received.partition(b"\n")[0])
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval, whose 0 would be without limit."""
+    return struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6)))

@@ -28,15 +28,16 @@ from oegw.moniker.sealedquery import (
 from oegw.moniker.wire import Answer, Code, MalformedMessage, Query, Refusal, padded
 from oegw.sst.statickey import StaticKey, sealed_to
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "moniker" / "hpke.txt"
-RFC = {
-    name: bytes.fromhex(value)
-    for name, value in (
-        line.split(" = ")
-        for line in VECTORS.read_text(encoding="ascii").splitlines()
-        if not line.startswith("#")
-    )
-}
+VECTORS = Path(__file__).parents[2] / "vectors" / "moniker"
+
+
+def vectors(file: str) -> dict[str, str]:
+    lines = (VECTORS / file).read_text(encoding="ascii").splitlines()
+    pairs = (line.split(" = ", 1) for line in lines if not line.startswith("#"))
+    return {name: value for name, value in pairs}  # noqa: C416  (mypy: pairs are lists)
+
+
+RFC = {name: bytes.fromhex(value) for name, value in vectors("hpke.txt").items()}
 BOB = StaticKey(RFC["skRm"])
 EVE = StaticKey(bytes(range(32)))
 LINE = "MON/1 Q 0123456789abcdef tcp - starwars *"
@@ -111,6 +112,18 @@ def test_mk_16_a_question_that_was_sealed_elsewhere_is_read() -> None:
     key, nonce = key_and_nonce(shared_secret(RFC["skEm"], BOB.public, RFC["enc"], BOB.public), INFO)
     box = BOB.key_id + RFC["enc"] + ChaCha20Poly1305(key).encrypt(nonce, plain, b"")
     assert unseal(line_of(box), BOB) == (LINE, b"k" * 32)
+
+
+def test_mk_16_the_format_stays_what_it_is() -> None:
+    """Else a daemon and a client of two versions would not understand each other."""
+    kept = vectors("sealed.txt")
+    answer_key = bytes.fromhex(kept["answer_key"])
+    assert unseal(kept["sealed_question"], BOB) == (kept["question"], answer_key)
+    nonce = bytes.fromhex(kept["answer_nonce"])
+    sealed = seal_answer(kept["answer"], answer_key, lambda octets: nonce[:octets])
+    assert sealed == kept["sealed_answer"]
+    assert unseal_answer(sealed, answer_key) == kept["answer"]
+    assert nonce_of(kept["sealed_question"]) == kept["clear_nonce"]
 
 
 # ----------------------------------------------------------------- both directions

@@ -28,8 +28,8 @@ def test_a_connection_tells_its_interface(host: str) -> None:
         listening.listen()
         with socket.create_connection(listening.getsockname()[:2]), listening.accept()[0] as came:
             assert interface_of(came) == LOOPBACK
-            assert Tunnel("lo").is_from(interface_of(came))
-            assert not Tunnel("oegw0").is_from(interface_of(came))
+            assert Tunnel("lo", lambda: 0.0).is_from(interface_of(came))
+            assert not Tunnel("oegw0", lambda: 0.0).is_from(interface_of(came))
 
 
 def test_a_connection_that_was_not_asked_for_it_tells_nothing() -> None:
@@ -38,7 +38,7 @@ def test_a_connection_that_was_not_asked_for_it_tells_nothing() -> None:
         listening.listen()
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as came:
             assert interface_of(came) == 0
-    assert not Tunnel("lo").is_from(0)
+    assert not Tunnel("lo", lambda: 0.0).is_from(0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.7", "::1"])
@@ -65,3 +65,13 @@ def test_what_was_sent_to_many_is_nobodys() -> None:
     assert arrival_of([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, octets)]) is None
     assert arrival_of([]) is None
     assert arrival_of([(socket.IPPROTO_IP, IP_PKTINFO, b"short")]) is None
+
+
+def test_an_interface_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    tunnel = Tunnel("oegw0", lambda: now[0])
+    assert not tunnel.is_from(7)
+    monkeypatch.setattr(socket, "if_nametoindex", lambda name: 7)
+    assert not tunnel.is_from(7)
+    now[0] = 1.0
+    assert tunnel.is_from(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -395,8 +396,16 @@ def test_descriptors_that_nobody_asked_for_end_the_connection(
             send_many()
         port = port_of(bound)
     until(lambda: daemon.counted("local_descriptors") == 1)
-    with socket.socket(socket.AF_INET6) as again:  # no copy is left
-        again.bind(("::", port))
+    until(lambda: is_free(port))  # no copy is left
+
+
+def is_free(port: int) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as again:
+            again.bind(("::", port))
+    except OSError:
+        return False
+    return True
 
 
 def test_requests_in_one_go_are_answered_in_their_order(application: Application) -> None:
@@ -414,7 +423,7 @@ def test_requests_in_one_go_are_answered_in_their_order(application: Application
 def test_a_user_has_a_bound_of_connections(
     daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "CONNECTIONS", 2)
+    monkeypatch.setattr(daemon.daemon._local_door, "_most", 2)
     with daemon.application() as first, daemon.application() as second:
         assert first.ask("list")["ok"]
         assert second.ask("list")["ok"]
@@ -437,6 +446,53 @@ def test_who_does_not_read_is_let_go(
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             ask_for_ever()
     until(lambda: len(daemon.daemon.registry) == 0)
+
+
+def test_a_connection_that_ends_while_it_is_written_to_takes_its_descriptor_along(
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the loop would wait for a number that is somebody else's by then."""
+    deaf = daemon.application()
+    with deaf, daemon.application() as other:
+        deaf.register("starwars", text=["x=" + "y" * 200] * 4)
+        deaf.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                deaf.connection.send(b'{"do": "list", "tag": 1}\n' * 100)
+        deaf.close()
+        until(lambda: len(daemon.daemon.registry) == 0)
+        for _ in range(10):  # their descriptors are the next free ones
+            with daemon.application() as another:
+                assert another.ask("list")["ok"]
+        assert other.ask("list")["ok"]
+    assert daemon.counted("local_internal") == 0
+
+
+def test_a_mistake_of_ours_ends_one_connection_and_is_told(
+    daemon: RunningDaemon, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(daemon.daemon._local, "_list", broken)
+    with daemon.application() as unlucky, pytest.raises((EOFError, OSError)):
+        unlucky.ask("list")
+    until(lambda: daemon.counted("local_internal") == 1)
+    line = next(line for line in daemon.lines if line.get("trigger") == "local_internal")
+    assert "ZeroDivisionError" in line["detail"]
+    assert application.ask("policy")["ok"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_directory_is_open_to_all_whatever_the_umask(public: Path, mask: int) -> None:
+    path = public / "oegw" / "moniker.sock"
+    before = os.umask(mask)
+    try:
+        with running(public, socket=path):
+            assert path.parent.stat().st_mode & 0o777 == 0o755
+            assert path.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
 
 
 def test_the_socket_is_there_for_all_and_goes_with_the_daemon(tmp_path: Path) -> None:

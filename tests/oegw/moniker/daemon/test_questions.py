@@ -303,6 +303,19 @@ def hostile(daemon: RunningDaemon, datagrams: int, streams: int) -> None:
     assert threading.active_count() < 50
 
 
+def test_a_mistake_of_ours_ends_one_question_and_is_told(
+    daemon: RunningDaemon, starwars: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.daemon._desk, "asked", broken)
+        assert daemon.says(question("starwars")) == ""
+    until(lambda: daemon.counted("internal") == 1)
+    assert daemon.answer("starwars").startswith("+ ")
+
+
 def test_the_socket_can_be_of_another_transport(daemon: RunningDaemon) -> None:
     """MK-7: the answer says which."""
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dnsrecords.dnssd import Asked, Code, Labels, Place, Pointer, Record, Reply, ask
+from dnsrecords.dnssd import Asked, Code, Content, Labels, Place, Pointer, Record, Reply, Text, ask
 from dnsrecords.published import TsigKey
 from oegw.moniker.discovery.browsing import Neighbours, Peer, PeerUnusable, ask_all, find
 from oegw.moniker.discovery.export import Export
@@ -118,6 +119,29 @@ def test_a_question_by_udp_gets_no_longer_answer_and_tcp_tells_all() -> None:
             assert isinstance(content, Place)
             assert content.port == 28403
             assert isinstance(browsed.answers[0].content, Pointer)
+
+    played(play)
+
+
+def test_a_question_of_strangers_costs_little_however_much_there_is() -> None:
+    """By UDP nothing is written that has no room; by TCP each answer once."""
+    site = Site(*(entry(text=("x=" + "y" * 200,)) for _ in range(256)), public=True)
+
+    async def play() -> None:
+        async with running(site):
+            responder = site.export._responder
+            assert responder is not None
+            octets = ask(TYPE, "PTR", 7).octets
+            source = ip_address("198.51.100.7")
+
+            async def seconds(by_udp: bool) -> float:
+                start = time.process_time()
+                assert await responder.answer(octets, source, by_udp=by_udp)
+                return time.process_time() - start
+
+            first = await seconds(by_udp=False)
+            assert min([await seconds(by_udp=False) for _ in range(9)]) < first / 4
+            assert min([await seconds(by_udp=True) for _ in range(9)]) < first / 4
 
     played(play)
 
@@ -324,6 +348,30 @@ def test_a_neighbour_speaks_for_its_own_names_only(tmp_path: Path) -> None:
         assert reply is not None
         assert [record.content for record in reply.answers] == [Pointer(("true", *kind, *theirs))]
         assert [record.owner[0] for record in reply.additional] == ["true"]
+
+    played(play)
+
+
+def test_what_does_not_come_along_is_asked_for(tmp_path: Path) -> None:
+    zone, kind = ("bob", "example"), ("_starwars", "_tcp")
+    asked: list[tuple[str, str]] = []
+
+    class Terse(Peer):
+        async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+            asked.append((name[0], rdtype))
+            contents: dict[tuple[str, str], list[Content]] = {
+                ("_starwars", "PTR"): [Pointer((word, *kind, *zone)) for word in ("one", "gone")],
+                ("one", "SRV"): [Place(0, 0, 7, zone)],
+                ("one", "TXT"): [Text((b"version=3",))],
+            }
+            records = [Record(name, 10, each) for each in contents.get((name[0], rdtype), [])]
+            return Reply(Code.NOERROR, tuple(records))
+
+    async def play() -> None:
+        terse = Terse(Found("bob.example", LOOPBACK, key_file(tmp_path)))
+        (found,) = await find(terse, ServiceName.parse("starwars"), "tcp")
+        assert found.uri() == "starwars@3://bob.example"
+        assert set(asked[1:]) == {(w, t) for w in ("one", "gone") for t in ("SRV", "TXT")}
 
     played(play)
 

@@ -92,6 +92,7 @@ class Site:
             trace=self.host_trace,
             answering=answering,
             find_key=find_key,
+            is_neighbour=lambda client: str(client) == "10.1.0.77",
         )
         await link.start()
         try:
@@ -264,6 +265,19 @@ def test_without_a_gateway_there_is_a_typed_refusal(monkeypatch: pytest.MonkeyPa
         async with here.link(wait=False) as link:
             assert await refused(link, LEASE) == "gateway"
             assert here.host_trace.counters["moniker.drop.lease_gateway_refused"] >= 1
+
+    played(play)
+
+
+def test_neighbours_are_answered_without_the_gateway() -> None:
+    async def play() -> None:
+        here = Site()
+        server = await here.listen()
+        server.close()
+        await server.wait_closed()
+        async with here.link(wait=False) as link:
+            neighbour = replace(LEASE, client=ip_address("::ffff:10.1.0.77"))
+            assert await link.open(neighbour) == Opening(4711, 60)
 
     played(play)
 

@@ -33,7 +33,7 @@ from tests.support.moniker_net import Loop, connected, listening, loop_in, silen
 
 pytestmark = pytest.mark.netns
 
-BOB = HostSettings("bob", (ip_address(INSIDE),))
+BOB = HostSettings("bob", (ip_address(INSIDE),), namespaces=("bob",))
 DENY = FirewallSettings(deny=True, outside=("out0",), tunnel="oegw0")
 SECRET = 4711
 

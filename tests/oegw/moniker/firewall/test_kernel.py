@@ -31,7 +31,7 @@ pytestmark = pytest.mark.netns
 
 OURS, OURS6 = "10.2.0.1", "fd00:2::1"  # the gateway's addresses outside
 DENY = FirewallSettings(deny=True, outside=("out0",))
-BOB = HostSettings("bob", (ip_address(INSIDE), ip_address(INSIDE6)), leases=4)
+BOB = HostSettings("bob", (ip_address(INSIDE), ip_address(INSIDE6)), namespaces=("bob",), leases=4)
 SECRET = 4711
 
 
@@ -119,6 +119,22 @@ def test_a_lease_ends_by_its_time(net: Net, loop: Loop) -> None:
         assert silent(net, INSIDE, SECRET, PEER)
     ended = [event for event in loop.events if event["event"] == "lease_ended"]
     assert [(e["why"], e["service"]) for e in ended] == [("time", "bob::starwars")]
+
+
+def test_what_is_over_by_its_time_has_not_ended_with_its_service(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book is swept once a second only; who reads the trace wants to know the reason."""
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 1000.0)
+    now = [0.0]
+    wall = loop.make(lambda: OwnFirewall(DENY, (BOB,), trace=loop.trace, clock=lambda: now[0]))
+    loop.wait(wall.start())
+    loop.wait(wall.open(lease(SECRET)))
+    now[0] = 100.0
+    loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+    loop.wait(wall.close())
+    ended = [event["why"] for event in loop.events if event["event"] == "lease_ended"]
+    assert ended == ["time"]
 
 
 def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(

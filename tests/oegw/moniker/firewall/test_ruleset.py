@@ -8,7 +8,7 @@ import pytest
 
 from oegw.moniker.firewall.book import Hole
 from oegw.moniker.firewall.ruleset import COUNTERS, FirewallError, checked, opened, whole_table
-from oegw.moniker.settings import FirewallSettings
+from oegw.moniker.settings import FirewallSettings, HostSettings
 
 HOLE = Hole(ip_address("10.9.0.2"), ip_address("10.1.0.2"), 6, 4711)
 
@@ -30,15 +30,25 @@ def test_settings_that_can_not_work_are_named(settings: FirewallSettings, words:
 
 
 def test_without_deny_nothing_is_denied() -> None:
-    text = whole_table(FirewallSettings(outside=("eth0",)), ())
+    bob = HostSettings("bob", (HOLE.host,), namespaces=("bob",))
+    text = whole_table(FirewallSettings(outside=("eth0",)), (bob,))
     assert "hook forward" not in text
     assert "hook input" not in text
     assert "hook prerouting" in text
 
 
+def test_without_namespaces_nothing_is_translated() -> None:
+    """And the kernel need not be able to."""
+    text = whole_table(
+        FirewallSettings(deny=True, outside=("eth0",)), (HostSettings("bob", (HOLE.host,)),)
+    )
+    assert "nat hook" not in text
+
+
 def test_every_drop_and_every_reject_is_counted() -> None:
     settings = FirewallSettings(deny=True, outside=("eth0",), allow=("tcp dport 80",))
-    text = whole_table(settings, ())
+    bob = HostSettings("bob", (HOLE.host,), namespaces=("bob",))
+    text = whole_table(settings, (bob,))
     for line in text.splitlines():
         if line.strip().endswith(" drop"):
             assert "counter name" in line

@@ -22,8 +22,8 @@ from oegw.moniker.library.errors import (
 from oegw.moniker.library.finding import (
     Ask,
     Command,
-    FindKey,
     Finding,
+    FindKey,
     Found,
     LookUpHost,
     Open,
@@ -117,7 +117,9 @@ class World:
         return self.said(message, said)
 
     def said(self, query: Query, says: Any) -> str:
-        said = says.get(query.transport or "any", Code.UNKNOWN)
+        kinds = (None, *(kind.value for kind in Kind))
+        wanted = "any" if query.transport in kinds else query.transport
+        said = says.get(wanted, Code.UNKNOWN)
         if isinstance(said, list):
             said = said.pop(0)
         if isinstance(said, str) and not is_ours(said):
@@ -288,7 +290,7 @@ def test_a_transport_of_the_other_kind_is_a_mistake() -> None:
     [("starwars", "tcp", {"transport": "udp"}), ("starwars@2", None, {})],
 )
 def test_an_answer_that_was_not_asked_for(name: str, transport: str | None, says: Any) -> None:
-    with pytest.raises(AnswerUnusable, match="another (transport|version)"):
+    with pytest.raises(AnswerUnusable, match=r"another (transport|version)"):
         World(any=says, tcp=says).find(name, transport=transport, kind=None)
 
 

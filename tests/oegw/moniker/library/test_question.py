@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -149,7 +150,5 @@ def test_any_line(rounds: int) -> None:
         for _ in range(dice.randrange(1, 4)):
             letters[dice.randrange(len(letters))] = chr(dice.randrange(0x20, 0x17F))
         line = "".join(letters)[: dice.randrange(90)]
-        try:
+        with suppress(MonikerError):
             assert isinstance(question.answer(line), Answer)
-        except MonikerError:
-            pass
