@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 from oegw.moniker.answering import Answering
@@ -60,6 +61,7 @@ class Desk:
         settings = MonikerSettings(lease=60, hosts=(host,))
         self.firewall = Firewall()
         self.registry = Registry()
+        self.closed: set[int] = set()  # entries whose sockets are closed
         self.ports = Ports(self.firewall)
         self.trace = JsonTrace(None, lambda: 0.0)
         self.lines: list[dict[str, object]] = []
@@ -70,9 +72,14 @@ class Desk:
             choose=lambda below: 0, leases=True,
         )  # fmt: skip
         self.desk = QuestionDesk(
-            answering, self.registry, self.ports, self.firewall, directory, self.trace,
+            answering, self.given_back, self.ports, self.firewall, directory, self.trace,
             clock=lambda: 0.0, lease=settings.lease,
         )  # fmt: skip
+
+    def given_back(self, number: int) -> bool:
+        if number in self.closed:
+            self.registry.remove(number)
+        return self.registry.entry(number) is None
 
     def asked(self, line: str) -> Step:
         source = Source(CLIENT, HOST)
@@ -139,6 +146,26 @@ def test_a_port_that_is_not_opened_is_not_told() -> None:
 def test_a_service_that_ends_while_its_port_is_opened_leaves_no_hole() -> None:
     desk = Desk()
     desk.firewall.before = lambda: desk.registry.remove(desk.entry.number) and None
+    assert desk.answer(question("starwars")) == "- unknown no such service"
+    assert desk.firewall.ended == [4000]
+
+
+def test_a_port_that_was_given_back_is_not_told_and_another_instance_is() -> None:
+    """MK-30: it may be another's by now."""
+    desk = Desk()
+    desk.closed.add(desk.entry.number)
+    assert desk.answer(question("starwars")) == "- unknown no such service"
+    assert desk.firewall.leases == []
+    desk = Desk()
+    other = replace(SERVICE, port=4001)
+    desk.registry.register(other, Owner(2, 0, 0, "root"), 0.0)
+    desk.closed.add(desk.entry.number)
+    assert desk.answer(question("starwars")) == "+ 4001 tcp 1 46 9"
+
+
+def test_a_port_that_is_given_back_while_it_is_opened_is_closed_again() -> None:
+    desk = Desk()
+    desk.firewall.before = lambda: desk.closed.add(desk.entry.number)
     assert desk.answer(question("starwars")) == "- unknown no such service"
     assert desk.firewall.ended == [4000]
 
