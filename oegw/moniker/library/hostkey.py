@@ -1,8 +1,9 @@
 """The key of a host to which questions are encrypted, from the DNS (MK-16).
 
-It is the one for port encryption (X-SST-Key): at the reverse name of the address, then at ``_sst.``
-and the host's name.  Only a record whose gateway is the asked address itself counts: a gateway in
-front of a host can't read what is meant for the host.  Imported when it is needed: the DNS and what
+It is the one for port encryption (X-SST-Key), or one in such a record that is for questions only:
+at the reverse name of the address, then at ``_sst.`` and the host's name.  Only a record whose
+gateway is the asked address itself counts: a gateway in front of a host can't read what is meant
+for the host.  Imported when it is needed: the DNS and what
 checks a key take a while.
 """
 
@@ -86,7 +87,7 @@ async def _looked_up(
     reverse zone comes first."""
     lifetime = LONGEST_ABSENT
     for owner in (address, *_name_of(host)):
-        outcome = await resolver.run(SstKeyLookup(owner), ours=True)
+        outcome = await resolver.run(SstKeyLookup(owner, questions=True), ours=True)
         match outcome:
             case SstKeysFound(keys, ttl):
                 for each in keys:  # the preferred ones come first
