@@ -74,6 +74,7 @@ class Moniker:
         self._net = net
         self._daemon = daemon
         self._application = application
+        self._held: list[socket.socket] = []
 
     @property
     def pid(self) -> int:
@@ -85,7 +86,7 @@ class Moniker:
             request = {"do": "register", "service": f"service-{number}", "version": "1"}
             said = self._application.ask(request, held.fileno())
             assert said["ok"], said
-            held.close()  # the entry lives with the connection
+            self._held.append(held)  # the entry lives with it
 
     def question(self, number: int) -> bytes:
         return question(f"service-{number}").ljust(128)
