@@ -121,10 +121,10 @@ class LocalDesk:
             inode = os.fstat(bound.fileno()).st_ino
         service = self._service(visitor.owner, request, proof)
         try:
-            await self._ports.taken(service.transport, service.port)  # before anybody is told
+            await self._ports.taken(service.place)  # before anybody is told
             entry = self._registry.register(service, visitor.owner, self._clock())
         except BaseException:  # or it left meanwhile
-            self._ports.left(service.transport, service.port)
+            self._ports.left(service.place)
             raise
         self._of_visitors.setdefault(visitor.number, set()).add(entry.number)
         self._visitors[entry.number] = visitor
@@ -186,7 +186,7 @@ class LocalDesk:
         if (visitor := self._visitors.pop(entry.number, None)) is not None:
             self._of_visitors.get(visitor.number, set()).discard(entry.number)
         self._tell(reason, entry)
-        self._ports.left(entry.service.transport, entry.service.port)
+        self._ports.left(entry.service.place)
 
     def _tell(self, event: str, entry: Entry) -> None:
         """A line of the trace (MK-32): the service is named, not only its port."""

@@ -88,7 +88,7 @@ class QuestionDesk:
         except LeaseRefused as refused:
             return self._answering.not_opened(step, refused)
         if self._given_back(step.entry.number):  # it ended while its port was opened
-            self._ports.opened_late(service.transport, service.port)
+            self._ports.opened_late(service.place)
             ended = LeaseRefused(Code.UNKNOWN.value, "no such service")
             return self._answering.not_opened(step, ended)
         self._leased(step.lease, opening)

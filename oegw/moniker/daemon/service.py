@@ -64,7 +64,7 @@ class Daemon:
         self.started = time.time()
         self._trace = trace
         self._clock = clock
-        self._key = self._at_start = key = _key(settings)
+        self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
             settings, key=key, trace=trace, answering=self._answer_for_gateway, clock=clock,
@@ -135,10 +135,7 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        notes = await self._firewalls.reload(settings)
-        leases = self._firewalls.desk is not None or self.settings.gateway is not None
-        if leases and (key and key.public) != (self._at_start and self._at_start.public):
-            notes.append("[moniker] leases go on with the old key until the next restart")
+        notes = await self._firewalls.reload(settings, key)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
@@ -158,6 +155,7 @@ class Daemon:
         desk = self._firewalls.desk
         counters = Counter({f"question.{k}": v for k, v in self._desk.counters.items()})
         counters.update(getattr(self._trace, "counters", {}))
+        counters.update({f"firewall.{k}": v for k, v in (own.packets if own else {}).items()})
         rows = _fitting([_lease_row(each) for each in leases], SHOWN_LEASES)
         return {
             "pid": os.getpid(),
@@ -181,8 +179,11 @@ class Daemon:
         }
 
     def _gateway_in_words(self) -> str | None:
-        gateway = self.settings.gateway
-        return None if gateway is None else f"asks {gateway.address} for ports"
+        gateway, link = self.settings.gateway, self._firewalls.link
+        if gateway is None or link is None:
+            return None
+        there = "connected" if link.connected else "there is no connection"
+        return f"asks {gateway.address} for ports: {there}"
 
     async def _answer_for_gateway(self, line: str, source: Source) -> str:
         """Our answer to a question that the gateway in front passes on (MK-14)."""

@@ -128,9 +128,18 @@ class LeaseDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reload(self, hosts: Sequence[HostSettings], rules: Sequence[ServiceRule] = ()) -> None:
-        """Connections of hosts that changed or are gone end."""
+    def reload(
+        self,
+        hosts: Sequence[HostSettings],
+        rules: Sequence[ServiceRule] = (),
+        key: StaticKey | None = None,
+    ) -> None:
+        """Connections of hosts that changed or are gone end.
+
+        ``key``: another one of ours, for the connections that begin from now on.
+        """
         self._take(hosts, rules)
+        self._key = key or self._key
         for link in list(self._links.values()):
             if link.host not in self._hosts.values():
                 link.stream.abort()
@@ -244,7 +253,7 @@ class LeaseDesk:
                 return
             addresses = (plain(message.host),)
         for address in addresses:
-            await self._firewall.end(address, message.transport, message.port)
+            await self._firewall.end_of(address, message.transport, message.port)
 
     def _check_host(self, host: HostSettings, lease: Lease) -> None:
         """Nobody opens a port of another host.  Raises LeaseRefused."""

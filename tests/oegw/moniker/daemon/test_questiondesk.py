@@ -11,7 +11,7 @@ from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import Cookies
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.questiondesk import QuestionDesk
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Owner, Service
+from oegw.moniker.interface import Lease, LeaseRefused, Opening, Owner, Place, Service
 from oegw.moniker.names import Version
 from oegw.moniker.registry import Registry
 from oegw.moniker.settings import HostSettings, MonikerSettings
@@ -32,15 +32,15 @@ class Firewall:
         self.ended: list[int] = []
         self.before: Callable[[], None] = lambda: None
 
-    async def guard(self, transport: str, port: int) -> None: ...
+    async def guard(self, place: Place) -> None: ...
 
     async def open(self, lease: Lease) -> Opening:
         self.before()
         self.leases.append(lease)
         return Opening(lease.port, 9)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        self.ended.append(port)
+    async def end(self, place: Place) -> None:
+        self.ended.append(place.port)
 
 
 class Directory:

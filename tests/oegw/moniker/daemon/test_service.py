@@ -146,7 +146,7 @@ def test_the_status_fits_into_a_line_however_much_there_is(tmp_path: Path) -> No
         leases = [
             Lease(ip_address("2001:db8::" + "f" * 4), LOCALHOST, "tcp", 65535, 60, "x" * 255)
         ] * 500
-        own = type("Own", (), {"leases": lambda self: leases})()
+        own = type("Own", (), {"leases": lambda self: leases, "packets": {}})()
         daemon.daemon._firewalls.own = own
         status = application.ask("status")["status"]
         assert status["more_leases"] + len(status["leases"]) == 500
