@@ -132,9 +132,13 @@ def test_what_is_over_by_its_time_has_not_ended_with_its_service(
     loop.wait(wall.open(lease(SECRET)))
     now[0] = 100.0
     loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
+    loop.wait(wall.open(lease(SECRET)))
+    loop.wait(wall.open(lease(SECRET)))  # renewed: nothing new to be told
+    now[0] = 200.0
+    loop.wait(wall.open(lease(SECRET)))
     loop.wait(wall.close())
-    ended = [event["why"] for event in loop.events if event["event"] == "lease_ended"]
-    assert ended == ["time"]
+    told = [event.get("why", "") for event in loop.events if event["event"].startswith("lease")]
+    assert told == ["", "time", "", "time", ""]
 
 
 def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
@@ -426,15 +430,20 @@ def test_an_address_with_a_scope_is_an_address_and_no_command(net: Net, loop: Lo
         assert "fe80::1 . fe80::2 . tcp . 4711" in listed
 
 
-def test_many_leases_at_once_are_few_transactions(loop: Loop) -> None:
+def test_many_leases_at_once_are_few_transactions_and_few_lines(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def all_of_them(wall: OwnFirewall) -> None:
         await asyncio.gather(
             *(wall.open(lease(6000 + n % 50, f"10.77.{n // 50}.9", OURS)) for n in range(500))
         )
 
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.LINES_AT_ONCE", 20.0)
     with firewall(loop) as wall:
         loop.wait(all_of_them(wall))
         assert len(wall.leases()) == 500
+    assert loop.trace.counters["moniker.lease_opened"] < 200  # no flood of lines
+    assert loop.trace.counters["moniker.drop.lease_opened_unwritten"] > 300
 
 
 def test_a_socket_holds_the_forwarded_port(net: Net, loop: Loop) -> None:
