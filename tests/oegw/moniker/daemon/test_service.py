@@ -16,7 +16,14 @@ from oegw.moniker.daemon import datagramdoor
 from oegw.moniker.daemon.binding import bind
 from oegw.moniker.interface import Entry, Lease, Owner, Service
 from oegw.moniker.names import ServiceName, Version
-from oegw.moniker.settings import ClientSettings, FirewallSettings, MonikerSettings, ServiceRule
+from oegw.moniker.settings import (
+    ClientSettings,
+    FirewallSettings,
+    GatewayInFront,
+    HostSettings,
+    MonikerSettings,
+    ServiceRule,
+)
 from oegw.moniker.steps import OpenPort, Question, Reply, Silence, Source
 from oegw.sst.keys import generate
 from oegw.unixsocket import AddressTaken
@@ -93,6 +100,20 @@ def test_new_settings_take_effect_and_what_does_not_is_said(tmp_path: Path) -> N
         assert (status["key"], status["services"], status["firewall"]) == (
             key.key_id.hex(), 1, "none",
         )  # fmt: skip
+
+
+def test_what_leases_need_a_restart_for_is_said(tmp_path: Path) -> None:
+    generate(tmp_path / "x25519.pem")
+    generate(tmp_path / "other.pem")
+    gateway = GatewayInFront(LOCALHOST, bytes(31) + b"9", 9)
+    with running(tmp_path, private_key=tmp_path / "x25519.pem", gateway=gateway) as daemon:
+        host = HostSettings("inner", (ip_address("10.0.0.7"),), bytes(32), ("alice",))
+        new = replace(daemon.settings, private_key=tmp_path / "other.pem", hosts=(host,))
+        assert daemon.run(daemon.daemon.reload(new)) == [
+            "[moniker] the first host with a key is served from the next restart on",
+            "[moniker] the first host with namespaces is served from the next restart on",
+            "[moniker] leases go on with the old key until the next restart",
+        ]
 
 
 def test_new_settings_that_can_not_be_had_change_nothing(tmp_path: Path) -> None:
