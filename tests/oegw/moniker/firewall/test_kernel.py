@@ -110,8 +110,10 @@ def test_a_lease_is_for_one_transport(net: Net, loop: Loop) -> None:
     client.close()
 
 
-def test_a_lease_ends_by_its_time(net: Net, loop: Loop) -> None:
-    """The kernel ends it by itself; so the book says a second and the table keeps its slack."""
+def test_a_lease_ends_by_its_time(net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ends it by itself, at the same time as the book."""
+    monkeypatch.setattr("oegw.moniker.firewall.book.SLACK", 0.2)
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 0.05)
     with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
         loop.wait(wall.open(lease(SECRET, seconds=1)))
         assert knock(net, INSIDE, SECRET, PEER) == "open"
