@@ -112,13 +112,13 @@ def test_a_lease_is_for_one_transport(net: Net, loop: Loop) -> None:
 
 def test_a_lease_ends_by_its_time(net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel ends it by itself, at the same time as the book."""
-    monkeypatch.setattr("oegw.moniker.firewall.book.SLACK", 0.2)
+    monkeypatch.setattr("oegw.moniker.firewall.book.SLACK", 1.0)
     monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 0.05)
     with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
         loop.wait(wall.open(lease(SECRET, seconds=1)))
         assert knock(net, INSIDE, SECRET, PEER) == "open"
         wait_for(lambda: not wall.leases(), 10)
-        assert silent(net, INSIDE, SECRET, PEER)
+        wait_for(lambda: silent(net, INSIDE, SECRET, PEER))
     ended = [event for event in loop.events if event["event"] == "lease_ended"]
     assert [(e["why"], e["service"]) for e in ended] == [("time", "bob::starwars")]
 
