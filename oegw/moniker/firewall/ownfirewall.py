@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from oegw.moniker.firewall import ruleset
 from oegw.moniker.firewall.book import (
     Forward,
+    Guard,
     Held,
     Hole,
     LeaseBook,
@@ -66,6 +67,7 @@ class OwnFirewall:
         self._book = LeaseBook(self._group_of, clock())
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
+        self._guards: set[Guard] = set()  # no more than there are services
         self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._sweeper: asyncio.Task[None] | None = None
         self.packets: dict[str, int] = {}
@@ -118,6 +120,7 @@ class OwnFirewall:
         """A service of this box is there: from outside it is closed but for leases."""
         if (protocol := protocol_of(place.transport)) is not None:
             for guard in guards_of(place, protocol):
+                self._guards.add(guard)
                 await self._write_quietly(ruleset.guarded(guard))
 
     async def open(self, lease: Lease) -> Opening:
@@ -158,6 +161,7 @@ class OwnFirewall:
         if protocol is None:
             return
         for guard in guards_of(place, protocol):
+            self._guards.discard(guard)
             await self._write_quietly(ruleset.unguarded(guard))
 
         def meant(held: Held) -> bool:
@@ -274,10 +278,30 @@ class OwnFirewall:
     async def _sweep(self) -> None:
         for sweep in itertools.count():
             if not sweep % SWEEPS_TO_COUNT:
-                with suppress(FirewallError):  # another program has taken the table away
-                    self.packets = await self._table.counters()
+                await self._look()
             await asyncio.sleep(SWEEP_SECONDS)
             self._expire(self._clock())
+
+    async def _look(self) -> None:
+        """Read the counters; if the table is gone (`nft flush ruleset`), put it back as it was."""
+        with suppress(FirewallError):
+            self.packets = await self._table.counters()
+            return
+        now, text = self._clock(), ruleset.whole_table(self._settings, self._hosts)
+        for held in self._book:
+            if held.until > now:
+                text += ruleset.opened(held.hole, held.until - now, full_name(held.lease))
+        for forward in self._held_ports:
+            under = self._book.get(forward.hole)
+            if under is not None and under.until > now:
+                text += ruleset.forwarded(forward, under.until - now, full_name(under.lease))
+        text += "".join(ruleset.guarded(guard) for guard in self._guards)
+        try:
+            await self._table.run(text)
+        except FirewallError as error:
+            self._trace.drop(CATEGORY, "firewall_gone", text=str(error))
+        else:
+            self._trace.event(CATEGORY, "firewall_put_back", leases=len(self._book))
 
     def _expire(self, now: float) -> None:
         """The kernel has forgotten them by itself."""

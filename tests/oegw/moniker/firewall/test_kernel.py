@@ -409,6 +409,26 @@ def test_after_a_crash_leases_live_on_and_the_next_process_knows_them(net: Net, 
         loop.wait(crashed.close())
 
 
+def test_a_table_that_another_program_takes_away_is_put_back(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's own rules begin with `flush ruleset`: a reload of them must not open the site."""
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 0.02)
+    with (
+        firewall(loop) as wall,
+        listening(net.inside, "0.0.0.0", SECRET),
+        listening(net.gateway, "0.0.0.0", SECRET),
+    ):
+        loop.wait(wall.guard(Place("tcp", SECRET)))
+        opening = loop.wait(wall.forward(lease(SECRET), ip_address(OURS)))
+        net.run(net.gateway, "nft", "flush", "ruleset")
+        wait_for(lambda: loop.trace.counters["moniker.firewall_put_back"])
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
+        assert knock(net, OURS, opening.port, PEER) == "open"
+        assert silent(net, INSIDE, SECRET, OTHER_PEER)
+        assert silent(net, OURS, SECRET, OTHER_PEER)
+
+
 def test_leases_are_named_in_the_table_and_in_the_trace(net: Net, loop: Loop) -> None:
     """MK-32; the name is a stranger's, and can't be more than a name."""
     named = Lease(ip_address(PEER), ip_address(INSIDE), "tcp", SECRET, 60, 'x"};drop', "bob")
