@@ -26,6 +26,7 @@ from oegw.moniker.library.errors import NotEncrypted
 # Our choices.
 MAX_KEYS = 256  # that are remembered, or their absence
 LONGEST = 3600.0  # seconds for which one is
+SHORTEST = 5.0  # also where the DNS says none, as a zone without SOA does
 LONGEST_ABSENT = 300.0
 UNANSWERED = 30.0
 
@@ -71,7 +72,7 @@ class HostKeys:
             resolver.close()
         while len(self._known) >= MAX_KEYS:
             self._known.pop(next(iter(tuple(self._known))), None)
-        self._known[host, address] = _Known(key, time.monotonic() + lifetime)
+        self._known[host, address] = _Known(key, time.monotonic() + max(lifetime, SHORTEST))
         return key
 
     def forget(self) -> None:
