@@ -112,6 +112,8 @@ def filled_in(lab: Lab, text: str) -> str:
     """``$RUN`` is the run directory, ``$HERE`` the scenario's, ``$ROOT`` the project's, ``$OEGW``
     the installed command, ``$PYTHON`` the one that has the project, ``$PORT_x`` a port that was
     remembered."""
+    if "$" not in text:
+        return text
     names = {
         "RUN": str(lab.run.directory), "HERE": str(lab.scenario.directory), "ROOT": str(ROOT),
         "OEGW": str(COMMAND), "PYTHON": str(COMMAND.with_name("python")),
