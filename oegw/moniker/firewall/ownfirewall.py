@@ -26,6 +26,7 @@ __all__ = ["FirewallError", "OwnFirewall"]
 OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
+MAX_REFUSED = 16000  # clients that are refused aloud; more are met with silence
 CATEGORY = "moniker"
 
 
@@ -49,9 +50,10 @@ class OwnFirewall:
         self._trace = trace
         self._clock = clock
         self._behind: dict[IPAddress, HostSettings] = {}
-        self._book = LeaseBook(self._group_of, clock())
+        self._book = LeaseBook(self._group_of)
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
+        self._refused: dict[Hole, float] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -147,7 +149,7 @@ class OwnFirewall:
             ours = held.hole.host not in self._behind if host is None else held.hole.host == host
             return ours and (held.hole.protocol, held.hole.port) == (protocol, port)
 
-        await self._end(meant, "service")
+        await self._end(meant, "service", (protocol, port))
 
     async def end_all_of(self, host: HostSettings) -> None:
         """All leases of a host behind us end, since it is gone.  Never raises."""
@@ -208,19 +210,32 @@ class OwnFirewall:
             self._trace.drop(CATEGORY, "lease_not_written", text=str(error))
             raise LeaseRefused(Code.GATEWAY.value, "the firewall did not open the port") from None
 
-    async def _end(self, meant: Callable[[Held], bool], why: str) -> None:
+    async def _end(
+        self, meant: Callable[[Held], bool], why: str, port: tuple[int, int] | None = None
+    ) -> None:
+        """``port``: protocol and port, where only leases of that one can be meant."""
         now = self._clock()
-        self._expire(now)  # what is over already has not ended for another reason
-        over = self._book.end(meant)
+        over = self._book.end(meant, port)
         if not over:
             return
-        text = ""
+        text = refusing = ""
         for held, forwards in over:
-            text += ruleset.ended(held.hole, held.until - now)
+            text += ruleset.ended(held.hole)
             text += "".join(ruleset.forward_ended(forward) for forward in forwards)
-            self._tell_over(held, why)
+            if held.until > now:
+                refusing += self._refusing(held, now)
+            # What is over already has not ended for another reason.
+            self._tell_over(held, why if held.until > now else "time")
         await self._write_quietly(text)
+        if refusing:  # apart: whether the clients are told must not decide whether the leases end
+            await self._write_quietly(refusing)
         self._release(over)
+
+    def _refusing(self, held: Held, now: float) -> str:
+        if held.hole not in self._refused and len(self._refused) >= MAX_REFUSED:
+            return ""
+        self._refused[held.hole] = held.until
+        return ruleset.refused(held.hole, held.until - now)
 
     async def _write_quietly(self, text: str) -> None:
         try:
@@ -237,7 +252,10 @@ class OwnFirewall:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self._expire(self._clock())
+            now = self._clock()
+            for hole in [hole for hole, until in self._refused.items() if until <= now]:
+                del self._refused[hole]
+            self._expire(now)
 
     def _expire(self, now: float) -> None:
         """The kernel has forgotten them by itself."""

@@ -427,3 +427,33 @@ def test_the_table_gives_no_cause_for_a_warning_about_firewalls(net: Net, loop: 
     """`oegw check` warns of chains that name the outside interface and not the tunnel's."""
     with firewall(loop):
         assert within(net.gateway, lambda: firewall_gaps(SETTINGS)) == []
+
+
+def test_a_set_that_is_full_of_refused_clients_keeps_no_lease_from_beginning_or_ending(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that opens and ends leases all the time filled it, and the site stood still."""
+    monkeypatch.setattr("oegw.moniker.firewall.ruleset.MAX_ELEMENTS", 3)
+    with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
+        for port in (1, 2, 3):
+            loop.wait(wall.open(lease(port, seconds=3600)))
+        loop.wait(wall.end_all_of(BOB))
+        loop.wait(wall.open(lease(SECRET)))
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
+        loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+        assert silent(net, INSIDE, SECRET, PEER)
+
+
+def test_so_many_refused_clients_are_remembered_and_no_more(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.MAX_REFUSED", 1)
+    with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
+        for port, expected in ((1, "refused"), (SECRET, "silent")):
+            loop.wait(wall.open(lease(port, seconds=1)))
+            loop.wait(wall.end(ip_address(INSIDE), "tcp", port))
+            assert knock(net, INSIDE, port, PEER, 0.5) == expected
+        wait_for(lambda: not wall._refused, 10)
+        loop.wait(wall.open(lease(SECRET)))
+        loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+        assert knock(net, INSIDE, SECRET, PEER) == "refused"
