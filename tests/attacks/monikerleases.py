@@ -46,7 +46,7 @@ class Wall:
     async def forward(self, lease: Lease, asked: IPAddress) -> Opening:
         return Opening(lease.port, lease.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end_of(self, host: IPAddress | None, transport: str, port: int) -> None:
         self.ended.append((host, transport, port))
 
     async def end_all_of(self, host: HostSettings) -> None:
