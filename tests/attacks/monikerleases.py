@@ -83,7 +83,7 @@ def told(*said: Message, rules: tuple[ServiceRule, ...] = ()) -> Wall:
 
 
 async def _of_any_host(self: LeaseDesk, link: _Link, message: EndPort) -> None:
-    await self._firewall.end(message.host, message.transport, message.port)
+    await self._firewall.end_of(message.host, message.transport, message.port)
 
 
 @attack(
