@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from oegw.moniker.firewall import ruleset
 from oegw.moniker.firewall.book import (
     Forward,
+    Guard,
     Held,
     Hole,
     LeaseBook,
@@ -22,7 +23,7 @@ from oegw.moniker.firewall.book import (
     plain,
     protocol_of,
 )
-from oegw.moniker.firewall.heldport import hold_port, is_ours
+from oegw.moniker.firewall.heldport import hold_port, is_ours, is_taken
 from oegw.moniker.firewall.ruleset import FirewallError
 from oegw.moniker.firewall.table import Found, Table
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
@@ -66,6 +67,8 @@ class OwnFirewall:
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
         self._refused: dict[Hole, float] = {}
+        self._guards: dict[Guard, set[Place]] = {}
+        self._leaving: dict[Guard, None] = {}  # of services that ended, perhaps still reachable
         self._sweeper: asyncio.Task[None] | None = None
         self.packets: dict[str, int] = {}
         """By the names of `ruleset.COUNTERS`, as of a few seconds ago."""
@@ -117,6 +120,8 @@ class OwnFirewall:
         """A service of this box is there: from outside it is closed but for leases."""
         if (protocol := protocol_of(place.transport)) is not None:
             for guard in guards_of(place, protocol):
+                self._guards.setdefault(guard, set()).add(place)
+                self._leaving.pop(guard, None)
                 await self._write_quietly(ruleset.guarded(guard))
 
     async def open(self, lease: Lease) -> Opening:
@@ -154,8 +159,8 @@ class OwnFirewall:
         protocol = protocol_of(place.transport)
         if protocol is None:
             return
-        for guard in guards_of(place, protocol):
-            await self._write_quietly(ruleset.unguarded(guard))
+        left = [guard for guard in guards_of(place, protocol) if self._has_left(guard, place)]
+        await self._unguard(left)
 
         def meant(held: Held) -> bool:
             hole = held.hole
@@ -166,6 +171,26 @@ class OwnFirewall:
             )
 
         await self._end(meant, "service", (protocol, place.port))
+
+    def _has_left(self, guard: Guard, place: Place) -> bool:
+        """Whether this was the last service there; one of MPTCP may have what one of TCP has."""
+        places = self._guards.get(guard, set())
+        places.discard(place)
+        if places:
+            return False
+        self._guards.pop(guard, None)
+        self._leaving[guard] = None
+        return True
+
+    async def _unguard(self, left: Iterable[Guard]) -> None:
+        """What no service has any more, nor anybody who got the service's socket."""
+        text = ""
+        for guard in left:
+            if not is_taken(guard):
+                del self._leaving[guard]
+                text += ruleset.unguarded(guard)
+        if text:
+            await self._write_quietly(text)
 
     async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
         """The leases for a port of a host behind us end, as those of `end`."""
@@ -281,6 +306,7 @@ class OwnFirewall:
             for hole in [hole for hole, until in self._refused.items() if until <= now]:
                 del self._refused[hole]
             self._expire(now)
+            await self._unguard(list(self._leaving))
 
     def _expire(self, now: float) -> None:
         """The kernel has forgotten them by itself."""

@@ -221,7 +221,7 @@ def test_services_of_this_box_need_a_lease_and_others_are_none_of_our_business(
 ) -> None:
     with (
         firewall(loop) as wall,
-        listening(net.gateway, "0.0.0.0", SECRET),
+        listening(net.gateway, "0.0.0.0", SECRET) as server,
         listening(net.gateway, "0.0.0.0", 2222),
     ):
         assert knock(net, OURS, SECRET, ON_LINK) == "open"
@@ -233,8 +233,31 @@ def test_services_of_this_box_need_a_lease_and_others_are_none_of_our_business(
         assert silent(net, OURS, SECRET, PEER)
         loop.wait(wall.end(Place("tcp", SECRET)))
         assert wall.leases() == []
-        assert knock(net, OURS, SECRET, PEER) == "open"  # whoever has the port now
+        # Children of a server that was killed still listen: who had a lease is refused.
+        assert knock(net, OURS, SECRET, ON_LINK) == "refused"
+        assert silent(net, OURS, SECRET, PEER)
+        server.close()
+        wait_for(lambda: knock(net, OURS, SECRET, PEER) == "refused")
+        with listening(net.gateway, "0.0.0.0", SECRET):
+            assert knock(net, OURS, SECRET, PEER) == "open"  # whoever has the port now
         assert loop.wait(wall.counters())["own_denied"] >= 2
+
+
+@pytest.mark.parametrize("other", [Place("mptcp", SECRET, "4"), Place("tcp", SECRET, "46")])
+def test_a_port_is_guarded_until_the_last_service_there_ends(
+    net: Net, loop: Loop, other: Place
+) -> None:
+    """Of a user's own, by SO_REUSEPORT.  MPTCP has its ports in common with TCP."""
+    one = Place("tcp", SECRET, "4")
+    with firewall(loop) as wall:
+        for place in (one, other):
+            loop.wait(wall.guard(place))
+        loop.wait(wall.end(other))
+        loop.wait(wall.end(other))  # once more, as when a lease was opened late
+        with listening(net.gateway, OURS, SECRET):
+            assert silent(net, OURS, SECRET, PEER)
+        loop.wait(wall.end(one))
+        assert knock(net, OURS, SECRET, PEER) == "refused"
 
 
 def test_what_is_guarded_is_what_the_service_has_and_no_more(net: Net, loop: Loop) -> None:
