@@ -307,7 +307,7 @@ class Finding:
         """What the daemon says now.  Raises ServiceRefused, and what the commands raise."""
         encryption = self._encryption(place)
         key: bytes | None = None
-        if encryption != "never" and not place.address.is_loopback:
+        if encryption != "never":
             key = yield FindKey(self._wish.host, place.address, self._share(KEY_SECONDS))
         if key is None and encryption == "require":
             raise NotEncrypted(
@@ -370,7 +370,12 @@ class Finding:
             raise _Unsuitable(Code.TRANSPORT, f"{name}: only over {answer.transport}")
 
     def _encryption(self, place: Place) -> str:
-        """What the policy makes of the wish, for this place (MK-17).  Raises ServiceDenied."""
+        """What the policy makes of the wish, for this place (MK-17): what does not leave the host
+        needs no encryption.  Raises ServiceDenied."""
+        encryption = self._by_policy(place)
+        return "never" if place.address.is_loopback else encryption
+
+    def _by_policy(self, place: Place) -> str:
         name = self._wish.name
         for encrypted in (True, False):
             wanted = Wanted(name.service, name.namespace, None, place.address, encrypted)
