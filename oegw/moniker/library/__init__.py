@@ -32,6 +32,7 @@ from oegw.moniker.library.paper import (
 from oegw.moniker.library.service import Service, serve
 from oegw.moniker.library.session import Session
 from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import Kind
 
 __all__ = [
     "MON_DGRAM",
@@ -40,6 +41,7 @@ __all__ = [
     "DaemonAbsent",
     "HostUnreachable",
     "KeyRefused",
+    "Kind",
     "MonikerError",
     "NoPortLeft",
     "NotEncrypted",

@@ -49,11 +49,8 @@ class HostKeys:
         """The public key, or None.  Raises NotEncrypted for a record that can't be read."""
         if (known := self._remembered(host, address)) is not None:
             return known.key
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self.look_up(host, address, seconds))
-        with ThreadPoolExecutor(1) as other:  # where a loop runs, no second one can
+        # In a thread of its own: the caller's may have a loop, running or set aside for later.
+        with ThreadPoolExecutor(1) as other:
             return other.submit(asyncio.run, self.look_up(host, address, seconds)).result()
 
     async def look_up(self, host: str, address: IPAddress, seconds: float) -> bytes | None:

@@ -112,7 +112,6 @@ def test_what_leases_need_a_restart_for_is_said(tmp_path: Path) -> None:
         assert daemon.run(daemon.daemon.reload(new)) == [
             "[moniker] the first host with a key is served from the next restart on",
             "[moniker] the first host with namespaces is served from the next restart on",
-            "[moniker] leases go on with the old key until the next restart",
         ]
 
 

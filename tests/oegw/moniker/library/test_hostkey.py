@@ -115,6 +115,18 @@ def test_calls_that_wait_and_calls_within_a_loop() -> None:
     asyncio.run(run())
 
 
+def test_the_loop_of_the_caller_is_left_alone() -> None:
+    """One that is not running, and was set aside for later."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        assert HostKeys((ip_address(LOOPBACK),), 1).find("192.0.2.23", HOST, 0.05) is None
+        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
 ENCRYPTED = """
 import asyncio, socket, subprocess, sys, threading, time
 from ipaddress import ip_address
