@@ -156,7 +156,8 @@ class _NotHere(ServiceUnknown):
 
 
 class Finding:
-    """One wish, by this host's policy.  ``random`` gives octets, ``clock`` seconds."""
+    """One wish, by this host's policy.  ``random`` gives octets, ``clock`` seconds.  ``until``: by
+    the clock, when the wish's time is over; None: it begins now."""
 
     def __init__(
         self,
@@ -166,6 +167,7 @@ class Finding:
         *,
         random: Callable[[int], bytes],
         clock: Callable[[], float],
+        until: float | None = None,
     ) -> None:
         """Raises UnknownTransport."""
         if wish.transport is not None and wish.kind not in (None, named(wish.transport).kind):
@@ -175,7 +177,7 @@ class Finding:
         self._cache = cache
         self._random = random
         self._clock = clock
-        self._deadline = clock() + wish.seconds
+        self._deadline = clock() + wish.seconds if until is None else until
         self._places_left = 1
 
     def connection(self) -> Steps[tuple[Any, Found]]:

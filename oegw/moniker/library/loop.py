@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -325,4 +326,6 @@ async def resolve(
 
 
 async def _finding(wish: Wish, daemon: Path) -> Finding:
-    return finding(wish, await asyncio.to_thread(policy_of_this_host, daemon))
+    until = time.monotonic() + wish.seconds
+    policy = await asyncio.to_thread(policy_of_this_host, daemon, seconds=wish.seconds)
+    return finding(wish, policy, until)

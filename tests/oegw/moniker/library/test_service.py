@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +21,13 @@ from typing import Any
 import pytest
 
 from oegw import moniker
-from oegw.moniker import transports
+from oegw.moniker import aio, transports
 from oegw.moniker.library.errors import (
     DaemonAbsent,
     HostUnreachable,
     NotOfThisKind,
     ServiceUnknown,
+    TooSlow,
 )
 from oegw.moniker.names import InvalidName
 from oegw.moniker.registry import RegistrationRefused
@@ -165,6 +168,27 @@ def test_a_host_without_daemon(host: Any) -> None:
         host.connect("no-such-host.invalid", "starwars")
     with pytest.raises(DaemonAbsent):
         host.serve("starwars", patience=0)
+
+
+def test_a_daemon_of_this_host_that_says_nothing_costs_no_more_than_there_is(
+    tmp_path: Path,
+) -> None:
+    """It is asked for the policy first, within the same time."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        begun = time.monotonic()
+        with pytest.raises((TooSlow, HostUnreachable)):
+            moniker.connect(HERE, "starwars", daemon=tmp_path / "s", timeout=0.1)
+        assert time.monotonic() < begun + 1.5  # 2 s are what it may cost at most
+
+        async def run() -> None:
+            await aio.connect(HERE, "starwars", daemon=tmp_path / "s", timeout=0.1)
+
+        begun = time.monotonic()
+        with pytest.raises((TooSlow, HostUnreachable)):
+            asyncio.run(run())
+        assert time.monotonic() < begun + 1.5
 
 
 def test_a_service_of_one_family_is_told_there(host: Any) -> None:
