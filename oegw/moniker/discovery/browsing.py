@@ -268,7 +268,8 @@ class Neighbours:
             additional |= dict.fromkeys(
                 record
                 for record in reply.additional
-                if not isinstance(record.content, Pointer) and not _within(record.owner, zone)
+                if not isinstance(record.content, Pointer)
+                and _speaks_of(record.owner, peer.zone, zone)
             )
         return Reply(Code.NOERROR, tuple(answers), (), tuple(additional)) if questions else None
 
@@ -298,8 +299,16 @@ def _told(record: Record, theirs: Labels, ours: Labels, name: Labels) -> Record 
         target = content.target
         if len(target) == len(theirs) + 2 and _within(target, theirs):
             return Record(name, record.ttl, Pointer((*target[:2], *ours)))
-        return None if _within(target, ours) else Record(name, record.ttl, content)
-    return record if _lower(record.owner) == _lower(name) and not _within(name, ours) else None
+        told = Record(name, record.ttl, content)
+        return told if _speaks_of(target, theirs, ours) else None
+    asked = _lower(record.owner) == _lower(name)
+    return record if asked and _speaks_of(name, theirs, ours) else None
+
+
+def _speaks_of(name: Labels, theirs: Labels, ours: Labels) -> bool:
+    """Of what is in our zone only we speak, and who has a zone below it of what is in that."""
+    below = len(theirs) > len(ours) and _within(name, theirs)
+    return below or not _within(name, ours)
 
 
 def _within(name: Labels, zone: Labels) -> bool:

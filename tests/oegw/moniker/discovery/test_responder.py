@@ -389,6 +389,32 @@ def test_a_peer_can_ask_for_a_name_that_nobody_could_have(tmp_path: Path) -> Non
     played(play)
 
 
+def test_the_zone_of_a_host_may_be_below_its_gateways(tmp_path: Path) -> None:
+    """bob.site-b.example below site-b.example, as who has just one domain calls it."""
+    outer, of_bob = key_file(tmp_path, "ab"), key_file(tmp_path, "bob")
+
+    async def play() -> None:
+        bob = Site(entry(port=50001), zone="bob.site-b.example", host="bob.site-b.example",
+                   peers=(Found("site-b.example", LOOPBACK, of_bob),))  # fmt: skip
+        async with running(bob):
+            sg_b = Site(peers=(
+                Found("site-a.example", LOOPBACK, outer),
+                Found("bob.site-b.example", LOOPBACK, of_bob, bob.port, inside=True),
+            ))  # fmt: skip
+            async with running(sg_b):
+                at_b = Peer(Found("site-b.example", LOOPBACK, outer, sg_b.port))
+                (found,) = await find(at_b, ServiceName.parse("starwars"))
+                assert (found.uri(), found.port) == ("starwars@1://bob.site-b.example", 50001)
+                assert found.addresses == (LOOPBACK,)
+                place = await at_b.asked(
+                    ("starwars 1 on bob", "_starwars", "_tcp", "bob", *TYPE[2:]),
+                    "SRV", recursion=True,
+                )  # fmt: skip
+                assert len(place.answers) == 1
+
+    played(play)
+
+
 def test_a_neighbour_speaks_for_its_own_names_only(tmp_path: Path) -> None:
     ours, theirs = ("site-b", "example"), ("bob", "example")
     kind = ("_starwars", "_tcp")
