@@ -6,6 +6,9 @@ It stands at the reverse name of an address, or at ``_sst.`` and a domain name. 
 address that opens packets for it, ALGORITHM a number in decimal, BASE64 the 32 octets of an X25519
 public key (RFC 7748).  Lower P is preferred.  There is one record for each algorithm that the owner
 accepts; those of other algorithms than ours are skipped, so that new ones may come (SST-37).
+
+Algorithm 254 is for a host that encrypts no ports: with its key questions for services are
+encrypted (Moniker), and who encrypts ports skips it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from dnsrecords.wire import Reader
 ATTRIBUTE = "X-SST-Key"
 NAME_PREFIX = "_sst."  # of the owner name, where a key is found by name
 ALGORITHMS = (1, 2)  # FF1 with AES-128, with AES-256
+QUESTIONS = 254  # ours: no ports; only questions for services by name
 MAX_PRECEDENCE = 0xFFFF
 MAX_ALGORITHM = 0xFF  # one octet wherever it is part of something
 KEY_OCTETS = 32
@@ -51,7 +55,7 @@ class SstKey:
     """A key with which ports may be encrypted on the way to the record's owner.
 
     ``gateway`` opens the packets, and answers probes of the path.  ``algorithm``: a number of
-    ALGORITHMS.  ``public_key``: 32 octets.
+    ALGORITHMS, or QUESTIONS.  ``public_key``: 32 octets.
     """
 
     precedence: int
@@ -66,7 +70,7 @@ class SstKey:
             )
         if (why := why_unusable(self.gateway)) is not None:
             raise MalformedSstKey(why)
-        if self.algorithm not in ALGORITHMS:
+        if self.algorithm not in (*ALGORITHMS, QUESTIONS):
             raise UnknownSstAlgorithm(f"algorithm {self.algorithm}")
         check_encoding(self.public_key)
         check_order(self.public_key)
@@ -92,7 +96,7 @@ class SstKey:
         precedence = _number(form["precedence"], "precedence", 0, MAX_PRECEDENCE)
         gateway = _gateway(form["gateway"])
         algorithm = _number(form["algorithm"], "algorithm", 1, MAX_ALGORITHM)
-        if algorithm not in ALGORITHMS:  # its key may have any form
+        if algorithm not in (*ALGORITHMS, QUESTIONS):  # its key may have any form
             raise UnknownSstAlgorithm(f"algorithm {algorithm}")
         return cls(precedence, gateway, algorithm, _key(form["key"]))
 

@@ -17,7 +17,7 @@ from dnsrecords.outcome import IPAddress, Malformed, NothingFound, SstKeyOutcome
 from dnsrecords.question import Answer, Question
 from dnsrecords.reading import Notes, answer_failure, malformed
 from dnsrecords.reverse import reverse_name
-from dnsrecords.sstkey import NAME_PREFIX, SstKey
+from dnsrecords.sstkey import NAME_PREFIX, QUESTIONS, SstKey
 
 # Our choices.
 MAX_SST_KEYS = 16  # of one owner: two algorithms, a few gateways, an old key beside the new one
@@ -27,6 +27,8 @@ NOT_ASKED_TTL = 3600.0  # seconds that "may not be asked for" holds
 class SstKeyLookup:
     """The SST keys at the reverse name of an address, or at ``_sst.`` and a name (SST-32).
 
+    ``questions``: keys that are for questions only (Moniker) are wanted, too.
+
     ``may_ask``: whether the reverse name of an address may be asked for; of private ranges the
     public DNS is not.  A text that is no domain name gives Malformed without a question.
     """
@@ -35,7 +37,10 @@ class SstKeyLookup:
         self,
         owner: IPAddress | str,
         may_ask: Callable[[IPAddress], bool] = lambda address: True,
+        *,
+        questions: bool = False,
     ) -> None:
+        self._wants_questions = questions
         self.result: SstKeyOutcome | None = None
         self.notes: Notes = []
         self._questions: Questions[None] = Questions()
@@ -63,7 +68,7 @@ class SstKeyLookup:
         if self.result is not None:
             return  # it came too late to matter
         self._questions.answered(answer)
-        self.result = read_sst_keys(answer, self.notes)
+        self.result = read_sst_keys(answer, self.notes, questions=self._wants_questions)
 
 
 def sst_name(name: str) -> str:
@@ -71,7 +76,7 @@ def sst_name(name: str) -> str:
     return normal_fqdn(NAME_PREFIX + normal_fqdn(name)) + "."
 
 
-def read_sst_keys(answer: Answer, notes: Notes) -> SstKeyOutcome:
+def read_sst_keys(answer: Answer, notes: Notes, *, questions: bool = False) -> SstKeyOutcome:
     """The keys in one answer; a record of ours that can't be read spoils them all.
 
     So it is with delegations (RFC 4322 section 3.2.4), and for their reason: who can put one record
@@ -89,7 +94,7 @@ def read_sst_keys(answer: Answer, notes: Notes) -> SstKeyOutcome:
         except RecordError as error:
             notes.append((error.trigger, str(error)))
             return malformed(answer, error)
-        if key is not None:
+        if key is not None and (questions or key.algorithm != QUESTIONS):
             found[key] = None
     if not found:
         return NothingFound(answer.ttl, f"{answer.question.name} TXT: no record is an SST key")

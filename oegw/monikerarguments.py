@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from oegw.configfile import BadValue
@@ -133,6 +134,22 @@ def add_moniker(add: Add, add_config: AddConfig, parser_class: Any) -> None:
         "Print what DNS-SD tells of this host's services, as lines of a zone.",
         "oegw moniker export",
     )
+
+    key = command(
+        "dns-records",
+        "Print what to put into the DNS so that questions to this host are encrypted: its public "
+        "key, at the reverse names of its addresses, and where that zone is not yours, at a name. "
+        "A host whose `oegw dns-records` has SST keys needs no others.",
+        "oegw moniker dns-records --name bob.example",
+    )
+    key.add_argument(
+        "--address", metavar="ADDRESS", action="append", default=[], type=ip_address,
+        help="of this host; default: those of [moniker], else those of its interfaces",
+    )  # fmt: skip
+    key.add_argument(
+        "--name", dest="names", metavar="NAME", action="append", default=[],
+        help="by which clients ask for this host; may be several",
+    )  # fmt: skip
 
     find = command(
         "find",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from oegw.moniker.discovery.naming import Finding
 
 FIRST_VERSION = "1"  # of a server that says none
+PRECEDENCE = 10  # of a key in the DNS; there is one
 
 
 @contextmanager
@@ -317,6 +318,31 @@ def _export(arguments: Arguments) -> int:
     return FINE
 
 
+def _dns_records(arguments: Arguments) -> int:
+    from dnsrecords.errors import RecordError
+    from oegw.keyfile import KeyFileError
+    from oegw.moniker.discovery.addresses import own_addresses
+    from oegw.publish import question_records_of
+    from oegw.sst.keys import read_private
+
+    settings = _settings(arguments)
+    if settings.private_key is None:
+        raise UsageError("the configuration has no moniker.private_key: oegw sst keygen makes one")
+    addresses = [*arguments.address] or [*settings.addresses] or [*own_addresses()]
+    public = [each for each in addresses if each.is_global or arguments.address]
+    if not public:
+        raise UsageError("which addresses has this host? give --address")
+    try:
+        key = read_private(settings.private_key).public
+        records = question_records_of(key, public, arguments.names, PRECEDENCE)
+    except KeyFileError as error:
+        raise Failure(FAILED, str(error)) from error
+    except RecordError as error:
+        raise UsageError(str(error)) from error
+    print("\n".join(record.line for record in records))
+    return FINE
+
+
 def _find(arguments: Arguments) -> int:
     from oegw.moniker.discovery.browsing import Peer, ask_all
 
@@ -371,5 +397,6 @@ COMMANDS: dict[str, Command] = {
     "moniker run": _run,
     "moniker url": _url,
     "moniker export": _export,
+    "moniker dns-records": _dns_records,
     "moniker find": _find,
 }

@@ -29,7 +29,7 @@ from oegw.monikerlisten import Listener, listeners
 # Specification: POSIX, "Exit Status for Commands"; prctl(2).
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 KILLED = 128  # and the number of the signal
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Our choices, in seconds.
 LOOK = 0.02  # between two looks whether the server listens, in its first second
@@ -84,10 +84,10 @@ def run(wrapped: Wrapped, daemon: Path) -> int:
     of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         words = [word.replace(PORT, str(port)) for word in wrapped.command]
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
             signal.signal(signal.SIGCHLD, of_children)
-            _become(words, before)
+            _become(words, before, parent)
         return _Attendance(wrapped, daemon, child, port, sockets).until_the_end(waited)
     finally:
         for each in sockets:
@@ -110,10 +110,17 @@ def _sockets(transport: str) -> list[socket.socket]:
     return held
 
 
-def _become(words: Sequence[str], mask: set[signal.Signals] | set[int]) -> NoReturn:
-    """The child: the server in its place."""
+def _become(words: Sequence[str], mask: set[signal.Signals] | set[int], parent: int) -> NoReturn:
+    """The child: the server in its place.
+
+    It ends with us even if we are killed: nobody would find it by its name any more, and who starts
+    us again would start a second one.
+    """
     code = NOT_EXECUTABLE
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # killed before we said so
+            os._exit(code)
         for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and exec would keep
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

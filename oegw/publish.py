@@ -11,7 +11,7 @@ from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.key import HostKey
 from dnsrecords.published import PublishedRecord
 from dnsrecords.reverse import reverse_name
-from dnsrecords.sstkey import NAME_PREFIX, SstKey
+from dnsrecords.sstkey import NAME_PREFIX, QUESTIONS, SstKey
 from oegw.sst.interface import ALGORITHMS
 from policy.flow import IPAddress
 
@@ -53,6 +53,25 @@ def records_of(
             same = [IpsecKey.of(precedence, each.address, each.fqdn, key) for each in named]
             records += [PublishedRecord.of_ipseckey(owner, each) for each in same]
     return records
+
+
+def question_records_of(
+    public_key: bytes, addresses: Sequence[IPAddress], names: Sequence[str], precedence: int
+) -> list[PublishedRecord]:
+    """TXT records of a host's key with which questions for its services are encrypted (MK-16).
+
+    They stand at the reverse names of its addresses, each of which names itself, and with all of
+    them at ``_sst.`` and each of its names.  Nobody encrypts ports with them.
+
+    Raises RecordError for what the DNS or a client would not take.
+    """
+    owners: dict[str, list[IPAddress]] = {reverse_name(each): [each] for each in addresses}
+    owners |= {NAME_PREFIX + name: list(addresses) for name in names}
+    return [
+        PublishedRecord.of_sst_key(owner, SstKey(precedence, address, QUESTIONS, public_key))
+        for owner, named in owners.items()
+        for address in named
+    ]
 
 
 def sst_records_of(

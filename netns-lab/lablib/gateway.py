@@ -138,6 +138,14 @@ class Oegw:
             arguments += ["--client", client]
         return self._run.start(name, None, [str(COMMAND), *arguments])
 
+    def begin_question_records(self, host: str, key: Path, addresses: list[str]) -> Process:
+        """The records of the key to which questions for the host's services are encrypted."""
+        file = self._run.directory / f"records-{host}-questions.publishing"
+        file.write_text(f'version = 1\n\n[moniker]\nprivate_key = "{key}"\n')
+        words = [word for address in addresses for word in ("--address", address)]
+        command = [str(COMMAND), "moniker", "dns-records", "--config", str(file), *words]
+        return self._run.start(f"records-{host}-questions", None, command)
+
     def finish(self, process: Process) -> str:
         """Wait for a command.  Raises LabError with what it said if it failed."""
         wait_until(process.name, lambda: not process.running, 60.0)

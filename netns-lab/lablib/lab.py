@@ -215,6 +215,16 @@ def _make_spare_keys(oegw: Oegw, lab: Lab) -> None:
             lab.keys[entry.gateway].spare_records += dns.joined(oegw.finish(process))
 
 
+def _question_records(oegw: Oegw, lab: Lab) -> list[str]:
+    """The keys to which questions for hosts' services are encrypted."""
+    hosts = lab.scenario.question_keys
+    made = [
+        oegw.begin_question_records(host, lab.port_keys[host], _addresses(lab, [host]))
+        for host in hosts
+    ]
+    return [line for process in made for line in dns.joined(oegw.finish(process))]
+
+
 def publishers(scenario: Scenario) -> list[str]:
     """The gateways that have a key."""
     return sorted({entry.gateway for entry in scenario.records} | set(scenario.gateways))
@@ -274,6 +284,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         if _is_published(scenario, name, line)
     ]
     lab.records = wanted + dns.joined(scenario.additions)
+    lab.records += _question_records(oegw, lab) if oegw else []
     written, source = lab.write_zones(), dns.AUTHORITATIVE
     if scenario.relay.get("before") == "resolver":
         relaying.start(run, source, scenario.relay["mode"])

@@ -257,11 +257,28 @@ class Run:
             wait_until("end of the group", lambda: not (group / "cgroup.procs").read_text(), 5.0)
             group.rmdir()
 
+    def _left_over(self) -> list[int]:
+        """What runs in our namespaces yet: children of programs that were killed."""
+        ours = {
+            path.stat().st_ino
+            for name in self.namespaces
+            if (path := Path("/run/netns") / name).exists()
+        }
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (entry / "ns" / "net").stat().st_ino in ours:
+                    found.append(int(entry.name))
+        return found
+
     def close(self, keep_files: bool = False) -> None:
         """End the processes, last one first, remove the namespaces and, unless kept, the files."""
         for process in reversed(self.processes):
             process.end()
         self.processes.clear()
+        for pid in self._left_over():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         present = {path.name for path in Path("/run/netns").glob(f"oegw-{self.identifier}-*")}
         batch = "".join(f"netns del {name}\n" for name in self.namespaces if name in present)
         if batch:

@@ -21,7 +21,7 @@ KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
     *("ttl", "negative", "matrix", "alone", "only_datapath", "dynamic", "dnssec", "relay"),
-    *("port_keys", "clock", "resolvers", "users", "secrets", "services"),
+    *("port_keys", "clock", "resolvers", "users", "secrets", "services", "question_keys"),
 }
 
 
@@ -80,6 +80,7 @@ class Scenario:
     clock: bool = False  # whether the gateways' clocks can be set
     monikers: tuple[str, ...] = ()  # hosts with a daemon of their own for services by name
     services: bool = False  # hosts have /run/oegw to themselves, for services by name
+    question_keys: tuple[str, ...] = ()  # hosts whose key for questions is in the DNS
     users: tuple[str, ...] = ()  # that all hosts have beside the machine's
     secrets: tuple[str, ...] = ()  # files with a key for TSIG, of this name
     alone: bool = False  # it measures so finely that no other lab may run beside it
@@ -195,6 +196,7 @@ def load(name: str, long: bool = False) -> Scenario:
         clock=table.get("clock", False),
         monikers=tuple(sorted(p.stem for p in (directory / FOLDER).glob("*.toml"))),
         services=table.get("services", False),
+        question_keys=tuple(table.get("question_keys", ())),
         users=tuple(table.get("users", ())),
         secrets=tuple(table.get("secrets", ())),
         alone=table.get("alone", False),

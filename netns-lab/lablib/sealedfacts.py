@@ -12,6 +12,7 @@ from lablib.errors import LabError
 from lablib.ff1 import Ff1
 from lablib.lab import Lab
 from lablib.pcap import UDP, Packet
+from lablib.programs import filled_in
 from lablib.sealed import NAMES, Candidate, Decoder, Ported
 from lablib.stage import Missed, check_keys
 
@@ -80,6 +81,7 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
     nothing but ports, checksums and flag; the same flow always has the same sealed ports, and its
     answers have them swapped.  ``returned``: so many ICMP errors at least quote such packets, and
     the quotes hold to all of this.  ``dscp``: what flags IPv4, in place of the reserved bit.
+    In ``services``, ``tcp $PORT_x`` is a port that was remembered.
     ``flagged``: those that are not flagged are left out.  ``forms``: so many sealed ports, one
     after the other, a flow may have.
     """
@@ -95,7 +97,8 @@ def is_sealed(lab: Lab, fact: dict[str, Any]) -> str:
         raise Missed("frames were captured in part only")
     _flags(found, [quote for _, quote in quotes])
     _checksums(found, quotes)
-    services, seen = _services(fact["services"]), [f"{len(found)} packets"]
+    services = _services([filled_in(lab, each) for each in fact["services"]])
+    seen = [f"{len(found)} packets"]
     every = found + [quote for _, quote in quotes]
     clear: dict[Any, tuple[int, int]] = {}
     if "against" in fact:

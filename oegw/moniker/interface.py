@@ -22,6 +22,17 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where services of this host are: a port of a transport, in IPv4, IPv6 or both (``families``),
+    at one address or at all (None)."""
+
+    transport: str
+    port: int
+    families: str = "46"
+    address: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What is registered.  ``port`` is proven by the socket that came along.
 
@@ -44,6 +55,10 @@ class Service:
     exported: bool = False
     text: tuple[str, ...] = ()
     address: IPAddress | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.transport, self.port, self.families, self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +109,17 @@ class Opener(Protocol):
     """Opens ports for clients.  Twins: no firewall at all; our own firewall; a gateway asked for
     it."""
 
-    async def guard(self, transport: str, port: int) -> None:
-        """A service of this host has this port now: it is closed but for leases.  Never raises."""
+    async def guard(self, place: Place) -> None:
+        """A service of this host is there now: it is closed but for leases.  Never raises."""
         ...
 
     async def open(self, lease: Lease) -> Opening:
         """Raises LeaseRefused."""
         ...
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        """All leases for a port end with its service; ``host`` None: of this host's addresses.
+    async def end(self, place: Place) -> None:
+        """No service of this host is there any more: its leases end, and it is not guarded.
 
-        To be called once no service has the port any more; the port of this host is then no
-        longer guarded either.  Connections that are established live on.  Never raises.
+        Connections that are established live on.  Never raises.
         """
         ...

@@ -5,6 +5,7 @@ The hosts are programs on loopback that say what a list tells them to say.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import socket
@@ -17,7 +18,9 @@ from typing import Any
 import pytest
 
 from oegw import moniker
+from oegw.moniker import aio
 from oegw.moniker.library import errors
+from oegw.moniker.library.client import answers
 from tests.support.amount import amount
 
 HOST = "127.0.0.1"
@@ -84,10 +87,36 @@ def host() -> Iterator[Callable[..., Host]]:
         each.close()
 
 
-def ask(host: Host, service: str = "starwars", seconds: float = 5.0, **more: Any) -> Any:
+Ask = Callable[..., Any]
+
+
+def ask_and_wait(
+    host: Host | int, service: str = "starwars", seconds: float = 5.0, **more: Any
+) -> Any:
+    port = host if isinstance(host, int) else host.port
     return moniker.connect(
-        HOST, service, question_port=host.port, timeout=seconds, daemon=NOWHERE, **more
+        HOST, service, question_port=port, timeout=seconds, daemon=NOWHERE, **more
     )
+
+
+def ask_asyncio(
+    host: Host | int, service: str = "starwars", seconds: float = 5.0, **more: Any
+) -> Any:
+    port = host if isinstance(host, int) else host.port
+
+    async def body() -> Any:
+        return await aio.connect(
+            HOST, service, question_port=port, timeout=seconds, daemon=NOWHERE, **more
+        )
+
+    return asyncio.run(body())
+
+
+@pytest.fixture(params=[ask_and_wait, ask_asyncio], ids=["waiting", "asyncio"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Both kinds of calls; what comes of both can be closed."""
+    found: Ask = request.param
+    return found
 
 
 def always(octets: bytes | None) -> Say:
@@ -132,7 +161,9 @@ UNUSABLE: dict[str, Say] = {
 
 
 @pytest.mark.parametrize("what", UNUSABLE)
-def test_what_is_no_answer_is_an_error_of_ours(host: Callable[..., Host], what: str) -> None:
+def test_what_is_no_answer_is_an_error_of_ours(
+    host: Callable[..., Host], ask: Ask, what: str
+) -> None:
     """MK-11, MK-26, MK-33; nothing of it is believed, and no port is in the error (MK-5)."""
     bad = host(UNUSABLE[what])
     with pytest.raises(moniker.MonikerError) as raised:
@@ -144,7 +175,7 @@ def test_what_is_no_answer_is_an_error_of_ours(host: Callable[..., Host], what: 
 
 
 def test_hosts_that_are_silent_or_slow_take_no_longer_than_they_may(
-    host: Callable[..., Host],
+    host: Callable[..., Host], ask: Ask
 ) -> None:
     began = time.monotonic()
     with pytest.raises(errors.TooSlow):
@@ -152,7 +183,7 @@ def test_hosts_that_are_silent_or_slow_take_no_longer_than_they_may(
     assert time.monotonic() - began < SECONDS + 3
 
 
-def test_a_host_that_trickles_octets_takes_no_longer_either() -> None:
+def test_a_host_that_trickles_octets_takes_no_longer_either(ask: Ask) -> None:
     listening = socket.create_server((HOST, 0))
     stop = threading.Event()
 
@@ -170,10 +201,7 @@ def test_a_host_that_trickles_octets_takes_no_longer_either() -> None:
     began = time.monotonic()
     try:
         with pytest.raises(errors.TooSlow):
-            moniker.connect(
-                HOST, "starwars", question_port=listening.getsockname()[1], timeout=SECONDS,
-                daemon=NOWHERE,
-            )  # fmt: skip
+            ask(listening.getsockname()[1], seconds=SECONDS)
         assert time.monotonic() - began < SECONDS + 3
     finally:
         stop.set()
@@ -196,7 +224,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-def test_mk_11_each_refusal_has_its_error(host: Callable[..., Host], code: str) -> None:
+def test_mk_11_each_refusal_has_its_error(host: Callable[..., Host], ask: Ask, code: str) -> None:
     """With what the host says of it, as far as a terminal may be shown that."""
     why = "not here\x1b[2J\x07 \u202e40000"
     refusing = host(lambda nonce: f"MON/1 - {nonce} {code} {why}\r\n".encode())
@@ -207,7 +235,7 @@ def test_mk_11_each_refusal_has_its_error(host: Callable[..., Host], code: str) 
 
 
 def test_mk_30_a_stale_port_is_asked_for_once_more_and_then_given_up(
-    host: Callable[..., Host],
+    host: Callable[..., Host], ask: Ask
 ) -> None:
     stale = closed_port()
     restarted = host(answer(stale, "tcp", 1, 46, 60))
@@ -218,11 +246,12 @@ def test_mk_30_a_stale_port_is_asked_for_once_more_and_then_given_up(
 
 
 def test_mk_30_a_service_that_was_started_again_is_found_at_its_new_port(
-    host: Callable[..., Host],
+    host: Callable[..., Host], ask: Ask
 ) -> None:
     with socket.create_server((HOST, 0)) as first, socket.create_server((HOST, 0)) as second:
         ports = first.getsockname()[1], second.getsockname()[1]
         moving = host(answer(ports[0], "tcp", 1, 46, 60), answer(ports[1], "tcp", 1, 46, 60))
+        answers.forget_all()
         ask(moving, "trek").close()
         ask(moving, "trek").close()
         assert len(moving.questions) == 1, "the answer is good for a minute"
@@ -237,10 +266,10 @@ def test_tcpmux_hosts_that_say_yes_and_then_nothing(host: Callable[..., Host]) -
     for said in (b"", b"maybe\r\n", b"\xff" * 10, b"x" * 5000, None):
         mux = host(always(b"-no such service\r\n"), always(said))
         with pytest.raises(moniker.MonikerError):
-            ask(mux, seconds=SECONDS if said is None else 5.0)
+            ask_and_wait(mux, seconds=SECONDS if said is None else 5.0)
         assert mux.questions[1] == "starwars\r\n"
     mux = host(always(b"-no such service\r\n"), always(b"+go ahead\r\nMay the Force"))
-    with ask(mux) as session:
+    with ask_and_wait(mux) as session:
         assert session.recv_exactly(13) == b"May the Force"
 
 
@@ -267,7 +296,7 @@ def test_random_answers_raise_nothing_else(host: Callable[..., Host]) -> None:
 def test_mk_5_nothing_of_the_library_shows_a_port(host: Callable[..., Host]) -> None:
     with socket.create_server((HOST, 0)) as there:
         port = there.getsockname()[1]
-        with ask(host(answer(port, "tcp", 1, 46, 60))) as session:
+        with ask_and_wait(host(answer(port, "tcp", 1, 46, 60))) as session:
             shown = [repr(session), str(session)]
             shown += [
                 repr(getattr(session, name)) for name in dir(session)

@@ -5,6 +5,8 @@ What is asked and answered is written and read here by hand, not by the code und
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import random
 import re
@@ -32,6 +34,7 @@ from tests.support.moniker_strangers import (
     CRLF,
     HERE,
     PORT,
+    ROOT,
     Application,
     Asker,
     MonikerDaemon,
@@ -310,6 +313,33 @@ def reaches(net: Net, source: str, port: int) -> bool:
             return made.connect_ex((HERE, port)) == 0
 
     return within(net.inside, connect)
+
+
+def test_strangers_who_begin_as_a_host_does_take_no_room(net: Net, folder: Path) -> None:
+    """The lease protocol's first line can be said by anybody: the keys of hosts are in the DNS."""
+    key = folder / "sst.pem"
+    made = [sys.executable, "-m", "oegw", "sst", "keygen", str(key)]
+    subprocess.run(made, check=True, capture_output=True, cwd=ROOT)
+    hosts_key = bytes([2] * 32)
+    rest = (
+        f'private_key = "{key}"\n[[moniker.host]]\nname = "bob"\naddresses = ["10.2.0.9"]\n'
+        f'key = "{base64.b64encode(hosts_key).decode()}"\n'
+    )
+    its_id = hashlib.sha256(hosts_key).digest()[:8]
+    hello = b"MON/1 L " + base64.urlsafe_b64encode(its_id + bytes([9] * 32)).rstrip(b"=") + CRLF
+    with MonikerDaemon(net, folder, rest) as daemon, Application(daemon) as application:
+        port = application.register("starwars")
+        before, held = daemon.descriptors, []
+        for address in CROWD[:10]:
+            for _ in range(30):
+                connection = Asker(net, address).connected()
+                connection.sendall(hello)
+                held.append(connection)
+        assert any(each.recv(100).startswith(b"MON/1 L ") for each in held[:4]), "not understood"
+        assert Asker(net).port_of("starwars") == port
+        assert daemon.descriptors < before + 100, "as many as anybody likes"
+        for connection in held:
+            connection.close()
 
 
 def as_user(uid: int, text: str, *arguments: object) -> str:

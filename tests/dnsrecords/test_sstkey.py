@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dnsrecords.delegation import Delegation
 from dnsrecords.errors import MalformedSstKey, RecordError, UnknownSstAlgorithm, UnsafeSstKey
-from dnsrecords.sstkey import PRIME, SstKey
+from dnsrecords.sstkey import PRIME, QUESTIONS, SstKey
 from tests.support.dns_keys import KEY_1024, txt
 from tests.support.sst_keys import public_key
 
@@ -28,6 +28,7 @@ DIGITS = base64.b64encode(KEY).decode()
         (SstKey(10, SG_B, 1, KEY), f"X-SST-Key(10)=192.1.1.5 1 {DIGITS}"),
         (SstKey(0, SG_B6, 2, KEY), f"X-SST-Key(0)=2001:db8:1:1::5 2 {DIGITS}"),
         (SstKey(65535, SG_B, 2, KEY), f"X-SST-Key(65535)=192.1.1.5 2 {DIGITS}"),
+        (SstKey(10, SG_B, QUESTIONS, KEY), f"X-SST-Key(10)=192.1.1.5 254 {DIGITS}"),
     ],
 )
 def test_both_ways(key: SstKey, text: str) -> None:

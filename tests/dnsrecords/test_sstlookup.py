@@ -18,7 +18,7 @@ from dnsrecords.outcome import (
 )
 from dnsrecords.question import Answer, Question, Status
 from dnsrecords.resolver import Resolver
-from dnsrecords.sstkey import SstKey
+from dnsrecords.sstkey import QUESTIONS, SstKey
 from dnsrecords.sstlookup import MAX_SST_KEYS, NOT_ASKED_TTL, SstKeyLookup
 from dnsrecords.trust import Trust
 from tests.support.dns_keys import KEY_1024, txt
@@ -63,6 +63,16 @@ def test_sst32_by_name_below_sst() -> None:
     key = sst_key(BOB)
     result = asked(SstKeyLookup("bob.example"), key.serialize(), trust=Trust.INSECURE)
     assert result == SstKeysFound((key,), 300.0, Trust.INSECURE)
+
+
+def test_a_key_for_questions_only_is_nobodys_who_encrypts_ports() -> None:
+    for_questions = SstKey(0, BOB, QUESTIONS, sst_key(BOB).public_key)
+    for_ports = sst_key(SG_B)
+    both = for_questions.serialize(), for_ports.serialize()
+    assert found(*both) == SstKeysFound((for_ports,), 300.0, Trust.INSECURE)
+    assert isinstance(found(both[0]), NothingFound)
+    wanted = asked(SstKeyLookup(BOB, questions=True), *both, trust=Trust.INSECURE)
+    assert wanted == SstKeysFound((for_questions, for_ports), 300.0, Trust.INSECURE)
 
 
 @pytest.mark.parametrize("name", ["", "a..b", "a b.example", "1.2.3.4", "x" * 64, "a." * 126 + "a"])

@@ -233,6 +233,14 @@ PEER = 'name = "b.example"\naddress = "192.2.0.4"\nkey = "k"\n'
             '[[moniker.host]]\naddresses = ["192.2.0.66"]',
             "moniker.host[1].name: is missing: what is it called",
         ),
+        (
+            '[[moniker.host]]\nname = "b"\naddresses = ["0.0.0.0"]',
+            "moniker.host[1].addresses: 0.0.0.0 is not the address of a host",
+        ),
+        (
+            f'[[moniker.rule]]\nallow = true\nservice = "{"x" * 256}"',
+            "moniker.rule[1].service: is longer than 255 octets",
+        ),
         (f'[[moniker.host]]\n{HOST}key = "AAAA"', "moniker.host[1].key: 'AAAA' is no X25519"),
         (f'[[moniker.host]]\n{HOST}key = "!"', "moniker.host[1].key: '!' is no X25519 public key"),
         (

@@ -22,6 +22,7 @@ import pytest
 from oegw import cli, monikerpipe
 from oegw.moniker.library.local import ask_daemon
 from oegw.moniker.names import MonikerError
+from oegw.sst.keys import read_private
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
@@ -335,6 +336,26 @@ def test_the_status_is_shown(host: Host, oegw: Any) -> None:
 
 
 # ------------------------------------------------------------------------- the pipe
+
+
+def test_the_key_for_questions_is_printed_as_the_dns_wants_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, configuration = tmp_path / "bob.x25519", tmp_path / "oegw.toml"
+    where = ["--address", "192.2.0.66", "--name", "bob.example"]
+    words = ["moniker", "dns-records", "--config", str(configuration), *where]
+    configuration.write_text("version = 1\n[moniker]\n")
+    assert cli.main(words) == cli.USAGE
+    assert "moniker.private_key" in capsys.readouterr().err
+    configuration.write_text(f'version = 1\n[moniker]\nprivate_key = "{key}"\n')
+    assert cli.main(["sst", "keygen", str(key)]) == 0
+    digits = base64.b64encode(read_private(key).public).decode()
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f'{name}. IN TXT "X-SST-Key(10)=192.2.0.66 254 {digits}"'
+        for name in ("66.0.2.192.in-addr.arpa", "_sst.bob.example")
+    ]
 
 
 def test_the_pipe_carries_both_ways_and_ends_with_the_service() -> None:

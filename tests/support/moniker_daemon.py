@@ -32,7 +32,11 @@ class RunningDaemon:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self.daemon = self.run(self._made())
+        try:
+            self.daemon = self.run(self._made())
+        except BaseException:
+            self._stop()
+            raise
 
     async def _made(self) -> Daemon:
         daemon = Daemon(self.settings, self.trace)
@@ -45,6 +49,9 @@ class RunningDaemon:
 
     def close(self) -> None:
         self.run(self.daemon.close())
+        self._stop()
+
+    def _stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(PATIENCE)
         self.loop.close()

@@ -34,7 +34,7 @@ class MemoryGate:
         self.forwarded[self._next] = (lease, asked)
         return Opening(self._next, held.lease.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
         self.book.end(lambda held: (held.hole.host, held.hole.port) == (host, port))
 
     async def end_all_of(self, host: HostSettings) -> None:

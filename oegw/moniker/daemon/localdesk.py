@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from oegw.moniker.daemon.holdings import Holdings
 from oegw.moniker.daemon.local import Visitor
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.proof import NoProof, Proven, proven, socket_of
@@ -37,6 +38,8 @@ Answer = dict[str, Any]
 LINES_PER_SECOND = 50.0
 LINES_AT_ONCE = 1000.0
 
+LOOKS = 500  # entries at a time whose sockets are looked for
+
 # What may follow the last service of a page in its line.
 _ROOM_FOR_THE_END = 256
 
@@ -61,6 +64,7 @@ class LocalDesk:
         self._clock = clock
         self._status = status
         self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._holdings = Holdings(clock)
         self._of_visitors: dict[int, set[int]] = {}
         self._visitors: dict[int, Visitor] = {}  # by entry
 
@@ -104,7 +108,6 @@ class LocalDesk:
     def left(self, visitor: Visitor) -> None:
         """The connection is over, and so are its entries (MK-22)."""
         for number in sorted(self._of_visitors.pop(visitor.number, ())):
-            del self._visitors[number]
             if (entry := self._registry.remove(number)) is not None:
                 self._ended(entry, "left")
 
@@ -115,15 +118,17 @@ class LocalDesk:
             raise NoProof("the bound socket did not come along")
         with socket_of(descriptors.popleft()) as bound:  # closed again: the port stays its owner's
             proof = proven(bound)
+            inode = os.fstat(bound.fileno()).st_ino
         service = self._service(visitor.owner, request, proof)
         try:
-            await self._ports.taken(service.transport, service.port)  # before anybody is told
+            await self._ports.taken(service.place)  # before anybody is told
             entry = self._registry.register(service, visitor.owner, self._clock())
         except BaseException:  # or it left meanwhile
-            self._ports.left(service.transport, service.port)
+            self._ports.left(service.place)
             raise
         self._of_visitors.setdefault(visitor.number, set()).add(entry.number)
         self._visitors[entry.number] = visitor
+        self._holdings.add(entry.number, visitor.owner.pid, inode)
         self._tell("registered", entry)
         return {"ok": True, "number": entry.number, "namespace": service.namespace or SYSTEM_FIELD}
 
@@ -160,14 +165,28 @@ class LocalDesk:
 
     def _unregister(self, owner: Owner, request: Answer) -> Answer:
         entry = self._registry.unregister(_number(request, "number", 0), owner)
-        visitor = self._visitors.pop(entry.number)
-        self._of_visitors[visitor.number].discard(entry.number)
         self._ended(entry, "unregistered")
         return {"ok": True}
 
+    def given_back(self, number: int) -> bool:
+        """Whether the socket of an entry is closed; then the entry is no more."""
+        if self._holdings.is_held(number):
+            return False
+        if (entry := self._registry.remove(number)) is not None:
+            self._ended(entry, "given_back")
+        return True
+
+    def look_for_given_back(self) -> None:
+        """The same of the next few; to be called now and then."""
+        for number in self._holdings.given_up(LOOKS):
+            self.given_back(number)
+
     def _ended(self, entry: Entry, reason: str) -> None:
+        self._holdings.remove(entry.number)
+        if (visitor := self._visitors.pop(entry.number, None)) is not None:
+            self._of_visitors.get(visitor.number, set()).discard(entry.number)
         self._tell(reason, entry)
-        self._ports.left(entry.service.transport, entry.service.port)
+        self._ports.left(entry.service.place)
 
     def _tell(self, event: str, entry: Entry) -> None:
         """A line of the trace (MK-32): the service is named, not only its port."""
@@ -214,6 +233,8 @@ class LocalDesk:
         if not verdict.allowed:
             raise RegistrationRefused("denied", "the policy of this host")
         entry = self._registry.find(name, wanted, secrets.randbelow)
+        while self.given_back(entry.number):
+            entry = self._registry.find(name, wanted, secrets.randbelow)
         service = entry.service
         return {
             "ok": True,

@@ -6,9 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from oegw.moniker.interface import Opener
-
-_Port = tuple[str, int]
+from oegw.moniker.interface import Opener, Place
 
 
 class Ports:
@@ -19,54 +17,52 @@ class Ports:
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
-        self._services: Counter[_Port] = Counter()
-        self._last: dict[_Port, asyncio.Task[None]] = {}
+        self._services: Counter[Place] = Counter()
+        self._last: dict[Place, asyncio.Task[None]] = {}
 
-    async def taken(self, transport: str, port: int) -> None:
+    async def taken(self, place: Place) -> None:
         """A service has it; returns when it is guarded."""
-        self._services[transport, port] += 1
-        if self._services[transport, port] == 1:
-            await asyncio.shield(self._next(transport, port, self._guard))
-        elif (under_way := self._last.get((transport, port))) is not None:
+        self._services[place] += 1
+        if self._services[place] == 1:
+            await asyncio.shield(self._next(place, self._guard))
+        elif (under_way := self._last.get(place)) is not None:
             await asyncio.shield(under_way)
 
-    def left(self, transport: str, port: int) -> None:
+    def left(self, place: Place) -> None:
         """A service that had it is gone."""
-        self._services[transport, port] -= 1
-        if not self._services[transport, port]:
-            del self._services[transport, port]
-            self._next(transport, port, self._end)
+        self._services[place] -= 1
+        if not self._services[place]:
+            del self._services[place]
+            self._next(place, self._end)
 
-    def opened_late(self, transport: str, port: int) -> None:
+    def opened_late(self, place: Place) -> None:
         """A lease may have been opened after the service was gone."""
-        if (transport, port) not in self._services:
-            self._next(transport, port, self._end)
+        if place not in self._services:
+            self._next(place, self._end)
 
     async def close(self) -> None:
         """Returns when what is under way has been done."""
         await asyncio.gather(*self._last.values(), return_exceptions=True)
 
-    def _next(
-        self, transport: str, port: int, what: Callable[[str, int], Awaitable[None]]
-    ) -> asyncio.Task[None]:
-        before = self._last.get((transport, port))
+    def _next(self, place: Place, what: Callable[[Place], Awaitable[None]]) -> asyncio.Task[None]:
+        before = self._last.get(place)
 
         async def in_turn() -> None:
             if before is not None:
                 await asyncio.wait((before,))
-            await what(transport, port)
+            await what(place)
 
         task = asyncio.create_task(in_turn())
-        self._last[transport, port] = task
-        task.add_done_callback(lambda done: self._over((transport, port), done))
+        self._last[place] = task
+        task.add_done_callback(lambda done: self._over(place, done))
         return task
 
-    def _over(self, port: _Port, done: asyncio.Task[None]) -> None:
-        if self._last.get(port) is done:
-            del self._last[port]
+    def _over(self, place: Place, done: asyncio.Task[None]) -> None:
+        if self._last.get(place) is done:
+            del self._last[place]
 
-    async def _guard(self, transport: str, port: int) -> None:
-        await self._opener.guard(transport, port)
+    async def _guard(self, place: Place) -> None:
+        await self._opener.guard(place)
 
-    async def _end(self, transport: str, port: int) -> None:
-        await self._opener.end(None, transport, port)
+    async def _end(self, place: Place) -> None:
+        await self._opener.end(place)

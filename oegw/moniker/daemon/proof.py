@@ -45,16 +45,15 @@ def proven(bound: socket.socket) -> Proven:
     try:
         _refuse_other_networks(bound)
         transport = _transport_of(bound)
-        name = bound.getsockname()
         _refuse_connected(bound)
+        _refuse_unbound(bound)
+        name = bound.getsockname()
         only_six = bound.family == socket.AF_INET6 and bool(
             bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         )
     except OSError as error:
         raise NoProof(f"the socket does not tell its port: {error.strerror}") from None
     address, port = ip_address(name[0].partition("%")[0]), int(name[1])
-    if not port:
-        raise NoProof("the socket is not bound to a port")
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return _of_address(transport, port, address.ipv4_mapped, "4")
     if isinstance(address, IPv6Address):
@@ -103,6 +102,18 @@ def _refuse_connected(bound: socket.socket) -> None:
             raise NoProof("the socket is that of a connection") from None
         raise
     raise NoProof("the socket is that of a connection")
+
+
+def _refuse_unbound(bound: socket.socket) -> None:
+    """A connection that is over, or was taken apart by connect(AF_UNSPEC), has no peer, and still
+    tells the server's port, which it has no more.  Who has a port can't bind a second time."""
+    try:
+        bound.bind(("::" if bound.family == socket.AF_INET6 else "0.0.0.0", 0))  # noqa: S104
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return
+        raise
+    raise NoProof("the socket is not bound to a port")
 
 
 def socket_of(descriptor: int) -> socket.socket:

@@ -10,7 +10,6 @@ from oegw.moniker import wire
 from oegw.moniker.answering import Answering
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.interface import Lease, LeaseRefused, Opener, Opening
-from oegw.moniker.registry import Registry
 from oegw.moniker.steps import AskHost, HandOver, OpenPort, Reply, Silence, Source, Step
 from oegw.moniker.wire import Answer, Code, Refusal
 from oegw.sst.allowance import Allowance
@@ -19,6 +18,8 @@ from oegw.trace import Trace
 # Our choices: lines of the trace about what was told, whatever is asked.
 LINES_PER_SECOND = 20.0
 LINES_AT_ONCE = 100.0
+
+OTHERS_TRIED = 3  # instances, after one whose port was given back
 
 GOOD = ("moniker_answered", "moniker_listed")
 """Steps after which the asker has what it asked for."""
@@ -33,12 +34,15 @@ class Directory(Protocol):
 
 
 class QuestionDesk:
-    """``counters``: what became of questions, by the core's names of it."""
+    """``counters``: what became of questions, by the core's names of it.
+
+    ``given_back``: whether an entry is no more, or its port has been given back.
+    """
 
     def __init__(
         self,
         answering: Answering,
-        registry: Registry,
+        given_back: Callable[[int], bool],
         ports: Ports,
         opener: Opener,
         directory: Directory | None,
@@ -48,7 +52,7 @@ class QuestionDesk:
         lease: int,
     ) -> None:
         self._answering = answering
-        self._registry = registry
+        self._given_back = given_back
         self._ports = ports
         self._opener = opener
         self._directory = directory
@@ -61,6 +65,10 @@ class QuestionDesk:
     def asked(self, octets: bytes, source: Source, *, busy: bool) -> Step:
         """What is to be done about a question, counted.  Never raises."""
         step = self._answering.asked(octets, source, self._clock(), busy=busy)
+        for _ in range(OTHERS_TRIED):
+            if not (isinstance(step, OpenPort) and self._given_back(step.entry.number)):
+                break
+            step = self._answering.asked(octets, source, self._clock(), busy=busy)
         self._count(step, source)
         return step
 
@@ -79,8 +87,8 @@ class QuestionDesk:
             opening = await self._opener.open(step.lease)
         except LeaseRefused as refused:
             return self._answering.not_opened(step, refused)
-        if self._registry.entry(step.entry.number) is None:  # it ended while its port was opened
-            self._ports.opened_late(service.transport, service.port)
+        if self._given_back(step.entry.number):  # it ended while its port was opened
+            self._ports.opened_late(service.place)
             ended = LeaseRefused(Code.UNKNOWN.value, "no such service")
             return self._answering.not_opened(step, ended)
         self._leased(step.lease, opening)

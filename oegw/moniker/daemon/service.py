@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import SECRET_OCTETS, Cookies
@@ -23,7 +25,7 @@ from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.streamdoor import StreamDoor
 from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.handshake import is_hello
-from oegw.moniker.interface import IPAddress, Lease
+from oegw.moniker.interface import Lease
 from oegw.moniker.registry import Limits, Registry
 from oegw.moniker.settings import MonikerSettings
 from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
@@ -34,11 +36,14 @@ from oegw.trace import Trace
 if TYPE_CHECKING:
     from oegw.moniker.discovery.export import Export
 
-# Our choices: what of the status fits into a line of `localwire`.
-SHOWN = 40  # leases, hosts
-SHOWN_COUNTERS = 120
+# Our choices: octets of the status, which has to fit into a line of `localwire`.
+SHOWN_LEASES = 6000
+SHOWN_COUNTERS = 6000
+SHOWN_WORDS = 1000
 
-KEY_SECONDS = 10.0  # for the look-up of a gateway's key
+LOOK = 1.0  # seconds between two looks whether services have their sockets still
+
+_Row = TypeVar("_Row")
 
 
 class Daemon:
@@ -62,8 +67,7 @@ class Daemon:
         self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
-            settings, key=key, trace=trace, answering=self._answer_for_gateway,
-            find_key=_key_in_dns, clock=clock,
+            settings, key=key, trace=trace, answering=self._answer_for_gateway, clock=clock,
         )  # fmt: skip
         opener = self._firewalls.opener
         self._ports = Ports(opener)
@@ -72,13 +76,13 @@ class Daemon:
             random=secrets.token_bytes, choose=secrets.randbelow,
             leases=settings.firewall.deny or settings.gateway is not None,
         )  # fmt: skip
-        self._desk = QuestionDesk(
-            self._answering, self.registry, self._ports, opener, self._firewalls.directory, trace,
-            clock=clock, lease=settings.lease,
-        )  # fmt: skip
         self._local = LocalDesk(
             settings, self.registry, self._ports, trace, clock=clock, status=self.status
         )
+        self._desk = QuestionDesk(
+            self._answering, self._local.given_back, self._ports, opener,
+            self._firewalls.directory, trace, clock=clock, lease=settings.lease,
+        )  # fmt: skip
         self._local_door = LocalDoor(settings.socket, self._local.answer, self._local.left, trace)
         tunnel = Tunnel(settings.firewall.tunnel, clock)
         lease_desk = self._firewalls.desk
@@ -109,9 +113,16 @@ class Daemon:
             undo.push_async_callback(self._streams.close)
             self._datagrams.open(bound.datagrams)
             undo.push_async_callback(self._datagrams.close)
+            looking = asyncio.create_task(self._look_for_given_back())
+            undo.callback(looking.cancel)
             self.port = bound.port
             self._undo = undo.pop_all()
         self._trace.event("moniker", "started", pid=os.getpid(), port=self.port)
+
+    async def _look_for_given_back(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            self._local.look_for_given_back()
 
     async def close(self) -> None:
         """End all, the doors first.  Never raises."""
@@ -124,7 +135,7 @@ class Daemon:
         Raises KeyFileError, MonikerError; then everything is as it was.
         """
         key = _key(settings)
-        notes = await self._firewalls.reload(settings)
+        notes = await self._firewalls.reload(settings, key)
         self._answering.reload(settings, key)
         self._key = key
         self._local.settings = settings
@@ -144,11 +155,14 @@ class Daemon:
         desk = self._firewalls.desk
         counters = Counter({f"question.{k}": v for k, v in self._desk.counters.items()})
         counters.update(getattr(self._trace, "counters", {}))
+        counters.update({f"firewall.{k}": v for k, v in (own.packets if own else {}).items()})
+        rows = _fitting([_lease_row(each) for each in leases], SHOWN_LEASES)
         return {
             "pid": os.getpid(),
             "started": self.started,
             "port": self.port,
-            "addresses": [str(each) for each in self.settings.addresses] or ["all addresses"],
+            "addresses": _fitting([str(each) for each in self.settings.addresses], SHOWN_WORDS)
+            or ["all addresses"],
             "socket": str(self.settings.socket),
             "services": len(self.registry),
             "applications": len(self._local_door),
@@ -157,16 +171,19 @@ class Daemon:
             "key": None if self._key is None else self._key.key_id.hex(),
             "firewall": "default deny" if self.settings.firewall.deny else "none",
             "gateway": self._gateway_in_words(),
-            "hosts": [] if desk is None else desk.connected()[:SHOWN],
-            "leases": [_lease_row(each) for each in leases[:SHOWN]],
-            "more_leases": max(0, len(leases) - SHOWN),
+            "hosts": [] if desk is None else _fitting(desk.connected(), SHOWN_WORDS),
+            "leases": rows,
+            "more_leases": len(leases) - len(rows),
             "export": self._export and self._export.snapshot(),
-            "counters": dict(sorted(counters.items())[:SHOWN_COUNTERS]),
+            "counters": dict(_fitting(sorted(counters.items()), SHOWN_COUNTERS)),
         }
 
     def _gateway_in_words(self) -> str | None:
-        gateway = self.settings.gateway
-        return None if gateway is None else f"asks {gateway.address} for ports"
+        gateway, link = self.settings.gateway, self._firewalls.link
+        if gateway is None or link is None:
+            return None
+        there = "connected" if link.connected else "there is no connection"
+        return f"asks {gateway.address} for ports: {there}"
 
     async def _answer_for_gateway(self, line: str, source: Source) -> str:
         """Our answer to a question that the gateway in front passes on (MK-14)."""
@@ -185,6 +202,15 @@ def _export(settings: MonikerSettings, registry: Registry, trace: Trace) -> Expo
     return Export(settings, registry.entries, trace) if Export.wanted(settings) else None
 
 
+def _fitting(rows: list[_Row], octets: int) -> list[_Row]:
+    """The first of ``rows``, as many as ``octets`` of JSON have room for."""
+    for number, row in enumerate(rows):
+        octets -= len(json.dumps(row)) + 2
+        if octets < 0:
+            return rows[:number]
+    return rows
+
+
 def _lease_row(lease: Lease) -> dict[str, Any]:
     return {
         "client": str(lease.client),
@@ -195,13 +221,6 @@ def _lease_row(lease: Lease) -> dict[str, Any]:
         "namespace": lease.namespace,
         "seconds": lease.seconds,
     }
-
-
-async def _key_in_dns(address: IPAddress) -> bytes | None:
-    """The public key of a gateway whose configuration does not say it."""
-    from oegw.moniker.library.hostkey import HostKeys  # the DNS takes a while to import
-
-    return await HostKeys().look_up(str(address), address, KEY_SECONDS)
 
 
 def _key(settings: MonikerSettings) -> StaticKey | None:

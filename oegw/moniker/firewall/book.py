@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Place
 from oegw.moniker.transports import UnknownTransport, named
 from oegw.moniker.wire import Code
 
@@ -66,6 +66,16 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """A port of this box that needs a lease: of one address (``version`` is its), or of all."""
+
+    version: int
+    protocol: int
+    port: int
+    address: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A lease that lives.  ``until``: on the shell's clock, with the slack.  ``group``: whose
     limit it counts for."""
@@ -92,6 +102,16 @@ def plain(address: IPAddress) -> IPAddress:
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(int(address))
     return address
+
+
+def guards_of(place: Place, protocol: int) -> list[Guard]:
+    """What guards a place.  One that nobody outside can reach needs nothing; and what is guarded
+    is never more than what the service has, for the rest of a port may be another user's."""
+    address = None if place.address is None else plain(place.address)
+    if not 0 < place.port < 65536 or (address is not None and address.is_loopback):
+        return []
+    versions = [address.version] if address is not None else [int(f) for f in place.families]
+    return [Guard(version, protocol, place.port, address) for version in versions]
 
 
 def full_name(lease: Lease) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from oegw.moniker.firewall.gatewaykey import key_from_dns
 from oegw.moniker.firewall.gatewaylink import Answering, FindKey
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
@@ -18,7 +17,7 @@ from oegw.trace import Trace
 class Firewalls:
     """``opener``: opens ports for clients of services of this host, whatever is in between.
     ``desk``: for hosts that ask us, None without a key or without hosts that have one.
-    ``directory``: None without hosts that have namespaces.
+    ``directory``: None without hosts that have namespaces.  ``link``: to the gateway in front.
     """
 
     def __init__(
@@ -28,7 +27,7 @@ class Firewalls:
         key: StaticKey | None,
         trace: Trace,
         answering: Answering | None = None,
-        find_key: FindKey = key_from_dns,
+        find_key: FindKey | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``answering``: our own answer to a question that the gateway in front passes on.
@@ -38,16 +37,12 @@ class Firewalls:
         if settings.firewall.deny or settings.hosts:
             own = OwnFirewall(settings.firewall, settings.hosts, trace=trace, clock=clock)
         openers: list[RunningOpener] = [own] if own else []
+        self.link: AskGateway | None = None
         if settings.gateway is not None and key is not None:
-            openers.append(
-                AskGateway(
-                    settings.gateway,
-                    key,
-                    trace=trace,
-                    answering=answering,
-                    find_key=find_key,
-                )
+            self.link = AskGateway(
+                settings.gateway, key, trace=trace, answering=answering, find_key=find_key
             )
+            openers.append(self.link)
         self.own = own
         self.opener: RunningOpener = (
             openers[0] if len(openers) == 1 else AllOf(openers) if openers else NoFirewall()
@@ -65,17 +60,19 @@ class Firewalls:
         """Raises FirewallError."""
         await self.opener.start()
 
-    async def reload(self, settings: MonikerSettings) -> list[str]:
-        """Other hosts and other rules; notes say what takes effect at a restart.
+    async def reload(self, settings: MonikerSettings, key: StaticKey | None = None) -> list[str]:
+        """Other hosts, other rules, perhaps another key; notes say what takes effect at a restart.
 
         Raises FirewallError; then everything is as it was.
         """
         if self.own is not None:
             await self.own.reload(settings.hosts)
         if self.desk is not None:
-            self.desk.reload(settings.hosts, settings.rules)
+            self.desk.reload(settings.hosts, settings.rules, key)
         if self.directory is not None:
             self.directory.reload(settings.hosts)
+        if self.link is not None and key is not None:
+            self.link.take_key(key)
         keys = any(host.key for host in settings.hosts) and self.desk is None
         namespaces = any(host.namespaces for host in settings.hosts) and self.directory is None
         return [

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from oegw.moniker.firewall import handshake
@@ -29,7 +30,8 @@ from oegw.moniker.firewall.stream import (
     LeaseStream,
     read_line,
 )
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
+from oegw.moniker.names import MonikerError
 from oegw.moniker.settings import GatewayInFront
 from oegw.moniker.steps import Source
 from oegw.moniker.wire import Code
@@ -85,6 +87,7 @@ class AskGateway:
         self._is_neighbour = is_neighbour
         self._stream: LeaseStream | None = None
         self._linked = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._pending: dict[int, asyncio.Future[Opened | NotOpened]] = {}
@@ -103,12 +106,16 @@ class AskGateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._keeper = None
 
+    def take_key(self, key: StaticKey) -> None:
+        """Another key of ours, from the next connection on."""
+        self._key = key
+
     @property
     def connected(self) -> bool:
         """Whether the gateway would hear us now."""
         return self._stream is not None
 
-    async def guard(self, transport: str, port: int) -> None:
+    async def guard(self, place: Place) -> None:
         """The gateway denies by default: nothing to do."""
 
     async def open(self, lease: Lease) -> Opening:
@@ -125,6 +132,7 @@ class AskGateway:
         self._pending[tag] = answer
         try:
             async with asyncio.timeout(OPEN_SECONDS):
+                self._wanted.set()
                 await self._linked.wait()
                 if self._stream is not None:
                     self._stream.send(OpenPort(tag, lease))
@@ -137,9 +145,11 @@ class AskGateway:
             raise LeaseRefused(Code.of(said.code).value, said.text)
         return Opening(said.port, said.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end(self, place: Place) -> None:
         """Tell the gateway that the service ended, now or when there is a connection again."""
-        ended = EndPort(host, transport, port)
+        if place.address is not None and place.address.is_loopback:
+            return  # the gateway never had a lease for it
+        ended = EndPort(place.address, place.transport, place.port)
         if self._stream is not None:
             self._stream.send(ended)
         else:
@@ -154,7 +164,11 @@ class AskGateway:
                     pause = FIRST_PAUSE
             except _OVER as error:
                 self._trace.drop(CATEGORY, _trigger(error), gateway=str(self._gateway.address))
-            await asyncio.sleep(pause)
+            self._wanted.clear()
+            await asyncio.sleep(FIRST_PAUSE)
+            if not self._pending:  # who asks for a lease now does not wait for our patience
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), pause - FIRST_PAUSE)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _talk(self) -> bool:
@@ -196,7 +210,10 @@ class AskGateway:
     async def _gateway_key(self) -> bytes:
         if self._gateway.key is not None:
             return self._gateway.key
-        found = await self._find_key(self._gateway.address) if self._find_key else None
+        try:
+            found = await self._find_key(self._gateway.address) if self._find_key else None
+        except (MonikerError, OSError) as error:
+            raise LeaseProtocolError("lease_gateway_without_key", str(error)) from None
         if found is None:
             raise LeaseProtocolError("lease_gateway_without_key", "no key of the gateway is known")
         return found

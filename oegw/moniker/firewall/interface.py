@@ -19,8 +19,8 @@ class Gate(Protocol):
         """A port of our address ``asked`` leads to the lease's.  Raises LeaseRefused."""
         ...
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        """Never raises."""
+    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
+        """The leases for a port of a host behind end.  Never raises."""
         ...
 
     async def end_all_of(self, host: HostSettings) -> None:

@@ -7,8 +7,10 @@ import itertools
 import os
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
+from ipaddress import IPv4Address, ip_address
 
 from oegw.moniker import wire
+from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.firewall import handshake
 from oegw.moniker.firewall.book import full_name, plain
 from oegw.moniker.firewall.handshake import LeaseProtocolError
@@ -27,6 +29,7 @@ from oegw.moniker.firewall.stream import GONE_SECONDS, HANDSHAKE_SECONDS, LeaseS
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused
 from oegw.moniker.rules import Asked, decide
 from oegw.moniker.settings import HostSettings, ServiceRule
+from oegw.moniker.sources import Sources
 from oegw.moniker.wire import NO_NONCE, Code, Refusal
 from oegw.sst.statickey import StaticKey, key_id
 from oegw.trace import Trace
@@ -35,6 +38,8 @@ from oegw.trace import Trace
 AT_ONCE = 64  # requests of one host; more of them wait in its connection
 MAX_ASKED = 64  # questions to one host that it has not answered
 ASK_SECONDS = 4.0
+STRANGERS, STRANGERS_OF_A_SOURCE = 64, 4  # connections whose other end has not proven its key
+BEGINNINGS_PER_SECOND = 5.0  # of one source, with ten times as many at once
 CATEGORY = "moniker"
 
 _OVER = (OSError, EOFError, TimeoutError, LeaseProtocolError)
@@ -72,6 +77,8 @@ class LeaseDesk:
         self._tags = itertools.count(1)
         self._hosts: dict[bytes, HostSettings] = {}
         self._rules: Sequence[ServiceRule] = ()
+        self._strangers = Crowd(STRANGERS, STRANGERS_OF_A_SOURCE)
+        self._sources = Sources(BEGINNINGS_PER_SECOND)
         self._take(hosts, rules)
 
     async def serve(self, line: str, reader: StreamReader, writer: StreamWriter) -> None:
@@ -81,8 +88,14 @@ class LeaseDesk:
         """
         link = None
         silent = False
+        stranger = self._stranger(writer)
+        if stranger is None:
+            self._trace.drop(CATEGORY, "lease_crowd")
+            writer.close()
+            return
         try:
             link = await self._admitted(line, reader, writer)
+            self._strangers.left(stranger)
             while True:
                 await self._received(link, await link.stream.receive())
         except _OVER as error:
@@ -90,9 +103,19 @@ class LeaseDesk:
             if isinstance(error, LeaseProtocolError):
                 self._trace.drop(CATEGORY, error.trigger, text=str(error))
         finally:
+            self._strangers.left(stranger)
             writer.close()
             if link is not None:
                 self._ended(link, silent=silent)
+
+    def _stranger(self, writer: StreamWriter) -> int | None:
+        """A place among those who have not proven their key: the keys of hosts are in the DNS, so
+        anybody can begin, and each beginning costs us two Diffie-Hellmans.  None: too many."""
+        name = writer.get_extra_info("peername")
+        source = ip_address(name[0].partition("%")[0]) if name else IPv4Address(0)
+        if not self._sources.take(plain(source), True, asyncio.get_running_loop().time()):
+            return None
+        return self._strangers.enter(plain(source), writer.transport.abort)
 
     async def close(self) -> None:
         """All connections end; leases live until the firewall's end."""
@@ -105,9 +128,18 @@ class LeaseDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reload(self, hosts: Sequence[HostSettings], rules: Sequence[ServiceRule] = ()) -> None:
-        """Connections of hosts that changed or are gone end."""
+    def reload(
+        self,
+        hosts: Sequence[HostSettings],
+        rules: Sequence[ServiceRule] = (),
+        key: StaticKey | None = None,
+    ) -> None:
+        """Connections of hosts that changed or are gone end.
+
+        ``key``: another one of ours, for the connections that begin from now on.
+        """
         self._take(hosts, rules)
+        self._key = key or self._key
         for link in list(self._links.values()):
             if link.host not in self._hosts.values():
                 link.stream.abort()
@@ -221,7 +253,7 @@ class LeaseDesk:
                 return
             addresses = (plain(message.host),)
         for address in addresses:
-            await self._firewall.end(address, message.transport, message.port)
+            await self._firewall.end_of(address, message.transport, message.port)
 
     def _check_host(self, host: HostSettings, lease: Lease) -> None:
         """Nobody opens a port of another host.  Raises LeaseRefused."""

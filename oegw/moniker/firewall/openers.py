@@ -10,7 +10,7 @@ from typing import Protocol
 
 from oegw.moniker.firewall.gatewaylink import AskGateway
 from oegw.moniker.firewall.ownfirewall import OwnFirewall
-from oegw.moniker.interface import IPAddress, Lease, Opener, Opening
+from oegw.moniker.interface import Lease, Opener, Opening, Place
 
 __all__ = ["AllOf", "AskGateway", "NoFirewall", "OwnFirewall", "RunningOpener"]
 
@@ -34,14 +34,14 @@ class NoFirewall:
     async def close(self) -> None:
         """Nothing to do."""
 
-    async def guard(self, transport: str, port: int) -> None:
+    async def guard(self, place: Place) -> None:
         """Nothing to do."""
 
     async def open(self, lease: Lease) -> Opening:
         """Where it is."""
         return Opening(lease.port, lease.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end(self, place: Place) -> None:
         """Nothing to do."""
 
 
@@ -60,9 +60,9 @@ class AllOf:
         for opener in self._openers:
             await opener.close()
 
-    async def guard(self, transport: str, port: int) -> None:
+    async def guard(self, place: Place) -> None:
         for opener in self._openers:
-            await opener.guard(transport, port)
+            await opener.guard(place)
 
     async def open(self, lease: Lease) -> Opening:
         """The port that the outermost says, for the shortest time.  Raises LeaseRefused."""
@@ -72,6 +72,6 @@ class AllOf:
             opening = Opening(opened.port, min(opening.seconds, opened.seconds))
         return opening
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end(self, place: Place) -> None:
         for opener in self._openers:
-            await opener.end(host, transport, port)
+            await opener.end(place)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import unquote
 
 from oegw.moniker.firewall import ruleset
-from oegw.moniker.firewall.book import Forward, Held, Hole, LeaseBook, full_name, plain, protocol_of
+from oegw.moniker.firewall.book import (
+    Forward,
+    Held,
+    Hole,
+    LeaseBook,
+    full_name,
+    guards_of,
+    plain,
+    protocol_of,
+)
 from oegw.moniker.firewall.heldport import hold_port, is_ours
 from oegw.moniker.firewall.ruleset import FirewallError
 from oegw.moniker.firewall.table import Found, Table
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
 from oegw.moniker.settings import FirewallSettings, HostSettings
 from oegw.moniker.transports import known
 from oegw.moniker.wire import Code
@@ -26,6 +37,7 @@ __all__ = ["FirewallError", "OwnFirewall"]
 OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
+SWEEPS_TO_COUNT = 5  # the kernel's counters are read each so many sweeps
 CATEGORY = "moniker"
 
 
@@ -53,6 +65,8 @@ class OwnFirewall:
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self.packets: dict[str, int] = {}
+        """By the names of `ruleset.COUNTERS`, as of a few seconds ago."""
 
     async def start(self) -> None:
         """Put the table in place, in one transaction.  Raises FirewallError.
@@ -97,11 +111,11 @@ class OwnFirewall:
         self._set_hosts(tuple(hosts))
         await self._end(lambda held: held.hole.host in gone, "host")
 
-    async def guard(self, transport: str, port: int) -> None:
-        """A service of this box has this port: from outside it is closed but for leases."""
-        protocol = protocol_of(transport)
-        if protocol is not None and 0 < port < 65536:
-            await self._write_quietly(ruleset.guarded(protocol, port))
+    async def guard(self, place: Place) -> None:
+        """A service of this box is there: from outside it is closed but for leases."""
+        if (protocol := protocol_of(place.transport)) is not None:
+            for guard in guards_of(place, protocol):
+                await self._write_quietly(ruleset.guarded(guard))
 
     async def open(self, lease: Lease) -> Opening:
         """Open a port of this box, or of a host behind it.  Raises LeaseRefused."""
@@ -133,19 +147,32 @@ class OwnFirewall:
         self._tell(held, new=new, asked=str(asked), forwarded=forward.port)
         return Opening(forward.port, held.lease.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        """The leases for a port end; the clients that had one are refused from then on."""
-        protocol = protocol_of(transport)
-        if protocol is None or not 0 < port < 65536:
+    async def end(self, place: Place) -> None:
+        """Its leases end; the clients that had one are refused from then on."""
+        protocol = protocol_of(place.transport)
+        if protocol is None:
             return
-        if host is None:
-            await self._write_quietly(ruleset.unguarded(protocol, port))
-        else:
-            host = plain(host)
+        for guard in guards_of(place, protocol):
+            await self._write_quietly(ruleset.unguarded(guard))
 
         def meant(held: Held) -> bool:
-            ours = held.hole.host not in self._behind if host is None else held.hole.host == host
-            return ours and (held.hole.protocol, held.hole.port) == (protocol, port)
+            hole = held.hole
+            return (
+                (hole.protocol, hole.port) == (protocol, place.port)
+                and hole.host not in self._behind
+                and place.address in (None, hole.host)
+                and str(hole.host.version) in place.families
+            )
+
+        await self._end(meant, "service")
+
+    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
+        """The leases for a port of a host behind us end, as those of `end`."""
+        protocol, address = protocol_of(transport), plain(host)
+
+        def meant(held: Held) -> bool:
+            hole = held.hole
+            return (hole.host, hole.protocol, hole.port) == (address, protocol, port)
 
         await self._end(meant, "service")
 
@@ -235,7 +262,10 @@ class OwnFirewall:
                     held.close()
 
     async def _sweep(self) -> None:
-        while True:
+        for sweep in itertools.count():
+            if not sweep % SWEEPS_TO_COUNT:
+                with suppress(FirewallError):  # another program has taken the table away
+                    self.packets = await self._table.counters()
             await asyncio.sleep(SWEEP_SECONDS)
             self._expire(self._clock())
 
@@ -258,8 +288,8 @@ class OwnFirewall:
             held = self._book.adopt(lease, left, now)
             if held is not None:
                 text += ruleset.opened(held.hole, left, name)
-        for protocol, port in found.guarded:
-            text += ruleset.guarded(protocol, port, GUARDED_AFTER_START)
+        for guard in found.guarded:
+            text += ruleset.guarded(guard, GUARDED_AFTER_START)
         return text
 
     async def _name_what_is_wrong(self) -> None:

@@ -12,7 +12,7 @@
         over4, over6                      count, refuse: its lease ended before its time
         else                              count, drop
 
-    input, from outside or out of the tunnel, to a port in `own`:
+    input, from outside or out of the tunnel, to a port in `own4` ... `own_at6`:
         established, related; lease4, lease6; over4, over6; else, as above
 
 An accept here is an accept of this table; the rules of others are asked all the same.  A client
@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from oegw.moniker.firewall.book import Forward, Hole
+from oegw.moniker.firewall.book import Forward, Guard, Hole
 from oegw.moniker.interface import IPAddress
 from oegw.moniker.names import MonikerError
 from oegw.moniker.settings import FirewallSettings, HostSettings
@@ -160,14 +160,21 @@ def forward_ended(forward: Forward) -> str:
     )
 
 
-def guarded(protocol: int, port: int, seconds: float | None = None) -> str:
+def guarded(guard: Guard, seconds: float | None = None) -> str:
     """Commands: a port of this box needs a lease; ``seconds``: only so long."""
-    return _element("renew", "own", f"{protocol} . {port}", seconds)
+    return _element("renew", *_guard_element(guard), seconds)
 
 
-def unguarded(protocol: int, port: int) -> str:
+def unguarded(guard: Guard) -> str:
     """Commands: a port of this box is none of our business any more."""
-    return _element("delete", "own", f"{protocol} . {port}")
+    return _element("delete", *_guard_element(guard))
+
+
+def _guard_element(guard: Guard) -> tuple[str, str]:
+    port = f"{guard.protocol} . {guard.port}"
+    if guard.address is None:
+        return f"own{guard.version}", port
+    return f"own_at{guard.version}", f"{guard.address} . {port}"
 
 
 def trial(match: str) -> str:
@@ -199,8 +206,11 @@ def _key(hole: Hole) -> str:
 
 
 def _sets() -> str:
-    text = f"  set own {{ type inet_proto . inet_service; flags timeout; size {MAX_GUARDED}; }}\n"
+    text = ""
+    own = f"inet_proto . inet_service; flags timeout; size {MAX_GUARDED};"
     for version, address in _TYPES.items():
+        text += f"  set own{version} {{ type {own} }}\n"
+        text += f"  set own_at{version} {{ type {address} . {own} }}\n"
         key = _KEY.format(address)
         rest = f"flags timeout; size {MAX_LEASES};"
         text += f"  set lease{version} {{ {key}; {rest} }}\n"
@@ -246,6 +256,10 @@ def _deciding(settings: FirewallSettings) -> str:
         for version in _TYPES
     ]
     over = [f"{_looked_up(version)} @over{version} goto refuse" for version in _TYPES]
+    own = []
+    for v, header in _HEADER.items():
+        own.append(f"meta nfproto ipv{v} meta l4proto . th dport @own{v}")
+        own.append(f"{header} daddr . meta l4proto . th dport @own_at{v}")
     return (
         _chain(
             "refuse",
@@ -278,7 +292,7 @@ def _deciding(settings: FirewallSettings) -> str:
         + _chain(
             "input",
             "type filter hook input priority filter; policy accept;",
-            f"iifname {outside} meta l4proto . th dport @own goto to_services",
+            *(f"iifname {outside} {guards} goto to_services" for guards in own),
         )
     )
 

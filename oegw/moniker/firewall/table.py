@@ -16,7 +16,7 @@ from typing import Any
 
 from oegw.intercept.interface import InterceptError
 from oegw.intercept.nft import Nft
-from oegw.moniker.firewall.book import Hole
+from oegw.moniker.firewall.book import Guard, Hole
 from oegw.moniker.firewall.ruleset import TABLE, FirewallError
 
 # Our choices.
@@ -31,7 +31,7 @@ class Found:
     """What a table of ours from before has: holes with name and seconds left; guarded ports."""
 
     leases: tuple[tuple[Hole, str, float], ...] = ()
-    guarded: tuple[tuple[int, int], ...] = ()
+    guarded: tuple[Guard, ...] = ()
 
 
 class Table:
@@ -92,8 +92,13 @@ class Table:
             for element in await self._elements(f"lease{version}"):
                 if (lease := _lease(element)) is not None:
                     leases.append(lease)
-        guarded = [_guarded(element) for element in await self._elements("own")]
-        return Found(tuple(leases), tuple(port for port in guarded if port is not None))
+        guarded: list[Guard] = []
+        for version in (4, 6):
+            for name in (f"own{version}", f"own_at{version}"):
+                for element in await self._elements(name):
+                    if (guard := _guarded(version, element)) is not None:
+                        guarded.append(guard)
+        return Found(tuple(leases), tuple(guarded))
 
     async def counters(self) -> dict[str, int]:
         """Packets by counter.  Raises FirewallError."""
@@ -169,11 +174,12 @@ def _lease(element: Any) -> tuple[Hole, str, float] | None:
         return None
 
 
-def _guarded(element: Any) -> tuple[int, int] | None:
+def _guarded(version: int, element: Any) -> Guard | None:
     try:
         inner = element["elem"]["val"] if "elem" in element else element
-        protocol, port = inner["concat"]
-        return _protocol(protocol), int(port)
+        *address, protocol, port = inner["concat"]
+        at = ip_address(address[0]) if address else None
+        return Guard(version, _protocol(protocol), int(port), at)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -1,6 +1,23 @@
 """What an application needs to offer services by name, and to use them."""
 
 from oegw.moniker.library.client import Resolved, connect, resolve
+from oegw.moniker.library.errors import (
+    AnswerUnusable,
+    DaemonAbsent,
+    HostUnreachable,
+    KeyRefused,
+    NoPortLeft,
+    NotEncrypted,
+    NotOfThisKind,
+    PolicyUnreadable,
+    RegistrationRefused,
+    ServiceBusy,
+    ServiceDenied,
+    ServiceRefused,
+    ServiceUnknown,
+    TooSlow,
+    TransportUnavailable,
+)
 from oegw.moniker.library.paper import (
     MON_DGRAM,
     MON_STREAM,
@@ -15,14 +32,31 @@ from oegw.moniker.library.paper import (
 from oegw.moniker.library.service import Service, serve
 from oegw.moniker.library.session import Session
 from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import Kind
 
 __all__ = [
     "MON_DGRAM",
     "MON_STREAM",
+    "AnswerUnusable",
+    "DaemonAbsent",
+    "HostUnreachable",
+    "KeyRefused",
+    "Kind",
     "MonikerError",
+    "NoPortLeft",
+    "NotEncrypted",
+    "NotOfThisKind",
+    "PolicyUnreadable",
+    "RegistrationRefused",
     "Resolved",
     "Service",
+    "ServiceBusy",
+    "ServiceDenied",
+    "ServiceRefused",
+    "ServiceUnknown",
     "Session",
+    "TooSlow",
+    "TransportUnavailable",
     "connect",
     "mon_accept",
     "mon_close",

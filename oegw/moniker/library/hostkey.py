@@ -1,8 +1,9 @@
 """The key of a host to which questions are encrypted, from the DNS (MK-16).
 
-It is the one for port encryption (X-SST-Key): at the reverse name of the address, then at ``_sst.``
-and the host's name.  Only a record whose gateway is the asked address itself counts: a gateway in
-front of a host can't read what is meant for the host.  Imported when it is needed: the DNS and what
+It is the one for port encryption (X-SST-Key), or one in such a record that is for questions only:
+at the reverse name of the address, then at ``_sst.`` and the host's name.  Only a record whose
+gateway is the asked address itself counts: a gateway in front of a host can't read what is meant
+for the host.  Imported when it is needed: the DNS and what
 checks a key take a while.
 """
 
@@ -25,6 +26,7 @@ from oegw.moniker.library.errors import NotEncrypted
 # Our choices.
 MAX_KEYS = 256  # that are remembered, or their absence
 LONGEST = 3600.0  # seconds for which one is
+SHORTEST = 5.0  # also where the DNS says none, as a zone without SOA does
 LONGEST_ABSENT = 300.0
 UNANSWERED = 30.0
 
@@ -47,11 +49,8 @@ class HostKeys:
         """The public key, or None.  Raises NotEncrypted for a record that can't be read."""
         if (known := self._remembered(host, address)) is not None:
             return known.key
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self.look_up(host, address, seconds))
-        with ThreadPoolExecutor(1) as other:  # where a loop runs, no second one can
+        # In a thread of its own: the caller's may have a loop, running or set aside for later.
+        with ThreadPoolExecutor(1) as other:
             return other.submit(asyncio.run, self.look_up(host, address, seconds)).result()
 
     async def look_up(self, host: str, address: IPAddress, seconds: float) -> bytes | None:
@@ -70,7 +69,7 @@ class HostKeys:
             resolver.close()
         while len(self._known) >= MAX_KEYS:
             self._known.pop(next(iter(tuple(self._known))), None)
-        self._known[host, address] = _Known(key, time.monotonic() + lifetime)
+        self._known[host, address] = _Known(key, time.monotonic() + max(lifetime, SHORTEST))
         return key
 
     def forget(self) -> None:
@@ -88,7 +87,7 @@ async def _looked_up(
     reverse zone comes first."""
     lifetime = LONGEST_ABSENT
     for owner in (address, *_name_of(host)):
-        outcome = await resolver.run(SstKeyLookup(owner), ours=True)
+        outcome = await resolver.run(SstKeyLookup(owner, questions=True), ours=True)
         match outcome:
             case SstKeysFound(keys, ttl):
                 for each in keys:  # the preferred ones come first

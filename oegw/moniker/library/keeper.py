@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -89,6 +90,11 @@ class Registration:
         if self._mine():
             _outcome(self._keeper.change(self, changes), ANSWER_WAIT)
 
+    def abandon(self) -> None:
+        """It is unregistered by and by: for who is no longer there to wait for it."""
+        if self._mine():
+            self._keeper.abandon(self.key)
+
     def end(self) -> Future[None]:
         """It is unregistered, as soon as what is returned is done; in a child, nothing is."""
         if self._mine():
@@ -164,8 +170,10 @@ class _Keeper:
         self._registrations: dict[int, Registration] = {}
         self._asked: dict[int, list[Future[None]]] = {}  # changes and ends, by key, in order
         self._offer_again: dict[int, float] = {}
+        self._abandoned: deque[int] = deque()
         self._wake = Wake()
         self._line: LocalLine | None = None
+        self._connecting: LocalLine | None = None
         threading.Thread(target=self.run, name="oegw-moniker", daemon=True).start()
 
     # --------------------------------------------------------------- what is asked for
@@ -190,10 +198,17 @@ class _Keeper:
             self._offer_again.pop(registration.key, None)
             return self._ask(registration.key, self._kept.drop(registration.key))
 
+    def abandon(self, key: int) -> None:
+        """Called by the garbage collector, so in any thread and in the middle of anything: only
+        noted here."""
+        self._abandoned.append(key)
+        self._wake.set()
+
     def forget(self) -> None:
         """In a child: the thread is not here, and what it had is the parent's."""
-        if self._line is not None:
-            self._line.close()
+        for each in (self._line, self._connecting):
+            if each is not None:
+                each.close()
         self._wake.close()
 
     def _ask(self, key: int, requests: list[Request]) -> Future[None]:
@@ -215,28 +230,47 @@ class _Keeper:
     # ----------------------------------------------------------------------- the thread
 
     def run(self) -> None:
+        try:
+            self._keep_on()
+        finally:
+            with _lock:
+                if _keepers.get(self._daemon) is self:
+                    del _keepers[self._daemon]
+                self._wake.close()
+                for each in self._registrations.values():  # none but for a fault of ours
+                    if not each.begun.done():
+                        each.begun.set_exception(DaemonAbsent("the registrations are not kept"))
+
+    def _keep_on(self) -> None:
+        """Until nothing is kept any more."""
         wait = FIRST_WAIT
         while True:
             line = self._reached()
             if line is not None and self._converse(line):
                 wait = FIRST_WAIT
             with _lock:
+                self._clear()
                 self._give_up()
                 if not self._kept:
-                    del _keepers[self._daemon]
-                    self._wake.close()
+                    del _keepers[self._daemon]  # whoever comes now begins a new one
                     return
             self._wake.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _reached(self) -> LocalLine | None:
-        with _lock:  # so that no child is forked between the socket and its being known
-            try:
-                self._line = LocalLine(self._daemon)
-            except OSError:
-                return None
+        with _lock:  # so that a child that is forked meanwhile knows what to close
+            line = self._connecting = LocalLine()
+        try:
+            line.connect(self._daemon)
+        except OSError:
+            with _lock:
+                self._connecting = None
+                line.close()
+            return None
+        with _lock:
+            self._line, self._connecting = line, None
             self._send(self._kept.connected())
-            return self._line
+            return line
 
     def _converse(self, line: LocalLine) -> bool:
         """Until the daemon goes, or there is nothing more to keep.  True: it said something."""
@@ -244,6 +278,7 @@ class _Keeper:
         try:
             while True:
                 with _lock:
+                    self._clear()
                     self._offer()
                     line.flush()
                     if self._kept.idle and not line.unsent:
@@ -281,6 +316,14 @@ class _Keeper:
                 self._kept.drop(key)
                 text = f"{self._daemon}: no daemon of Moniker answers there"
                 each.begun.set_exception(DaemonAbsent(text))
+
+    def _clear(self) -> None:
+        """What was abandoned is dropped."""
+        while self._abandoned:
+            key = self._abandoned.popleft()
+            self._registrations.pop(key, None)
+            self._offer_again.pop(key, None)
+            self._send(self._kept.drop(key))
 
     def _offer(self) -> None:
         now = time.monotonic()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
 from oegw.moniker.library.errors import DaemonAbsent, RegistrationRefused
+from oegw.moniker.library.localline import timeval
 from oegw.moniker.localwire import MAX_LINE_OCTETS
 from oegw.moniker.settings import DEFAULT_SOCKET
 
@@ -43,7 +43,7 @@ def _exchange(request: dict[str, Any], daemon: Path, timeout: float) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         # The kernel's time limit, not Python's: that makes the socket one that does not wait, and
         # where many connect at once such a one is refused instead of getting its turn.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(timeout))
         sock.connect(os.fspath(daemon))
         sock.settimeout(timeout)
         sock.sendall(line)
@@ -54,8 +54,3 @@ def _exchange(request: dict[str, Any], daemon: Path, timeout: float) -> bytes:
                 raise ConnectionError("no answer")
             received += octets
         return bytes(received.partition(b"\n")[0])
-
-
-def _timeval(seconds: float) -> bytes:
-    """struct timeval, whose 0 would be without limit."""
-    return struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6)))

@@ -1,4 +1,4 @@
-"""Lines to the daemon of this host and back, sockets beside them (SCM_RIGHTS); never blocks."""
+"""Lines to the daemon of this host and back, sockets beside them (SCM_RIGHTS)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from oegw.moniker.names import MonikerError
 # Our choices.
 CHUNK = 65536  # octets read at once
 MAX_SOCKETS = 16  # that come with one read
+TURN_SECONDS = 2.0
 CROWDED_WAIT = 0.02  # seconds, where more sockets are on their way than the kernel allows
 
 _LATER = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
@@ -36,7 +38,9 @@ class Wake:
         return self._event
 
     def set(self) -> None:
-        os.eventfd_write(self._event, 1)
+        """Nothing happens once it is closed."""
+        if self._event >= 0:
+            os.eventfd_write(self._event, 1)
 
     def clear(self) -> None:
         with suppress(BlockingIOError):
@@ -50,23 +54,28 @@ class Wake:
         self.clear()
 
     def close(self) -> None:
-        os.close(self._event)
+        number, self._event = self._event, -1
+        if number >= 0:
+            os.close(number)
 
 
 class LocalLine:
-    """A connection to the daemon at ``path``.  Raises OSError if there is none."""
+    """A connection to the daemon of this host, once it is there."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.connect(os.fspath(path))
-        except BaseException:
-            self._socket.close()
-            raise
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._outgoing: deque[tuple[memoryview, socket.socket | None]] = deque()
         self._incoming = bytearray()
         self._sockets: deque[socket.socket] = deque()
         self._crowded = False
+
+    def connect(self, path: Path) -> None:
+        """The only step that may wait: where many connect at once, for its turn; a socket that
+        does not wait gets none.  Raises OSError."""
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(TURN_SECONDS))
+        self._socket.connect(os.fspath(path))
+        self._socket.setblocking(False)
 
     @property
     def unsent(self) -> bool:
@@ -151,6 +160,11 @@ class LocalLine:
                     self._sockets.append(socket.socket(fileno=number))
                 except OSError:  # another kind of file
                     os.close(number)
+
+
+def timeval(seconds: float) -> bytes:
+    """struct timeval, whose 0 would be without limit."""
+    return struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
 
 
 def _rights(beside: socket.socket | None) -> list[tuple[int, int, array.array[int]]]:

@@ -42,12 +42,11 @@ class Question:
         transport: str | None,
         key: bytes | None,
         random: Callable[[int], bytes],
-        cookie: str | None = None,
     ) -> None:
         self._name = name
         self._nonce = random(NONCE_OCTETS).hex()
         self._answer_key: bytes | None = None
-        self.line = text(Query(self._nonce, name, transport, cookie))
+        self.line = text(Query(self._nonce, name, transport))
         if key is not None:
             # Takes a while to import, and most hosts have no key.
             from oegw.moniker.sealedquery import seal

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -87,6 +88,8 @@ class Service:
         self._registration = begin(
             self._socket, request, daemon=daemon, patience=patience, take=take
         )
+        # Who loses the service gives it back, as with a socket; its process's end does so anyway.
+        weakref.finalize(self, self._registration.abandon).atexit = False
         return self._registration
 
     # ---------------------------------------------------------------------- sessions
@@ -270,7 +273,7 @@ def serve(
     of it where it is ``exported``.  ``patience``: seconds to wait for a daemon that is not there.
 
     Raises InvalidName, UnknownTransport, RegistrationRefused, DaemonAbsent, NoPortLeft,
-    TransportUnavailable.
+    TransportUnavailable; SstUnavailable where ports can't be encrypted.
     """
     service, request = held(
         name, version, transport, families,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import struct
 from ipaddress import ip_address
 
 import pytest
@@ -60,6 +62,44 @@ def test_a_connection_proves_nothing() -> None:
         for each in (client, accepted):
             with pytest.raises(NoProof, match="connection"):
                 proven(each)
+
+
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_TCP, socket.IPPROTO_MPTCP])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_that_is_over_proves_nothing(host: str, protocol: int) -> None:
+    """It has no peer any more, and the kernel still tells the server's port for its own."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as server:
+        server.bind((host, 0))
+        server.listen()
+        for end in (_reset, _taken_apart, _closed_by_both):
+            with socket.socket(family) as client:
+                client.connect(server.getsockname())
+                accepted, _ = server.accept()
+                with accepted:
+                    end(client, accepted)
+                    assert port_of(accepted) == port_of(server)
+                    with pytest.raises(NoProof, match="not bound"):
+                        proven(accepted)
+
+
+def _reset(client: socket.socket, accepted: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        accepted.recv(1)
+
+
+def _taken_apart(client: socket.socket, accepted: socket.socket) -> None:
+    unspecified = struct.pack("H14x", socket.AF_UNSPEC)
+    assert ctypes.CDLL(None).connect(accepted.fileno(), unspecified, len(unspecified)) == 0
+
+
+def _closed_by_both(client: socket.socket, accepted: socket.socket) -> None:
+    accepted.shutdown(socket.SHUT_WR)
+    assert client.recv(1) == b""
+    client.close()
+    assert accepted.recv(1) == b""
 
 
 def test_a_datagram_socket_with_a_peer_proves_nothing() -> None:

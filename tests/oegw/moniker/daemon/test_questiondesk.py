@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 from oegw.moniker.answering import Answering
 from oegw.moniker.cookies import Cookies
 from oegw.moniker.daemon.ports import Ports
 from oegw.moniker.daemon.questiondesk import QuestionDesk
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Owner, Service
+from oegw.moniker.interface import Lease, LeaseRefused, Opening, Owner, Place, Service
 from oegw.moniker.names import Version
 from oegw.moniker.registry import Registry
 from oegw.moniker.settings import HostSettings, MonikerSettings
@@ -31,15 +32,15 @@ class Firewall:
         self.ended: list[int] = []
         self.before: Callable[[], None] = lambda: None
 
-    async def guard(self, transport: str, port: int) -> None: ...
+    async def guard(self, place: Place) -> None: ...
 
     async def open(self, lease: Lease) -> Opening:
         self.before()
         self.leases.append(lease)
         return Opening(lease.port, 9)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        self.ended.append(port)
+    async def end(self, place: Place) -> None:
+        self.ended.append(place.port)
 
 
 class Directory:
@@ -60,6 +61,7 @@ class Desk:
         settings = MonikerSettings(lease=60, hosts=(host,))
         self.firewall = Firewall()
         self.registry = Registry()
+        self.closed: set[int] = set()  # entries whose sockets are closed
         self.ports = Ports(self.firewall)
         self.trace = JsonTrace(None, lambda: 0.0)
         self.lines: list[dict[str, object]] = []
@@ -70,9 +72,14 @@ class Desk:
             choose=lambda below: 0, leases=True,
         )  # fmt: skip
         self.desk = QuestionDesk(
-            answering, self.registry, self.ports, self.firewall, directory, self.trace,
+            answering, self.given_back, self.ports, self.firewall, directory, self.trace,
             clock=lambda: 0.0, lease=settings.lease,
         )  # fmt: skip
+
+    def given_back(self, number: int) -> bool:
+        if number in self.closed:
+            self.registry.remove(number)
+        return self.registry.entry(number) is None
 
     def asked(self, line: str) -> Step:
         source = Source(CLIENT, HOST)
@@ -139,6 +146,26 @@ def test_a_port_that_is_not_opened_is_not_told() -> None:
 def test_a_service_that_ends_while_its_port_is_opened_leaves_no_hole() -> None:
     desk = Desk()
     desk.firewall.before = lambda: desk.registry.remove(desk.entry.number) and None
+    assert desk.answer(question("starwars")) == "- unknown no such service"
+    assert desk.firewall.ended == [4000]
+
+
+def test_a_port_that_was_given_back_is_not_told_and_another_instance_is() -> None:
+    """MK-30: it may be another's by now."""
+    desk = Desk()
+    desk.closed.add(desk.entry.number)
+    assert desk.answer(question("starwars")) == "- unknown no such service"
+    assert desk.firewall.leases == []
+    desk = Desk()
+    other = replace(SERVICE, port=4001)
+    desk.registry.register(other, Owner(2, 0, 0, "root"), 0.0)
+    desk.closed.add(desk.entry.number)
+    assert desk.answer(question("starwars")) == "+ 4001 tcp 1 46 9"
+
+
+def test_a_port_that_is_given_back_while_it_is_opened_is_closed_again() -> None:
+    desk = Desk()
+    desk.firewall.before = lambda: desk.closed.add(desk.entry.number)
     assert desk.answer(question("starwars")) == "- unknown no such service"
     assert desk.firewall.ended == [4000]
 

@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
-from oegw import monikerchild
+from oegw import config, monikerchild
 from oegw.control import ControlError
+from oegw.environment import Environment, UnsuitableBox
+from oegw.exitcodes import CONFIGURATION
 from oegw.moniker.settings import MonikerSettings
 from oegw.monikerchild import MonikerChild
+from oegw.monikerprocess import settings_of
 from oegw.monikerstatus import status, status_text
+from oegw.status import moniker_section
 from oegw.trace import JsonTrace
 from tests.support.moniker_daemon import PATIENCE, Application, until
 
@@ -195,6 +199,7 @@ import asyncio, sys
 from pathlib import Path
 from oegw.moniker.settings import MonikerSettings
 from oegw.monikerchild import MonikerChild
+from oegw.status import moniker_section
 from oegw.trace import JsonTrace
 
 async def scenario():
@@ -237,3 +242,51 @@ def test_the_status_is_told_in_words(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert words in text
     assert status_text({}).startswith("Daemon")
+
+
+def test_the_gateways_status_has_a_line_of_it() -> None:
+    assert moniker_section(None) == []
+    told = {"pid": 7, "port": 1, "services": 3, "applications": 2, "leases": [{}], "more_leases": 4}
+    assert moniker_section(told)[1] == (
+        "Moniker: process 7, port 1: 3 services of 2 applications, 5 leases"
+    )
+    assert moniker_section({"reason": "no oegw is running there"})[1] == (
+        "Moniker: does not answer: no oegw is running there"
+    )
+
+
+def test_a_firewall_needs_to_know_what_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_route(*_: object) -> Environment:
+        raise UnsuitableBox("no interface has a default route")
+
+    def one_route(*_: object) -> Environment:
+        return Environment(("eth1",), (), frozenset(), ())
+
+    read = config.parse("version = 1\n[moniker.firewall]\ndeny = true\n", Path("/nowhere/x.toml"))
+    monkeypatch.setattr("oegw.environment.survey", one_route)
+    assert settings_of(read).firewall.outside == ("eth1",)
+    monkeypatch.setattr("oegw.environment.survey", no_route)
+    with pytest.raises(config.ConfigError, match=r"moniker\.firewall\.outside: no interface"):
+        settings_of(read)
+
+
+def test_check_looks_at_its_key(tmp_path: Path) -> None:
+    path = configuration(tmp_path, 'private_key = "x25519.pem"\n')
+    check = [sys.executable, "-m", "oegw", "check", "--config", str(path)]
+    said = subprocess.run(check, capture_output=True, text=True, check=False).stderr
+    assert "note: moniker.private_key: " in said
+    key = tmp_path / "x25519.pem"
+    key.write_text("no key")
+    key.chmod(0o600)
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == CONFIGURATION
+    assert "moniker.private_key: " in done.stderr
+
+
+def test_a_trace_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    path = configuration(tmp_path, '[gateway]\ntrace = "none/trace.jsonl"\n')
+    done = subprocess.run(
+        [*COMMAND, "serve", "--config", str(path)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 1
+    assert "gateway.trace" in done.stderr

@@ -17,8 +17,8 @@ from oegw.moniker.firewall import handshake, leasedesk
 from oegw.moniker.firewall.gatewaylink import AskGateway
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.sitedirectory import SiteDirectory
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
-from oegw.moniker.names import ServiceName, Version
+from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
+from oegw.moniker.names import MonikerError, ServiceName, Version
 from oegw.moniker.settings import GatewayInFront, HostSettings, ServiceRule
 from oegw.moniker.steps import AskHost, Question, Source
 from oegw.moniker.wire import Answer, Code, Refusal
@@ -131,7 +131,7 @@ def test_a_host_asks_and_the_gateway_opens() -> None:
             assert here.desk.connected() == ["bob"]
             assert await link.open(LEASE) == Opening(4711, 60)
             assert here.gate.leases == [LEASE]
-            await link.end(None, "tcp", 4711)
+            await link.end(Place("tcp", 4711))
             await until(lambda: not here.gate.leases)
 
     played(play)
@@ -142,8 +142,8 @@ def test_nobody_opens_or_ends_another_hosts_ports() -> None:
         async with site() as here, here.link() as bob, here.link(CAROL_KEY) as carol:
             await bob.open(LEASE)
             assert await refused(carol, LEASE) == "denied"
-            await carol.end(LEASE.host, "tcp", 4711)
-            await carol.end(None, "tcp", 4711)
+            await carol.end(Place("tcp", 4711, "4", LEASE.host))
+            await carol.end(Place("tcp", 4711))
             carols = replace(LEASE, host=CAROL.addresses[0])
             await carol.open(carols)
             assert here.gate.leases == [LEASE, carols]
@@ -205,7 +205,7 @@ def test_what_ended_meanwhile_is_told_when_there_is_a_connection_again() -> None
             await link.open(LEASE)
             here.writers[0].transport.abort()
             await until(lambda: not link.connected)
-            await link.end(None, "tcp", 4711)
+            await link.end(Place("tcp", 4711))
             await until(lambda: not here.gate.leases)
 
     played(play)
@@ -297,12 +297,14 @@ def test_the_gateways_key_from_the_dns() -> None:
 
     async def find_key(address: IPAddress) -> bytes | None:
         asked.append(address)
-        return GATEWAY.public if len(asked) > 1 else None
+        if len(asked) == 1:
+            raise MonikerError("the record can't be read")
+        return GATEWAY.public if len(asked) > 2 else None
 
     async def play() -> None:
         async with site() as here, here.link(gateway=None, find_key=find_key):
-            assert asked == [LOOPBACK, LOOPBACK]
-            assert here.host_trace.counters["moniker.drop.lease_gateway_without_key"] == 1
+            assert asked == [LOOPBACK] * 3
+            assert here.host_trace.counters["moniker.drop.lease_gateway_without_key"] == 2
 
     played(play)
 
@@ -363,6 +365,47 @@ def test_a_host_that_changed_at_a_reload_has_to_connect_again() -> None:
             await until(lambda: here.count("lease_key_unknown"))
             here.desk.reload((BOB, CAROL))
             await until(lambda: link.connected)
+
+    played(play)
+
+
+def test_new_keys_count_from_the_next_connection_on() -> None:
+    fresh, hosts = StaticKey(bytes([9]) * 32), StaticKey(bytes([8]) * 32)
+
+    async def find_key(_: IPAddress) -> bytes | None:
+        return fresh.public if here_now else GATEWAY.public
+
+    here_now: list[int] = []
+
+    async def play() -> None:
+        async with site() as here, here.link(gateway=None, find_key=find_key) as link:
+            here.desk.reload((replace(BOB, key=hosts.public), CAROL), (), fresh)
+            here_now.append(1)
+            await until(lambda: not link.connected)  # its host has another key now
+            link.take_key(hosts)
+            assert await link.open(LEASE) == Opening(4711, 60)
+
+    played(play)
+
+
+def test_who_wants_a_lease_does_not_wait_for_the_longest_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("oegw.moniker.firewall.gatewaylink.LONGEST_PAUSE", 1000.0)
+
+    async def play() -> None:
+        here = Site()
+        server = await here.listen()
+        server.close()
+        await server.wait_closed()
+        async with here.link(wait=False) as link:
+            failures = here.host_trace.counters
+            await until(lambda: failures["moniker.drop.lease_gateway_refused"] >= 2)
+            again = await here.listen()
+            assert await link.open(LEASE) == Opening(4711, 60)
+            await here.desk.close()
+            again.close()
+            await again.wait_closed()
 
     played(play)
 

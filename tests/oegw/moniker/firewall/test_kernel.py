@@ -11,7 +11,7 @@ import pytest
 
 from oegw.intercept.nft import firewall_gaps
 from oegw.moniker.firewall.ownfirewall import FirewallError, OwnFirewall
-from oegw.moniker.interface import Lease, LeaseRefused
+from oegw.moniker.interface import Lease, LeaseRefused, Place
 from oegw.moniker.settings import FirewallSettings, HostSettings
 from tests.support.intercept_net import (
     INSIDE,
@@ -131,7 +131,7 @@ def test_what_is_over_by_its_time_has_not_ended_with_its_service(
     loop.wait(wall.start())
     loop.wait(wall.open(lease(SECRET)))
     now[0] = 100.0
-    loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+    loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
     loop.wait(wall.close())
     ended = [event["why"] for event in loop.events if event["event"] == "lease_ended"]
     assert ended == ["time"]
@@ -145,7 +145,7 @@ def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
         loop.wait(wall.open(lease(SECRET)))
         client = connected(net, INSIDE, SECRET, PEER)
         accepted, _ = server.accept()
-        loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
         assert wall.leases() == []
         assert knock(net, INSIDE, SECRET, PEER) == "refused"
         assert silent(net, INSIDE, SECRET, OTHER_PEER)
@@ -225,16 +225,41 @@ def test_services_of_this_box_need_a_lease_and_others_are_none_of_our_business(
         listening(net.gateway, "0.0.0.0", 2222),
     ):
         assert knock(net, OURS, SECRET, ON_LINK) == "open"
-        loop.wait(wall.guard("tcp", SECRET))
+        loop.wait(wall.guard(Place("tcp", SECRET)))
         assert silent(net, OURS, SECRET, ON_LINK)
         assert knock(net, OURS, 2222, ON_LINK) == "open"
         loop.wait(wall.open(lease(SECRET, ON_LINK, OURS)))
         assert knock(net, OURS, SECRET, ON_LINK) == "open"
         assert silent(net, OURS, SECRET, PEER)
-        loop.wait(wall.end(None, "tcp", SECRET))
+        loop.wait(wall.end(Place("tcp", SECRET)))
         assert wall.leases() == []
         assert knock(net, OURS, SECRET, PEER) == "open"  # whoever has the port now
         assert loop.wait(wall.counters())["own_denied"] >= 2
+
+
+def test_what_is_guarded_is_what_the_service_has_and_no_more(net: Net, loop: Loop) -> None:
+    """Else a user could close the port of another user's server, by registering its neighbour."""
+    with (
+        firewall(loop) as wall,
+        listening(net.gateway, OURS, SECRET),
+        listening(net.gateway, OURS6, SECRET),
+    ):
+        loop.wait(wall.guard(Place("tcp", SECRET, "4", ip_address("127.0.0.2"))))
+        loop.wait(wall.guard(Place("tcp", SECRET, "4", ip_address("10.1.0.1"))))
+        loop.wait(wall.guard(Place("udp", SECRET)))
+        assert knock(net, OURS, SECRET, ON_LINK) == "open"
+        loop.wait(wall.guard(Place("tcp", SECRET, "4", ip_address(OURS))))
+        assert silent(net, OURS, SECRET, ON_LINK)
+        assert knock(net, OURS6, SECRET, PEER6) == "open"
+        loop.wait(wall.guard(Place("tcp", SECRET, "6")))
+        assert silent(net, OURS6, SECRET, PEER6)
+        loop.wait(wall.open(lease(SECRET, ON_LINK, OURS)))
+        loop.wait(wall.open(lease(SECRET, PEER6, OURS6)))
+        assert knock(net, OURS, SECRET, ON_LINK) == "open"
+        loop.wait(wall.end(Place("tcp", SECRET, "4", ip_address(OURS))))
+        assert [str(each.host) for each in wall.leases()] == [OURS6]
+        assert knock(net, OURS6, SECRET, PEER6) == "open"
+        assert silent(net, OURS6, SECRET, "fd00:2::2")
 
 
 def test_a_forwarded_port_leads_one_client_to_a_host_behind(net: Net, loop: Loop) -> None:
@@ -249,7 +274,7 @@ def test_a_forwarded_port_leads_one_client_to_a_host_behind(net: Net, loop: Loop
         assert knock(net, OURS, opening.port, OTHER_PEER) == "refused"
         other = loop.wait(wall.forward(lease(SECRET, OTHER_PEER), ip_address(OURS)))
         assert other.port != opening.port
-        loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
         assert knock(net, OURS, opening.port, PEER) == "refused"
         client.sendall(b"on")
         assert accepted.recv(10) == b"on"
@@ -306,7 +331,7 @@ def test_one_host_has_no_more_leases_than_its_limit(loop: Loop) -> None:
         assert refused.value.code == "busy"
         loop.wait(wall.open(lease(5000)))  # renewed
         loop.wait(wall.open(lease(5004, ON_LINK, OURS)))  # another host's
-        loop.wait(wall.end(ip_address(INSIDE), "tcp", 5001))
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", 5001))
         loop.wait(wall.open(lease(5004)))
     assert loop.trace.counters["moniker.drop.lease_busy"] == 1
 
@@ -336,7 +361,7 @@ def test_a_stop_leaves_the_deny_chain_without_leases(net: Net, loop: Loop) -> No
         listening(net.gateway, "0.0.0.0", SECRET),
     ):
         with firewall(loop) as wall:
-            loop.wait(wall.guard("tcp", SECRET))
+            loop.wait(wall.guard(Place("tcp", SECRET)))
             loop.wait(wall.open(lease(SECRET)))
             client = connected(net, INSIDE, SECRET, PEER)
             accepted, _ = server.accept()
@@ -360,7 +385,7 @@ def test_after_a_crash_leases_live_on_and_the_next_process_knows_them(net: Net, 
     with listening(net.inside, "0.0.0.0", SECRET):
         crashed = loop.make(lambda: OwnFirewall(DENY, (BOB,), trace=loop.trace))
         loop.wait(crashed.start())
-        loop.wait(crashed.guard("tcp", 5005))
+        loop.wait(crashed.guard(Place("tcp", 5005)))
         loop.wait(crashed.open(lease(SECRET, seconds=50)))
         with firewall(loop) as wall:  # the other's table is replaced, as after kill -9
             assert knock(net, INSIDE, SECRET, PEER) == "open"
@@ -368,12 +393,12 @@ def test_after_a_crash_leases_live_on_and_the_next_process_knows_them(net: Net, 
             (known,) = wall.leases()
             assert (known.service, known.namespace, known.port) == ("starwars", "bob", SECRET)
             assert 40 <= known.seconds <= 52
-            guarded = net.run(net.gateway, "nft", "list", "set", "inet", "oegw_moniker", "own")
+            guarded = net.run(net.gateway, "nft", "list", "set", "inet", "oegw_moniker", "own4")
             assert "tcp . 5005 timeout 30s" in guarded
-            loop.wait(wall.guard("tcp", 5005))
-            guarded = net.run(net.gateway, "nft", "list", "set", "inet", "oegw_moniker", "own")
+            loop.wait(wall.guard(Place("tcp", 5005)))
+            guarded = net.run(net.gateway, "nft", "list", "set", "inet", "oegw_moniker", "own4")
             assert "tcp . 5005 }" in guarded
-            loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+            loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
             assert knock(net, INSIDE, SECRET, PEER) == "refused"
         loop.wait(crashed.close())
 
@@ -418,7 +443,7 @@ def test_a_socket_holds_the_forwarded_port(net: Net, loop: Loop) -> None:
         opening = loop.wait(wall.forward(lease(SECRET), ip_address(OURS)))
         with pytest.raises(OSError, match="in use"), listening(net.gateway, OURS, opening.port):
             pass
-        loop.wait(wall.end(ip_address(INSIDE), "tcp", SECRET))
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
         with listening(net.gateway, OURS, opening.port) as server:
             assert server.getsockname()[1] == opening.port
 

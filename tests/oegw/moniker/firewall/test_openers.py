@@ -11,7 +11,7 @@ from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.gatewaylink import AskGateway
 from oegw.moniker.firewall.openers import AllOf, NoFirewall
 from oegw.moniker.firewall.ownfirewall import OwnFirewall
-from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening
+from oegw.moniker.interface import Lease, LeaseRefused, Opening, Place
 from oegw.moniker.settings import (
     FirewallSettings,
     GatewayInFront,
@@ -26,6 +26,7 @@ KEY = StaticKey(bytes(range(32)))
 GATEWAY = GatewayInFront(ip_address("10.1.0.1"), KEY.public)
 BOB = HostSettings("bob", (ip_address("10.1.0.2"),), KEY.public)
 ALICE = HostSettings("alice", (ip_address("10.1.0.3"),), namespaces=("alice",))
+PLACE = Place("tcp", 4711)
 DENY = FirewallSettings(deny=True, outside=("eth0",))
 
 
@@ -42,8 +43,8 @@ class Recorded(NoFirewall):
     async def close(self) -> None:
         self.calls.append("close")
 
-    async def guard(self, transport: str, port: int) -> None:
-        self.calls.append(("guard", transport, port))
+    async def guard(self, place: Place) -> None:
+        self.calls.append(("guard", place))
 
     async def open(self, lease: Lease) -> Opening:
         self.calls.append(lease)
@@ -51,8 +52,8 @@ class Recorded(NoFirewall):
             raise LeaseRefused("busy", "no more")
         return self.opening
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
-        self.calls.append(("end", host, transport, port))
+    async def end(self, place: Place) -> None:
+        self.calls.append(("end", place))
 
 
 def made(**settings: object) -> Firewalls:
@@ -73,13 +74,13 @@ def test_a_port_is_open_when_all_have_opened_it() -> None:
 
     async def play() -> None:
         await both.start()
-        await both.guard("tcp", 4711)
+        await both.guard(PLACE)
         assert await both.open(LEASE) == Opening(9999, 30)
-        await both.end(None, "tcp", 4711)
+        await both.end(PLACE)
         await both.close()
 
     asyncio.run(play())
-    expected = ["start", ("guard", "tcp", 4711), LEASE, ("end", None, "tcp", 4711), "close"]
+    expected = ["start", ("guard", PLACE), LEASE, ("end", PLACE), "close"]
     assert own.calls == gateway.calls == expected
 
 

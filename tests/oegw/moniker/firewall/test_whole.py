@@ -103,6 +103,11 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         yield Town(net, *daemons, loops[0], at_host.socket)
 
 
+def test_both_daemons_say_that_they_are_connected(town: Town) -> None:
+    assert town.gateway.status()["hosts"] == ["bob"]
+    assert town.host.status()["gateway"] == "asks 10.1.0.1 for ports: connected"
+
+
 def test_who_asks_the_host_gets_in_and_nobody_else(town: Town) -> None:
     with town.service("starwars") as (app, server):
         port = server.getsockname()[1]
@@ -119,12 +124,21 @@ def test_who_asks_the_host_gets_in_and_nobody_else(town: Town) -> None:
         ]
         number = app.ask("list")["services"][0]["number"]
         assert app.ask("unregister", number=number)["ok"]
-        wait_for(lambda: not town.gateway.status()["leases"])
-        assert knock(town.net, INSIDE, port, PEER) == "refused"
+        wait_for(lambda: knock(town.net, INSIDE, port, PEER) == "refused")
+        assert not town.gateway.status()["leases"]
         client.sendall(b"use the force")
         assert accepted.recv(100) == b"use the force"
         client.close()
         accepted.close()
+
+
+def test_the_status_counts_what_the_kernel_dropped(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEPS_TO_COUNT", 1)
+    with town.service("starwars") as (_, server):
+        assert silent(town.net, INSIDE, server.getsockname()[1], PEER)
+    wait_for(lambda: town.gateway.status()["counters"].get("firewall.denied"), 10)
 
 
 def test_a_server_that_is_killed_takes_its_leases(town: Town) -> None:
@@ -133,8 +147,8 @@ def test_a_server_that_is_killed_takes_its_leases(town: Town) -> None:
         assert isinstance(said, Answer)
         assert knock(town.net, INSIDE6, said.port, PEER6) == "open"
         app.connection.close()
-        wait_for(lambda: not town.gateway.status()["leases"])
-        assert knock(town.net, INSIDE6, said.port, PEER6) == "refused"
+        wait_for(lambda: knock(town.net, INSIDE6, said.port, PEER6) == "refused")
+        assert not town.gateway.status()["leases"]
         assert server.fileno() >= 0  # it still listens; nobody gets there
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from oegw.moniker.library import localline
 from oegw.moniker.library.errors import DaemonAbsent
 from oegw.moniker.library.local import ask_daemon
 from oegw.moniker.library.localline import LineLost, LocalLine, Wake
@@ -75,7 +76,8 @@ def line(path: Path) -> Iterator[tuple[LocalLine, socket.socket]]:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
-        ours = LocalLine(path)
+        ours = LocalLine()
+        ours.connect(path)
         theirs, _ = listening.accept()
         with theirs:
             yield ours, theirs
@@ -157,3 +159,22 @@ def test_a_wake_ends_a_wait(tmp_path: Path) -> None:
     wake.wait(60)
     wake.wait(0)
     wake.close()
+
+
+def test_who_connects_in_a_crowd_waits_for_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen(0)
+        first = LocalLine()
+        first.connect(tmp_path / "s")
+        second = LocalLine()
+        threading.Timer(0.05, lambda: listening.accept()[0].close()).start()
+        second.connect(tmp_path / "s")
+        third = LocalLine()
+        monkeypatch.setattr(localline, "TURN_SECONDS", 0.05)
+        with pytest.raises(BlockingIOError):
+            third.connect(tmp_path / "s")
+        for each in (first, second, third):
+            each.close()

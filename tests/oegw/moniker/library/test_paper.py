@@ -121,6 +121,44 @@ def test_datagrams(box: Any) -> None:
     ]
 
 
+USERS = """
+import os
+from oegw import moniker
+with moniker.serve("http") as ours:
+    print(ours.name)
+    if os.fork() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        with moniker.serve("http") as theirs:
+            print(theirs.name, flush=True)
+            for name in ("http", "nobody::http"):
+                with moniker.connect("localhost", name) as session:
+                    print(name, session.reveal_port() == theirs.reveal_port(), flush=True)
+        for wish in ({"namespace": "-"}, {"namespace": "reynolds"}, {"namespace": "root"}):
+            try:
+                moniker.serve("http", **wish)
+            except moniker.RegistrationRefused as error:
+                print(error.code, flush=True)
+        os._exit(0)
+    os.wait()
+    print(ours.registered)
+"""
+
+
+def test_users_have_namespaces_of_their_own(box: Any) -> None:
+    """MK-13, MK-21: the same name twice on one host."""
+    box.daemon()
+    assert box.run("-u", "-c", USERS).splitlines() == [
+        "http@1",
+        "nobody::http@1",
+        "http False",
+        "nobody::http True",
+        *["denied"] * 3,
+        "True",
+    ]
+
+
 def test_the_calls_are_those_of_the_paper() -> None:
     calls = {name for name in dir(paper) if name.startswith(("mon_", "MON_"))}
     assert calls == {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -382,3 +384,13 @@ def test_it_is_imported_quickly() -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)
     assert out.stdout.split() == []
+
+
+def test_a_service_that_is_lost_gives_back_name_and_port(host: Any, soon: Soon) -> None:
+    service = host.serve("starwars")
+    socket_of_it = weakref.ref(service._socket)
+    assert host.registered() == ["starwars@1"]
+    del service
+    gc.collect()
+    soon(lambda: not host.registered())
+    soon(lambda: socket_of_it() is None)
