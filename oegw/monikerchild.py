@@ -44,6 +44,7 @@ class MonikerChild:
         self._at_start = MonikerSettings()  # of the process
         self._reason = "it is being started"  # why there is no process
         self._process: Process | None = None
+        self._again = asyncio.Event()  # the pause before the next try is over
         self._keeping: asyncio.Task[None] | None = None
 
     async def follow(self, settings: MonikerSettings) -> list[str]:
@@ -56,7 +57,9 @@ class MonikerChild:
             await self.close()
         elif self._keeping is None:
             self._keeping = asyncio.create_task(self._keep())
-        elif self._process is not None:
+        elif self._process is None:
+            self._again.set()  # perhaps what kept it from starting is mended
+        else:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
             if settings.private_key is not None:
@@ -99,7 +102,9 @@ class MonikerChild:
             self._reason = f"it {reason}; again in {pause:g} s"
             self._trace.event("moniker", "ended", reason=reason, again_in=pause)
             print(f"oegw: the moniker daemon {reason}; again in {pause:g} s", file=sys.stderr)
-            await asyncio.sleep(pause)
+            self._again.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_once(self) -> str:

@@ -193,6 +193,23 @@ def test_a_reload_while_the_child_starts_is_not_its_end(tmp_path: Path) -> None:
     assert trace.counters["moniker.ended"] == 0
 
 
+def test_a_reload_cuts_the_pause_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 60.0)
+    path = configuration(tmp_path, "port = 0\n")
+    trace = JsonTrace(None, time.time)
+
+    async def scenario() -> None:
+        child = MonikerChild(path, trace)
+        await child.follow(present(path))
+        await until_it(lambda: trace.counters["moniker.ended"] == 1)
+        configuration(tmp_path)
+        await child.follow(present(path))
+        await until_it(lambda: answers(path))
+        await child.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_reload_says_what_the_child_does_not_take_over(tmp_path: Path) -> None:
     """To who asked for it, not just among the messages of the daemon."""
     path = configuration(tmp_path)
