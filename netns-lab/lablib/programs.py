@@ -110,11 +110,15 @@ def ssh(stage: Stage, step: dict[str, Any]) -> str:
 
 def filled_in(lab: Lab, text: str) -> str:
     """``$RUN`` is the run directory, ``$HERE`` the scenario's, ``$ROOT`` the project's, ``$OEGW``
-    the installed command, ``$PORT_x`` a port that was remembered."""
+    the installed command, ``$PYTHON`` the one that has the project, ``$PORT_x`` a port that was
+    remembered."""
+    if "$" not in text:
+        return text
     names = {
         "RUN": str(lab.run.directory), "HERE": str(lab.scenario.directory), "ROOT": str(ROOT),
-        "OEGW": str(COMMAND), **{f"PORT_{name}": str(port) for name, port in lab.ports.items()},
+        "OEGW": str(COMMAND), "PYTHON": str(COMMAND.with_name("python")),
     }  # fmt: skip
+    names |= {f"PORT_{name}": str(port) for name, port in lab.ports.items()}
     return Template(text).safe_substitute(names)
 
 

@@ -243,7 +243,10 @@ def _checked(service: Service) -> Service:
 
 
 def _check_text(text: Iterable[str]) -> None:
-    octets = [len(each.encode("utf-8", "surrogatepass")) for each in text]
+    try:  # octets that are not UTF-8 are told as they came (PEP 383)
+        octets = [len(each.encode("utf-8", "surrogateescape")) for each in text]
+    except UnicodeEncodeError:
+        raise RegistrationRefused("malformed", "text: half of a character") from None
     if any(not 1 <= each <= MAX_TEXT_OCTETS for each in octets):
         raise RegistrationRefused("malformed", f"text: a string is not 1 to {MAX_TEXT_OCTETS} long")
     if len(octets) > MAX_TEXTS or sum(octets) > MAX_TEXTS_OCTETS:

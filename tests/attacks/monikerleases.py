@@ -46,7 +46,10 @@ class Wall:
     async def forward(self, lease: Lease, asked: IPAddress) -> Opening:
         return Opening(lease.port, lease.seconds)
 
-    async def end(self, host: IPAddress | None, transport: str, port: int) -> None:
+    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
+        self.ended.append((host, transport, port))
+
+    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
         self.ended.append((host, transport, port))
 
     async def end_all_of(self, host: HostSettings) -> None:
@@ -83,7 +86,7 @@ def told(*said: Message, rules: tuple[ServiceRule, ...] = ()) -> Wall:
 
 
 async def _of_any_host(self: LeaseDesk, link: _Link, message: EndPort) -> None:
-    await self._firewall.end(message.host, message.transport, message.port)
+    await self._firewall.end_of(message.host, message.transport, message.port)
 
 
 @attack(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
 import sys
+from itertools import count
 
+from oegw.moniker.daemon.holdings import Holdings
 from oegw.moniker.daemon.proof import NoProof, proven
 from oegw.moniker.interface import Entry, Owner, Service
 from oegw.moniker.names import InvalidName, ServiceName, Version, canonical
@@ -132,6 +135,27 @@ def ports_of_connections() -> None:
                         continue
                     raise AssertionError(f"a connection proves port {found.port}")
         assert proven(server).port == port
+
+
+@attack(
+    MONIKER,
+    "A user registers a socket, closes it, and waits for another's service to get its port",
+    source="MK-30: stale ports",
+    defence="oegw/moniker/daemon/holdings.py Holdings.is_held",
+    otherwise="the firewall opens another's port under a name that the policy allows",
+    without=replaced(("oegw.moniker.daemon.holdings.Holdings.is_held", lambda self, number: True)),
+)
+def ports_given_back() -> None:
+    moments = count(0.0, 10.0)
+    held = Holdings(lambda: next(moments))
+    bound = socket.create_server(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    held.add(1, os.getpid(), os.fstat(bound.fileno()).st_ino)
+    assert held.is_held(1)
+    bound.close()
+    with socket.create_server(("127.0.0.1", port)):  # at the same descriptor, even
+        assert not held.is_held(1)
+        assert held.given_up(10) == [1]
 
 
 @attack(

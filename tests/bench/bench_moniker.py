@@ -74,6 +74,9 @@ class Moniker:
         self._net = net
         self._daemon = daemon
         self._application = application
+        self.held: list[socket.socket] = []
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     @property
     def pid(self) -> int:
@@ -85,7 +88,7 @@ class Moniker:
             request = {"do": "register", "service": f"service-{number}", "version": "1"}
             said = self._application.ask(request, held.fileno())
             assert said["ok"], said
-            held.close()  # the entry lives with the connection
+            self.held.append(held)  # who closes it loses the entry
 
     def question(self, number: int) -> bytes:
         return question(f"service-{number}").ljust(128)
@@ -160,7 +163,10 @@ def moniker(net: Net) -> Iterator[Server]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oegw-bench-")))
         daemon = stack.enter_context(MonikerDaemon(net, folder, "queries = 1000000\n"))
-        yield Moniker(net, daemon, stack.enter_context(Application(daemon)))
+        server = Moniker(net, daemon, stack.enter_context(Application(daemon)))
+        yield server
+        for each in server.held:
+            each.close()
 
 
 @contextmanager
@@ -216,11 +222,13 @@ def asked(server: Server, services: int, questions: int) -> tuple[float, float]:
 def _ask(server: Server, asking: socket.socket, wanted: Sequence[bytes]) -> int:
     sent = answered = 0
     under_way = 0
+    poll = select.poll()  # its descriptor may be beyond what select(2) can
+    poll.register(asking, select.POLLIN)
     while sent < len(wanted) or under_way:
         while under_way < WINDOW and sent < len(wanted):
             asking.send(wanted[sent])
             sent, under_way = sent + 1, under_way + 1
-        if not select.select([asking], [], [], 2)[0]:
+        if not poll.poll(2000):
             break
         answered += server.right(asking.recv(2000))
         under_way -= 1

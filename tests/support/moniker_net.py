@@ -15,7 +15,7 @@ from tests.support.intercept_net import Net, enter, within
 
 T = TypeVar("T")
 
-SILENCE = 0.25  # seconds after which nobody has answered, on a link of microseconds
+SILENCE = 0.15  # seconds after which nobody has answered, on a link of microseconds
 
 
 class Loop:

@@ -8,56 +8,82 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
 # Our choices.
 SEARCH_PAUSE = 1.0  # seconds between two searches through all descriptors of a process
 MOST_SEARCHED = 65536  # descriptors of one
+REST = 9  # after a search, times what it took: a user with many files costs a tenth of our time
 
 
-@dataclass(slots=True)
-class _Holding:
+@dataclass(slots=True, eq=False)
+class _Process:
+    """``seen``: where a search found the sockets, by their inodes.  ``searched``: when, by the
+    clock; ``search``: which step it was."""
+
     pid: int
-    inode: int
-    descriptor: int | None = None  # where it was seen last
+    holdings: dict[int, _Holding] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
     searched: float | None = None
-    found: bool = True
+    search: int = 0
+    hidden: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Holding:
+    """``added``: which step it was.  ``held``: what was found last."""
+
+    process: _Process
+    inode: int
+    added: int
+    descriptor: int | None = None
+    held: bool = True
 
 
 class Holdings:
     """Which process has to have which socket, by the number of its entry.
 
-    A process that may not be looked at is believed.
+    A process that may not be looked at is believed, and so is one at which it is too early to look
+    again.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._holdings: dict[int, _Holding] = {}
+        self._processes: dict[int, _Process] = {}
         self._round: list[int] = []
+        self._steps = 0
+        self._resting_until = clock()
 
     def __len__(self) -> int:
         return len(self._holdings)
 
     def add(self, number: int, pid: int, inode: int) -> None:
         """``inode``: of the socket that came along."""
-        self._holdings[number] = _Holding(pid, inode)
+        self._steps += 1
+        process = self._processes.setdefault(pid, _Process(pid))
+        holding = _Holding(process, inode, self._steps)
+        self._holdings[number] = process.holdings[number] = holding
 
     def remove(self, number: int) -> None:
-        self._holdings.pop(number, None)
+        if (holding := self._holdings.pop(number, None)) is None:
+            return
+        del holding.process.holdings[number]
+        if not holding.process.holdings:
+            del self._processes[holding.process.pid]
 
     def is_held(self, number: int) -> bool:
         """Whether it has it.  False for a number that is not known."""
         holding = self._holdings.get(number)
         if holding is None:
             return False
-        if holding.descriptor is not None and _is(holding, holding.descriptor):
-            return True
-        now = self._clock()
-        if holding.searched is None or now >= holding.searched + SEARCH_PAUSE:
-            holding.searched = now
-            holding.found = _search(holding)
-        return holding.found
+        if not self._is_in_place(holding):
+            self._search(holding.process)
+            if holding.process.search > holding.added:
+                holding.held = self._is_in_place(holding) or holding.process.hidden
+        return holding.held
 
     def given_up(self, most: int) -> list[int]:
         """Of the next ``most`` entries, those whose socket is gone; all have their turn."""
@@ -66,26 +92,53 @@ class Holdings:
         turn = [self._round.pop() for _ in range(min(most, len(self._round)))]
         return [number for number in turn if number in self._holdings and not self.is_held(number)]
 
-
-def _is(holding: _Holding, descriptor: int) -> bool:
-    try:
-        target = os.readlink(f"/proc/{holding.pid}/fd/{descriptor}")  # noqa: PTH115  (each question)
-        return target == f"socket:[{holding.inode}]"
-    except PermissionError:
-        return True
-    except OSError:
+    def _is_in_place(self, holding: _Holding) -> bool:
+        """Whether it is where it was seen last."""
+        if holding.descriptor is None:
+            holding.descriptor = holding.process.seen.get(holding.inode)
+        if holding.descriptor is None:
+            return False
+        name = f"/proc/{holding.process.pid}/fd/{holding.descriptor}"
+        try:
+            if _inode_of(name) == holding.inode:
+                holding.held = True
+                return True
+        except PermissionError:
+            return True
+        except OSError:
+            pass
+        holding.descriptor = None
         return False
 
+    def _search(self, process: _Process) -> None:
+        """Look through all descriptors of a process, unless it is too early."""
+        now = self._clock()
+        early = process.searched is not None and now < process.searched + SEARCH_PAUSE
+        if early or now < self._resting_until:
+            return
+        self._steps += 1
+        process.searched, process.search = now, self._steps
+        wanted = {holding.inode for holding in process.holdings.values()}
+        process.seen = {}
+        try:
+            with os.scandir(f"/proc/{process.pid}/fd") as entries:
+                for entry in islice(entries, MOST_SEARCHED):
+                    with suppress(FileNotFoundError):  # closed just now
+                        if (inode := _inode_of(entry.path)) in wanted:
+                            process.seen[inode] = int(entry.name)
+            process.hidden = False
+        except PermissionError:
+            process.hidden = True
+        except OSError:  # it is gone
+            process.hidden = False
+        ended = self._clock()
+        self._resting_until = ended + REST * (ended - now)
 
-def _search(holding: _Holding) -> bool:
-    try:
-        with os.scandir(f"/proc/{holding.pid}/fd") as entries:
-            for entry in islice(entries, MOST_SEARCHED):
-                if _is(holding, int(entry.name)):
-                    holding.descriptor = int(entry.name)
-                    return True
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return False
+
+def _inode_of(name: str) -> int:
+    """The inode of the socket that is behind a name in /proc/PID/fd; 0 for another file.
+
+    Raises OSError.
+    """
+    target = os.readlink(name)  # noqa: PTH115  (at each question)
+    return int(target[8:-1]) if target.startswith("socket:[") else 0

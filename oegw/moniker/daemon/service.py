@@ -25,7 +25,8 @@ from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.streamdoor import StreamDoor
 from oegw.moniker.firewall.firewalls import Firewalls
 from oegw.moniker.firewall.handshake import is_hello
-from oegw.moniker.interface import Lease
+from oegw.moniker.interface import IPAddress, Lease
+from oegw.moniker.names import MonikerError
 from oegw.moniker.registry import Limits, Registry
 from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
@@ -41,6 +42,7 @@ SHOWN_LEASES = 6000
 SHOWN_COUNTERS = 6000
 SHOWN_WORDS = 1000
 
+KEY_SECONDS = 5.0  # for the look-up of the gateway's key
 LOOK = 1.0  # seconds between two looks whether services have their sockets still
 
 _Row = TypeVar("_Row")
@@ -67,7 +69,8 @@ class Daemon:
         self._key = key = _key(settings)
         self.registry = Registry(Limits(services=settings.services))
         self._firewalls = Firewalls(
-            settings, key=key, trace=trace, answering=self._answer_for_gateway, clock=clock,
+            settings, key=key, trace=trace, answering=self._answer_for_gateway,
+            find_key=_key_in_dns, clock=clock,
         )  # fmt: skip
         opener = self._firewalls.opener
         self._ports = Ports(opener)
@@ -217,6 +220,17 @@ def _lease_row(lease: Lease) -> dict[str, Any]:
         "namespace": lease.namespace,
         "seconds": lease.seconds,
     }
+
+
+async def _key_in_dns(address: IPAddress) -> bytes | None:
+    """The public key of the gateway in front, where the configuration does not say it; None if
+    there is none to use."""
+    from oegw.moniker.library.hostkey import HostKeys  # the DNS takes a while to import
+
+    try:
+        return await HostKeys().look_up(str(address), address, KEY_SECONDS)
+    except (MonikerError, OSError):
+        return None
 
 
 def _key(settings: MonikerSettings) -> StaticKey | None:

@@ -131,8 +131,9 @@ class LeaseBook:
         self._credit = NEW_AT_ONCE
         self._credited = now
 
-    def __contains__(self, hole: Hole) -> bool:
-        return hole in self._held
+    def get(self, hole: Hole) -> Held | None:
+        """The lease for a hole, if there is one; it may be over."""
+        return self._held.get(hole)
 
     def __len__(self) -> int:
         return len(self._held)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from oegw.moniker.firewall import ruleset
 from oegw.moniker.firewall.book import (
     Forward,
+    Guard,
     Held,
     Hole,
     LeaseBook,
@@ -29,6 +30,7 @@ from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Plac
 from oegw.moniker.settings import FirewallSettings, HostSettings
 from oegw.moniker.transports import known
 from oegw.moniker.wire import Code
+from oegw.sst.allowance import Allowance
 from oegw.trace import Trace
 
 __all__ = ["FirewallError", "OwnFirewall"]
@@ -38,6 +40,7 @@ OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
 SWEEPS_TO_COUNT = 5  # the kernel's counters are read each so many sweeps
+LINES_PER_SECOND, LINES_AT_ONCE = 50.0, 1000.0  # of the trace, about leases
 CATEGORY = "moniker"
 
 
@@ -64,6 +67,8 @@ class OwnFirewall:
         self._book = LeaseBook(self._group_of, clock())
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
+        self._guards: set[Guard] = set()  # no more than there are services
+        self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._sweeper: asyncio.Task[None] | None = None
         self.packets: dict[str, int] = {}
         """By the names of `ruleset.COUNTERS`, as of a few seconds ago."""
@@ -115,6 +120,7 @@ class OwnFirewall:
         """A service of this box is there: from outside it is closed but for leases."""
         if (protocol := protocol_of(place.transport)) is not None:
             for guard in guards_of(place, protocol):
+                self._guards.add(guard)
                 await self._write_quietly(ruleset.guarded(guard))
 
     async def open(self, lease: Lease) -> Opening:
@@ -122,7 +128,8 @@ class OwnFirewall:
         new = self._is_new(lease)
         held = self._open(lease)
         await self._written(held, ruleset.opened(held.hole, self._left(held), full_name(lease)))
-        self._tell(held, new=new)
+        if new:
+            self._tell("lease_opened", held)
         return Opening(held.hole.port, held.lease.seconds)
 
     async def forward(self, lease: Lease, asked: IPAddress) -> Opening:
@@ -144,7 +151,8 @@ class OwnFirewall:
         left, name = self._left(held), full_name(lease)
         text = ruleset.opened(held.hole, left, name) + ruleset.forwarded(forward, left, name)
         await self._written(held, text)
-        self._tell(held, new=new, asked=str(asked), forwarded=forward.port)
+        if new:
+            self._tell("lease_opened", held, asked=str(asked), forwarded=forward.port)
         return Opening(forward.port, held.lease.seconds)
 
     async def end(self, place: Place) -> None:
@@ -153,6 +161,7 @@ class OwnFirewall:
         if protocol is None:
             return
         for guard in guards_of(place, protocol):
+            self._guards.discard(guard)
             await self._write_quietly(ruleset.unguarded(guard))
 
         def meant(held: Held) -> bool:
@@ -198,7 +207,12 @@ class OwnFirewall:
         return ("", OF_THIS_BOX) if behind is None else (behind.name, behind.leases)
 
     def _is_new(self, lease: Lease) -> bool:
-        return Hole.of(lease) not in self._book
+        """Raises LeaseRefused."""
+        known, now = self._book.get(Hole.of(lease)), self._clock()
+        if known is not None and known.until <= now:  # the kernel has forgotten it
+            self._expire(now)
+            return True
+        return known is None
 
     def _open(self, lease: Lease) -> Held:
         if self._sweeper is None:
@@ -245,7 +259,7 @@ class OwnFirewall:
         for held, forwards in over:
             text += ruleset.ended(held.hole, held.until - now)
             text += "".join(ruleset.forward_ended(forward) for forward in forwards)
-            self._tell_over(held, why)
+            self._tell("lease_ended", held, why=why)
         await self._write_quietly(text)
         self._release(over)
 
@@ -264,17 +278,37 @@ class OwnFirewall:
     async def _sweep(self) -> None:
         for sweep in itertools.count():
             if not sweep % SWEEPS_TO_COUNT:
-                with suppress(FirewallError):  # another program has taken the table away
-                    self.packets = await self._table.counters()
+                await self._look()
             await asyncio.sleep(SWEEP_SECONDS)
             self._expire(self._clock())
+
+    async def _look(self) -> None:
+        """Read the counters; if the table is gone (`nft flush ruleset`), put it back as it was."""
+        with suppress(FirewallError):
+            self.packets = await self._table.counters()
+            return
+        now, text = self._clock(), ruleset.whole_table(self._settings, self._hosts)
+        for held in self._book:
+            if held.until > now:
+                text += ruleset.opened(held.hole, held.until - now, full_name(held.lease))
+        for forward in self._held_ports:
+            under = self._book.get(forward.hole)
+            if under is not None and under.until > now:
+                text += ruleset.forwarded(forward, under.until - now, full_name(under.lease))
+        text += "".join(ruleset.guarded(guard) for guard in self._guards)
+        try:
+            await self._table.run(text)
+        except FirewallError as error:
+            self._trace.drop(CATEGORY, "firewall_gone", text=str(error))
+        else:
+            self._trace.event(CATEGORY, "firewall_put_back", leases=len(self._book))
 
     def _expire(self, now: float) -> None:
         """The kernel has forgotten them by itself."""
         over = self._book.expire(now)
         self._release(over)
         for held, _ in over:
-            self._tell_over(held, "time")
+            self._tell("lease_ended", held, why="time")
 
     def _adopted(self, found: Found) -> str:
         """Commands that put leases and guarded ports of before into the new table."""
@@ -301,13 +335,16 @@ class OwnFirewall:
                 await self._table.close()
                 raise FirewallError(f"moniker.firewall.allow: {match!r}: {error}") from None
 
-    def _tell(self, held: Held, *, new: bool, **more: object) -> None:
-        self._trace.event(
-            CATEGORY, "lease_opened" if new else "lease_renewed", **_shown(held), **more
-        )
+    def _tell(self, event: str, held: Held, **more: object) -> None:
+        """A line of the trace, with the service's name (MK-32).
 
-    def _tell_over(self, held: Held, why: str) -> None:
-        self._trace.event(CATEGORY, "lease_ended", why=why, **_shown(held))
+        A renewal changes nothing, so there is none about it; and strangers can ask for many leases,
+        so there is a limit.
+        """
+        if self._lines.take(self._clock()):
+            self._trace.event(CATEGORY, event, **_shown(held), **more)
+        else:
+            self._trace.drop(CATEGORY, f"{event}_unwritten", service=full_name(held.lease))
 
 
 def _shown(held: Held) -> dict[str, object]:

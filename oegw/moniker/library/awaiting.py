@@ -55,9 +55,9 @@ async def _done(command: Command) -> Any:
             return waiting.places_of(host, await _addresses(host))
         case FindKey(host, address, seconds):
             return await host_keys().look_up(host, address, seconds)
-        case Ask(place, port, line, seconds):
-            async with asyncio.timeout(seconds):
-                return await _answer(place, port, line)
+        case Ask():
+            async with asyncio.timeout(command.seconds):
+                return await _answer(command)
         case Open(place, port, _, _, seconds):
             sock = waiting.prepared(command)
             async with asyncio.timeout(seconds):
@@ -75,10 +75,12 @@ async def _addresses(host: str) -> list[Any]:
         raise waiting.no_address(host, error) from None
 
 
-async def _answer(place: Place, port: int, line: str) -> str:
+async def _answer(ask: Ask) -> str:
     loop = asyncio.get_running_loop()
-    with await _connected(opened(TCP, place.family), place, port) as sock:
-        await loop.sock_sendall(sock, line.encode("utf-8") + b"\r\n")
+    async with asyncio.timeout(ask.handshake):
+        sock = await _connected(opened(TCP, ask.place.family), ask.place, ask.port)
+    with sock:
+        await loop.sock_sendall(sock, ask.line.encode("utf-8") + b"\r\n")
         return waiting.line_of(await _line(sock, MAX_LINE_OCTETS))
 
 

@@ -16,6 +16,7 @@ only (RFC 1078) is asked in its way: then the connection of the question is the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ from oegw.moniker.wire import Answer, Code, MalformedMessage
 # Our choices.
 MAX_PLACES = 8  # of one host that are tried
 KEY_SECONDS = 2.0  # for the DNS to say whether there is a key
+HANDSHAKE_SECONDS = 1.5  # for a connection to one place's daemon, while others are untried
 STALE_SECONDS = 3.0  # for a connection by a remembered answer: its port may be closed by now
 
 
@@ -76,12 +78,16 @@ class FindKey:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Gives the answer's line.  Raises OSError, MalformedMessage."""
+    """Gives the answer's line.  ``handshake``: seconds for the connection alone, if they are fewer.
+
+    Raises OSError, MalformedMessage.
+    """
 
     place: Place
     port: int
     line: str
     seconds: float
+    handshake: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,7 @@ class Finding:
         self._clock = clock
         self._deadline = clock() + wish.seconds
         self._places_left = 1
+        self._hurried = False
 
     def connection(self) -> Steps[tuple[Any, Found]]:
         """The steps to a connected socket.  Raises the errors of `errors`."""
@@ -189,11 +196,17 @@ class Finding:
     # ------------------------------------------------------------------ place by place
 
     def _at_each_place(self, do: Callable[[Place], Steps[_Outcome]]) -> Steps[_Outcome]:
-        """What the first place that serves gives.  A daemon's refusal is an answer, and ends it."""
+        """What the first place that serves gives.  A daemon's refusal is an answer, and ends it.
+
+        A firewall that lets through one family only drops the other in silence.  So the first
+        addresses get little time, and their whole time when all have been tried (RFC 8305 in turn).
+        """
         places: list[Place] = (yield LookUpHost(self._wish.host))[:MAX_PLACES]
         failures: list[Exception] = []
-        for number, place in enumerate(places):
-            self._places_left = len(places) - number
+        queue = deque((place, place != places[-1]) for place in places)
+        while queue:
+            self._places_left = len(queue)
+            place, self._hurried = queue.popleft()
             try:
                 return (yield from do(place))
             except (NotEncrypted, TransportUnavailable):
@@ -203,7 +216,10 @@ class Finding:
             except ServiceRefused:
                 raise
             except (OSError, MalformedMessage) as error:
-                failures.append(error)
+                if self._hurried and isinstance(error, TimeoutError):
+                    queue.append((place, False))
+                else:
+                    failures.append(error)
         raise self._failure(places, failures)
 
     def _failure(self, places: list[Place], failures: list[Exception]) -> Exception:
@@ -323,20 +339,24 @@ class Finding:
         self._cache.remember(asked, answer, encrypted=encrypted, now=self._clock())
         return Found(place, answer, encrypted)
 
+    def _ask(self, place: Place, question: Question) -> Ask:
+        handshake = HANDSHAKE_SECONDS if self._hurried else None
+        return Ask(place, self._wish.question_port, question.line, self._share(), handshake)
+
     def _question(
         self, place: Place, transport: str | None, key: bytes | None, encryption: str
     ) -> Steps[tuple[Answer, bool]]:
         """One question; a second, in clear, only where the host has lost the key that it publishes
         and this host's policy does not insist."""
         question = Question(self._wish.name, transport, key, self._random)
-        line = yield Ask(place, self._wish.question_port, question.line, self._share())
+        line = yield self._ask(place, question)
         try:
             return question.answer(line), key is not None
         except ServiceRefused as error:
             if error.code is not Code.KEY or key is None or encryption == "require":
                 raise
         question = Question(self._wish.name, transport, None, self._random)
-        line = yield Ask(place, self._wish.question_port, question.line, self._share())
+        line = yield self._ask(place, question)
         return question.answer(line), False
 
     def _tcpmux_will_do(self, encryption: str) -> None:

@@ -28,12 +28,15 @@ _ABSENT = (
 )
 
 
-def hold(transport: Transport, families: str = "46", *, shared: bool = False) -> socket.socket:
+def hold(
+    transport: Transport, families: str = "46", *, shared: bool = False, address: str = ""
+) -> socket.socket:
     """A socket bound to a random port, not listening.
 
     ``families``: ``"4"``, ``"6"`` or ``"46"`` (one socket for both where the host has IPv6).
     ``shared``: SO_REUSEADDR, so that another program may listen on the port while this one holds
     it.  Without it nobody else gets the port, in any family, as long as the socket is open.
+    ``address``: one of the host's, of the one family; else all of them.
     Raises NoPortLeft, TransportUnavailable.
     """
     ports = _usable()
@@ -44,7 +47,7 @@ def hold(transport: Transport, families: str = "46", *, shared: bool = False) ->
         try:
             if shared:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((ANY[sock.family], secrets.choice(ports)))
+            sock.bind((address or ANY[sock.family], secrets.choice(ports)))
         except OSError as error:
             sock.close()
             if error.errno not in _TAKEN:

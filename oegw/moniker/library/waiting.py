@@ -58,8 +58,8 @@ def _done(command: Command, key_of: KeyOf) -> Any:
             return places_of(host, _addresses(host))
         case FindKey(host, address, seconds):
             return key_of(host, address, seconds)
-        case Ask(place, port, line, seconds):
-            return _answer(place, port, line, seconds)
+        case Ask():
+            return _answer(command)
         case Open(place, port, _, _, seconds):
             sock = prepared(command)
             return _connected(sock, place, port, seconds)
@@ -74,11 +74,12 @@ def _addresses(host: str) -> list[Any]:
         raise no_address(host, error) from None
 
 
-def _answer(place: Place, port: int, line: str, seconds: float) -> str:
-    until = time.monotonic() + seconds
-    with _connected(opened(TCP, place.family), place, port, seconds) as sock:
+def _answer(ask: Ask) -> str:
+    until = time.monotonic() + ask.seconds
+    handshake = ask.seconds if ask.handshake is None else min(ask.seconds, ask.handshake)
+    with _connected(opened(TCP, ask.place.family), ask.place, ask.port, handshake) as sock:
         sock.settimeout(_left(until))
-        sock.sendall(line.encode("utf-8") + b"\r\n")
+        sock.sendall(ask.line.encode("utf-8") + b"\r\n")
         received = bytearray()
         while not complete(received):
             sock.settimeout(_left(until))

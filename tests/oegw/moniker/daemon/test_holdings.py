@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from oegw.moniker.daemon import holdings
 from oegw.moniker.daemon.holdings import SEARCH_PAUSE, Holdings
 from tests.support.moniker_daemon import RunningDaemon, bound_socket, port_of, running, until
 
@@ -63,20 +62,79 @@ def test_a_number_that_is_somebody_elses_socket_by_now_is_no_proof() -> None:
         assert not held.is_held(1)
 
 
+def searches(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float = 0.0) -> list[str]:
+    """The directories that are searched from now on, each in ``seconds``."""
+    found: list[str] = []
+    search = os.scandir
+
+    def counted(path: str) -> object:
+        found.append(path)
+        clock.now += seconds
+        return search(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    return found
+
+
 def test_all_descriptors_are_searched_once_a_second_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
     held = Holdings(clock)
-    searches: list[object] = []
-    monkeypatch.setattr(holdings, "_search", lambda holding: bool(searches.append(holding)))
+    done = searches(monkeypatch, clock)
     held.add(1, os.getpid(), 1)
     for _ in range(10):
         assert not held.is_held(1)
-    assert len(searches) == 1
+    assert len(done) == 1
     clock.now += SEARCH_PAUSE
     assert not held.is_held(1)
-    assert len(searches) == 2
+    assert len(done) == 2
+
+
+def test_one_search_is_for_all_entries_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    held = Holdings(clock)
+    done = searches(monkeypatch, clock)
+    sockets = [bound_socket() for _ in range(20)]
+    for number, bound in enumerate(sockets):
+        held.add(number, os.getpid(), inode(bound))
+    held.add(99, os.getpid(), 1)
+    assert all(held.is_held(number) for number in range(20))
+    assert not held.is_held(99)
+    for bound in sockets:
+        bound.close()
+    assert len(done) == 1
+    clock.now += SEARCH_PAUSE
+    assert held.given_up(100) == [*range(20), 99]
+    assert len(done) == 2
+
+
+def test_who_came_after_a_search_is_believed_until_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    held = Holdings(clock)
+    held.add(1, os.getpid(), 1)
+    assert not held.is_held(1)
+    held.add(2, os.getpid(), 2)
+    assert held.is_held(2)
+    clock.now += SEARCH_PAUSE
+    assert not held.is_held(2)
+
+
+def test_searches_take_a_tenth_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many files a user has open, in however many processes."""
+    clock = Clock()
+    held = Holdings(clock)
+    done = searches(monkeypatch, clock, seconds=0.1)
+    held.add(1, os.getpid(), 1)
+    held.add(2, os.getppid(), 1)
+    assert not held.is_held(1)
+    assert held.is_held(2)
+    assert len(done) == 1
+    clock.now += 0.91
+    assert not held.is_held(2)
+    assert len(done) == 2
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
@@ -86,6 +144,18 @@ def test_a_process_that_is_gone_holds_nothing() -> None:
     held.add(1, child.pid, 1)
     assert not held.is_held(1)
     assert not held.is_held(2)
+
+
+def test_what_is_not_there_any_more_is_not_kept() -> None:
+    held = Holdings(Clock())
+    held.add(1, os.getpid(), 1)
+    held.add(2, os.getpid(), 1)
+    held.remove(1)
+    held.remove(1)
+    assert len(held) == 1
+    assert not held.is_held(2)
+    held.remove(2)
+    assert len(held) == 0
 
 
 def test_a_process_that_may_not_be_looked_at_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:

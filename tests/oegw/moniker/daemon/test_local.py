@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -338,6 +339,7 @@ def test_a_bad_request_has_a_code_and_the_connection_goes_on(
         {"weight": 1.5},
         {"text": "episode=4"},
         {"text": ["x" * 256]},
+        {"text": ["x=\ud800"]},
         {"exported": "yes"},
         {"namespace": "a:b"},
         {"namespace": 1},
@@ -350,6 +352,46 @@ def test_a_bad_registration_registers_nothing(
         answer = application.ask("register", bound, **{"service": "x", "version": "1", **fields})
     assert (answer["ok"], answer["code"]) == (False, "malformed")
     assert len(daemon.daemon.registry) == 0
+
+
+def hostile(daemon: RunningDaemon, application: Application, requests: int) -> None:
+    dice = random.Random(7)
+    keys = ["do", "tag", "service", "version", "namespace", "weight", "sst", "tcpmux", "exported",
+            "text", "number", "after", "versions", "transport"]  # fmt: skip
+    words = ["register", "update", "unregister", "list", "resolve", "policy", "status"]
+    values = [None, True, -1, 0, 1, 2**70, 1.5, "", "-", "*", "x", "x" * 300, "\ud800", "\x00", "1",
+              ">=1,<2", [], ["a=b"], [1], {}, {"a": []}, "tcp", "stream"]  # fmt: skip
+    readable, writable = os.pipe()
+    with bound_socket() as bound:
+        for _ in range(requests):
+            request = {key: dice.choice(values) for key in dice.sample(keys, dice.randrange(8))}
+            request["do"] = dice.choice([*words, dice.choice(values)])
+            given = dice.choice([[], [], [bound.fileno()], [readable]])
+            line = json.dumps(request).encode() + b"\n"
+            socket.send_fds(application.connection, [line], given)
+            answer = application.read()
+            assert answer["ok"] in (True, False)
+            if answer["ok"] is False:
+                assert answer["code"]
+                assert answer["text"]
+            if given and request["do"] != "register":  # it waits for who takes it
+                application.ask("register", service="x", version="1")
+    os.close(readable)
+    os.close(writable)
+    assert daemon.counted("local_internal") == 0
+
+
+def test_whatever_an_application_says_is_answered(
+    daemon: RunningDaemon, application: Application
+) -> None:
+    hostile(daemon, application, 1000)
+
+
+@pytest.mark.fuzz
+def test_whatever_many_applications_say_is_answered(
+    daemon: RunningDaemon, application: Application
+) -> None:
+    hostile(daemon, application, 10_000)
 
 
 def test_what_comes_along_and_is_no_socket_is_refused(application: Application) -> None:

@@ -15,6 +15,7 @@ from oegw.keyfile import KeyFileError
 from oegw.moniker.daemon import datagramdoor
 from oegw.moniker.daemon.binding import bind
 from oegw.moniker.interface import Entry, Lease, Owner, Service
+from oegw.moniker.library.hostkey import HostKeys
 from oegw.moniker.names import ServiceName, Version
 from oegw.moniker.settings import (
     ClientSettings,
@@ -102,17 +103,39 @@ def test_new_settings_take_effect_and_what_does_not_is_said(tmp_path: Path) -> N
         )  # fmt: skip
 
 
-def test_what_leases_need_a_restart_for_is_said(tmp_path: Path) -> None:
+def test_what_needs_a_restart_of_the_leases_is_said(tmp_path: Path) -> None:
     generate(tmp_path / "x25519.pem")
-    generate(tmp_path / "other.pem")
-    gateway = GatewayInFront(LOCALHOST, bytes(31) + b"9", 9)
-    with running(tmp_path, private_key=tmp_path / "x25519.pem", gateway=gateway) as daemon:
+    with running(tmp_path, private_key=tmp_path / "x25519.pem") as daemon:
         host = HostSettings("inner", (ip_address("10.0.0.7"),), bytes(32), ("alice",))
-        new = replace(daemon.settings, private_key=tmp_path / "other.pem", hosts=(host,))
-        assert daemon.run(daemon.daemon.reload(new)) == [
+        assert daemon.run(daemon.daemon.reload(replace(daemon.settings, hosts=(host,)))) == [
             "[moniker] the first host with a key is served from the next restart on",
             "[moniker] the first host with namespaces is served from the next restart on",
         ]
+
+
+def test_a_gateway_whose_key_is_not_configured_has_it_in_the_dns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    async def look_up(_: HostKeys, host: str, address: object, seconds: float) -> bytes | None:
+        asked.append(address)
+        if len(asked) == 1:
+            raise OSError("no name server")
+        return None
+
+    monkeypatch.setattr(HostKeys, "look_up", look_up)
+    generate(tmp_path / "x25519.pem")
+    with socket.socket() as gateway:
+        gateway.bind(("127.0.0.1", 0))
+        gateway.listen()
+        with running(
+            tmp_path,
+            private_key=tmp_path / "x25519.pem",
+            gateway=GatewayInFront(LOCALHOST, None, gateway.getsockname()[1]),
+        ):
+            until(lambda: len(asked) >= 2)  # and asks again
+    assert set(asked) == {LOCALHOST}
 
 
 def test_new_settings_that_can_not_be_had_change_nothing(tmp_path: Path) -> None:

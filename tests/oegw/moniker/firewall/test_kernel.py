@@ -110,13 +110,15 @@ def test_a_lease_is_for_one_transport(net: Net, loop: Loop) -> None:
     client.close()
 
 
-def test_a_lease_ends_by_its_time(net: Net, loop: Loop) -> None:
-    """The kernel ends it by itself; so the book says a second and the table keeps its slack."""
+def test_a_lease_ends_by_its_time(net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ends it by itself, at the same time as the book."""
+    monkeypatch.setattr("oegw.moniker.firewall.book.SLACK", 1.0)
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 0.05)
     with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
         loop.wait(wall.open(lease(SECRET, seconds=1)))
         assert knock(net, INSIDE, SECRET, PEER) == "open"
         wait_for(lambda: not wall.leases(), 10)
-        assert silent(net, INSIDE, SECRET, PEER)
+        wait_for(lambda: silent(net, INSIDE, SECRET, PEER))
     ended = [event for event in loop.events if event["event"] == "lease_ended"]
     assert [(e["why"], e["service"]) for e in ended] == [("time", "bob::starwars")]
 
@@ -132,9 +134,13 @@ def test_what_is_over_by_its_time_has_not_ended_with_its_service(
     loop.wait(wall.open(lease(SECRET)))
     now[0] = 100.0
     loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
+    loop.wait(wall.open(lease(SECRET)))
+    loop.wait(wall.open(lease(SECRET)))  # renewed: nothing new to be told
+    now[0] = 200.0
+    loop.wait(wall.open(lease(SECRET)))
     loop.wait(wall.close())
-    ended = [event["why"] for event in loop.events if event["event"] == "lease_ended"]
-    assert ended == ["time"]
+    told = [event.get("why", "") for event in loop.events if event["event"].startswith("lease")]
+    assert told == ["", "time", "", "time", ""]
 
 
 def test_a_service_that_ends_takes_its_leases_and_leaves_its_connections(
@@ -403,6 +409,26 @@ def test_after_a_crash_leases_live_on_and_the_next_process_knows_them(net: Net, 
         loop.wait(crashed.close())
 
 
+def test_a_table_that_another_program_takes_away_is_put_back(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's own rules begin with `flush ruleset`: a reload of them must not open the site."""
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.SWEEP_SECONDS", 0.02)
+    with (
+        firewall(loop) as wall,
+        listening(net.inside, "0.0.0.0", SECRET),
+        listening(net.gateway, "0.0.0.0", SECRET),
+    ):
+        loop.wait(wall.guard(Place("tcp", SECRET)))
+        opening = loop.wait(wall.forward(lease(SECRET), ip_address(OURS)))
+        net.run(net.gateway, "nft", "flush", "ruleset")
+        wait_for(lambda: loop.trace.counters["moniker.firewall_put_back"])
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
+        assert knock(net, OURS, opening.port, PEER) == "open"
+        assert silent(net, INSIDE, SECRET, OTHER_PEER)
+        assert silent(net, OURS, SECRET, OTHER_PEER)
+
+
 def test_leases_are_named_in_the_table_and_in_the_trace(net: Net, loop: Loop) -> None:
     """MK-32; the name is a stranger's, and can't be more than a name."""
     named = Lease(ip_address(PEER), ip_address(INSIDE), "tcp", SECRET, 60, 'x"};drop', "bob")
@@ -426,15 +452,20 @@ def test_an_address_with_a_scope_is_an_address_and_no_command(net: Net, loop: Lo
         assert "fe80::1 . fe80::2 . tcp . 4711" in listed
 
 
-def test_many_leases_at_once_are_few_transactions(loop: Loop) -> None:
+def test_many_leases_at_once_are_few_transactions_and_few_lines(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def all_of_them(wall: OwnFirewall) -> None:
         await asyncio.gather(
             *(wall.open(lease(6000 + n % 50, f"10.77.{n // 50}.9", OURS)) for n in range(500))
         )
 
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.LINES_AT_ONCE", 20.0)
     with firewall(loop) as wall:
         loop.wait(all_of_them(wall))
         assert len(wall.leases()) == 500
+    assert loop.trace.counters["moniker.lease_opened"] < 200  # no flood of lines
+    assert loop.trace.counters["moniker.drop.lease_opened_unwritten"] > 300
 
 
 def test_a_socket_holds_the_forwarded_port(net: Net, loop: Loop) -> None:

@@ -105,7 +105,8 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 
 def test_both_daemons_say_that_they_are_connected(town: Town) -> None:
     assert town.gateway.status()["hosts"] == ["bob"]
-    assert town.host.status()["gateway"] == "asks 10.1.0.1 for ports: connected"
+    asks = "asks 10.1.0.1 for ports: connected"
+    wait_for(lambda: town.host.status()["gateway"] == asks, 10)
 
 
 def test_who_asks_the_host_gets_in_and_nobody_else(town: Town) -> None:

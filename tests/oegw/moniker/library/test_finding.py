@@ -58,6 +58,7 @@ class World:
         self.key: bytes | None = None
         self.private = KEY
         self.dead: set[Place] = set()
+        self.silent: set[Place] = set()
         self.opens: list[Any] = []  # what comes of each Open, then sockets
         self.random = random.Random(1).randbytes
 
@@ -95,6 +96,8 @@ class World:
             case Ask(place, _, line, _):
                 if place in self.dead:
                     raise ConnectionRefusedError(111, "refused")
+                if place in self.silent:
+                    raise TimeoutError("timed out")
                 return self.answered(line)
             case Open():
                 outcome = self.opens.pop(0) if self.opens else "socket"
@@ -146,6 +149,26 @@ def test_one_question_and_one_connection_to_the_same_address() -> None:
     assert (ask.place, ask.port) == (FOUR, 1)
     assert (opening.place, opening.port, opening.transport) == (FOUR, 4711, TCP)
     assert opening.sst is False
+
+
+def test_an_address_that_is_silent_gets_its_whole_time_when_the_others_have_been_tried() -> None:
+    world = World(any={})
+    world.places = [SIX, FOUR]
+    world.silent = {SIX}
+    assert world.find()[1].place == FOUR
+    asked = [each for each in world.commands if isinstance(each, Ask)]
+    assert [(each.place, each.handshake) for each in asked] == [(SIX, 1.5), (FOUR, None)]
+    world.silent = {SIX, FOUR}
+    with pytest.raises(TooSlow):
+        world.find("other")
+    asked = [each for each in world.commands if isinstance(each, Ask)]
+    assert [(each.place, each.handshake) for each in asked] == [
+        (SIX, 1.5), (FOUR, None), (SIX, None),
+    ]  # fmt: skip
+    world.silent = {SIX}
+    world.dead = {FOUR}
+    with pytest.raises(HostUnreachable):
+        world.find("third")
 
 
 def test_an_answer_that_holds_saves_the_question() -> None:
