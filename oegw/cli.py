@@ -308,6 +308,16 @@ def _check_files(settings: Settings) -> Iterator[str]:
                 yield f"publish.tsig_key: {error}"
             else:
                 _complain(FINE, f"note: publish.tsig_key: {error}")
+    for peer in settings.moniker.export.peers:
+        from oegw.moniker.discovery.browsing import PeerUnusable, key_of  # takes a while to import
+
+        try:
+            key_of(peer)
+        except PeerUnusable as error:
+            if peer.key.exists():
+                yield f"moniker.export.peer.key: {error}"
+            else:
+                _complain(FINE, f"note: moniker.export.peer.key: {error}")
     for point in settings.decision_points:
         if point.ca is None:
             continue

@@ -749,7 +749,7 @@ class Daemon:
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
-        await self.moniker.follow(settings.moniker)
+        notes += await self.moniker.follow(settings.moniker)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 

@@ -18,8 +18,10 @@ from typing import Any
 
 import oegw
 from oegw.control import ControlError
-from oegw.moniker.settings import MonikerSettings
+from oegw.keyfile import KeyFileError
+from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.monikerstatus import status
+from oegw.sst.keys import read_private
 from oegw.trace import Trace
 
 # Our choices, seconds.
@@ -39,19 +41,34 @@ class MonikerChild:
         self._path = path
         self._trace = trace
         self._settings = MonikerSettings()
+        self._at_start = MonikerSettings()  # of the process
+        self._reason = "it is being started"  # why there is no process
         self._process: Process | None = None
+        self._again = asyncio.Event()  # the pause before the next try is over
         self._keeping: asyncio.Task[None] | None = None
 
-    async def follow(self, settings: MonikerSettings) -> None:
-        """Start it, end it, or have it read the configuration again, as the settings say."""
+    async def follow(self, settings: MonikerSettings) -> list[str]:
+        """Start it, end it, or have it read the configuration again, as the settings say.
+
+        Returns notes for the operator: what takes effect at its restart only, or can't.
+        """
         self._settings = settings
         if not settings.present:
             await self.close()
         elif self._keeping is None:
             self._keeping = asyncio.create_task(self._keep())
-        elif self._process is not None:
+        elif self._process is None:
+            self._again.set()  # perhaps what kept it from starting is mended
+        else:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
+            if settings.private_key is not None:
+                try:
+                    await asyncio.to_thread(read_private, settings.private_key)
+                except KeyFileError as error:
+                    return [f"[moniker] the old settings stay: {error}"]
+            return restart_notes(self._at_start, settings)
+        return []
 
     async def close(self) -> None:
         """End it, and don't start it again."""
@@ -65,8 +82,10 @@ class MonikerChild:
         """What `oegw status` says of it; None where there is none."""
         if self._keeping is None:
             return None
+        if self._process is None:
+            return {"reason": self._reason}
         try:
-            return await asyncio.to_thread(status, self._settings.socket, STATUS_PATIENCE)
+            return await asyncio.to_thread(status, self._at_start.socket, STATUS_PATIENCE)
         except ControlError as error:
             return {"reason": str(error)}
 
@@ -80,26 +99,26 @@ class MonikerChild:
                 reason = f"cannot be started: {error.strerror}"
             if time.monotonic() - began >= LONG_ENOUGH:
                 pause = FIRST_PAUSE
+            self._reason = f"it {reason}; again in {pause:g} s"
             self._trace.event("moniker", "ended", reason=reason, again_in=pause)
             print(f"oegw: the moniker daemon {reason}; again in {pause:g} s", file=sys.stderr)
-            await asyncio.sleep(pause)
+            self._again.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_once(self) -> str:
         """Until it ends; says how.  A cancellation ends it.  Raises OSError."""
         theirs, ours = os.pipe()
         try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # nothing is imported from the working directory
-                "-m",
-                _PROGRAM,
-                str(self._path),
-                str(theirs),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs,),
-                env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
-            )
+            self._at_start = self._settings
+            # SIGHUP is blocked in a process that we start: until it can read its configuration
+            # again, it would be its end.  `serve` lets it through.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+            try:
+                self._process = process = await self._started(theirs)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(theirs)
             theirs = -1
             try:
@@ -113,6 +132,19 @@ class MonikerChild:
             if theirs >= 0:
                 os.close(theirs)
         return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    async def _started(self, pipe: int) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing is imported from the working directory
+            "-m",
+            _PROGRAM,
+            str(self._path),
+            str(pipe),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(pipe,),
+            env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
+        )
 
 
 async def _end(process: Process) -> None:

@@ -148,3 +148,12 @@ class MonikerSettings:
     firewall: FirewallSettings = field(default_factory=FirewallSettings)
     client: ClientSettings = field(default_factory=ClientSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
+
+
+def restart_notes(old: MonikerSettings, new: MonikerSettings) -> list[str]:
+    """What of the new settings a daemon that began by ``old`` does not take over."""
+    return [
+        f"[moniker] {name} changed: takes effect at the next restart of its daemon"
+        for name in ("port", "addresses", "socket", "services", "gateway", "firewall", "export")
+        if getattr(new, name) != getattr(old, name)
+    ]

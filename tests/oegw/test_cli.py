@@ -549,6 +549,7 @@ def test_check_of_nothing_and_of_no_toml(oegw: Any, tmp_path: Path) -> None:
 
 POINT = '[[decision_point]]\nname = "p"\nurl = "https://192.1.0.70/"\nca = "ca.pem"\n'
 PUBLISH = '[publish]\ntsig_key = "tsig.key"\n'
+PEER = '[[moniker.export.peer]]\nname = "b.example"\naddress = "192.1.1.5"\nkey = "tsig.key"\n'
 
 
 @pytest.mark.parametrize(
@@ -558,6 +559,8 @@ PUBLISH = '[publish]\ntsig_key = "tsig.key"\n'
          "decision_point 'p': ca: {}: has no certificates in PEM"),
         (PUBLISH, "tsig.key", "publish.tsig_key: {}: No such file or directory",
          "publish.tsig_key: {}: is not of the form"),
+        (PEER, "tsig.key", "moniker.export.peer.key: {}: No such file or directory",
+         "moniker.export.peer.key: {}: is not of the form"),
     ],
 )  # fmt: skip
 def test_check_looks_into_the_files_that_are_needed_later(

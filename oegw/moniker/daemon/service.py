@@ -28,7 +28,7 @@ from oegw.moniker.firewall.handshake import is_hello
 from oegw.moniker.interface import IPAddress, Lease
 from oegw.moniker.names import MonikerError
 from oegw.moniker.registry import Limits, Registry
-from oegw.moniker.settings import MonikerSettings
+from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.moniker.steps import AskHost, OpenPort, Reply, Source
 from oegw.sst.keys import read_private
 from oegw.sst.statickey import StaticKey
@@ -143,11 +143,7 @@ class Daemon:
         self._key = key
         self._local.settings = settings
         self._desk.lease = settings.lease
-        notes += [
-            f"[moniker] {name} changed: takes effect at the next restart"
-            for name in ("port", "addresses", "socket", "services", "gateway", "firewall", "export")
-            if getattr(settings, name) != getattr(self.settings, name)
-        ]
+        notes += restart_notes(self.settings, settings)
         self._trace.event("moniker", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 

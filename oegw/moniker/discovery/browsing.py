@@ -7,6 +7,7 @@ that both have (TSIG, RFC 8945), which hides nothing.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +34,11 @@ from oegw.moniker.names import MonikerError, ServiceName
 from oegw.moniker.settings import Found
 
 # Our choices.
-PEER_SECONDS = 3.0  # for one question, connection included
+# For one question, connection included.  Each step has less than the one before it, so that a host
+# that is silent costs its own services only, not those of all who are asked for it.
+PEER_SECONDS = 4.0  # of `oegw moniker find`
+GATEWAY_SECONDS = 3.0  # of a gateway that asks another for a host inside
+HOST_SECONDS = 1.5  # of a gateway that asks its hosts inside: a SYN may be lost (RFC 6298: 1 s)
 MAX_INSTANCES = 200  # of one peer
 MAX_FOLLOWED = 16  # instances whose records did not come along, and are asked for
 _TRANSPORTS = ("tcp", "udp")  # one for each of the two kinds that DNS-SD has
@@ -65,19 +70,23 @@ class Peer:
         except RecordError as error:
             raise PeerUnusable(str(error)) from None
 
-    async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+    async def asked(
+        self, name: Labels, rdtype: str, *, recursion: bool, seconds: float = PEER_SECONDS
+    ) -> Reply:
         """What it says.  Raises PeerUnusable."""
-        question = ask(name, rdtype, secrets.randbelow(1 << 16), self.key, recursion=recursion)
         where = f"{self.found.name} ({self.found.address} port {self.found.port})"
         try:
-            async with asyncio.timeout(PEER_SECONDS):
+            question = ask(name, rdtype, secrets.randbelow(1 << 16), self.key, recursion=recursion)
+            async with asyncio.timeout(seconds):
                 octets = await self._exchanged(question.octets)
             reply = question.read(octets)
         except TimeoutError:
-            raise PeerUnusable(f"{where}: no answer within {PEER_SECONDS:g} seconds") from None
-        except (OSError, EOFError) as error:
-            text = error.strerror if isinstance(error, OSError) else None
-            raise PeerUnusable(f"{where}: {text or error or 'connection closed'}") from None
+            raise PeerUnusable(f"{where}: no answer within {seconds:g} seconds") from None
+        except OSError as error:  # asyncio's own text has the address in it, once more
+            text = os.strerror(error.errno) if error.errno else error
+            raise PeerUnusable(f"{where}: {text}") from None
+        except EOFError:
+            raise PeerUnusable(f"{where}: connection closed") from None
         except RecordError as error:
             raise PeerUnusable(f"{where}: {error}") from None
         if reply.code not in (Code.NOERROR, Code.NXDOMAIN):
@@ -107,10 +116,10 @@ async def find(peer: Peer, name: ServiceName, transport: str | None = None) -> l
     kinds = dict.fromkeys(
         type_of(name.service, each) for each in ((transport,) if transport else _TRANSPORTS)
     )
-    found: list[Finding] = []
-    for kind in kinds:
-        reply = await peer.asked((*kind, *peer.zone), "PTR", recursion=True)
-        found += await _read(peer, reply)
+    names = [(*kind, *peer.zone) for kind in kinds]
+    # Together, for somebody who is silent to one question is so to the next.
+    replies = await asyncio.gather(*(peer.asked(each, "PTR", recursion=True) for each in names))
+    found = [finding for reply in replies for finding in await _read(peer, reply)]
     return [finding for finding in found if wanted(finding, name, transport)]
 
 
@@ -259,13 +268,16 @@ class Neighbours:
             additional |= dict.fromkeys(
                 record
                 for record in reply.additional
-                if not isinstance(record.content, Pointer) and not _within(record.owner, zone)
+                if not isinstance(record.content, Pointer)
+                and _speaks_of(record.owner, peer.zone, zone)
             )
         return Reply(Code.NOERROR, tuple(answers), (), tuple(additional)) if questions else None
 
     async def _asked(self, peer: Peer, name: Labels, rdtype: str) -> Reply | None:
+        inside = peer.found.inside
+        seconds = HOST_SECONDS if inside else GATEWAY_SECONDS
         try:
-            return await peer.asked(name, rdtype, recursion=not peer.found.inside)
+            return await peer.asked(name, rdtype, recursion=not inside, seconds=seconds)
         except PeerUnusable as error:
             self._dropped(str(error))
             return None
@@ -287,8 +299,16 @@ def _told(record: Record, theirs: Labels, ours: Labels, name: Labels) -> Record 
         target = content.target
         if len(target) == len(theirs) + 2 and _within(target, theirs):
             return Record(name, record.ttl, Pointer((*target[:2], *ours)))
-        return None if _within(target, ours) else Record(name, record.ttl, content)
-    return record if _lower(record.owner) == _lower(name) and not _within(name, ours) else None
+        told = Record(name, record.ttl, content)
+        return told if _speaks_of(target, theirs, ours) else None
+    asked = _lower(record.owner) == _lower(name)
+    return record if asked and _speaks_of(name, theirs, ours) else None
+
+
+def _speaks_of(name: Labels, theirs: Labels, ours: Labels) -> bool:
+    """Of what is in our zone only we speak, and who has a zone below it of what is in that."""
+    below = len(theirs) > len(ours) and _within(name, theirs)
+    return below or not _within(name, ours)
 
 
 def _within(name: Labels, zone: Labels) -> bool:

@@ -28,6 +28,7 @@ from dnsrecords.dnssd import (
     reply_octets,
 )
 from dnsrecords.errors import RecordError
+from dnsrecords.published import TsigKey
 from oegw.moniker.daemon.limits import Crowd
 from oegw.moniker.discovery.browsing import Neighbours, Peer
 from oegw.moniker.discovery.zone import Zone
@@ -64,7 +65,7 @@ class Responder:
     ) -> None:
         self._listen = tuple(listen)
         self._zone = zone
-        self._keys = list({peer.key.name: peer.key for peer in peers}.values())
+        self._peers = tuple(peers)
         self._neighbours = Neighbours(peers, lambda text: self._drop("peer_unusable", reason=text))
         self._trace = trace
         self._public = public
@@ -133,7 +134,7 @@ class Responder:
             return None
         room = len(octets) if by_udp else MAX_REPLY_OCTETS
         try:
-            question = read_question(octets, self._keys)
+            question = read_question(octets, self._keys(source))
         except MalformedQuestion as error:
             self._drop(error.trigger, source=str(source), reason=str(error))
             return error.reply if error.reply and len(error.reply) <= room else None
@@ -147,6 +148,13 @@ class Responder:
         if question.key is None:
             return self._kept_octets(zone, question)
         return self._octets(question, await self._of_all(zone, question, source), room)
+
+    def _keys(self, source: IPAddress) -> list[TsigKey]:
+        """One of each name: that of a peer at ``source``, if it has one, for `tsig-keygen` calls
+        all of them the same."""
+        by_name = {peer.key.name: peer.key for peer in self._peers}
+        by_name |= {p.key.name: p.key for p in self._peers if p.found.address == source}
+        return list(by_name.values())
 
     def _refused(self, question: Question, source: IPAddress) -> Reply | None:
         if question.key is not None:

@@ -38,6 +38,7 @@ MAX_TOLD = 100  # instances of one answer
 MAX_ADDITIONAL_OCTETS = 32768  # of what nobody asked for, estimated
 
 _BROWSING = ("b", "db", "lb")
+_WHOLE_ZONES = ("AXFR", "IXFR")  # are not handed out; what a question asks is told record by record
 
 
 class Zone:
@@ -124,11 +125,11 @@ class Zone:
         return _lower(name)[len(name) - len(self.domain) :] == self.domain
 
     def reply(self, name: Labels, rdtype: str, *, brief: bool = False) -> Reply:
-        """What is said to a question; about other zones: that we don't speak of them.
+        """What is said to a question; about other zones, or all of ours: that we don't.
 
         ``brief``: without what was not asked for.
         """
-        if not self.holds(name):
+        if not self.holds(name) or rdtype in _WHOLE_ZONES:
             return Reply(Code.REFUSED)
         key = _lower(name)
         sets = self._sets.get(key, {})

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_a_child_is_started_again_when_it_dies_and_ends_with_its_settings(
         await child.follow(MonikerSettings())
         assert await child.row() is None
         await child.follow(present(path))
-        assert "reason" in (await child.row() or {})  # it starts
+        assert await child.row() == {"reason": "it is being started"}
         await until_it(lambda: answers(path))
         first = told(path)["pid"]
         os.kill(first, signal.SIGKILL)
@@ -173,6 +174,65 @@ def test_a_child_is_started_again_when_it_dies_and_ends_with_its_settings(
     assert "the moniker daemon ended by signal 9; again in 0.01 s" in capfd.readouterr().err
 
 
+def test_a_reload_while_the_child_starts_is_not_its_end(tmp_path: Path) -> None:
+    """SIGHUP ends a process that has no handler for it yet."""
+    path = configuration(tmp_path)
+    trace = JsonTrace(None, time.time)
+
+    async def scenario() -> None:
+        child = MonikerChild(path, trace)
+        await child.follow(present(path))
+        while (await child.row() or {}).get("reason") == "it is being started":
+            await asyncio.sleep(0)
+        await child.follow(present(path))
+        await until_it(lambda: answers(path))
+        await until_it(lambda: told(path)["counters"].get("moniker.reloaded") == 1)
+        await child.close()
+
+    asyncio.run(scenario())
+    assert trace.counters["moniker.ended"] == 0
+
+
+def test_a_reload_cuts_the_pause_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 60.0)
+    path = configuration(tmp_path, "port = 0\n")
+    trace = JsonTrace(None, time.time)
+
+    async def scenario() -> None:
+        child = MonikerChild(path, trace)
+        await child.follow(present(path))
+        await until_it(lambda: trace.counters["moniker.ended"] == 1)
+        configuration(tmp_path)
+        await child.follow(present(path))
+        await until_it(lambda: answers(path))
+        await child.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_says_what_the_child_does_not_take_over(tmp_path: Path) -> None:
+    """To who asked for it, not just among the messages of the daemon."""
+    path = configuration(tmp_path)
+
+    async def scenario() -> None:
+        child = MonikerChild(path, JsonTrace(None, time.time))
+        assert await child.follow(present(path)) == []
+        await until_it(lambda: answers(path))
+        assert await child.follow(replace(present(path), lease=7)) == []
+        (note,) = await child.follow(replace(present(path), socket=tmp_path / "other.sock"))
+        assert "socket changed: takes effect at the next restart" in note
+        row = await child.row()
+        assert row is not None
+        assert "services" in row, "where it listens, not where it will"
+        absent = replace(present(path), private_key=tmp_path / "none.pem")
+        (note,) = await child.follow(absent)
+        assert "the old settings stay" in note
+        assert "none.pem: No such file" in note
+        await child.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_child_that_can_not_start_is_tried_with_longer_and_longer_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +246,7 @@ def test_a_child_that_can_not_start_is_tried_with_longer_and_longer_pauses(
         child = MonikerChild(tmp_path / "none.toml", trace)
         await child.follow(present(tmp_path / "none.toml"))
         await until_it(lambda: len(lines) >= 3)
+        assert (await child.row() or {})["reason"].startswith("it ended with exit code 1; again in")
         await child.close()
         await child.close()
 

@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.name
 import pytest
 
 from dnsrecords.dnssd import Asked, Code, Content, Labels, Place, Pointer, Record, Reply, Text, ask
@@ -44,6 +46,7 @@ class Site:
     def __init__(self, *entries: Entry, **export: Any) -> None:
         export = {"zone": "site-b.example", "listen": ((LOOPBACK, 0),), **export}
         self.entries = list(entries)
+        self.peers = export.get("peers", ())
         self.trace = JsonTrace(None, lambda: 0.0)
         settings = MonikerSettings(export=ExportSettings(**export))
         self.export = Export(settings, lambda: self.entries, self.trace)
@@ -219,8 +222,8 @@ def test_strangers_wrong_keys_and_wrong_places_get_nothing(tmp_path: Path) -> No
             peer = Peer(Found("site-b.example", LOOPBACK, wrong, site.port))
             with pytest.raises(PeerUnusable, match="NOTAUTH"):
                 await find(peer, ServiceName.parse("starwars"))
-        assert site.drops["discovery_key_misplaced"] == 1
-        assert site.drops["dnssd_question_unproven"] == 1
+        assert site.drops["discovery_key_misplaced"] == 2, "of the two types"
+        assert site.drops["dnssd_question_unproven"] == 2
 
     played(play)
 
@@ -316,13 +319,111 @@ def test_a_neighbour_that_is_gone_costs_only_its_own_services(tmp_path: Path) ->
         played(play)
 
 
+def test_a_host_that_is_silent_costs_only_its_own_services(tmp_path: Path) -> None:
+    """alice -> SG-A -> SG-B -> bob, which is switched off: each step waits less than the last."""
+    outer, of_alice, of_bob = (key_file(tmp_path, name) for name in ("ab", "alice", "bob"))
+
+    async def play() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            sg_b = Site(entry(port=50002), host="sg-b.example", peers=(
+                Found("site-a.example", LOOPBACK, outer),
+                Found("bob.example", LOOPBACK, of_bob, silent.getsockname()[1], inside=True),
+            ))  # fmt: skip
+            async with running(sg_b):
+                sg_a = Site(entry("starwars", "3"), zone="site-a.example", host="sg-a.example",
+                    peers=(
+                        Found("site-b.example", LOOPBACK, outer, sg_b.port),
+                        Found("alice.example", LOOPBACK, of_alice, inside=True),
+                    ),
+                )  # fmt: skip
+                async with running(sg_a):
+                    at_a = Peer(Found("site-a.example", LOOPBACK, of_alice, sg_a.port))
+                    found, problems = await ask_all([at_a], ServiceName.parse("starwars"))
+        assert problems == []
+        assert [each.host for each in found] == ["sg-a.example", "sg-b.example"]
+
+    played(play)
+
+
+def test_keys_of_one_name_are_told_apart_by_the_gateways_address(tmp_path: Path) -> None:
+    """`tsig-keygen` calls each of them tsig-key."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    near.mkdir()
+    far.mkdir()
+    ours, theirs = key_file(near, "tsig-key"), key_file(far, "tsig-key", b"another")
+    for peers in (
+        (Found("site-a.example", LOOPBACK, ours), Found("c", ip_address("192.0.2.1"), theirs)),
+        (Found("c", ip_address("192.0.2.1"), theirs), Found("site-a.example", LOOPBACK, ours)),
+    ):
+        site = Site(entry(), peers=peers)
+
+        async def play(site: Site = site) -> None:
+            async with running(site):
+                peer = Peer(Found("site-b.example", LOOPBACK, ours, site.port))
+                assert len(await find(peer, ServiceName.parse("starwars"))) == 1
+
+        played(play)
+
+
+def test_a_peer_can_ask_for_a_name_that_nobody_could_have(tmp_path: Path) -> None:
+    """Octets that are no UTF-8 become longer in our hands than a label may be."""
+    key = key_file(tmp_path)
+    site = Site(entry(), peers=(
+        Found("site-a.example", LOOPBACK, key),
+        Found("bob.example", ip_address("127.0.0.2"), key, inside=True),
+    ))  # fmt: skip
+
+    async def play() -> None:
+        async with running(site):
+            octets = bytearray(ask(("x" * 40, *TYPE[1:]), "PTR", 7, recursion=True).octets)
+            octets[13:53] = b"\xff" * 40
+            query = dns.message.from_wire(bytes(octets))
+            query.use_tsig({dns.name.from_text("a.b"): Peer(site.peers[0]).key.secret})
+            responder = site.export._responder
+            assert responder is not None
+            reply = await responder.answer(query.to_wire(), LOOPBACK, by_udp=False)
+            assert reply is not None
+            assert reply[3] & 0xF == Code.NXDOMAIN
+        assert site.drops["peer_unusable"] == 1
+
+    played(play)
+
+
+def test_the_zone_of_a_host_may_be_below_its_gateways(tmp_path: Path) -> None:
+    """bob.site-b.example below site-b.example, as who has just one domain calls it."""
+    outer, of_bob = key_file(tmp_path, "ab"), key_file(tmp_path, "bob")
+
+    async def play() -> None:
+        bob = Site(entry(port=50001), zone="bob.site-b.example", host="bob.site-b.example",
+                   peers=(Found("site-b.example", LOOPBACK, of_bob),))  # fmt: skip
+        async with running(bob):
+            sg_b = Site(peers=(
+                Found("site-a.example", LOOPBACK, outer),
+                Found("bob.site-b.example", LOOPBACK, of_bob, bob.port, inside=True),
+            ))  # fmt: skip
+            async with running(sg_b):
+                at_b = Peer(Found("site-b.example", LOOPBACK, outer, sg_b.port))
+                (found,) = await find(at_b, ServiceName.parse("starwars"))
+                assert (found.uri(), found.port) == ("starwars@1://bob.site-b.example", 50001)
+                assert found.addresses == (LOOPBACK,)
+                place = await at_b.asked(
+                    ("starwars 1 on bob", "_starwars", "_tcp", "bob", *TYPE[2:]),
+                    "SRV", recursion=True,
+                )  # fmt: skip
+                assert len(place.answers) == 1
+
+    played(play)
+
+
 def test_a_neighbour_speaks_for_its_own_names_only(tmp_path: Path) -> None:
     ours, theirs = ("site-b", "example"), ("bob", "example")
     kind = ("_starwars", "_tcp")
     false = Place(0, 0, 666, ("mallory", "example"))
 
     class Mallory(Peer):
-        async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+        async def asked(
+            self, name: Labels, rdtype: str, *, recursion: bool, seconds: float = 0.0
+        ) -> Reply:
             assert (name, rdtype, recursion) == ((*kind, *theirs), "PTR", False)
             return Reply(
                 Code.NOERROR,
@@ -357,7 +458,9 @@ def test_what_does_not_come_along_is_asked_for(tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 
     class Terse(Peer):
-        async def asked(self, name: Labels, rdtype: str, *, recursion: bool) -> Reply:
+        async def asked(
+            self, name: Labels, rdtype: str, *, recursion: bool, seconds: float = 0.0
+        ) -> Reply:
             asked.append((name[0], rdtype))
             contents: dict[tuple[str, str], list[Content]] = {
                 ("_starwars", "PTR"): [Pointer((word, *kind, *zone)) for word in ("one", "gone")],

@@ -121,6 +121,7 @@ def test_a_thousand_instances_are_bounded_in_time_and_length() -> None:
 def test_the_apex_and_all_records_can_be_told() -> None:
     told = zone(entry(text=('quote="\\',)))
     assert list(told.reply(DOMAIN, "SOA").answers) == told.records()[:1]
+    assert told.reply(DOMAIN, "AXFR") == Reply(Code.REFUSED), "half a transfer would be none"
     lines = [record.line for record in told.records()]
     assert lines[0].startswith("site-b.example. 10 IN SOA bob.site-b.example.")
     assert any('"quote=\\"\\\\"' in line for line in lines)
