@@ -49,9 +49,6 @@ class Wall:
     async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
         self.ended.append((host, transport, port))
 
-    async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
-        self.ended.append((host, transport, port))
-
     async def end_all_of(self, host: HostSettings) -> None:
         pass
 
