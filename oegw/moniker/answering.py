@@ -204,6 +204,11 @@ class Answering:
             return self._refuse(blank, Code.MALFORMED, str(error))
         if not isinstance(message, Query):
             return self._refuse(blank, Code.MALFORMED, "a message that is not a question")
+        if source.datagram and message.cookie is None:
+            return self._refuse(blank, Code.MALFORMED, "over UDP it needs a cookie, at first any")
+        if message.cookie is not None and not source.datagram:
+            # A copy of a datagram: over TCP it would need no cookie, and open the port.
+            return Silence("moniker_replayed")
         step = self._query(message, blank, allowed, now, busy)
         if isinstance(step, OpenPort | AskHost):  # others are no use to who repeats them
             self._replays[name] = source.address

@@ -490,6 +490,52 @@ def test_a_local_flood_of_connections_lets_each_have_its_turn(
         flood.wait()
 
 
+_JUGGLER = """
+import resource, time
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+drop()
+s, f = visit(sys.argv[2])
+nothing = os.open("/dev/null", 0)
+many = [os.dup(nothing) for _ in range(min(18000, most - 2000))]
+held = []
+for number in range(200):
+    held.append(socket.create_server(("0.0.0.0", 0)))
+    assert ask(s, f, {"do": "register", "service": f"s{number}", "version": "1"},
+               held[-1].fileno())["ok"]
+print("up", flush=True)
+while True:
+    time.sleep(0.1)
+    held = [each.dup() for each in held]  # and the old ones are closed
+"""
+
+
+def test_a_process_with_very_many_descriptors_holds_up_nobody(
+    net: Net, daemon: MonikerDaemon
+) -> None:
+    """Whether it has its sockets still is looked for among them, and they move all the time."""
+    with Application(daemon) as application:
+        port = application.register("starwars")
+        juggler = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{net.gateway}", sys.executable, "-I", "-c",
+             _BEFORE + _JUGGLER, str(NOBODY), str(daemon.socket)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert juggler.stdout is not None
+            assert juggler.stdout.readline() == "up\n"
+            began, before = time.monotonic(), daemon.processor_seconds
+            for _ in range(10):
+                assert seconds_of(lambda: Asker(net).port_of("starwars")) < 3
+                time.sleep(0.1)
+            assert Asker(net).port_of("starwars") == port
+            spent = daemon.processor_seconds - before
+            assert spent < (time.monotonic() - began) / 2 + 0.3, f"{spent:.1f} s of CPU time"
+        finally:
+            juggler.kill()
+            juggler.wait()
+
+
 def test_a_killed_server_is_unknown_within_a_second(net: Net, daemon: MonikerDaemon) -> None:
     """MK-22: though a child of it holds the connection still, as one that was forked does."""
     program = _BEFORE + (

@@ -13,7 +13,7 @@ class MemoryGate:
     def __init__(self, hosts: tuple[HostSettings, ...], first_port: int = 20000) -> None:
         self._hosts = hosts
         self._next = first_port
-        self.book = LeaseBook(self._group_of, 0.0)
+        self.book = LeaseBook(self._group_of)
         self.forwarded: dict[int, tuple[Lease, IPAddress]] = {}
 
     def _group_of(self, host: IPAddress) -> tuple[str, int]:

@@ -51,6 +51,7 @@ def main() -> int:
     while True:
         client = mon_accept(server)
         if os.fork() == 0:
+            mon_close(server)  # this process's copy; the name and the port are its parent's
             while len(request := mon_recv(client, REQUEST.size)) == REQUEST.size:
                 (number,) = REQUEST.unpack(request)
                 picture = pictures[number] if number < len(pictures) else b""

@@ -2,7 +2,8 @@
 
 A hole is what a packet shows: client, host, protocol, port.  There is one lease for a hole, the
 longest that was asked for; a lease that is asked for again is renewed and costs nothing.  All is
-bounded: leases in all, of one client (of its /64 with IPv6), of one host; and new ones a second.
+bounded: leases in all, of one host, of one client (of its /64 with IPv6) to one host; and new ones
+a second, of one host and in all.  What one host does takes nothing from another.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from typing import TypeVar
 
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Place
 from oegw.moniker.transports import UnknownTransport, named
 from oegw.moniker.wire import Code
+from oegw.sst.allowance import Allowance
+
+_Name = TypeVar("_Name")
 
 # Our choices.
 MAX_LEASES = 16000  # below the size of the kernel's sets, which hold expired ones a little longer
@@ -22,6 +27,7 @@ MAX_OF_CLIENT = 128
 MAX_SECONDS = 3600
 SLACK = 2.0  # an answer is on its way for a while before its TTL begins
 NEW_A_SECOND, NEW_AT_ONCE = 500.0, 1000.0
+NEW_OF_HOST, NEW_OF_HOST_AT_ONCE = 100.0, 500.0  # of one behind us, so that others have theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +128,15 @@ def full_name(lease: Lease) -> str:
 class LeaseBook:
     """``group_of``: the name of the host that has an address, and how many leases it may have."""
 
-    def __init__(self, group_of: Callable[[IPAddress], tuple[str, int]], now: float) -> None:
+    def __init__(self, group_of: Callable[[IPAddress], tuple[str, int]]) -> None:
         self._group_of = group_of
         self._held: dict[Hole, Held] = {}
         self._forwards: dict[Hole, dict[IPAddress, Forward]] = {}
-        self._of_client: Counter[str] = Counter()
+        self._of_port: dict[tuple[int, int], set[Hole]] = {}
+        self._of_client: Counter[tuple[str, str]] = Counter()
         self._of_group: Counter[str] = Counter()
-        self._credit = NEW_AT_ONCE
-        self._credited = now
+        self._new = Allowance(NEW_A_SECOND, NEW_AT_ONCE)
+        self._new_of_group: dict[str, Allowance] = {}
 
     def get(self, hole: Hole) -> Held | None:
         """The lease for a hole, if there is one; it may be over."""
@@ -145,8 +152,9 @@ class LeaseBook:
         """A lease, new or longer than it was.  Raises LeaseRefused."""
         hole = Hole.of(lease)
         if hole not in self._held:
-            self._admit(hole, *self._group_of(hole.host))  # who may have no more uses up nothing
-            self._charge(now)
+            group, limit = self._group_of(hole.host)
+            self._admit(hole, group, limit)  # who may have no more uses up nothing
+            self._charge(group, now)
         return self._enter(lease, now)
 
     def _enter(self, lease: Lease, now: float) -> Held:
@@ -160,8 +168,9 @@ class LeaseBook:
         else:
             group, limit = self._group_of(hole.host)
             self._admit(hole, group, limit)
-            self._of_client[_source(hole.client)] += 1
+            self._of_client[group, _source(hole.client)] += 1
             self._of_group[group] += 1
+            self._of_port.setdefault((hole.protocol, hole.port), set()).add(hole)
             held = Held(hole, lease, until, group)
         self._held[hole] = held
         return held
@@ -186,35 +195,48 @@ class LeaseBook:
             raise ValueError("a port can be forwarded under a lease only")
         self._forwards.setdefault(forward.hole, {})[forward.asked] = forward
 
-    def end(self, ends: Callable[[Held], bool]) -> list[tuple[Held, list[Forward]]]:
-        """Take out the leases for which it is true, with the ports that led there."""
-        return [(held, self._take(held)) for held in self if ends(held)]
+    def end(
+        self, ends: Callable[[Held], bool], port: tuple[int, int] | None = None
+    ) -> list[tuple[Held, list[Forward]]]:
+        """Take out the leases for which it is true, with the ports that led there.
+
+        ``port``: protocol and port, so that only leases of that one are looked at.
+        """
+        asked = self if port is None else [self._held[h] for h in self._of_port.get(port, ())]
+        return [(held, self._take(held)) for held in asked if ends(held)]
 
     def expire(self, now: float) -> list[tuple[Held, list[Forward]]]:
         """Take out those whose time is over; the kernel has forgotten them by itself."""
         return self.end(lambda held: held.until <= now)
 
     def _take(self, held: Held) -> list[Forward]:
-        del self._held[held.hole]
-        _less(self._of_client, _source(held.hole.client))
+        hole = held.hole
+        del self._held[hole]
+        of_port = self._of_port[hole.protocol, hole.port]
+        of_port.discard(hole)
+        if not of_port:
+            del self._of_port[hole.protocol, hole.port]
+        _less(self._of_client, (held.group, _source(hole.client)))
         _less(self._of_group, held.group)
         return list(self._forwards.pop(held.hole, {}).values())
 
     def _admit(self, hole: Hole, group: str, limit: int) -> None:
         if len(self._held) >= MAX_LEASES:
             raise LeaseRefused(Code.BUSY.value, "there are too many leases")
-        if self._of_client[_source(hole.client)] >= MAX_OF_CLIENT:
+        if self._of_client[group, _source(hole.client)] >= MAX_OF_CLIENT:
             raise LeaseRefused(Code.BUSY.value, "this client has too many leases")
         if self._of_group[group] >= limit:
             raise LeaseRefused(Code.BUSY.value, "this host has too many leases")
 
-    def _charge(self, now: float) -> None:
-        earned = (now - self._credited) * NEW_A_SECOND
-        self._credit = min(NEW_AT_ONCE, self._credit + earned)
-        self._credited = now
-        if self._credit < 1:
+    def _charge(self, group: str, now: float) -> None:
+        """A host's own measure first: what it has too many of costs no other anything."""
+        if group and not self._of_host(group).take(now):
+            raise LeaseRefused(Code.BUSY.value, "too many new leases of this host at once")
+        if not self._new.take(now):
             raise LeaseRefused(Code.BUSY.value, "too many new leases at once")
-        self._credit -= 1
+
+    def _of_host(self, group: str) -> Allowance:
+        return self._new_of_group.setdefault(group, Allowance(NEW_OF_HOST, NEW_OF_HOST_AT_ONCE))
 
 
 def _source(client: IPAddress) -> str:
@@ -222,7 +244,7 @@ def _source(client: IPAddress) -> str:
     return f"{int(client) >> 64:x}/64" if client.version == 6 else str(client)
 
 
-def _less(counter: Counter[str], name: str) -> None:
+def _less(counter: Counter[_Name], name: _Name) -> None:
     """One less; a name that has none is forgotten, so that the table does not grow."""
     counter[name] -= 1
     if not counter[name]:

@@ -1,9 +1,12 @@
-"""A random port of an address of ours, held by a socket that never listens."""
+"""A random port of an address of ours, held by a socket that never listens; and whether somebody
+else has one."""
 
 from __future__ import annotations
 
+import errno
 import socket
 
+from oegw.moniker.firewall.book import Guard
 from oegw.moniker.interface import IPAddress, LeaseRefused
 from oegw.moniker.library.holding import hold
 from oegw.moniker.transports import named, of_protocol
@@ -35,3 +38,23 @@ def is_ours(address: IPAddress) -> bool:
         except OSError:
             return False
     return True
+
+
+def is_taken(guard: Guard) -> bool:
+    """Whether a socket listens there still, or is bound; one of UDP need only be bound.
+
+    Children of a server that was killed have its socket, too: who connects there gets through.
+    """
+    kind = of_protocol(guard.protocol)
+    family = socket.AF_INET6 if guard.version == 6 else socket.AF_INET
+    anywhere = "::" if guard.version == 6 else "0.0.0.0"  # noqa: S104  (bound, and closed at once)
+    try:
+        with socket.socket(family, kind.socket_type, kind.ip_protocol) as probe:
+            if guard.version == 6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind.socket_type == socket.SOCK_STREAM:  # connections that live on don't count
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((str(guard.address or anywhere), guard.port))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False

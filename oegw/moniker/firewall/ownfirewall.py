@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import unquote
@@ -23,7 +23,7 @@ from oegw.moniker.firewall.book import (
     plain,
     protocol_of,
 )
-from oegw.moniker.firewall.heldport import hold_port, is_ours
+from oegw.moniker.firewall.heldport import hold_port, is_ours, is_taken
 from oegw.moniker.firewall.ruleset import FirewallError
 from oegw.moniker.firewall.table import Found, Table
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
@@ -39,6 +39,7 @@ __all__ = ["FirewallError", "OwnFirewall"]
 OF_THIS_BOX = 4096  # leases for its own services
 GUARDED_AFTER_START = 30.0  # seconds in which services of before register again
 SWEEP_SECONDS = 1.0
+MAX_REFUSED = 16000  # clients that are refused aloud; more are met with silence
 SWEEPS_TO_COUNT = 5  # the kernel's counters are read each so many sweeps
 LINES_PER_SECOND, LINES_AT_ONCE = 50.0, 1000.0  # of the trace, about leases
 CATEGORY = "moniker"
@@ -64,11 +65,13 @@ class OwnFirewall:
         self._trace = trace
         self._clock = clock
         self._behind: dict[IPAddress, HostSettings] = {}
-        self._book = LeaseBook(self._group_of, clock())
+        self._book = LeaseBook(self._group_of)
         self._table = Table()
         self._held_ports: dict[Forward, socket.socket] = {}
-        self._guards: set[Guard] = set()  # no more than there are services
         self._lines = Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._refused: dict[Hole, float] = {}
+        self._guards: dict[Guard, set[Place]] = {}
+        self._leaving: dict[Guard, None] = {}  # of services that ended, perhaps still reachable
         self._sweeper: asyncio.Task[None] | None = None
         self.packets: dict[str, int] = {}
         """By the names of `ruleset.COUNTERS`, as of a few seconds ago."""
@@ -120,7 +123,8 @@ class OwnFirewall:
         """A service of this box is there: from outside it is closed but for leases."""
         if (protocol := protocol_of(place.transport)) is not None:
             for guard in guards_of(place, protocol):
-                self._guards.add(guard)
+                self._guards.setdefault(guard, set()).add(place)
+                self._leaving.pop(guard, None)
                 await self._write_quietly(ruleset.guarded(guard))
 
     async def open(self, lease: Lease) -> Opening:
@@ -160,30 +164,44 @@ class OwnFirewall:
         protocol = protocol_of(place.transport)
         if protocol is None:
             return
-        for guard in guards_of(place, protocol):
-            self._guards.discard(guard)
-            await self._write_quietly(ruleset.unguarded(guard))
+        left = [guard for guard in guards_of(place, protocol) if self._has_left(guard, place)]
+        await self._unguard(left)
 
         def meant(held: Held) -> bool:
             hole = held.hole
             return (
-                (hole.protocol, hole.port) == (protocol, place.port)
-                and hole.host not in self._behind
+                hole.host not in self._behind
                 and place.address in (None, hole.host)
                 and str(hole.host.version) in place.families
             )
 
-        await self._end(meant, "service")
+        await self._end(meant, "service", (protocol, place.port))
+
+    def _has_left(self, guard: Guard, place: Place) -> bool:
+        """Whether this was the last service there; one of MPTCP may have what one of TCP has."""
+        places = self._guards.get(guard, set())
+        places.discard(place)
+        if places:
+            return False
+        self._guards.pop(guard, None)
+        self._leaving[guard] = None
+        return True
+
+    async def _unguard(self, left: Iterable[Guard]) -> None:
+        """What no service has any more, nor anybody who got the service's socket."""
+        text = ""
+        for guard in left:
+            if not is_taken(guard):
+                del self._leaving[guard]
+                text += ruleset.unguarded(guard)
+        if text:
+            await self._write_quietly(text)
 
     async def end_of(self, host: IPAddress, transport: str, port: int) -> None:
         """The leases for a port of a host behind us end, as those of `end`."""
         protocol, address = protocol_of(transport), plain(host)
-
-        def meant(held: Held) -> bool:
-            hole = held.hole
-            return (hole.host, hole.protocol, hole.port) == (address, protocol, port)
-
-        await self._end(meant, "service")
+        if protocol is not None:
+            await self._end(lambda held: held.hole.host == address, "service", (protocol, port))
 
     async def end_all_of(self, host: HostSettings) -> None:
         """All leases of a host behind us end, since it is gone.  Never raises."""
@@ -249,19 +267,32 @@ class OwnFirewall:
             self._trace.drop(CATEGORY, "lease_not_written", text=str(error))
             raise LeaseRefused(Code.GATEWAY.value, "the firewall did not open the port") from None
 
-    async def _end(self, meant: Callable[[Held], bool], why: str) -> None:
+    async def _end(
+        self, meant: Callable[[Held], bool], why: str, port: tuple[int, int] | None = None
+    ) -> None:
+        """``port``: protocol and port, where only leases of that one can be meant."""
         now = self._clock()
-        self._expire(now)  # what is over already has not ended for another reason
-        over = self._book.end(meant)
+        over = self._book.end(meant, port)
         if not over:
             return
-        text = ""
+        text = refusing = ""
         for held, forwards in over:
-            text += ruleset.ended(held.hole, held.until - now)
+            text += ruleset.ended(held.hole)
             text += "".join(ruleset.forward_ended(forward) for forward in forwards)
-            self._tell("lease_ended", held, why=why)
+            if held.until > now:
+                refusing += self._refusing(held, now)
+            # What is over already has not ended for another reason.
+            self._tell("lease_ended", held, why=why if held.until > now else "time")
         await self._write_quietly(text)
+        if refusing:  # apart: whether the clients are told must not decide whether the leases end
+            await self._write_quietly(refusing)
         self._release(over)
+
+    def _refusing(self, held: Held, now: float) -> str:
+        if held.hole not in self._refused and len(self._refused) >= MAX_REFUSED:
+            return ""
+        self._refused[held.hole] = held.until
+        return ruleset.refused(held.hole, held.until - now)
 
     async def _write_quietly(self, text: str) -> None:
         try:
@@ -280,7 +311,11 @@ class OwnFirewall:
             if not sweep % SWEEPS_TO_COUNT:
                 await self._look()
             await asyncio.sleep(SWEEP_SECONDS)
-            self._expire(self._clock())
+            now = self._clock()
+            for hole in [hole for hole, until in self._refused.items() if until <= now]:
+                del self._refused[hole]
+            self._expire(now)
+            await self._unguard(list(self._leaving))
 
     async def _look(self) -> None:
         """Read the counters; if the table is gone (`nft flush ruleset`), put it back as it was."""

@@ -33,7 +33,7 @@ from oegw.moniker.settings import FirewallSettings, HostSettings
 TABLE = "oegw_moniker"
 
 # Our choices.
-MAX_LEASES = 16384  # elements of one set; the book refuses before
+MAX_ELEMENTS = 32768  # of one set; the book refuses before, and the kernel clears up late
 MAX_GUARDED = 65535
 MAX_COMMENT = 120  # the kernel keeps 128 octets with an element
 _DNAT_PRIORITY = -101  # just before other tables' destination NAT
@@ -121,21 +121,20 @@ def questions(hosts: Sequence[HostSettings]) -> str:
 def opened(hole: Hole, seconds: float, name: str) -> str:
     """Commands: a lease for so many seconds from now, whether or not there was one.
 
-    ``name``: of the service, which ``nft list`` shows.
+    ``name``: of the service, which ``nft list`` shows.  That its client may be one of those to be
+    refused (`refused`) need not be taken back: the lease is asked first.
     """
-    version = hole.host.version
-    return _element("delete", f"over{version}", _key(hole)) + _element(
-        "renew", f"lease{version}", _key(hole), seconds, name
-    )
+    return _element("renew", f"lease{hole.host.version}", _key(hole), seconds, name)
 
 
-def ended(hole: Hole, seconds: float) -> str:
-    """Commands: the lease is over, and for so many seconds its client is refused."""
-    version = hole.host.version
-    text = _element("delete", f"lease{version}", _key(hole))
-    if seconds > 0:
-        text += _element("renew", f"over{version}", _key(hole), seconds)
-    return text
+def ended(hole: Hole) -> str:
+    """Commands: the lease is over."""
+    return _element("delete", f"lease{hole.host.version}", _key(hole))
+
+
+def refused(hole: Hole, seconds: float) -> str:
+    """Commands: for so many seconds its client is refused, and not met with silence."""
+    return _element("renew", f"over{hole.host.version}", _key(hole), seconds)
 
 
 def forwarded(forward: Forward, seconds: float, name: str) -> str:
@@ -212,7 +211,7 @@ def _sets() -> str:
         text += f"  set own{version} {{ type {own} }}\n"
         text += f"  set own_at{version} {{ type {address} . {own} }}\n"
         key = _KEY.format(address)
-        rest = f"flags timeout; size {MAX_LEASES};"
+        rest = f"flags timeout; size {MAX_ELEMENTS};"
         text += f"  set lease{version} {{ {key}; {rest} }}\n"
         text += f"  set over{version} {{ {key}; {rest} }}\n"
         text += f"  map forward{version} {{ {key} : {address} . inet_service; {rest} }}\n"

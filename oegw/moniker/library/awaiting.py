@@ -142,16 +142,31 @@ async def _writable(to: WithNumber) -> None:
         loop.remove_writer(to)
 
 
-async def readable(sources: Sequence[WithNumber]) -> None:
+async def readable(sources: Sequence[WithNumber], waiting: set[asyncio.Future[None]]) -> None:
+    """Until one of them can be read; ``waiting`` has who waits meanwhile, for `wake`."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     for each in sources:
         loop.add_reader(each, _set, ready)
+    waiting.add(ready)
     try:
         await ready
     finally:
-        for each in sources:
-            loop.remove_reader(each)
+        waiting.discard(ready)
+        forgotten(sources)
+
+
+def forgotten(sources: Sequence[WithNumber]) -> None:
+    """The loop looks at them no longer; to be called before they are closed, for afterwards their
+    numbers are those of others."""
+    for each in sources:
+        if each.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(each)
+
+
+def wake(waiting: set[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        _set(each)
 
 
 def _set(ready: asyncio.Future[None]) -> None:

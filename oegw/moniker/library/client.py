@@ -74,8 +74,9 @@ def connect(
     wish, path = wish_of(
         target, service, transport, question_port, timeout, kind=kind, encrypt=encrypt, sst=sst
     )
-    steps = finding(wish, policy_of_this_host(daemon)).connection()
-    sock, found = waiting.run(steps, _key_of)
+    until = time.monotonic() + timeout
+    policy = policy_of_this_host(daemon, seconds=timeout)
+    sock, found = waiting.run(finding(wish, policy, until).connection(), _key_of)
     return session_of(wish, sock, found, path)
 
 
@@ -91,7 +92,9 @@ def resolve(
 ) -> Resolved:
     """Where the service is: always by a question.  Raises as `connect` does."""
     wish, _ = wish_of(host, service, transport, question_port, timeout, kind=None, encrypt=encrypt)
-    found = waiting.run(finding(wish, policy_of_this_host(daemon)).location(), _key_of)
+    until = time.monotonic() + timeout
+    policy = policy_of_this_host(daemon, seconds=timeout)
+    found = waiting.run(finding(wish, policy, until).location(), _key_of)
     return resolved_of(found, question_port)
 
 
@@ -138,8 +141,10 @@ def host_keys() -> HostKeys:
     return HostKeys()
 
 
-def finding(wish: Wish, policy: ClientSettings) -> Finding:
-    return Finding(wish, policy, answers, random=secrets.token_bytes, clock=time.monotonic)
+def finding(wish: Wish, policy: ClientSettings, until: float) -> Finding:
+    return Finding(
+        wish, policy, answers, random=secrets.token_bytes, clock=time.monotonic, until=until
+    )
 
 
 def session_of(wish: Wish, sock: socket, found: Found, path: str) -> Session:

@@ -7,6 +7,7 @@ firewall on the way, takes for a stranger's.  So the kernel is asked where a dat
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ def prepare(sock: socket.socket) -> None:
 
 def receive(sock: socket.socket, size: int) -> tuple[bytes, Sender]:
     octets, beside, _, address = sock.recvmsg(size, socket.CMSG_SPACE(IN6_PKTINFO_OCTETS))
+    if not address:  # it was shut down
+        raise OSError(errno.EBADF, "the service is closed")
     origin = next((each for each in map(_origin, beside) if each is not None), None)
     return octets, Sender(host_of(address), address, origin)
 

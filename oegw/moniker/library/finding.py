@@ -162,7 +162,8 @@ class _NotHere(ServiceUnknown):
 
 
 class Finding:
-    """One wish, by this host's policy.  ``random`` gives octets, ``clock`` seconds."""
+    """One wish, by this host's policy.  ``random`` gives octets, ``clock`` seconds.  ``until``: by
+    the clock, when the wish's time is over; None: it begins now."""
 
     def __init__(
         self,
@@ -172,6 +173,7 @@ class Finding:
         *,
         random: Callable[[int], bytes],
         clock: Callable[[], float],
+        until: float | None = None,
     ) -> None:
         """Raises UnknownTransport."""
         if wish.transport is not None and wish.kind not in (None, named(wish.transport).kind):
@@ -181,7 +183,7 @@ class Finding:
         self._cache = cache
         self._random = random
         self._clock = clock
-        self._deadline = clock() + wish.seconds
+        self._deadline = clock() + wish.seconds if until is None else until
         self._places_left = 1
         self._hurried = False
 
@@ -323,7 +325,7 @@ class Finding:
         """What the daemon says now.  Raises ServiceRefused, and what the commands raise."""
         encryption = self._encryption(place)
         key: bytes | None = None
-        if encryption != "never" and not place.address.is_loopback:
+        if encryption != "never":
             key = yield FindKey(self._wish.host, place.address, self._share(KEY_SECONDS))
         if key is None and encryption == "require":
             raise NotEncrypted(
@@ -390,7 +392,12 @@ class Finding:
             raise _Unsuitable(Code.TRANSPORT, f"{name}: only over {answer.transport}")
 
     def _encryption(self, place: Place) -> str:
-        """What the policy makes of the wish, for this place (MK-17).  Raises ServiceDenied."""
+        """What the policy makes of the wish, for this place (MK-17): what does not leave the host
+        needs no encryption.  Raises ServiceDenied."""
+        encryption = self._by_policy(place)
+        return "never" if place.address.is_loopback else encryption
+
+    def _by_policy(self, place: Place) -> str:
         name = self._wish.name
         for encrypted in (True, False):
             wanted = Wanted(name.service, name.namespace, None, place.address, encrypted)

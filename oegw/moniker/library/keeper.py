@@ -58,7 +58,7 @@ class Registration:
     def __init__(self, keeper: _Keeper, sock: socket, take: Take | None, deadline: float) -> None:
         self.namespace = ""
         self.refusal: str | None = None
-        self.begun: Future[None] = Future()
+        self.begun = _promised()
         self.socket = sock
         self.take = take
         self.deadline = deadline
@@ -154,6 +154,13 @@ def done() -> Future[None]:
     return nothing
 
 
+def _promised() -> Future[None]:
+    """It can't be cancelled: who waits no longer leaves it to the keeper's thread."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
 def _outcome(future: Future[None], seconds: float) -> None:
     try:
         future.result(seconds)
@@ -214,7 +221,7 @@ class _Keeper:
     def _ask(self, key: int, requests: list[Request]) -> Future[None]:
         if not requests or self._line is None:
             return done()
-        future: Future[None] = Future()
+        future = _promised()
         self._asked.setdefault(key, []).append(future)
         self._send(requests)
         return future

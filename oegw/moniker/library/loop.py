@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from oegw.moniker.library.awaiting import readable, run, sent
+from oegw.moniker.library.awaiting import forgotten, readable, run, sent, wake
 from oegw.moniker.library.client import (
     TIMEOUT,
     Resolved,
@@ -127,6 +128,8 @@ class AsyncService:
         self.kind = service.kind
         self.transport = service.transport
         self._service = service
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._closed = False
         service.settimeout(0)
 
     def __repr__(self) -> str:
@@ -153,21 +156,29 @@ class AsyncService:
         await asyncio.to_thread(update, weight=weight, exported=exported, text=text)
 
     async def accept(self) -> AsyncSession:
+        """The next client.  Raises OSError (EBADF) once it is closed, by another task perhaps."""
         while True:
             if (session := self._service.accepted()) is not None:
                 return AsyncSession(session)
-            await readable(self._service.sources())
+            await readable(self._service.sources(), self._waiting)
 
     async def __aiter__(self) -> AsyncIterator[AsyncSession]:
-        while True:
-            yield await self.accept()
+        """Each client, until the service is closed."""
+        while not self._closed:
+            try:
+                session = await self.accept()
+            except OSError:
+                if self._closed:
+                    return
+                raise
+            yield session
 
     async def receive(self, size: int = 65535) -> tuple[bytes, Sender]:
-        """The next datagram, and who is to be answered."""
+        """The next datagram, and who is to be answered.  Raises OSError as `accept` does."""
         while True:
             with suppress(BlockingIOError):
                 return self._service.receive(size)
-            await readable(self._service.sources())
+            await readable(self._service.sources(), self._waiting)
 
     async def answer(self, octets: bytes, sender: Sender | None = None) -> int:
         """To ``sender``, or to whom the last datagram came from."""
@@ -178,11 +189,17 @@ class AsyncService:
         return self._service.reveal_port()
 
     async def close(self) -> None:
-        """The name is given back, and then the port; in a child that was forked, neither."""
-        ended = asyncio.wrap_future(self._service.end())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(ended), CLOSING_WAIT)
-        self._service.release()
+        """The name is given back, and then the port; in a child that was forked, neither.  Who
+        waits for clients in another task waits no longer."""
+        try:
+            ended = asyncio.wrap_future(self._service.end())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ended), CLOSING_WAIT)
+        finally:
+            self._closed = True
+            forgotten(self._service.sources())
+            self._service.release()
+            wake(self._waiting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,4 +326,6 @@ async def resolve(
 
 
 async def _finding(wish: Wish, daemon: Path) -> Finding:
-    return finding(wish, await asyncio.to_thread(policy_of_this_host, daemon))
+    until = time.monotonic() + wish.seconds
+    policy = await asyncio.to_thread(policy_of_this_host, daemon, seconds=wish.seconds)
+    return finding(wish, policy, until)

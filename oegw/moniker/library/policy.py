@@ -17,20 +17,29 @@ from oegw.moniker.settings import DEFAULT_SOCKET, ClientSettings, IPNetwork, Ser
 # The usual one of `oegw.settings`, which takes a while to import.
 DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
 
+# Our choice.
+LONGEST = 2.0  # seconds for a daemon that is there to say it
+
 _WORDS = ("never", "prefer", "require")
 
 _read: dict[Path, tuple[tuple[int, int], ClientSettings]] = {}  # by its time and size
 
 
 def policy_of_this_host(
-    daemon: Path = DEFAULT_SOCKET, configuration: Path = DEFAULT_CONFIG
+    daemon: Path = DEFAULT_SOCKET,
+    configuration: Path = DEFAULT_CONFIG,
+    *,
+    seconds: float = LONGEST,
 ) -> ClientSettings:
-    """Without daemon and configuration there is none, and everything is allowed.
+    """Without daemon and configuration there is none, and everything is allowed.  ``seconds``: for
+    the daemon's answer; a daemon that gives none in LONGEST is none.
 
     Raises PolicyUnreadable: what can't be read may forbid.
     """
     try:
-        return parsed(ask_daemon({"do": "policy"}, daemon=daemon))
+        return parsed(
+            ask_daemon({"do": "policy"}, daemon=daemon, timeout=max(min(seconds, LONGEST), 0.001))
+        )
     except RegistrationRefused as error:
         raise PolicyUnreadable(
             f"{daemon}: does not tell the policy of this host: {error}"

@@ -51,6 +51,8 @@ class Service:
         self._inbox = inbox
         self._registration: Registration | None = None
         self._last: Sender | None = None
+        self._pid = os.getpid()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Service {self.name}>"
@@ -99,8 +101,11 @@ class Service:
         self._socket.listen(backlog)
 
     def accept(self) -> Session:
-        """The next client.  Raises NotOfThisKind for a service of datagrams."""
+        """The next client.  Raises NotOfThisKind for a service of datagrams, and OSError (EBADF)
+        once it is closed, by another thread perhaps."""
+        self._must_be(Kind.STREAM)
         while True:
+            self._must_be_open()
             if self._inbox is not None:
                 self._inbox.wait(self._socket)
             if (session := self.accepted()) is not None:
@@ -112,6 +117,7 @@ class Service:
         """A client that is here, as far as the socket waits for one; None: another process was
         quicker, or the client is gone again."""
         self._must_be(Kind.STREAM)
+        self._must_be_open()
         if self._inbox is not None and (taken := self._inbox.pop()) is not None:
             return Session(taken[0], self.name, taken[1])
         try:
@@ -119,6 +125,7 @@ class Service:
         except BlockingIOError:
             return None
         except OSError as error:
+            self._must_be_open()
             if error.errno not in _GONE:
                 raise
             return None
@@ -126,15 +133,27 @@ class Service:
         return Session(sock, self.name, host_of(address))
 
     def __iter__(self) -> Iterator[Session]:
-        while True:
-            yield self.accept()
+        """Each client, until the service is closed."""
+        while not self._closed:
+            try:
+                session = self.accept()
+            except OSError:
+                if self._closed:
+                    return
+                raise
+            yield session
 
     # --------------------------------------------------------------------- datagrams
 
     def receive(self, size: int = 65535) -> tuple[bytes, Sender]:
-        """The next datagram, and who is to be answered."""
+        """The next datagram, and who is to be answered.  Raises OSError as `accept` does."""
         self._must_be(Kind.DATAGRAM)
-        octets, self._last = datagrams.receive(self._socket, size)
+        self._must_be_open()
+        try:
+            octets, self._last = datagrams.receive(self._socket, size)
+        except OSError:
+            self._must_be_open()
+            raise
         return octets, self._last
 
     def answer(self, octets: bytes, sender: Sender | None = None) -> int:
@@ -167,7 +186,8 @@ class Service:
         return [self._socket, *inbox]
 
     def close(self) -> None:
-        """The name is given back, and then the port; in a child that was forked, neither."""
+        """The name is given back, and then the port; in a child that was forked, neither.  Who
+        waits for clients in another thread waits no longer."""
         if self._registration is not None:
             self._registration.close()
         self.release()
@@ -180,6 +200,10 @@ class Service:
 
     def release(self) -> None:
         """This process's copy of the port is given back, and what nobody accepted yet."""
+        self._closed = True
+        if self._pid == os.getpid():
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits; closing does not
         self._socket.close()
         if self._inbox is not None:
             self._inbox.close()
@@ -195,6 +219,10 @@ class Service:
     ) -> None:
         self.close()
 
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, f"{self.name}: the service is closed")
+
     def _must_be(self, kind: Kind) -> None:
         if self.kind is not kind:
             raise NotOfThisKind(f"{self.name}: {self.transport} is no {kind.value} transport")
@@ -208,6 +236,7 @@ class Inbox:
         self._waiting: deque[tuple[socket.socket, str]] = deque()
         self._pid = os.getpid()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+        _inboxes.add(self)
 
     def take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         """Called by the keeper's thread, not after `close`; one too many is closed."""
@@ -247,6 +276,18 @@ class Inbox:
             self._event = -1
         while self._waiting:
             self._waiting.popleft()[0].close()
+
+
+_inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A child's copies would keep connections open that its parent accepts and closes."""
+    for each in _inboxes:
+        each.close()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def serve(

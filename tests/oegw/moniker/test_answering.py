@@ -307,13 +307,31 @@ def test_mk_16_a_refusal_looks_like_an_answer() -> None:
 
 
 def test_mk_16_sealed_datagrams_are_proven_in_secret() -> None:
-    core, first = daemon(leases=True), sealed()
+    core, first = daemon(leases=True), sealed(f"{QUESTION} whatever")
     retry = unsealed(core.asked(first.text.encode(), UDP, 0.0), first.answer_key)
     assert isinstance(retry, Retry)
     again = sealed(f"{QUESTION} {retry.cookie}")
     step = core.asked(again.text.encode(), UDP, 0.0)
     assert isinstance(step, OpenPort)
     assert len(core.opened(step, Opening(40000, 60)).octets) <= len(again.text)  # type: ignore[union-attr]
+
+
+def test_mk_16_a_copy_of_a_datagram_opens_nothing_over_tcp() -> None:
+    """There it would need no cookie, and nobody has remembered what was not answered yet."""
+    core, eve = daemon(leases=True), ip_address("203.0.113.66")
+    without = sealed()
+    refused = unsealed(core.asked(without.text.encode(), UDP, 0.0), without.answer_key)
+    assert isinstance(refused, Refusal)  # so that no client sends such a one
+    assert refused.code is Code.MALFORMED
+    first = sealed(f"{QUESTION} whatever")
+    retry = unsealed(core.asked(first.text.encode(), UDP, 0.0), first.answer_key)
+    assert isinstance(retry, Retry)
+    again = sealed(f"{QUESTION} {retry.cookie}")
+    for copy in (first.text, again.text):
+        over_tcp, over_udp = replace(TCP, address=eve), replace(UDP, address=eve)
+        assert core.asked(line(copy), over_tcp, 0.0) == Silence("moniker_replayed")
+        assert not isinstance(core.asked(copy.encode(), over_udp, 0.0), OpenPort)
+    assert isinstance(core.asked(again.text.encode(), UDP, 0.0), OpenPort)
 
 
 def test_mk_16_another_key_is_told_by_its_code() -> None:
@@ -338,7 +356,7 @@ def test_mk_16_only_what_opened_a_port_is_remembered() -> None:
     """Else strangers could have a question forgotten by asking for what there is not."""
     core = daemon(leases=True)
     core.asked(line(sealed(f"MON/1 Q {NONCE} tcp - jedi *").text), TCP, 0.0)
-    core.asked(sealed().text.encode(), UDP, 0.0)
+    core.asked(sealed(f"{QUESTION} whatever").text.encode(), UDP, 0.0)
     assert not core._replays
     core.asked(line(sealed().text), TCP, 0.0)
     assert len(core._replays) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -30,7 +31,7 @@ def group_of(host: IPAddress) -> tuple[str, int]:
 
 @pytest.fixture
 def book() -> LeaseBook:
-    return LeaseBook(group_of, 0.0)
+    return LeaseBook(group_of)
 
 
 def from_client(number: int, **changes: object) -> Lease:
@@ -119,6 +120,34 @@ def test_new_leases_have_a_rate_and_renewals_do_not(book: LeaseBook) -> None:
     book.open(from_client(5000), 0.01)
 
 
+def test_what_one_host_has_opened_takes_nothing_from_another() -> None:
+    """Neither its leases for somebody else's address, nor that it opens and ends all the time."""
+    names = {"10.1.0.2": "bob", "10.1.0.3": "eve"}
+    book = LeaseBook(lambda host: (names[str(host)], 256))
+    eves = replace(LEASE, host=ip_address("10.1.0.3"))
+    for port in range(1, MAX_OF_CLIENT + 1):
+        book.open(replace(eves, port=port), 0.0)
+    assert code(book, replace(eves, port=9999)) == "busy"
+    book.open(LEASE, 0.0)
+    for number in range(int(NEW_AT_ONCE)):
+        with suppress(LeaseRefused):
+            book.open(replace(eves, client=ip_address(0x0B000000 + number)), 1.0)
+        book.end(lambda held: held.group == "eve")
+    assert code(book, eves, 1.0) == "busy"
+    book.open(replace(LEASE, port=4712), 1.0)
+    book.open(eves, 2.0)
+
+
+def test_an_end_looks_at_the_leases_of_its_port_only(book: LeaseBook) -> None:
+    for port in (80, 443):
+        book.open(from_client(1, port=port), 0.0)
+    seen = []
+    book.end(lambda held: bool(seen.append(held.hole.port)) or True, (6, 443))
+    assert seen == [443]
+    assert [held.hole.port for held in book] == [80]
+    assert book.end(lambda held: True, (17, 80)) == []
+
+
 def test_there_are_never_more_than_the_kernel_holds(book: LeaseBook) -> None:
     for number in range(MAX_LEASES):
         book.open(from_client(number), number / 100)
@@ -167,6 +196,7 @@ def test_counts_are_those_of_what_is_there(book: LeaseBook) -> None:
     book.end(lambda held: True)
     assert not book._of_client  # the counters of an empty book are empty: nothing leaks
     assert not book._of_group
+    assert not book._of_port
 
 
 def test_the_full_name_has_the_namespace() -> None:

@@ -227,7 +227,7 @@ def test_services_of_this_box_need_a_lease_and_others_are_none_of_our_business(
 ) -> None:
     with (
         firewall(loop) as wall,
-        listening(net.gateway, "0.0.0.0", SECRET),
+        listening(net.gateway, "0.0.0.0", SECRET) as server,
         listening(net.gateway, "0.0.0.0", 2222),
     ):
         assert knock(net, OURS, SECRET, ON_LINK) == "open"
@@ -239,8 +239,31 @@ def test_services_of_this_box_need_a_lease_and_others_are_none_of_our_business(
         assert silent(net, OURS, SECRET, PEER)
         loop.wait(wall.end(Place("tcp", SECRET)))
         assert wall.leases() == []
-        assert knock(net, OURS, SECRET, PEER) == "open"  # whoever has the port now
+        # Children of a server that was killed still listen: who had a lease is refused.
+        assert knock(net, OURS, SECRET, ON_LINK) == "refused"
+        assert silent(net, OURS, SECRET, PEER)
+        server.close()
+        wait_for(lambda: knock(net, OURS, SECRET, PEER) == "refused")
+        with listening(net.gateway, "0.0.0.0", SECRET):
+            assert knock(net, OURS, SECRET, PEER) == "open"  # whoever has the port now
         assert loop.wait(wall.counters())["own_denied"] >= 2
+
+
+@pytest.mark.parametrize("other", [Place("mptcp", SECRET, "4"), Place("tcp", SECRET, "46")])
+def test_a_port_is_guarded_until_the_last_service_there_ends(
+    net: Net, loop: Loop, other: Place
+) -> None:
+    """Of a user's own, by SO_REUSEPORT.  MPTCP has its ports in common with TCP."""
+    one = Place("tcp", SECRET, "4")
+    with firewall(loop) as wall:
+        for place in (one, other):
+            loop.wait(wall.guard(place))
+        loop.wait(wall.end(other))
+        loop.wait(wall.end(other))  # once more, as when a lease was opened late
+        with listening(net.gateway, OURS, SECRET):
+            assert silent(net, OURS, SECRET, PEER)
+        loop.wait(wall.end(one))
+        assert knock(net, OURS, SECRET, PEER) == "refused"
 
 
 def test_what_is_guarded_is_what_the_service_has_and_no_more(net: Net, loop: Loop) -> None:
@@ -483,3 +506,33 @@ def test_the_table_gives_no_cause_for_a_warning_about_firewalls(net: Net, loop: 
     """`oegw check` warns of chains that name the outside interface and not the tunnel's."""
     with firewall(loop):
         assert within(net.gateway, lambda: firewall_gaps(SETTINGS)) == []
+
+
+def test_a_set_that_is_full_of_refused_clients_keeps_no_lease_from_beginning_or_ending(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that opens and ends leases all the time filled it, and the site stood still."""
+    monkeypatch.setattr("oegw.moniker.firewall.ruleset.MAX_ELEMENTS", 3)
+    with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
+        for port in (1, 2, 3):
+            loop.wait(wall.open(lease(port, seconds=3600)))
+        loop.wait(wall.end_all_of(BOB))
+        loop.wait(wall.open(lease(SECRET)))
+        assert knock(net, INSIDE, SECRET, PEER) == "open"
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
+        assert silent(net, INSIDE, SECRET, PEER)
+
+
+def test_so_many_refused_clients_are_remembered_and_no_more(
+    net: Net, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oegw.moniker.firewall.ownfirewall.MAX_REFUSED", 1)
+    with firewall(loop) as wall, listening(net.inside, "0.0.0.0", SECRET):
+        for port, expected in ((1, "refused"), (SECRET, "silent")):
+            loop.wait(wall.open(lease(port, seconds=1)))
+            loop.wait(wall.end_of(ip_address(INSIDE), "tcp", port))
+            assert knock(net, INSIDE, port, PEER, 0.5) == expected
+        wait_for(lambda: not wall._refused, 10)
+        loop.wait(wall.open(lease(SECRET)))
+        loop.wait(wall.end_of(ip_address(INSIDE), "tcp", SECRET))
+        assert knock(net, INSIDE, SECRET, PEER) == "refused"

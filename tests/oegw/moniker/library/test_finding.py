@@ -364,6 +364,15 @@ def test_without_one_it_is_not_unless_it_must() -> None:
     assert "Ask" not in world.did()
 
 
+def test_what_does_not_leave_the_host_needs_no_encryption() -> None:
+    world = World(LOCAL, any={})
+    _, found = world.find(policy=REQUIRE)
+    assert world.did() == ["LookUpHost", "Ask", "Open"]
+    assert not found.encrypted
+    _, found = world.find(policy=REQUIRE)
+    assert found.remembered
+
+
 def test_what_was_answered_in_clear_is_not_used_where_it_must_be_sealed() -> None:
     world = World(any={})
     world.find(policy=PREFER)

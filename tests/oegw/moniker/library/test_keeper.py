@@ -132,6 +132,21 @@ def test_a_refusal_is_said(host: Any) -> None:
     assert caught.value.code == "malformed"
 
 
+def test_who_waits_no_longer_for_a_refusal_does_the_others_no_harm(host: Any, soon: Soon) -> None:
+    """asyncio cancels what it waited for; the answer comes all the same."""
+    with host.serve("starwars") as service, socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        with keeper._lock:  # the thread has not got the answer yet
+            refused = keeper.begin(
+                sock, {"service": "x", "version": "1", "weight": 0}, daemon=host.daemon
+            )
+            refused.begun.cancel()
+        soon(refused.begun.done)
+        assert service.registered
+        with host.serve("another"):
+            assert host.registered() == ["another@1", "starwars@1"]
+
+
 def test_the_thread_ends_with_the_last_registration(host: Any, soon: Soon) -> None:
     with hold(TCP) as sock:
         kept = register(sock, {"service": "starwars", "version": "1"}, daemon=host.daemon)

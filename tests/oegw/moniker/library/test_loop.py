@@ -209,5 +209,39 @@ def test_a_registration_that_is_cancelled_leaves_nothing(host: Any) -> None:
     with_service(host, nothing)
 
 
+@pytest.mark.parametrize("options", [{}, {"tcpmux": True}])
+def test_who_waits_for_clients_waits_no_longer_when_it_is_closed(
+    host: Any, options: dict[str, Any]
+) -> None:
+    async def run() -> None:
+        service = await aio.serve("starwars", daemon=host.daemon, **options)
+        task = asyncio.create_task(echo(service))
+        async with aio.connect(HERE, "starwars", question_port=host.port) as session:
+            await session.send(b"hello")
+            assert await session.recv_exactly(5) == b"hello"
+        await asyncio.sleep(0.05)
+        await service.close()
+        await asyncio.wait_for(task, 5)
+        with pytest.raises(OSError, match="starwars@1: the service is closed"):
+            await service.accept()
+
+    asyncio.run(run())
+
+
+def test_who_does_not_wait_until_it_is_closed_has_closed_it(host: Any) -> None:
+    async def run() -> None:
+        service = await aio.serve("starwars", daemon=host.daemon)
+        port = service.reveal_port()
+        closing = asyncio.create_task(service.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(HERE, port)
+
+    asyncio.run(run())
+
+
 async def nothing(service: aio.AsyncService) -> None:
     pass

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import gc
+import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +21,13 @@ from typing import Any
 import pytest
 
 from oegw import moniker
-from oegw.moniker import transports
+from oegw.moniker import aio, transports
 from oegw.moniker.library.errors import (
     DaemonAbsent,
     HostUnreachable,
     NotOfThisKind,
     ServiceUnknown,
+    TooSlow,
 )
 from oegw.moniker.names import InvalidName
 from oegw.moniker.registry import RegistrationRefused
@@ -164,6 +170,27 @@ def test_a_host_without_daemon(host: Any) -> None:
         host.serve("starwars", patience=0)
 
 
+def test_a_daemon_of_this_host_that_says_nothing_costs_no_more_than_there_is(
+    tmp_path: Path,
+) -> None:
+    """It is asked for the policy first, within the same time."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        begun = time.monotonic()
+        with pytest.raises((TooSlow, HostUnreachable)):
+            moniker.connect(HERE, "starwars", daemon=tmp_path / "s", timeout=0.1)
+        assert time.monotonic() < begun + 1.5  # 2 s are what it may cost at most
+
+        async def run() -> None:
+            await aio.connect(HERE, "starwars", daemon=tmp_path / "s", timeout=0.1)
+
+        begun = time.monotonic()
+        with pytest.raises((TooSlow, HostUnreachable)):
+            asyncio.run(run())
+        assert time.monotonic() < begun + 1.5
+
+
 def test_a_service_of_one_family_is_told_there(host: Any) -> None:
     """MK-29."""
     with echoing(host.serve("starwars", families="4")):
@@ -243,6 +270,62 @@ def test_a_service_waits_no_longer_than_it_is_told(host: Any) -> None:
             service.accept()
 
 
+@pytest.mark.parametrize("options", [{}, {"transport": "mptcp"}, {"tcpmux": True}])
+def test_who_waits_for_clients_waits_no_longer_when_it_is_closed(
+    host: Any, options: dict[str, Any]
+) -> None:
+    service = host.serve("starwars", **options)
+    seen: list[str] = []
+
+    def serve() -> None:
+        for session in service:
+            session.close()
+            seen.append("client")
+        seen.append("end")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    host.connect(HERE, "starwars").recv(1)  # it is accepted: the thread waits for the next
+    service.close()
+    thread.join(5)
+    assert seen == ["client", "end"]
+    with pytest.raises(OSError, match="starwars@1: the service is closed"):
+        service.accept()
+
+
+def test_so_does_who_waits_for_datagrams(host: Any) -> None:
+    service = host.serve("quake", transport="udp")
+    errors: list[str] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                service.answer(service.receive()[0])
+            except OSError as error:
+                errors.append(str(error))
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with host.connect(HERE, "quake", transport="udp") as session:
+        session.send(b"hello")
+        assert session.recv(80) == b"hello"
+    service.close()
+    thread.join(5)
+    assert errors == [f"[Errno {errno.EBADF}] quake@1: the service is closed"]
+
+
+def test_what_a_child_closes_goes_on_in_its_parent(host: Any) -> None:
+    with host.serve("starwars") as service:
+        child = os.fork()
+        if not child:
+            service.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with host.connect(HERE, "starwars"):
+            service.accept().close()
+
+
 def test_streams_end_as_streams_do(host: Any) -> None:
     with host.serve("starwars") as service:
         with host.connect(HERE, "starwars") as session, service.accept() as other:
@@ -318,6 +401,30 @@ def test_a_connection_that_the_daemon_hands_over_is_a_session_too(host: Any) -> 
         with socket.create_connection((HERE, host.port)) as client:
             client.sendall(b"starwars\r\n")  # and goes before it is accepted
         assert echoed(host.connect(HERE, "starwars"))
+
+
+def test_a_child_keeps_no_connection_that_was_handed_over(host: Any, soon: Soon) -> None:
+    """It was forked before its parent accepted it; what the parent closes is closed."""
+    with (
+        host.serve("starwars", tcpmux=True) as service,
+        socket.create_connection((HERE, host.port), 10) as client,
+    ):
+        client.sendall(b"starwars\r\n")
+        assert client.recv(80) == b"+\r\n"
+        soon(lambda: select.select([service.sources()[1]], [], [], 0)[0])
+        readable, writable = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(writable)
+            os.read(readable, 1)  # until its parent has seen what it wanted to
+            os._exit(0)
+        os.close(readable)
+        try:
+            service.accept().close()
+            assert client.recv(80) == b""
+        finally:
+            os.close(writable)
+            os.waitpid(child, 0)
 
 
 def test_a_service_with_tcpmux_waits_no_longer_than_it_is_told(host: Any) -> None:
