@@ -214,13 +214,13 @@ def test_strangers_wrong_keys_and_wrong_places_get_nothing(tmp_path: Path) -> No
     async def play() -> None:
         async with running(site):
             peer = Peer(Found("site-b.example", LOOPBACK, key, site.port))
-            with pytest.raises(PeerUnusable, match="REFUSED"):
+            with pytest.raises(PeerUnusable, match="REFUSED: it has another zone"):
                 await find(peer, ServiceName.parse("starwars"))
             elsewhere = tmp_path / "elsewhere"
             elsewhere.mkdir()
             wrong = key_file(elsewhere, "a.b", b"another")
             peer = Peer(Found("site-b.example", LOOPBACK, wrong, site.port))
-            with pytest.raises(PeerUnusable, match="NOTAUTH"):
+            with pytest.raises(PeerUnusable, match="NOTAUTH: it has another key"):
                 await find(peer, ServiceName.parse("starwars"))
         assert site.drops["discovery_key_misplaced"] == 2, "of the two types"
         assert site.drops["dnssd_question_unproven"] == 2
