@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
@@ -21,7 +22,7 @@ def test_strangers_datagrams_do_not_lie_at_a_held_port() -> None:
             stranger.sendto(bytes(1000), (str(HERE), port))
         held.setblocking(False)
         kept = 0
-        with pytest.raises(BlockingIOError):
+        with suppress(BlockingIOError):
             while held.recv(2000):
                 kept += 1
         assert kept <= 3
