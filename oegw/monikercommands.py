@@ -6,6 +6,7 @@ What a command needs is imported when it runs: ssh starts `connect` for each con
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import sys
@@ -181,6 +182,9 @@ def _connect(arguments: Arguments) -> int:
         except BrokenPipeError:
             raise
         except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                text = "standard output is no socket; ssh has one there with ProxyUseFdpass"
+                raise UsageError(f"--pass-fd: {text}") from error
             raise Failure(FAILED, f"{arguments.name}: {error.strerror or error}") from error
     return FINE
 

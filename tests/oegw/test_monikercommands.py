@@ -180,6 +180,10 @@ def test_a_server_that_knows_no_names_is_found_by_its_name(host: Host, oegw: Any
         listed = oegw("list")
         assert listed.out.splitlines()[1].split() == ["web", "2", "tcp", "4", "root", "7"]
         assert str(found["port"]) not in listed.out
+        wrong = host.started("connect", "--pass-fd", host.name, "web", stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)  # fmt: skip
+        assert "ProxyUseFdpass" in wrong.communicate(timeout=SECONDS)[1]
+        assert wrong.returncode == cli.USAGE
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 128 + signal.SIGTERM
     until(host.gone("web"))

@@ -295,6 +295,23 @@ def test_a_gateway_asks_its_hosts_inside_and_they_ask_the_gateways_outside(tmp_p
     played(play)
 
 
+def test_a_gateway_outside_does_not_make_us_ask_another(tmp_path: Path) -> None:
+    """Else three that agreed with each other would ask in a circle."""
+    key = key_file(tmp_path)
+
+    class Third(Peer):
+        async def asked(self, *_: object, **__: object) -> Reply:
+            pytest.fail("was asked")
+
+    async def play() -> None:
+        asker = Peer(Found("site-a.example", LOOPBACK, key))
+        third = Third(Found("site-c.example", ip_address("192.0.2.1"), key))
+        neighbours = Neighbours([asker, third], pytest.fail)
+        assert await neighbours.asked(asker, TYPE[2:], TYPE, "PTR") is None
+
+    played(play)
+
+
 def test_a_neighbour_that_is_gone_costs_only_its_own_services(tmp_path: Path) -> None:
     outer, of_bob = key_file(tmp_path, "ab"), key_file(tmp_path, "bob")
     with socket.socket() as closed:
