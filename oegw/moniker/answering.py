@@ -240,6 +240,8 @@ class Answering:
         question = replace(question, name=request.name, transport="tcp")
         if not self._verdict(question).allowed:
             return _mux("denied", "moniker_denied")
+        if request.name.namespace in self._hosts:  # not that of a user here with this name
+            return _mux("no such service", "moniker_unknown")
         try:
             entry = self._registry.find(
                 request.name, "tcp", self._choose, at=question.source.asked, tcpmux=True

@@ -145,6 +145,8 @@ class OwnFirewall:
         asked = plain(asked)
         if asked.version != plain(lease.host).version:
             raise LeaseRefused(Code.GATEWAY.value, "asked over another address family")
+        if is_ours(plain(lease.client)):  # its packets are never translated: the port leads nowhere
+            raise LeaseRefused(Code.GATEWAY.value, "from the gateway itself, ask the host")
         held = self._open(lease)
         try:
             forward = self._book.forward(held.hole, asked) or self._hold(held, asked)

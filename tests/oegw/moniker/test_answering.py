@@ -547,6 +547,13 @@ def test_tcpmux_refuses_with_a_minus(request_line: bytes, trigger: str) -> None:
     assert step.octets.endswith(b"\r\n")
 
 
+def test_tcpmux_knows_no_user_of_ours_where_a_host_has_the_namespace() -> None:
+    ours = service(namespace="carol", tcpmux=True)
+    for hosts, expected in (((), HandOver), ((HOST,), Reply)):
+        core = daemon(ours, settings=MonikerSettings(queries=1e9, hosts=hosts))
+        assert isinstance(core.asked(b"carol::starwars\r\n", TCP, 0.0), expected)
+
+
 def test_mk_28_only_who_may_list_gets_a_list() -> None:
     services = (service("b"), service("a", namespace="u"), service("b", version="2"), service("x"))
     rules = (ServiceRule(False, "x"),)

@@ -35,6 +35,7 @@ from tests.support.intercept_net import (
     PEER6,
     Net,
     wait_for,
+    within,
 )
 from tests.support.moniker_daemon import NONCE, Application, all_of, question
 from tests.support.moniker_net import Loop, connected, knock, listening, loop_in, silent
@@ -196,6 +197,19 @@ def test_a_namespace_behind_the_gateway(town: Town, asked: str, source: str) -> 
         client.close()
         accepted.close()
     wait_for(lambda: not town.gateway.status()["leases"])
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", OURS])
+def test_a_program_of_the_gateway_is_told_to_ask_the_host(town: Town, client: str) -> None:
+    """It got a port that led nowhere."""
+
+    def asked() -> str:
+        with socket.create_connection(("10.1.0.1", 1), 5, (client, 0)) as connection:
+            connection.sendall(question("starwars", namespace="bob").encode() + b"\r\n")
+            return all_of(connection).decode()
+
+    with town.service("starwars", namespace="bob"):
+        assert f"{NONCE} gateway from the gateway itself" in within(town.net.gateway, asked)
 
 
 def test_what_the_host_does_not_have_is_refused_in_its_words(town: Town) -> None:
