@@ -288,7 +288,9 @@ class Asked:
         if len(octets) < HEADER_OCTETS or sum(counts) > MAX_REPLY_RECORDS:
             raise MalformedReply("is no reply, or one of too many records")
         if self._signed and not counts[2]:  # where a signature would be
-            raise MalformedReply(f"is not signed ({dns.rcode.from_flags(octets[3], 0).name})")
+            code = dns.rcode.from_flags(octets[3], 0)
+            why = ": it has another key, or another time" if code == dns.rcode.NOTAUTH else ""
+            raise MalformedReply(f"is not signed ({code.name}{why})")
         query = self._message
         try:
             message = dns.message.from_wire(octets, keyring=query.keyring, request_mac=query.mac)

@@ -6,6 +6,7 @@ What a command needs is imported when it runs: ssh starts `connect` for each con
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import sys
@@ -21,12 +22,12 @@ from oegw.arguments import Arguments, Command, UsageError
 from oegw.exitcodes import FAILED, FINE, NO_DAEMON, Failure
 from oegw.moniker.interface import Entry, Owner, Service
 from oegw.moniker.library.client import Resolved, connect, resolve
-from oegw.moniker.library.errors import DaemonAbsent
+from oegw.moniker.library.errors import DaemonAbsent, ServiceRefused
 from oegw.moniker.library.local import ask_daemon
 from oegw.moniker.names import SYSTEM, MonikerError, ServiceName, Version
 from oegw.moniker.settings import DEFAULT_SOCKET, MonikerSettings
 from oegw.moniker.uri import MonikerUri
-from oegw.moniker.wire import DEFAULT_PORT
+from oegw.moniker.wire import DEFAULT_PORT, Code
 from oegw.settings import DEFAULT_CONFIG
 from oegw.status import columns, plain
 
@@ -181,6 +182,9 @@ def _connect(arguments: Arguments) -> int:
         except BrokenPipeError:
             raise
         except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                text = "standard output is no socket; ssh has one there with ProxyUseFdpass"
+                raise UsageError(f"--pass-fd: {text}") from error
             raise Failure(FAILED, f"{arguments.name}: {error.strerror or error}") from error
     return FINE
 
@@ -238,17 +242,26 @@ def _url(arguments: Arguments) -> int:
     except MonikerError as error:
         raise UsageError(str(error)) from None
     with _failing():
-        found = resolve(
-            uri.host,
-            uri.name,
-            question_port=uri.port or DEFAULT_PORT,
-            daemon=_daemon(arguments),
-        )
+        found = _for_url(uri, _daemon(arguments))
     if found.port is None:
         text = "has no port of its own: oegw moniker connect reaches it (TCPMUX)"
         raise Failure(FAILED, f"{uri.name} at {uri.host}: {text}")
     print(_url_of(uri, found, arguments))
     return FINE
+
+
+def _for_url(uri: MonikerUri, daemon: Path) -> Resolved:
+    """Over TCP, as programs expect that take a URL; else over what there is.
+
+    Raises MonikerError.
+    """
+    port = uri.port or DEFAULT_PORT
+    try:
+        return resolve(uri.host, uri.name, transport="tcp", question_port=port, daemon=daemon)
+    except ServiceRefused as error:
+        if error.code is not Code.TRANSPORT:
+            raise
+    return resolve(uri.host, uri.name, question_port=port, daemon=daemon)
 
 
 def _url_of(uri: MonikerUri, found: Resolved, arguments: Arguments) -> str:

@@ -180,9 +180,25 @@ def test_a_server_that_knows_no_names_is_found_by_its_name(host: Host, oegw: Any
         listed = oegw("list")
         assert listed.out.splitlines()[1].split() == ["web", "2", "tcp", "4", "root", "7"]
         assert str(found["port"]) not in listed.out
+        wrong = host.started("connect", "--pass-fd", host.name, "web", stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)  # fmt: skip
+        assert "ProxyUseFdpass" in wrong.communicate(timeout=SECONDS)[1]
+        assert wrong.returncode == cli.USAGE
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 128 + signal.SIGTERM
     until(host.gone("web"))
+
+
+def test_a_url_is_one_of_tcp_where_there_is_a_choice(host: Host, oegw: Any) -> None:
+    with host.serving("--udp", "both", "--", *server("udp")):
+        until(host.known("both"))
+        only = oegw("url", f"both://{host.name}/").out
+        assert only == f"both://127.0.0.1:{host.services()['both']['port']}/\n"
+        with host.serving("both", "--", *server("reuse")):
+            until(lambda: host.services()["both"]["transport"] == "tcp")
+            port = host.services()["both"]["port"]
+            for _ in range(9):
+                assert oegw("url", f"both://{host.name}/").out == f"both://127.0.0.1:{port}/\n"
 
 
 def test_what_there_is_not_is_said_in_one_line(host: Host, oegw: Any) -> None:

@@ -89,6 +89,8 @@ class Peer:
             raise PeerUnusable(f"{where}: connection closed") from None
         except RecordError as error:
             raise PeerUnusable(f"{where}: {error}") from None
+        if reply.code is Code.REFUSED:
+            raise PeerUnusable(f"{where}: REFUSED: it has another zone, or another address for us")
         if reply.code not in (Code.NOERROR, Code.NXDOMAIN):
             raise PeerUnusable(f"{where}: {reply.code.name}")
         return reply

@@ -19,6 +19,7 @@ import pytest
 
 from dnsrecords.dnssd import Asked, Code, Content, Labels, Place, Pointer, Record, Reply, Text, ask
 from dnsrecords.published import TsigKey
+from oegw.moniker.discovery import responder as responder_module
 from oegw.moniker.discovery.browsing import Neighbours, Peer, PeerUnusable, ask_all, find
 from oegw.moniker.discovery.export import Export
 from oegw.moniker.discovery.responder import MAX_CONNECTIONS_OF_ONE, NotListening
@@ -214,13 +215,13 @@ def test_strangers_wrong_keys_and_wrong_places_get_nothing(tmp_path: Path) -> No
     async def play() -> None:
         async with running(site):
             peer = Peer(Found("site-b.example", LOOPBACK, key, site.port))
-            with pytest.raises(PeerUnusable, match="REFUSED"):
+            with pytest.raises(PeerUnusable, match="REFUSED: it has another zone"):
                 await find(peer, ServiceName.parse("starwars"))
             elsewhere = tmp_path / "elsewhere"
             elsewhere.mkdir()
             wrong = key_file(elsewhere, "a.b", b"another")
             peer = Peer(Found("site-b.example", LOOPBACK, wrong, site.port))
-            with pytest.raises(PeerUnusable, match="NOTAUTH"):
+            with pytest.raises(PeerUnusable, match="NOTAUTH: it has another key"):
                 await find(peer, ServiceName.parse("starwars"))
         assert site.drops["discovery_key_misplaced"] == 2, "of the two types"
         assert site.drops["dnssd_question_unproven"] == 2
@@ -290,6 +291,23 @@ def test_a_gateway_asks_its_hosts_inside_and_they_ask_the_gateways_outside(tmp_p
         finally:
             for site in (sg_a, sg_b, bob):
                 await site.export.close()
+
+    played(play)
+
+
+def test_a_gateway_outside_does_not_make_us_ask_another(tmp_path: Path) -> None:
+    """Else three that agreed with each other would ask in a circle."""
+    key = key_file(tmp_path)
+
+    class Third(Peer):
+        async def asked(self, *_: object, **__: object) -> Reply:
+            pytest.fail("was asked")
+
+    async def play() -> None:
+        asker = Peer(Found("site-a.example", LOOPBACK, key))
+        third = Third(Found("site-c.example", ip_address("192.0.2.1"), key))
+        neighbours = Neighbours([asker, third], pytest.fail)
+        assert await neighbours.asked(asker, TYPE[2:], TYPE, "PTR") is None
 
     played(play)
 
@@ -475,6 +493,84 @@ def test_what_does_not_come_along_is_asked_for(tmp_path: Path) -> None:
         (found,) = await find(terse, ServiceName.parse("starwars"), "tcp")
         assert found.uri() == "starwars@3://bob.example"
         assert set(asked[1:]) == {(w, t) for w in ("one", "gone") for t in ("SRV", "TXT")}
+
+    played(play)
+
+
+def test_who_asks_too_much_is_not_answered_and_others_are() -> None:
+    site = Site(entry(), public=True)
+
+    async def play() -> None:
+        async with running(site):
+            responder = site.export._responder
+            assert responder is not None
+            octets = ask(TYPE, "PTR", 7).octets
+            for by_udp in (True, False):
+                loud = [
+                    await responder.answer(octets, ip_address("198.51.100.7"), by_udp=by_udp)
+                    for _ in range(1000)
+                ]
+                assert loud[0] is not None
+                assert loud[-1] is None
+                other = ip_address("198.51.100.8")
+                assert await responder.answer(octets, other, by_udp=by_udp) is not None
+        assert site.drops["discovery_rate"] > 1000
+
+    played(play)
+
+
+def test_neighbours_are_asked_for_so_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are told what we have ourselves."""
+    monkeypatch.setattr(responder_module, "MAX_UNDER_WAY", 2)
+    outer, of_bob = key_file(tmp_path, "ab"), key_file(tmp_path, "bob")
+
+    async def play() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            site = Site(entry(), peers=(
+                Found("site-a.example", LOOPBACK, outer),
+                Found("bob.example", LOOPBACK, of_bob, silent.getsockname()[1], inside=True),
+            ))  # fmt: skip
+            async with running(site):
+                peer = Peer(Found("site-b.example", LOOPBACK, outer, site.port))
+                asked = [peer.asked(TYPE, "PTR", recursion=True) for _ in range(5)]
+                assert all(len(reply.answers) == 1 for reply in await asyncio.gather(*asked))
+            assert site.drops["discovery_busy"] == 3
+
+    played(play)
+
+
+def test_who_is_silent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responder_module, "IDLE_SECONDS", 0.1)
+    site = Site(entry())
+
+    async def play() -> None:
+        async with running(site):
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"\x00")
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
+
+    played(play)
+
+
+def test_one_source_pushes_out_its_own_connections_only() -> None:
+    site = Site(entry())
+
+    async def play() -> None:
+        async with running(site):
+            crowd = [
+                await asyncio.open_connection("127.0.0.1", site.port)
+                for _ in range(MAX_CONNECTIONS_OF_ONE + 4)
+            ]
+            async with asyncio.timeout(5):
+                while site.drops["discovery_connections"] < 4:
+                    await asyncio.sleep(0.01)
+            assert site.export.snapshot()["connections"] == MAX_CONNECTIONS_OF_ONE
+            for _, writer in crowd:
+                writer.close()
 
     played(play)
 
