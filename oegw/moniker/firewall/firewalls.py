@@ -8,6 +8,7 @@ from collections.abc import Callable
 from oegw.moniker.firewall.gatewaylink import Answering, FindKey
 from oegw.moniker.firewall.leasedesk import LeaseDesk
 from oegw.moniker.firewall.openers import AllOf, AskGateway, NoFirewall, OwnFirewall, RunningOpener
+from oegw.moniker.firewall.ownfirewall import remove_what_was_left
 from oegw.moniker.firewall.sitedirectory import SiteDirectory
 from oegw.moniker.settings import MonikerSettings
 from oegw.sst.statickey import StaticKey
@@ -33,6 +34,7 @@ class Firewalls:
         """``answering``: our own answer to a question that the gateway in front passes on.
         ``find_key``: of the gateway in front, if the configuration doesn't have its key.
         """
+        self._trace = trace
         own = None
         if settings.firewall.deny or settings.hosts:
             own = OwnFirewall(settings.firewall, settings.hosts, trace=trace, clock=clock)
@@ -58,6 +60,8 @@ class Firewalls:
 
     async def start(self) -> None:
         """Raises FirewallError."""
+        if self.own is None:
+            await remove_what_was_left(self._trace)
         await self.opener.start()
 
     async def reload(self, settings: MonikerSettings, key: StaticKey | None = None) -> list[str]:

@@ -25,6 +25,8 @@ def hold_port(address: IPAddress, transport: str) -> tuple[int, socket.socket]:
     except OSError as error:
         text = f"no port of {address} could be taken: {error.strerror}"
         raise LeaseRefused(Code.GATEWAY.value, text) from None
+    # Nobody reads it, and strangers' datagrams would lie there until the port is given back.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
     port: int = held.getsockname()[1]
     return port, held
 

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import os
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Sequence
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from oegw.moniker import wire
 from oegw.moniker.daemon.limits import Crowd
@@ -31,6 +31,7 @@ from oegw.moniker.rules import Asked, decide
 from oegw.moniker.settings import HostSettings, ServiceRule
 from oegw.moniker.sources import Sources
 from oegw.moniker.wire import NO_NONCE, Code, Refusal
+from oegw.sst.allowance import Allowance
 from oegw.sst.statickey import StaticKey, key_id
 from oegw.trace import Trace
 
@@ -38,6 +39,7 @@ from oegw.trace import Trace
 AT_ONCE = 64  # requests of one host; more of them wait in its connection
 MAX_ASKED = 64  # questions to one host that it has not answered
 ASK_SECONDS = 4.0
+MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 300.0, 1000.0  # of one host; more of them wait
 STRANGERS, STRANGERS_OF_A_SOURCE = 64, 4  # connections whose other end has not proven its key
 BEGINNINGS_PER_SECOND = 5.0  # of one source, with ten times as many at once
 CATEGORY = "moniker"
@@ -73,9 +75,11 @@ class LeaseDesk:
         self._firewall = firewall
         self._trace = trace
         self._links: dict[str, _Link] = {}
+        self._measures: dict[str, Allowance] = {}
         self._gone: dict[str, asyncio.Task[None]] = {}
         self._tags = itertools.count(1)
         self._hosts: dict[bytes, HostSettings] = {}
+        self._own_network: Mapping[IPAddress, IPAddress] = {}
         self._rules: Sequence[ServiceRule] = ()
         self._strangers = Crowd(STRANGERS, STRANGERS_OF_A_SOURCE)
         self._sources = Sources(BEGINNINGS_PER_SECOND)
@@ -98,14 +102,17 @@ class LeaseDesk:
             self._strangers.left(stranger)
             while True:
                 await self._received(link, await link.stream.receive())
+                await self._in_measure(link.host)
         except _OVER as error:
             silent = isinstance(error, TimeoutError)
             if isinstance(error, LeaseProtocolError):
                 self._trace.drop(CATEGORY, error.trigger, text=str(error))
         finally:
             self._strangers.left(stranger)
-            writer.close()
-            if link is not None:
+            if link is None:
+                writer.close()
+            else:
+                link.stream.abort()  # what it does not read must not keep the connection
                 self._ended(link, silent=silent)
 
     def _stranger(self, writer: StreamWriter) -> int | None:
@@ -113,9 +120,11 @@ class LeaseDesk:
         anybody can begin, and each beginning costs us two Diffie-Hellmans.  None: too many."""
         name = writer.get_extra_info("peername")
         source = ip_address(name[0].partition("%")[0]) if name else IPv4Address(0)
-        if not self._sources.take(plain(source), True, asyncio.get_running_loop().time()):
+        source = plain(source)
+        source = self._own_network.get(source, source)
+        if not self._sources.take(source, True, asyncio.get_running_loop().time()):
             return None
-        return self._strangers.enter(plain(source), writer.transport.abort)
+        return self._strangers.enter(source, writer.transport.abort)
 
     async def close(self) -> None:
         """All connections end; leases live until the firewall's end."""
@@ -181,6 +190,18 @@ class LeaseDesk:
     def _take(self, hosts: Sequence[HostSettings], rules: Sequence[ServiceRule]) -> None:
         self._hosts = {key_id(host.key): host for host in hosts if host.key is not None}
         self._rules = rules
+        # Of strangers a /64 is one source.  All hosts of a network may be in one, and none of them
+        # shall keep off another: each has one for itself, that nobody outside can have.
+        addresses = (a for host in hosts for a in host.addresses if a.version == 6)
+        self._own_network = {a: IPv6Address(n << 64) for n, a in enumerate(addresses, 1)}
+
+    async def _in_measure(self, host: HostSettings) -> None:
+        """Who says too much is read more slowly, whatever it is and by which connection."""
+        measure = self._measures.setdefault(
+            host.name, Allowance(MESSAGES_A_SECOND, MESSAGES_AT_ONCE)
+        )
+        while not measure.take(asyncio.get_running_loop().time()):
+            await asyncio.sleep(1 / MESSAGES_A_SECOND)
 
     async def _admitted(self, line: str, reader: StreamReader, writer: StreamWriter) -> _Link:
         """The handshake.  Raises one of _OVER."""

@@ -330,7 +330,7 @@ class OwnFirewall:
             under = self._book.get(forward.hole)
             if under is not None and under.until > now:
                 text += ruleset.forwarded(forward, under.until - now, full_name(under.lease))
-        text += "".join(ruleset.guarded(guard) for guard in self._guards)
+        text += "".join(ruleset.guarded(guard) for guard in (*self._guards, *self._leaving))
         try:
             await self._table.run(text)
         except FirewallError as error:
@@ -401,3 +401,20 @@ def _lease_again(hole: Hole, name: str) -> Lease | None:
             namespace, _, service = unquote(name).rpartition("::")
             return Lease(hole.client, hole.host, transport.name, hole.port, 1, service, namespace)
     return None
+
+
+async def remove_what_was_left(trace: Trace) -> None:
+    """Of a daemon that denied, where this one has nothing to do with a firewall.  Never raises."""
+    table = Table()
+    try:
+        await table.open()
+    except FirewallError:
+        return  # without the library nobody has made a table either
+    try:
+        if await table.is_there():
+            await table.run(ruleset.removing())
+            trace.event(CATEGORY, "firewall_removed")
+    except FirewallError as error:
+        trace.drop(CATEGORY, "firewall_not_removed", text=str(error))
+    finally:
+        await table.close()

@@ -62,6 +62,13 @@ class Table:
             self._thread.shutdown(wait=False)
         self._thread = self._nft = None
 
+    async def is_there(self) -> bool:
+        """Whether the kernel has a table of our name."""
+        try:
+            return bool(json.loads(await self._json(f"list counters table inet {TABLE}")))
+        except (FirewallError, ValueError):
+            return False
+
     async def run(self, command: str, *, dry: bool = False) -> str:
         """One transaction now.  Raises FirewallError."""
         nft = self._nft

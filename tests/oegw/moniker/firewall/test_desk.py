@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from oegw.moniker import wire
 from oegw.moniker.firewall import handshake, leasedesk
 from oegw.moniker.firewall.gatewaylink import AskGateway
 from oegw.moniker.firewall.leasedesk import LeaseDesk
+from oegw.moniker.firewall.messages import Alive, Opened, OpenPort, serialize
 from oegw.moniker.firewall.sitedirectory import SiteDirectory
+from oegw.moniker.firewall.stream import LeaseStream
 from oegw.moniker.interface import IPAddress, Lease, LeaseRefused, Opening, Place
 from oegw.moniker.names import MonikerError, ServiceName, Version
 from oegw.moniker.settings import GatewayInFront, HostSettings, ServiceRule
@@ -340,6 +343,89 @@ def test_who_only_has_the_public_keys_gets_nothing_opened() -> None:
             assert await link.open(LEASE) == Opening(4711, 60)
 
     played(play)
+
+
+async def host_by_hand(
+    port: int, key: StaticKey = BOB_KEY, gateway: str = "127.0.0.1"
+) -> LeaseStream:
+    """A host's connection that does as it likes."""
+    reader, writer = await asyncio.open_connection(gateway, port)
+    ephemeral = StaticKey(bytes([9]) * 32)
+    writer.write(handshake.hello(key, ephemeral).encode() + b"\r\n")
+    e_g = handshake.read_welcome((await reader.readline()).decode().rstrip("\r\n"))
+    keys = handshake.keys_of_host(key, ephemeral, GATEWAY.public, e_g)
+    stream = LeaseStream(reader, writer, receiving=keys.to_host, sending=keys.to_gateway)
+    stream.send(Alive())
+    await stream.receive()
+    return stream
+
+
+def test_a_host_that_says_too_much_is_read_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals as well, which cost no credit; and a second connection is no way around it."""
+    monkeypatch.setattr(leasedesk, "MESSAGES_A_SECOND", 50.0)
+    monkeypatch.setattr(leasedesk, "MESSAGES_AT_ONCE", 100.0)
+
+    async def play() -> None:
+        async with site() as here, here.link(CAROL_KEY) as carol:
+            answers = 0
+            for _ in range(2):
+                stream = await host_by_hand(here.port)
+                for tag in range(400):
+                    stream.send(OpenPort(tag, LEASE))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        while True:
+                            answers += isinstance(await stream.receive(), Opened)
+                stream.abort()
+            assert 100 <= answers < 300
+            await carol.open(replace(LEASE, host=CAROL.addresses[0]))
+
+    played(play)
+
+
+def test_a_host_that_does_not_read_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LeaseStream.receive, "__defaults__", (0.5,))
+    monkeypatch.setattr(leasedesk, "MESSAGES_AT_ONCE", 1e9)
+
+    async def play() -> None:
+        async with site() as here:
+            stream = await host_by_hand(here.port)
+            stream._reader._transport.pause_reading()  # type: ignore[attr-defined]
+            transport = here.writers[0].transport
+            while transport.get_write_buffer_size() < 10_000:
+                for _ in range(200):
+                    stream._writer.write(stream._sealing.seal(serialize(Alive())))
+                await stream._writer.drain()
+                await asyncio.sleep(0)
+            await until(lambda: not here.desk.connected())
+            await asyncio.sleep(0)
+            assert transport.get_write_buffer_size() == 0
+            stream.abort()
+
+    played(play)
+
+
+def test_hosts_of_one_network_do_not_keep_off_one_another() -> None:
+    """Nor does a stranger there keep off a host: of strangers a /64 is one source, of hosts not."""
+    bob, carol, other = (ip_address(f"fd00:1::{n}") for n in (2, 3, 4))
+    hosts = (replace(BOB, addresses=(bob,)), replace(CAROL, addresses=(carol,)))
+    desk = LeaseDesk(GATEWAY, hosts, MemoryGate(hosts), trace=JsonTrace(None, lambda: 0.0))
+
+    async def play() -> None:
+        for source in (other, carol):
+            for _ in range(leasedesk.STRANGERS_OF_A_SOURCE):
+                assert desk._stranger(_from(source)) is not None
+            assert desk._stranger(_from(source)) is None
+        assert desk._stranger(_from(bob)) is not None
+
+    played(play)
+
+
+def _from(source: IPAddress) -> Any:
+    return SimpleNamespace(
+        get_extra_info=lambda name: (str(source), 1),
+        transport=SimpleNamespace(abort=lambda: None),
+    )
 
 
 def test_who_says_nothing_after_the_hello_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

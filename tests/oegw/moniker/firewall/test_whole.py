@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,21 @@ def test_both_daemons_say_that_they_are_connected(town: Town) -> None:
     assert town.gateway.status()["hosts"] == ["bob"]
     asks = "asks 10.1.0.1 for ports: connected"
     wait_for(lambda: town.host.status()["gateway"] == asks, 10)
+
+
+def test_a_daemon_without_a_firewall_takes_away_what_one_with_it_has_left(
+    tmp_path: Path,
+) -> None:
+    """Else the status says that there is none, and nothing passes."""
+    without = MonikerSettings(socket=tmp_path / "sock")
+    deny = replace(without, firewall=FirewallSettings(deny=True, outside=("out0",)))
+    with Net() as net, loop_in(net.gateway) as loop, listening(net.inside, "0.0.0.0", 4711):
+        for settings, expected in ((deny, "silent"), (without, "open")):
+            daemon = loop.make(lambda s=settings: Daemon(s, loop.trace))
+            loop.wait(daemon.start())
+            assert knock(net, INSIDE, 4711, PEER, 0.5) == expected
+            loop.wait(daemon.close())
+            assert knock(net, INSIDE, 4711, PEER, 0.5) == expected
 
 
 def test_who_asks_the_host_gets_in_and_nobody_else(town: Town) -> None:
