@@ -91,6 +91,7 @@ class AskGateway:
         self._keeper: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._pending: dict[int, asyncio.Future[Opened | NotOpened]] = {}
+        self._sent: set[int] = set()  # of the pending, those that the gateway was asked for
         self._untold: deque[EndPort] = deque(maxlen=MAX_UNTOLD)
         self._tags = itertools.count(1)
 
@@ -136,11 +137,13 @@ class AskGateway:
                 await self._linked.wait()
                 if self._stream is not None:
                     self._stream.send(OpenPort(tag, lease))
+                    self._sent.add(tag)
                 said = await answer
         except TimeoutError:
             raise _unheard() from None
         finally:
             self._pending.pop(tag, None)
+            self._sent.discard(tag)
         if isinstance(said, NotOpened):
             raise LeaseRefused(Code.of(said.code).value, said.text)
         return Opening(said.port, said.seconds)
@@ -231,7 +234,8 @@ class AskGateway:
             self._trace.event(CATEGORY, "gateway_lost", gateway=str(self._gateway.address))
         self._stream = None
         self._linked.clear()
-        for answer in self._pending.values():
+        for tag in self._sent:  # the others wait for a connection still
+            answer = self._pending[tag]
             if not answer.done():
                 answer.set_exception(_unheard())
                 answer.exception()  # who waited may have given up: then nobody else looks

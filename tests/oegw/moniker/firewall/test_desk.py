@@ -224,6 +224,29 @@ def test_a_lease_that_is_asked_for_while_there_is_no_connection_waits_for_it() -
     played(play)
 
 
+def test_who_waits_for_a_connection_waits_for_one_that_works() -> None:
+    """The first ends in its handshake: it had the lease opened later, and its client refused."""
+
+    async def play() -> None:
+        async with site() as here:
+            serve, begun = here.desk.serve, asyncio.Event()
+
+            async def sometimes(line: str, reader: Any, writer: Any) -> None:
+                if not begun.is_set():
+                    await asyncio.sleep(0.1)
+                    begun.set()
+                    writer.close()
+                else:
+                    await serve(line, reader, writer)
+
+            here.desk.serve = sometimes  # type: ignore[method-assign]
+            async with here.link(wait=False) as link:
+                assert await link.open(LEASE) == Opening(4711, 60)
+                assert begun.is_set()
+
+    played(play)
+
+
 def test_a_host_that_stays_away_loses_its_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leasedesk, "GONE_SECONDS", 0.05)
 
