@@ -16,6 +16,7 @@ only (RFC 1078) is asked in its way: then the connection of the question is the 
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -211,8 +212,10 @@ class Finding:
             place, self._hurried = queue.popleft()
             try:
                 return (yield from do(place))
-            except (NotEncrypted, TransportUnavailable):
-                raise
+            except (NotEncrypted, TransportUnavailable) as error:
+                if getattr(error, "errno", None) != errno.EAFNOSUPPORT:
+                    raise
+                failures.append(error)  # a host without IPv6: there may be an IPv4 address
             except (_NotHere, _Unsuitable, _DeniedHere) as error:
                 failures.append(error)
             except ServiceRefused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -447,6 +448,19 @@ def test_a_service_that_the_policy_refuses_is_not_asked_for() -> None:
     assert raised.type is ServiceDenied
     assert world.did() == ["LookUpHost"]
     assert issubclass(ServiceDenied, PermissionError)
+
+
+def test_a_host_without_ipv6_takes_the_other_address() -> None:
+    class WithoutSix(World):
+        def done(self, command: Command) -> Any:
+            if isinstance(command, Ask) and command.place.family == "6":
+                raise TransportUnavailable(errno.EAFNOSUPPORT, "no IPv6")
+            return super().done(command)
+
+    _, found = WithoutSix(SIX, FOUR, any={}).find()
+    assert found.place == FOUR
+    with pytest.raises(HostUnreachable):
+        WithoutSix(SIX, any={}).find()
 
 
 def test_a_rule_for_hosts_leaves_the_addresses_that_it_allows() -> None:
