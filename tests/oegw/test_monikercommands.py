@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from oegw import cli, monikerpipe
+from oegw import cli, monikerlisten, monikerpipe
 from oegw.moniker.library.local import ask_daemon
 from oegw.moniker.names import MonikerError
 from oegw.sst.keys import read_private
@@ -285,12 +285,61 @@ def test_who_kills_the_server_or_us_ends_the_name(host: Host) -> None:
         (child,) = children_of(process.pid)
         process.kill()
         until(host.gone("mortal"))
-        os.kill(child, signal.SIGKILL)
+        until(lambda: not runs(child))
+
+
+def runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def children_of(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(word) for word in text.split()]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_port_is_held_until_the_server_listens(host: Host, held: bool) -> None:
+    sleeper = (sys.executable, "-c", "import time; time.sleep(600)", "{port}")
+    with host.serving(*(() if held else ("--unheld",)), "late", "--", *sleeper) as process:
+        until(lambda: "{port}" not in port_of_child(process.pid))
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", int(port_of_child(process.pid))))
+            except OSError:
+                assert held
+            else:
+                assert not held
+
+
+def port_of_child(pid: int) -> str:
+    """The last word of its command line, once it is the server's."""
+    for child in children_of(pid):
+        words = Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8").split("\0")
+        if len(words) > 1:
+            return words[-2]
+    raise OSError("not yet")
+
+
+def test_what_others_have_at_the_port_is_not_the_server() -> None:
+    text = """import socket, sys
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+sys.stdin.read()"""
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as listening:
+        assert listening.stdout is not None
+        port = int(listening.stdout.readline())
+        (found,) = monikerlisten.listeners(port, "tcp", os.getpid())
+        assert (found.pid, found.there()) == (listening.pid, True)
+        assert monikerlisten.listeners(port, "udp", os.getpid()) == []
+        assert monikerlisten.listeners(port, "tcp", listening.pid) == [], "not a child of its own"
+        listening.communicate()
+        assert not found.there()
 
 
 def test_a_server_that_listens_no_more_is_forgotten(host: Host) -> None:

@@ -17,8 +17,21 @@ import dns.message
 import dns.name
 import pytest
 
-from dnsrecords.dnssd import Asked, Code, Content, Labels, Place, Pointer, Record, Reply, Text, ask
+from dnsrecords.dnssd import (
+    Asked,
+    Code,
+    Content,
+    Labels,
+    Place,
+    Pointer,
+    Record,
+    Reply,
+    Start,
+    Text,
+    ask,
+)
 from dnsrecords.published import TsigKey
+from oegw.moniker.discovery import export as export_module
 from oegw.moniker.discovery import responder as responder_module
 from oegw.moniker.discovery.browsing import Neighbours, Peer, PeerUnusable, ask_all, find
 from oegw.moniker.discovery.export import Export
@@ -163,6 +176,24 @@ def test_a_service_that_ends_is_gone_within_a_second() -> None:
                     await asyncio.sleep(0.1)
 
     played(play)
+
+
+def test_what_changes_has_a_later_serial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "LOOK_SECONDS", 0.0)
+    site = Site(entry(), entry("chess"))
+    first = site.export.zone()
+    assert site.export.zone() is first, "nothing has changed"
+    del site.entries[0]
+    start, later = first.records()[0].content, site.export.zone().records()[0].content
+    assert isinstance(start, Start)
+    assert isinstance(later, Start)
+    assert later.serial > start.serial
+
+
+def test_so_many_services_are_told_and_no_more() -> None:
+    site = Site(*(entry(port=1025 + n) for n in range(export_module.MAX_EXPORTED + 9)))
+    assert site.export.snapshot()["services"] == export_module.MAX_EXPORTED
+    assert site.drops["discovery_too_many"] == 1
 
 
 def test_only_what_is_exported_is_told() -> None:
