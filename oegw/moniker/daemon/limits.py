@@ -11,7 +11,7 @@ from oegw.moniker.sources import IPV6_PREFIX
 
 # Our choices.
 CONNECTIONS = 512
-CONNECTIONS_OF_A_SOURCE = 32
+CONNECTIONS_OF_A_SOURCE = 256  # an honest one asks for many services at once, 200 by default
 
 Site = tuple[int, int]
 

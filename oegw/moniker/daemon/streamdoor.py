@@ -20,7 +20,7 @@ from oegw.moniker.daemon.questiondesk import QuestionDesk
 from oegw.moniker.daemon.waiting import line_of, reported, send_all
 from oegw.moniker.interface import IPAddress
 from oegw.moniker.steps import HandOver, Reply, Silence, Source
-from oegw.moniker.wire import MAX_LINE_OCTETS
+from oegw.moniker.wire import MAX_LINE_OCTETS, NO_NONCE, Code, Refusal, text
 from oegw.trace import Trace
 
 # Our choices.
@@ -28,6 +28,8 @@ LINE_SECONDS = 5.0  # for the whole line
 ANSWER_SECONDS = 5.0  # for the asker to take what we say
 BACKLOG = 1024
 LEFT_OVER = 4096  # octets behind the question that are read away
+
+_TOO_MANY = text(Refusal(NO_NONCE, Code.BUSY, "too many connections")).encode() + b"\r\n"
 
 HandConnection = Callable[[HandOver, socket.socket, "tuple[str, int]"], Awaitable[bool]]
 """Gives a connection to the server that registered; False if that is not possible."""
@@ -119,6 +121,9 @@ class StreamDoor:
         number = self._crowd.enter(source, leave)
         if number is None:
             self._trace.drop("moniker", "source_crowd", source=source)
+            with suppress(OSError):  # there is room for it, or nobody reads it
+                connection.send(_TOO_MANY)
+            _end(connection)
             connection.close()
             return
         asker = Source(

@@ -16,6 +16,7 @@ only (RFC 1078) is asked in its way: then the connection of the question is the 
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -211,8 +212,10 @@ class Finding:
             place, self._hurried = queue.popleft()
             try:
                 return (yield from do(place))
-            except (NotEncrypted, TransportUnavailable):
-                raise
+            except (NotEncrypted, TransportUnavailable) as error:
+                if getattr(error, "errno", None) != errno.EAFNOSUPPORT:
+                    raise
+                failures.append(error)  # a host without IPv6: there may be an IPv4 address
             except (_NotHere, _Unsuitable, _DeniedHere) as error:
                 failures.append(error)
             except ServiceRefused:
@@ -227,7 +230,7 @@ class Finding:
     def _failure(self, places: list[Place], failures: list[Exception]) -> Exception:
         for kind in (ServiceRefused, AnswerUnusable):
             if first := next((each for each in failures if isinstance(each, kind)), None):
-                return first
+                return _public(first)
         where = f"{self._wish.host} ({', '.join(str(each.address) for each in places)})"
         if any(isinstance(each, MalformedMessage) for each in failures):
             return AnswerUnusable(f"{where}: what answers there can't be read")
@@ -411,6 +414,15 @@ class Finding:
         if "require" in (self._policy.encrypt, self._wish.encrypt):
             return "require"  # an application may ask for more than the policy does, not for less
         return self._wish.encrypt or self._policy.encrypt
+
+
+def _public(error: Exception) -> Exception:
+    """Of a class that the application has read of."""
+    if isinstance(error, _DeniedHere):
+        return ServiceDenied(error.code, str(error))
+    if isinstance(error, _NotHere | _Unsuitable):
+        return ServiceUnknown(error.code, str(error))
+    return error
 
 
 class _DeniedHere(ServiceDenied):

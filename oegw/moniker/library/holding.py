@@ -80,6 +80,8 @@ def _unavailable(transport: Transport, error: OSError) -> OSError:
     if error.errno not in _ABSENT:
         return OSError(error.errno, f"a socket of {transport.name}: {error.strerror}")
     text = f"transport {transport.name}: this host's kernel does not have it"
+    if error.errno == errno.EAFNOSUPPORT:
+        text = f"transport {transport.name}: this host does not have the family"
     return TransportUnavailable(error.errno, text)
 
 

@@ -34,7 +34,7 @@ from oegw.moniker.library.finding import (
 )
 from oegw.moniker.library.keeper import ANSWER_WAIT, CLOSING_WAIT
 from oegw.moniker.library.policy import policy_of_this_host
-from oegw.moniker.library.service import BACKLOG, Service, held
+from oegw.moniker.library.service import BACKLOG, Service, held, strings
 from oegw.moniker.library.session import Session
 from oegw.moniker.names import ServiceName
 from oegw.moniker.settings import DEFAULT_SOCKET
@@ -256,7 +256,7 @@ def serve(
     """As `oegw.moniker.serve`."""
     options = {
         "namespace": namespace, "weight": weight, "tcpmux": tcpmux, "sst": sst,
-        "exported": exported, "text": list(text),
+        "exported": exported, "text": strings(text),
     }  # fmt: skip
     return Opening(_served(name, version, transport, families, options, backlog, daemon, patience))
 

@@ -80,7 +80,7 @@ class Service:
         given: dict[str, Any] = {"weight": weight, "exported": exported}
         changes = {key: value for key, value in given.items() if value is not None}
         if text is not None:
-            changes["text"] = list(text)
+            changes["text"] = strings(text)
         if changes and self._registration is not None:
             self._registration.update(**changes)
 
@@ -319,7 +319,7 @@ def serve(
     service, request = held(
         name, version, transport, families,
         {"namespace": namespace, "weight": weight, "tcpmux": tcpmux, "sst": sst,
-         "exported": exported, "text": list(text)},
+         "exported": exported, "text": strings(text)},
     )  # fmt: skip
     try:
         if listening and service.kind is Kind.STREAM:
@@ -329,6 +329,13 @@ def serve(
         service.close()
         raise
     return service
+
+
+def strings(text: Sequence[str]) -> list[str]:
+    """Raises TypeError for one string, which is a sequence of its letters."""
+    if isinstance(text, str):
+        raise TypeError(f"text {text[:40]!r}: a list of strings is wanted, as in ['key=value']")
+    return list(text)
 
 
 def held(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -240,8 +241,9 @@ def test_the_next_address_if_the_service_is_of_the_other_family() -> None:
     _, found = world.find()
     assert found.place == FOUR
     world = World(SIX, any={"families": "4"})
-    with pytest.raises(ServiceUnknown, match="not over IPv6"):
+    with pytest.raises(ServiceUnknown, match="not over IPv6") as raised:
         world.find()
+    assert raised.type is ServiceUnknown
 
 
 def test_time_is_over() -> None:
@@ -283,8 +285,9 @@ def test_a_stream_is_wanted_and_there_are_datagrams_too() -> None:
     assert found.kind() is Kind.STREAM
     world = World(any={"transport": "udp"}, tcp=Code.TRANSPORT, mptcp=Code.TRANSPORT,
                   sctp=Code.TRANSPORT)  # fmt: skip
-    with pytest.raises(ServiceUnknown, match="only over udp"):
+    with pytest.raises(ServiceUnknown, match="only over udp") as raised:
         world.find()
+    assert raised.type is ServiceUnknown
 
 
 def test_a_transport_of_a_newer_daemon() -> None:
@@ -438,10 +441,26 @@ def test_a_service_that_the_policy_refuses_is_not_asked_for() -> None:
     policy = ClientSettings(rules, "never")
     World(any={}).find(policy=policy)
     world = World(any={})
-    with pytest.raises(ServiceDenied, match=r"ssh of theforce.net: .*moniker.client.rule\[2\]"):
+    with pytest.raises(
+        ServiceDenied, match=r"ssh of theforce.net: .*moniker.client.rule\[2\]"
+    ) as raised:
         world.find("ssh", policy)
+    assert raised.type is ServiceDenied
     assert world.did() == ["LookUpHost"]
     assert issubclass(ServiceDenied, PermissionError)
+
+
+def test_a_host_without_ipv6_takes_the_other_address() -> None:
+    class WithoutSix(World):
+        def done(self, command: Command) -> Any:
+            if isinstance(command, Ask) and command.place.family == "6":
+                raise TransportUnavailable(errno.EAFNOSUPPORT, "no IPv6")
+            return super().done(command)
+
+    _, found = WithoutSix(SIX, FOUR, any={}).find()
+    assert found.place == FOUR
+    with pytest.raises(HostUnreachable):
+        WithoutSix(SIX, any={}).find()
 
 
 def test_a_rule_for_hosts_leaves_the_addresses_that_it_allows() -> None:

@@ -96,6 +96,18 @@ def test_many_clients_at_once(host: Any) -> None:
     with_service(host, body)
 
 
+def test_many_questions_at_once(host: Any) -> None:
+    """Nothing is remembered yet, so each asks; the far daemon has room for as many of one host."""
+
+    async def body(service: aio.AsyncService) -> None:
+        async def one() -> int:
+            return (await aio.resolve(HERE, "starwars", question_port=host.port)).ttl
+
+        assert set(await asyncio.gather(*(one() for _ in range(200)))) == {60}
+
+    with_service(host, body)
+
+
 def test_datagrams(host: Any) -> None:
     async def run() -> None:
         async with aio.serve("starwars", transport="udp", daemon=host.daemon) as service:

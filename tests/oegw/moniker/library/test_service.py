@@ -249,6 +249,13 @@ def test_what_can_not_be_served(host: Any) -> None:
     assert host.registered() == []
 
 
+def test_one_string_is_no_list_of_texts(host: Any) -> None:
+    with pytest.raises(TypeError, match="a list of strings"):
+        host.serve("starwars", text="episode=4")
+    with host.serve("starwars") as service, pytest.raises(TypeError, match="a list of strings"):
+        service.update(text="episode=4")
+
+
 def test_what_is_registered_may_change(host: Any) -> None:
     """MK-8."""
     with host.serve("starwars", text=["a=b"]) as service:
