@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,18 +52,18 @@ def test_numbers_are_those_of_the_code() -> None:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("example")
-    for each in (folder, *folder.parents[:2]):  # so that nobody may run it
-        each.chmod(0o755)
-    assert COMPILER is not None
-    made = folder / "sst"
-    subprocess.run(
-        [COMPILER, "-std=c99", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-pedantic",
-         "-o", str(made), str(EXAMPLE)],
-        check=True,
-    )  # fmt: skip
-    return made
+def program() -> Iterator[Path]:
+    """In a folder that is none of pytest's: each pytest that starts closes those to other users."""
+    with tempfile.TemporaryDirectory(prefix="oegw-example-") as folder:
+        Path(folder).chmod(0o755)  # so that nobody may run it
+        assert COMPILER is not None
+        made = Path(folder) / "sst"
+        subprocess.run(
+            [COMPILER, "-std=c99", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-pedantic",
+             "-o", str(made), str(EXAMPLE)],
+            check=True,
+        )  # fmt: skip
+        yield made
 
 
 def echoed(host: SstHost, program: Path, address: str, how: str) -> list[str]:
