@@ -32,6 +32,10 @@ END_PATIENCE = 5.0  # after SIGTERM
 STATUS_PATIENCE = 1.0
 
 _PROGRAM = "oegw.monikerprocess"
+_STAYS = (
+    "[moniker] is gone, and what its firewall denies stays denied (keep): "
+    "nft delete table inet oegw_moniker ends that"
+)
 
 
 class MonikerChild:
@@ -54,7 +58,11 @@ class MonikerChild:
         """
         self._settings = settings
         if not settings.present:
+            kept = self._at_start.firewall
+            running = self._process is not None
             await self.close()
+            if running and kept.deny and kept.keep:
+                return [_STAYS]
         elif self._keeping is None:
             self._keeping = asyncio.create_task(self._keep())
         elif self._process is None:

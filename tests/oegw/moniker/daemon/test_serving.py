@@ -21,7 +21,7 @@ from oegw import config, monikerchild
 from oegw.control import ControlError
 from oegw.environment import Environment, UnsuitableBox
 from oegw.exitcodes import CONFIGURATION
-from oegw.moniker.settings import MonikerSettings
+from oegw.moniker.settings import FirewallSettings, MonikerSettings
 from oegw.monikerchild import MonikerChild
 from oegw.monikerprocess import settings_of
 from oegw.monikerstatus import status, status_text
@@ -228,6 +228,12 @@ def test_a_reload_says_what_the_child_does_not_take_over(tmp_path: Path) -> None
         (note,) = await child.follow(absent)
         assert "the old settings stay" in note
         assert "none.pem: No such file" in note
+        assert await child.follow(MonikerSettings()) == []
+        denying = replace(present(path), firewall=FirewallSettings(deny=True))
+        await child.follow(denying)
+        await until_it(lambda: answers(path))
+        (note,) = await child.follow(MonikerSettings())
+        assert "stays denied" in note
         await child.close()
 
     asyncio.run(scenario())
