@@ -5,17 +5,15 @@ Only sockets of its own processes count: others may have taken the port meanwhil
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Specification: proc(5) and the kernel's states; pidfd_getfd(2), whose number is the same on all
-# machines, as those of all calls that are newer than 2019.
-SYS_PIDFD_GETFD = 438
+from oegw.moniker.daemon.processes import copied
+
+# Specification: proc(5) and the kernel's states.
 _LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; of UDP TCP_CLOSE, which is "not connected"
 _LOCAL, _STATE, _INODE = 1, 3, 9  # columns
 
@@ -36,17 +34,7 @@ class Listener:
 
     def copied(self) -> socket.socket:
         """The same socket in this process.  Raises OSError."""
-        pidfd = os.pidfd_open(self.pid)
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            copy = libc.syscall(SYS_PIDFD_GETFD, pidfd, self.descriptor, 0)
-            if copy < 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
-        finally:
-            os.close(pidfd)
-        os.set_inheritable(copy, False)
-        return socket.socket(fileno=copy)
+        return copied(self.pid, self.descriptor)
 
 
 def listeners(port: int, transport: str, pid: int) -> list[Listener]:

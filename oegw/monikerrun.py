@@ -33,7 +33,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Our choices, in seconds.
 LOOK = 0.02  # between two looks whether the server listens, in its first second
-LATER_LOOK = 0.2
+LATER_LOOK = 0.05  # for as long a port stays taken that the server gives up
 DAEMON_PATIENCE = 10.0  # for a daemon that starts at the same time as we
 ENDING = 5.0  # that a server has after SIGTERM, when it can't be registered
 
@@ -88,7 +88,7 @@ def run(wrapped: Wrapped, daemon: Path) -> int:
         if child == 0:
             signal.signal(signal.SIGCHLD, of_children)
             _become(words, before, parent)
-        return _Attendance(wrapped, daemon, child, port, sockets).until_the_end(waited)
+        return _Attendance(wrapped, daemon, child, port).until_the_end(waited)
     finally:
         for each in sockets:
             each.close()
@@ -140,6 +140,22 @@ def _say(what: str, error: Exception) -> None:
         os.write(2, line.encode(errors="backslashreplace"))
 
 
+def _chosen(found: Sequence[Listener]) -> dict[Listener, socket.socket]:
+    """Copies of the sockets that say best where the server listens: one for both families, else one
+    for each, else one that has an address of its own.  Raises OSError, NoProof."""
+    copies = {each: each.copied() for each in found}
+    best: dict[str, Listener] = {}
+    try:
+        facts = {each: proven(copy) for each, copy in copies.items()}
+        wide = {fact.families: each for each, fact in facts.items() if fact.address is None}
+        best = {"46": wide["46"]} if "46" in wide else wide or {"": found[0]}
+        return {each: copies[each] for each in best.values()}
+    finally:
+        for each, copy in copies.items():
+            if each not in best.values():
+                copy.close()
+
+
 class _Attendance:
     """One server from its start to its end."""
 
@@ -149,17 +165,15 @@ class _Attendance:
         daemon: Path,
         child: int,
         port: int,
-        held: Sequence[socket.socket],
     ) -> None:
         self._wrapped = wrapped
         self._daemon = daemon
         self._child = child
         self._port = port
-        self._held = held
         self._code: int | None = None  # of the child, when it has ended
-        self._listener: Listener | None = None
-        self._registration: Registration | None = None
-        self._copy: socket.socket | None = None
+        self._listeners: list[Listener] = []  # those that are registered
+        self._registrations: list[Registration] = []
+        self._copies: list[socket.socket] = []  # of the server's sockets: they prove its port
 
     def until_the_end(self, waited: set[signal.Signals]) -> int:
         start = time.monotonic()
@@ -174,7 +188,7 @@ class _Attendance:
                     return self._exit_code()
                 self._look()
                 self._heed_the_daemon()
-                listened = listened or self._listener is not None
+                listened = listened or bool(self._listeners)
                 if self._left_no_server(listened):
                     return self._exit_code()
                 if not listened and age > self._wrapped.seconds:
@@ -191,7 +205,7 @@ class _Attendance:
     def _left_no_server(self, listened: bool) -> bool:
         """Whether the command has ended, and what it left behind is no server: who forks away says
         by its exit code that all is well, and may be about to listen."""
-        if self._code is None or self._listener is not None:
+        if self._code is None or self._listeners:
             return False
         return listened or self._code != 0
 
@@ -207,7 +221,8 @@ class _Attendance:
 
     def _send(self, number: int) -> None:
         """To the child, or to who serves in its place."""
-        target = self._child if self._code is None else getattr(self._listener, "pid", None)
+        left = self._listeners[0].pid if self._listeners else None
+        target = self._child if self._code is None else left
         if target is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(target, number)
@@ -228,65 +243,53 @@ class _Attendance:
     # Its registration.
 
     def _look(self) -> None:
-        if self._listener is not None and self._listener.there():
+        if self._listeners and all(each.there() for each in self._listeners):
             return
         found = listeners(self._port, self._wrapped.transport, os.getpid())
-        if not found:
-            self._unregister()
-        elif self._registration is None:
+        inodes = {each.inode for each in found}
+        if self._registrations and {each.inode for each in self._listeners} <= inodes:
+            # Another process of it has them now.
+            registered = {each.inode for each in self._listeners}
+            self._listeners = [each for each in found if each.inode in registered]
+            return
+        self._unregister()
+        if found:
             self._register(found)
-        else:
-            self._listener = found[0]  # another process of it has it now
-            if self._copy is not None and found[0].inode != os.fstat(self._copy.fileno()).st_ino:
-                self._unregister()
-                self._register(found)
 
     def _register(self, found: Sequence[Listener]) -> None:
+        """Where it listens with a socket for each family, as an instance for each."""
         try:
-            bound = self._bound(found)
+            chosen = _chosen(found)
         except OSError as error:
             if error.errno in _GONE:
                 return
             text = "its socket can't be looked at (pidfd_getfd(2))"
             raise ServerUnusable(f"{self._wrapped.command[0]}: {text}: {error.strerror}") from None
-        self._registration = begin(
-            bound,
-            self._wrapped.request,
-            daemon=self._daemon,
-            patience=min(DAEMON_PATIENCE, self._wrapped.seconds),
-        )
-        self._listener = found[0]
+        self._listeners = list(chosen)
+        self._copies = list(chosen.values())
+        self._registrations = [
+            begin(
+                copy,
+                self._wrapped.request,
+                daemon=self._daemon,
+                patience=min(DAEMON_PATIENCE, self._wrapped.seconds),
+            )
+            for copy in self._copies
+        ]
 
     def _heed_the_daemon(self) -> None:
         """Raises MonikerError if it does not take the service, or there is none."""
-        if self._registration is not None and self._registration.begun.done():
-            self._registration.begun.result()
-
-    def _bound(self, found: Sequence[Listener]) -> socket.socket:
-        """A socket that says where the server listens: of ours, which does not keep its alive, or a
-        copy of its own if it listens at one address only, or if there is none of ours."""
-        copies = [each.copied() for each in found]
-        try:
-            facts = [proven(copy) for copy in copies]
-            families = {f for fact in facts if fact.address is None for f in fact.families}
-            for each in self._held:
-                if families == set(proven(each).families):
-                    return each
-            wide = [copy for copy, fact in zip(copies, facts, strict=True) if fact.address is None]
-            self._copy = (wide or copies)[0].dup()
-            return self._copy
-        finally:
-            for copy in copies:
-                copy.close()
+        for each in self._registrations:
+            if each.begun.done():
+                each.begun.result()
 
     def _unregister(self) -> None:
-        self._listener = None
-        if self._registration is not None:
-            self._registration.close()
-            self._registration = None
-        if self._copy is not None:
-            self._copy.close()
-            self._copy = None
+        self._listeners = []
+        for registration in self._registrations:
+            registration.close()
+        for copy in self._copies:
+            copy.close()
+        self._registrations, self._copies = [], []
 
     def _end_it(self) -> None:
         deadline = time.monotonic() + ENDING

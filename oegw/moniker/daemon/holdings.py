@@ -1,7 +1,8 @@
-"""Whether who registered a port has it still: a port that was given back is somebody else's soon.
+"""Whether who registered a port has it still, and alone: else it is somebody else's soon.
 
-Else a user could register a socket, close it, and wait for a service of another to get its port:
-the firewall would open that one's port under the first one's name (MK-30).
+Else a user could register a socket, close it, or let others have its port too, and wait for a
+service of another to get it: the firewall would open that one's port under the first one's name
+(MK-30).
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+
+from oegw.moniker.daemon.processes import copied
+from oegw.moniker.daemon.proof import is_exclusive
 
 # Our choices.
 SEARCH_PAUSE = 1.0  # seconds between two searches through all descriptors of a process
@@ -81,8 +85,8 @@ class Holdings:
             return False
         if not self._is_in_place(holding):
             self._search(holding.process)
-            if holding.process.search > holding.added:
-                holding.held = self._is_in_place(holding) or holding.process.hidden
+            if not self._is_in_place(holding) and holding.process.search > holding.added:
+                holding.held = holding.process.hidden
         return holding.held
 
     def given_up(self, most: int) -> list[int]:
@@ -93,7 +97,7 @@ class Holdings:
         return [number for number in turn if number in self._holdings and not self.is_held(number)]
 
     def _is_in_place(self, holding: _Holding) -> bool:
-        """Whether it is where it was seen last."""
+        """Whether it is where it was seen last; if so, ``held`` says whether it is exclusive."""
         if holding.descriptor is None:
             holding.descriptor = holding.process.seen.get(holding.inode)
         if holding.descriptor is None:
@@ -101,7 +105,8 @@ class Holdings:
         name = f"/proc/{holding.process.pid}/fd/{holding.descriptor}"
         try:
             if _inode_of(name) == holding.inode:
-                holding.held = True
+                with copied(holding.process.pid, holding.descriptor) as bound:
+                    holding.held = is_exclusive(bound)
                 return True
         except PermissionError:
             return True

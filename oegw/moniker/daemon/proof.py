@@ -47,6 +47,8 @@ def proven(bound: socket.socket) -> Proven:
         transport = _transport_of(bound)
         _refuse_connected(bound)
         _refuse_unbound(bound)
+        if not is_exclusive(bound):
+            raise NoProof("the socket has SO_REUSEADDR and does not listen: others may serve there")
         name = bound.getsockname()
         only_six = bound.family == socket.AF_INET6 and bool(
             bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
@@ -114,6 +116,17 @@ def _refuse_unbound(bound: socket.socket) -> None:
             return
         raise
     raise NoProof("the socket is not bound to a port")
+
+
+def is_exclusive(bound: socket.socket) -> bool:
+    """Whether nobody but who has ``bound`` can be given its port.
+
+    With SO_REUSEADDR another user's server may bind the port too, and serve there: of streams as
+    long as this one does not listen, of datagrams at any time.  Raises OSError.
+    """
+    if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR):
+        return True
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def socket_of(descriptor: int) -> socket.socket:
