@@ -137,6 +137,14 @@ def ports_of_connections() -> None:
         assert proven(server).port == port
 
 
+def refused_proof(bound: socket.socket) -> None:
+    try:
+        found = proven(bound)
+    except NoProof:
+        return
+    raise AssertionError(f"the socket proves port {found.port}")
+
+
 @attack(
     MONIKER,
     "A user registers a socket, closes it, and waits for another's service to get its port",
@@ -156,6 +164,25 @@ def ports_given_back() -> None:
     with socket.create_server(("127.0.0.1", port)):  # at the same descriptor, even
         assert not held.is_held(1)
         assert held.given_up(10) == [1]
+
+
+@attack(
+    MONIKER,
+    "A user registers a socket with SO_REUSEADDR, and another's server serves at the same port",
+    source="MK-21: nobody registers a port that he has not got alone",
+    defence="oegw/moniker/daemon/proof.py is_exclusive",
+    otherwise="the firewall opens another's port under a name that the policy allows",
+    without=replaced(("oegw.moniker.daemon.proof.is_exclusive", lambda bound: True)),
+)
+def ports_that_are_shared() -> None:
+    with socket.socket() as mine, socket.socket() as others:
+        for each in (mine, others):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mine.bind(("127.0.0.1", 0))
+        others.bind(mine.getsockname())
+        others.listen()
+        refused_proof(mine)
+        assert proven(others).port == mine.getsockname()[1]
 
 
 @attack(

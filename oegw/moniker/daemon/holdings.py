@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from oegw.moniker.daemon.processes import copied
-from oegw.moniker.daemon.proof import is_exclusive
+from oegw.moniker.daemon.proof import is_kept
 
 # Our choices.
 SEARCH_PAUSE = 1.0  # seconds between two searches through all descriptors of a process
@@ -97,7 +97,7 @@ class Holdings:
         return [number for number in turn if number in self._holdings and not self.is_held(number)]
 
     def _is_in_place(self, holding: _Holding) -> bool:
-        """Whether it is where it was seen last; if so, ``held`` says whether it is exclusive."""
+        """Whether it is where it was seen last; ``held`` says then whether the port is its own."""
         if holding.descriptor is None:
             holding.descriptor = holding.process.seen.get(holding.inode)
         if holding.descriptor is None:
@@ -106,7 +106,7 @@ class Holdings:
         try:
             if _inode_of(name) == holding.inode:
                 with copied(holding.process.pid, holding.descriptor) as bound:
-                    holding.held = is_exclusive(bound)
+                    holding.held = is_kept(bound)
                 return True
         except PermissionError:
             return True

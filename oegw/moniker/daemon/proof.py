@@ -129,6 +129,15 @@ def is_exclusive(bound: socket.socket) -> bool:
     return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
+def is_kept(bound: socket.socket) -> bool:
+    """Whether a socket that has proven a port proves it still.  Raises OSError."""
+    try:
+        _refuse_unbound(bound)  # a listener that was shut down may have lost its port
+    except NoProof:
+        return False
+    return is_exclusive(bound)
+
+
 def socket_of(descriptor: int) -> socket.socket:
     """The socket of a descriptor, which it then owns.  Raises NoProof, and closes it, for another
     kind of file."""

@@ -48,6 +48,28 @@ def test_who_has_the_socket_holds_it_at_whatever_number() -> None:
     assert not held.is_held(1)
 
 
+def test_a_port_that_is_shared_afterwards_is_nobodys() -> None:
+    held = Holdings(Clock())
+    with bound_socket() as bound:
+        held.add(1, os.getpid(), inode(bound))
+        assert held.is_held(1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert not held.is_held(1)
+        bound.listen()
+        assert held.is_held(1)
+        bound.shutdown(socket.SHUT_RD)
+        assert not held.is_held(1)
+
+
+def test_a_listener_that_was_shut_down_may_have_lost_its_port() -> None:
+    held = Holdings(Clock())
+    with bound_socket(listening=True) as bound:  # the kernel chose the port, and takes it back
+        held.add(1, os.getpid(), inode(bound))
+        assert held.is_held(1)
+        bound.shutdown(socket.SHUT_RDWR)
+        assert not held.is_held(1)
+
+
 def test_a_number_that_is_somebody_elses_socket_by_now_is_no_proof() -> None:
     clock = Clock()
     held = Holdings(clock)

@@ -52,6 +52,27 @@ def test_a_socket_that_listens_proves_as_much() -> None:
         assert proven(bound).port == port_of(bound)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_port_that_others_may_share_is_not_proven(host: str) -> None:
+    with bound_socket(host) as bound:
+        assert proven(bound).port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(NoProof, match="SO_REUSEADDR"):
+            proven(bound)
+        bound.listen()
+        assert proven(bound).port == bound.getsockname()[1]
+        bound.shutdown(socket.SHUT_RD)
+        with pytest.raises(NoProof):
+            proven(bound)
+
+
+def test_a_port_of_datagrams_that_others_may_share_is_not_proven() -> None:
+    with bound_socket(kind=socket.SOCK_DGRAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(NoProof, match="SO_REUSEADDR"):
+            proven(bound)
+
+
 def test_a_connection_proves_nothing() -> None:
     """An accepted socket has the server's port, and whoever was given it could claim that."""
     with (
