@@ -261,6 +261,7 @@ def _check(arguments: argparse.Namespace) -> int:
         problems.append(f"private key: {error}")
     problems += _check_files(settings)
     problems += _check_sst_keys(settings)
+    problems += _check_moniker_firewall(settings)
     resolvers = _resolvers(settings) if not problems else settings.dns.resolvers
     try:
         table, nat = _policy(settings)
@@ -330,6 +331,26 @@ def _check_files(settings: Settings) -> Iterator[str]:
                 yield str(error)
             else:
                 _complain(FINE, f"note: {error}")
+
+
+def _check_moniker_firewall(settings: Settings) -> Iterator[str]:
+    """Whether the kernel takes Moniker's rules: with ``allow`` that nft can't read its daemon would
+    not start, and nothing would be denied.  Who is not root can't ask it."""
+    firewall = settings.moniker.firewall
+    if not firewall.deny or os.geteuid() != 0:
+        return
+    from oegw.intercept.nft import Nft, NftError  # takes a while to import
+    from oegw.moniker.firewall.ruleset import whole_table
+
+    nft = Nft()
+    for each in firewall.allow:
+        trial = replace(firewall, allow=(each,), outside=firewall.outside or ("lo",))
+        try:
+            nft.run(whole_table(trial, ()), dry=True)
+        except NftError as error:
+            first = next((w for w in error.words.splitlines() if "Error" in w), error.words)
+            yield f"moniker.firewall.allow: {each!r}: nft refuses it: {first.strip()}"
+    nft.close()
 
 
 def _check_sst_keys(settings: Settings) -> Iterator[str]:

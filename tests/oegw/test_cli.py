@@ -829,3 +829,16 @@ def test_interrupt_while_the_modules_are_loaded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "oegw.cli")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     assert __main__.main() == 130
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the kernel checks rules for root only")
+def test_check_has_the_kernel_read_what_moniker_lets_through(oegw: Any, tmp_path: Path) -> None:
+    path = tmp_path / "oegw.toml"
+    text = 'version = 1\n[moniker.firewall]\ndeny = true\noutside = ["eth1"]\nallow = [{}]\n'
+    path.write_text(text.format('"tcp dport 443", "nonsense here"'))
+    result = oegw("check", "--config", path)
+    assert result.code == 3
+    assert "moniker.firewall.allow: 'nonsense here': nft refuses it" in result.err
+    assert "443" not in result.err
+    path.write_text(text.format('"tcp dport 443"'))
+    assert oegw("check", "--config", path).code == 0

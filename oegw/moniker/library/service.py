@@ -342,6 +342,7 @@ def held(
     name: str, version: str, transport: str, families: str, options: dict[str, Any]
 ) -> tuple[Service, dict[str, Any]]:
     """A service that has its port and is not registered, and the request that would do it."""
+    version = str(version)  # who writes 2 means "2"
     service_name = ServiceName(canonical(name), versions=_exactly(Version.parse(version)))
     kind = named(transport)
     request = {key: value for key, value in options.items() if value is not None}
