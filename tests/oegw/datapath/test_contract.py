@@ -252,6 +252,12 @@ async def sender_of(datapath: Datapath, sa: SecurityAssociation) -> SaKey | None
     if isinstance(datapath, MemoryDatapath):
         return datapath.sender(sa)
     before = await datapath.usage()
+    while True:  # until nothing of what was sent before is on its way any more
+        await asyncio.sleep(0.02)
+        now = await datapath.usage()
+        if now == before:
+            break
+        before = now
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Marks(0x30000).tunnel)
         host.bind((str(sa.source_selector.network.network_address), 0))
