@@ -348,7 +348,16 @@ class Paths:
         path.announced_sent = probe.sent
         changed = path.announced != terms
         path.announced = terms
+        if changed:
+            self._doubt_others(path, now)
         return changed
+
+    def _doubt_others(self, path: Path, now: float) -> None:
+        """A gateway has said another key than those by which we knew it: it may have begun anew,
+        and then it has forgotten what we agreed on.  New flows wait until it says that again."""
+        for other in self._of_gateway(path.gateway):
+            if other is not path and other.state is PathState.WORKS and other.round is None:
+                self._become(other, PathState.UNKNOWN, now)
 
     def by_key_id(self, gateway: IPAddress, peer: bytes) -> Path | None:
         """The path from a gateway whose key has this id."""

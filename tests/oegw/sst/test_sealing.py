@@ -525,6 +525,24 @@ def test_a_peers_new_key_is_taken_up_and_its_old_flows_go_on_sst_35() -> None:
     assert new.key_id.hex() in used
 
 
+def test_a_peer_that_says_a_new_key_is_asked_before_a_new_flow_gets_the_old_one_sst_35() -> None:
+    """B was started again, and expects its new key of whoever has not told it otherwise since."""
+    new = static_key(3003)
+    town = Town(own_b=(KEY_B,))
+    town.a.send(out(1))
+    town.run(1.0)
+    town.b.stop()
+    town.b.own = (new, KEY_B)
+    town.publish(new, KEY_B)
+    town.b.start()
+    town.b.send(back(1))  # so A hears of the new key; of the host's it has the old record
+    town.run(1.0)
+    town.a.send(out(2))
+    town.run(5.0)
+    assert town.b.delivered[-1] == out(2)
+    assert town.a.told("announced")
+
+
 def test_a_key_that_the_peer_no_longer_has_is_not_announced_again() -> None:
     """Else B would hear of the old and of the new one by turns, and guess for each new flow."""
     new = static_key(3003)
