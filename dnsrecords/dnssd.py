@@ -39,6 +39,9 @@ MAX_REPLY_RECORDS = 512  # of a peer: each costs a millisecond if its names are 
 MAX_REPLY_OCTETS = 65535
 SOA_SECONDS = (3600, 600, 86400)  # refresh, retry, expire: nobody has a copy of such a zone
 
+# What dnspython raises for octets that it can't read; the last for a TSIG algorithm that it lacks.
+_UNREADABLE = (dns.exception.DNSException, ValueError, NotImplementedError)
+
 Labels = tuple[str, ...]  # of a name, from the left, without the root
 
 
@@ -196,7 +199,7 @@ def read_question(octets: bytes, keys: Sequence[TsigKey]) -> Question:
         raise UnprovenQuestion(_why(error), _bare(octets, Code.NOTAUTH)) from None
     except (dns.tsig.BadKey, dns.tsig.BadAlgorithm, dns.tsig.PeerError) as error:
         raise UnprovenQuestion(_why(error), _bare(octets, Code.NOTAUTH)) from None
-    except (dns.exception.DNSException, ValueError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise MalformedQuestion(_why(error), _bare(octets, Code.FORMERR)) from None
     asked = message.question[0]
     if asked.rdclass != dns.rdataclass.IN:
@@ -294,7 +297,7 @@ class Asked:
         query = self._message
         try:
             message = dns.message.from_wire(octets, keyring=query.keyring, request_mac=query.mac)
-        except (dns.exception.DNSException, ValueError, NotImplementedError) as error:
+        except _UNREADABLE as error:
             raise MalformedReply(_why(error)) from None
         if not query.is_response(message):
             raise MalformedReply("is a reply to another question")

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from oegw.moniker.daemon.proof import proven
 from oegw.moniker.library.holding import ANY, hold, opened
@@ -25,10 +25,9 @@ from oegw.moniker.library.keeper import Registration, begin
 from oegw.moniker.names import MonikerError
 from oegw.moniker.transports import TCP, UDP
 from oegw.monikerlisten import Listener, listeners
+from oegw.wrapping import FORWARDED, KILLED, NOT_EXECUTABLE, become
 
-# Specification: POSIX, "Exit Status for Commands"; prctl(2).
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
-KILLED = 128  # and the number of the signal
+# Specification: prctl(2).
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Our choices, in seconds.
@@ -38,12 +37,6 @@ DAEMON_PATIENCE = 10.0  # for a daemon that starts at the same time as we
 ENDING = 5.0  # that a server has after SIGTERM, when it can't be registered
 
 PORT = "{port}"
-
-_FORWARDED = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-    signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT,
-)  # fmt: skip
-
 
 # What it is called that a process or its descriptor is no longer there.
 _GONE = (errno.ESRCH, errno.EBADF, errno.ENOENT)
@@ -79,7 +72,7 @@ def run(wrapped: Wrapped, daemon: Path) -> int:
             each.close()
         sockets = []
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # of servers that fork away
-    waited = {signal.SIGCHLD, *_FORWARDED}
+    waited = {signal.SIGCHLD, *FORWARDED}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
@@ -87,7 +80,7 @@ def run(wrapped: Wrapped, daemon: Path) -> int:
         parent, child = os.getpid(), os.fork()
         if child == 0:
             signal.signal(signal.SIGCHLD, of_children)
-            _become(words, before, parent)
+            become(words, before, lambda: _end_with(parent))
         return _Attendance(wrapped, daemon, child, port).until_the_end(waited)
     finally:
         for each in sockets:
@@ -110,34 +103,14 @@ def _sockets(transport: str) -> list[socket.socket]:
     return held
 
 
-def _become(words: Sequence[str], mask: set[signal.Signals] | set[int], parent: int) -> NoReturn:
-    """The child: the server in its place.
+def _end_with(parent: int) -> None:
+    """The child: it ends with us even if we are killed.
 
-    It ends with us even if we are killed: nobody would find it by its name any more, and who starts
-    us again would start a second one.
+    Nobody would find it by its name any more, and who starts us again would start a second one.
     """
-    code = NOT_EXECUTABLE
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # killed before we said so
-            os._exit(code)
-        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and exec would keep
-            signal.signal(each, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.execvp(words[0], [*words])
-    except FileNotFoundError as error:
-        code = NOT_FOUND
-        _say(words[0], error)
-    except (OSError, ValueError) as error:
-        _say(words[0], error)
-    finally:
-        os._exit(code)
-
-
-def _say(what: str, error: Exception) -> None:
-    line = f"oegw: {what}: {getattr(error, 'strerror', None) or error}\n"
-    with suppress(OSError):
-        os.write(2, line.encode(errors="backslashreplace"))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # killed before we said so
+        os._exit(NOT_EXECUTABLE)
 
 
 def _chosen(found: Sequence[Listener]) -> dict[Listener, socket.socket]:

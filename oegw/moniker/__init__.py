@@ -1,29 +1,26 @@
 """Services by name, ports at random (Moniker).  What an application needs is imported here."""
 
-from oegw.moniker.library import (
-    MON_DGRAM,
-    MON_STREAM,
+from oegw.moniker.library.client import Resolved, connect, resolve
+from oegw.moniker.library.errors import (
     AnswerUnusable,
     DaemonAbsent,
     HostUnreachable,
     KeyRefused,
-    Kind,
-    MonikerError,
     NoPortLeft,
     NotEncrypted,
     NotOfThisKind,
     PolicyUnreadable,
     RegistrationRefused,
-    Resolved,
-    Service,
     ServiceBusy,
     ServiceDenied,
     ServiceRefused,
     ServiceUnknown,
-    Session,
     TooSlow,
     TransportUnavailable,
-    connect,
+)
+from oegw.moniker.library.paper import (
+    MON_DGRAM,
+    MON_STREAM,
     mon_accept,
     mon_close,
     mon_connect,
@@ -31,9 +28,11 @@ from oegw.moniker.library import (
     mon_recv,
     mon_send,
     mon_service,
-    resolve,
-    serve,
 )
+from oegw.moniker.library.service import Service, serve
+from oegw.moniker.library.session import Session
+from oegw.moniker.names import MonikerError
+from oegw.moniker.transports import Kind
 
 __all__ = [
     "MON_DGRAM",

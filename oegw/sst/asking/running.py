@@ -7,18 +7,9 @@ import pwd
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
 
 from oegw.sst.asking import attachment, cgroups
-
-# Specification: POSIX, "Exit Status for Commands".
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
-KILLED = 128  # and the number of the signal
-
-_FORWARDED = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-    signal.SIGALRM, signal.SIGWINCH, signal.SIGCONT,
-)  # fmt: skip
+from oegw.wrapping import FORWARDED, KILLED, become
 
 
 class UnknownUser(Exception):  # noqa: N818  (it names the fact)
@@ -39,7 +30,7 @@ def run(bit: int, command: Sequence[str], user: str | None = None) -> int:
     try:
         attachment.mark_all(bit, group)
         # From here on a signal waits until the command is there to get it.
-        waited = {signal.SIGCHLD, *_FORWARDED}
+        waited = {signal.SIGCHLD, *FORWARDED}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
         # Who started us may ignore it, and the kernel then tells nobody of a child's end.
         of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -48,7 +39,7 @@ def run(bit: int, command: Sequence[str], user: str | None = None) -> int:
             child = os.fork()
             if child == 0:
                 signal.signal(signal.SIGCHLD, of_children)
-                _become(command, entrance, account, before)
+                become(command, before, lambda: _enter(entrance, account))
             os.close(entrance)
             return _attend(child, waited)
         finally:
@@ -65,37 +56,13 @@ def _account(user: str) -> pwd.struct_passwd:
         raise UnknownUser(f"there is no user {user!r}") from None
 
 
-def _become(
-    command: Sequence[str],
-    entrance: int,
-    account: pwd.struct_passwd | None,
-    mask: set[signal.Signals] | set[int],
-) -> NoReturn:
-    """The child: into the group, out of root's rights, and the command in its place."""
-    code = NOT_EXECUTABLE
-    try:
-        os.write(entrance, b"0")
-        if account is not None:
-            os.initgroups(account.pw_name, account.pw_gid)
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and exec would keep
-            signal.signal(each, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.execvp(command[0], [*command])
-    except FileNotFoundError as error:
-        code = NOT_FOUND
-        _say(command[0], error)
-    except (OSError, ValueError) as error:
-        _say(command[0], error)
-    finally:
-        os._exit(code)
-
-
-def _say(what: str, error: Exception) -> None:
-    line = f"oegw: {what}: {getattr(error, 'strerror', None) or error}\n"
-    with suppress(OSError):
-        os.write(2, line.encode(errors="backslashreplace"))
+def _enter(entrance: int, account: pwd.struct_passwd | None) -> None:
+    """The child: into the group, and out of root's rights."""
+    os.write(entrance, b"0")
+    if account is not None:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
 
 
 def _attend(child: int, waited: set[signal.Signals]) -> int:
