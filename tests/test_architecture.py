@@ -170,6 +170,7 @@ CORES = (
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
+    "oegw/socks5/*.py",
     "oegw/moniker/library/cache.py",
     "oegw/moniker/library/errors.py",
     "oegw/moniker/library/finding.py",
@@ -216,6 +217,8 @@ SHELLS = (  # in a room of cores
     "oegw/sst/plane/queues.py",
     "oegw/moniker/__init__.py",  # exports the library, for applications
     "oegw/moniker/aio.py",  # the same for asyncio
+    "oegw/socks5/__init__.py",  # exports the client, for applications
+    "oegw/socks5/interface.py",  # names the type of a socket
 )
 
 
@@ -424,6 +427,18 @@ def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
         for line, name in imports_of(tree, path)
         if top(name) in ("oegw", "ike", "policy") and not within(name, allowed)
     ]
+
+
+SOCKS_MAY = ("oegw.socks5", "oegw.trace", "oegw.unixsocket")
+
+
+def test_socks_knows_nothing_of_the_gateway() -> None:
+    found = beyond(shipped(), "oegw/socks5/", SOCKS_MAY)
+    assert not found, explained(
+        found,
+        "The SOCKS server is handed a resolver and a dialler; what the gateway demands of a flow, "
+        "and where names lead, is theirs to know.  Its client is part of applications.",
+    )
 
 
 def test_moniker_knows_little_of_the_gateway() -> None:
