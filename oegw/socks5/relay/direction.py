@@ -32,16 +32,20 @@ class Direction:
     through a pipe, and never are in this process's memory.  Nothing is read as long as the sink
     has not taken all that was read before: who reads slowly slows the sender down.
 
-    ``blocked``: it waits for the sink, else for the source.
+    ``blocked``: it waits for the sink, else for the source.  ``queued``: its turn will come.
     """
 
-    __slots__ = ("_bulk", "_held", "_pending", "_pipe", "blocked", "octets", "over", "sink", "source")
+    __slots__ = (
+        "_bulk", "_held", "_pending", "_pipe", "blocked", "octets", "over", "queued", "sink",
+        "source",
+    )  # fmt: skip
 
     def __init__(self, source: socket.socket, sink: socket.socket, early: bytes = b"") -> None:
         self.source = source
         self.sink = sink
         self.octets = 0
         self.over = False
+        self.queued = False
         self.blocked = bool(early)
         self._held = early  # read already, and not copied by the sink yet
         self._bulk = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.direction import Direction
@@ -13,7 +14,8 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: what is closed so is re
 
 
 class Pair:
-    """``reason``: why it ended; empty until then.  ``active_at``: when octets moved last."""
+    """``failed``: one of the sockets is dead; what it had sent before is delivered still.
+    ``active_at``: when a socket was ready last.  ``reason``: why it ended; empty until then."""
 
     __slots__ = (
         "_end", "active_at", "client", "destination", "ended", "failed", "idle", "reason",
@@ -44,22 +46,17 @@ class Pair:
         """End it (`Relayed`)."""
         self._end(self)
 
-    def from_socket(self, number: int) -> tuple[Direction, Direction]:
-        """The direction that this socket is the source of, and the one that it is the sink of."""
-        if self.client.fileno() == number:
-            return self.to_destination, self.to_client
-        return self.to_client, self.to_destination
+    def other(self, direction: Direction) -> Direction:
+        return self.to_client if direction is self.to_destination else self.to_destination
 
     def transferred(self) -> Transferred:
         return Transferred(self.to_destination.octets, self.to_client.octets, self.reason)
 
     def close_sockets(self) -> None:
-        """A connection that was cut off is cut off for the other side too: half a file must not
-        look like a whole one."""
+        """What was cut off on one side is cut off on the other too: half a file must not look like
+        a whole one."""
         for sock in (self.client, self.destination):
             if self.reason != "ended":
-                try:
+                with suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                except OSError:
-                    pass
             sock.close()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.mover import Mover
@@ -34,6 +34,7 @@ class SpliceRelay:
         ]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: deque[Pair] = deque()
+        self._waking = False  # the loop will call `_tell`
         self._next = 0
 
     def begin(
@@ -56,14 +57,23 @@ class SpliceRelay:
             mover.close()
         self._tell()
 
+    def snapshot(self) -> dict[str, int]:
+        """``pipes``: lent now.  ``copied``: how often none was left."""
+        return {
+            "pipes": sum(mover.pipes.lent for mover in self._movers),
+            "copied": sum(mover.pipes.refused for mover in self._movers),
+        }
+
     def _over(self, pairs: list[Pair]) -> None:
         """By a thread: the loop is woken once for all that ended at about the same time."""
-        first = not self._ended
         self._ended.extend(pairs)
-        if first and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell)
+        if not self._waking and self._loop is not None:
+            self._waking = True
+            with suppress(RuntimeError):  # the loop was closed: nobody wants to know any more
+                self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
+        self._waking = False  # first: who adds one now wakes the loop again
         while self._ended:
             pair = self._ended.popleft()
             pair.ended(pair.transferred())
