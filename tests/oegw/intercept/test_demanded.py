@@ -36,6 +36,7 @@ from tests.support.intercept_policy import policy
 MARK = SETTINGS.encrypted_mark
 OWN, OWN6 = "10.2.0.1", "fd00:2::1"
 FAMILIES = pytest.mark.parametrize(("own", "peer"), [(OWN, PEER), (OWN6, PEER6)])
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 TOLD = (errno.EHOSTUNREACH, errno.EACCES)  # ICMP 3/13, ICMPv6 1/1
 
 
@@ -56,6 +57,11 @@ class Attempt:
         family = socket.AF_INET6 if ":" in peer else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+        # Without it IPv6 tells of an answer that comes within `connect` after the next SYN only.
+        level, option = (
+            (socket.IPPROTO_IPV6, IPV6_RECVERR) if ":" in peer else (socket.IPPROTO_IP, IP_RECVERR)
+        )
+        sock.setsockopt(level, option, 1)
         sock.setblocking(False)
         assert sock.connect_ex((peer, port)) == errno.EINPROGRESS
         return sock
@@ -196,8 +202,8 @@ def test_incoming_marks_mean_nothing(net: Net) -> None:
     """Somebody's rule has set the bit on what is forwarded: it is not ours there."""
     net.run(
         net.gateway, "nft",
-        "table ip others { chain before { type filter hook prerouting priority -300; "
-        f"meta mark set {MARK:#x}; }} }}",
+        "table ip others {\n chain before {\n type filter hook prerouting priority -300;\n"
+        f"meta mark set {MARK:#x}\n }}\n }}",
     )  # fmt: skip
     there = net.udp(net.outside, PEER, 9999)
     with gateway(net, policy(Rule("yes", Category.PERMIT, None, (ip_network(PEER),)))) as gate:
