@@ -15,7 +15,7 @@ class Place:
 
 
 class Places:
-    """All places.  What is refused raises `interface.Refused` with FAILURE and one of the reasons
+    """All places.  What is refused raises `terms.Refused` with FAILURE and one of the reasons
     ``limit_total``, ``limit_client``, ``limit_negotiating``, ``limit_user``,
     ``limit_associations``."""
 

@@ -12,7 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from oegw.socks5.codes import AddressType, Flag, ReplyCode
-from oegw.socks5.interface import Refused
+from oegw.socks5.terms import Refused
 from oegw.socks5.wire import IPAddress
 
 

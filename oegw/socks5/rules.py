@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from oegw.socks5.interface import Demand
 from oegw.socks5.settings import Rule
+from oegw.socks5.terms import Demand
 from oegw.socks5.wire import IPAddress
 
 CONNECT, BIND, UDP, ASSOCIATE = "connect", "bind", "udp", "associate"  # Rule.commands
