@@ -462,8 +462,9 @@ READS_SURROUNDINGS = {
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
     "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
-    "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
-    "oegw/monikerchild.py": "hands its environment on to that process",
+    "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",
+    "oegw/socksprocess.py": "the same",
+    "oegw/childprocess.py": "hands its environment on to these processes",
 }
 
 
