@@ -307,7 +307,7 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
+        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
         "There is one command line.",
     ),
     (
