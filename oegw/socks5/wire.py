@@ -66,6 +66,14 @@ Address = IPv4Address | IPv6Address | AddressId | str
 characters."""
 
 
+def plain(address: IPAddress) -> IPAddress:
+    """The address that the kernel would use: IPv4 in IPv6 (``::ffff:a.b.c.d``) as IPv4, and without
+    the zone."""
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """The client's methods, in its order (RFC 1928 section 3)."""
