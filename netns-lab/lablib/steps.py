@@ -36,6 +36,7 @@ from lablib import (
     publishing,
     sealedsteps,
     services,
+    sockssteps,
     stream,
     whole,
 )
@@ -477,6 +478,10 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "bad-questions": monikersteps.bad_questions,
     "moniker-memory": monikersteps.memory,
     "kill-moniker": monikersteps.kill_child,
+    "socks": sockssteps.socks,
+    "socks-echo": sockssteps.echo_server,
+    "socks-talk": sockssteps.talk,
+    "kill-socks": sockssteps.kill_server,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,
 }
