@@ -77,7 +77,8 @@ class Asking:
     """One connection to the server."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self.order, self.seen = order, {}
+        self.order = order
+        self.seen: dict[str, Any] = {}
         place = (order["proxy"], order.get("at", 1080))
         self.connection = socket.create_connection(place, order.get("patience", 5.0))
         self.greet()

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lablib import asksocks, background, echo
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.programs import HOST_WORD
+from lablib.socks import PORT, server_of
 from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import patient, wait_until
 
@@ -49,6 +51,7 @@ def _order(lab: Lab, step: dict[str, Any]) -> dict[str, Any]:
     )
     if HOST_WORD.fullmatch(order["to"]):
         order["to"] = str(lab.address(order["to"][1:]))
+    order["at"] = step.get("door", PORT)
     order["patience"] = patient(step.get("patience", 5.0))
     return order
 
@@ -58,16 +61,42 @@ def program(order: dict[str, Any]) -> list[str]:
 
 
 def socks(stage: Stage, step: dict[str, Any]) -> str:
-    """``host`` asks the SOCKS server at address ``by`` for ``command``: see `asksocks`.
+    """``host`` asks the SOCKS server at address ``by``, port ``door`` (1080), for ``command``: see
+    `asksocks`.
 
     ``code``: the REP that it must get (0), or silent, refused, closed.  ``kind``: what the reply
     must name (4, 6, name, id); ``bound``: the address or name itself (``@sg-a`` is SG-A's).
     ``heard``: a pattern for what came back.  ``header``: octets of the UDP header of that.
     ``peer``: the host that connects to what BIND listens at, ``at`` this address if it is not what
-    the reply says.  ``ms``: until the answer, at most.
+    the reply says.  ``seconds``: until the answer, at most.  ``within``: so many seconds it may take
+    until all that is so; else it must be the first time.
     """
-    own = {"host", "by", "code", "kind", "bound", "heard", "header", "peer", "at", "ms"}
+    own = {
+        "host",
+        "by",
+        "door",
+        "code",
+        "kind",
+        "bound",
+        "heard",
+        "header",
+        "peer",
+        "at",
+        "seconds",
+        "within",
+    }
     check_keys(step, ASKED | own)
+    deadline = time.monotonic() + patient(step.get("within", 0))
+    while True:
+        try:
+            return _once(stage, step)
+        except Missed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _once(stage: Stage, step: dict[str, Any]) -> str:
     lab, order = stage.lab, _order(stage.lab, step)
     if "peer" in step:
         seen = _bound(stage, step, order)
@@ -100,7 +129,7 @@ def _judge(lab: Lab, step: dict[str, Any], seen: dict[str, Any]) -> None:
     )
     if not re.search(pattern, seen.get("heard", "")):
         raise Missed(f"heard {seen.get('heard')!r}, not {pattern!r}")
-    if "ms" in step and seen["ms"] > patient(step["ms"]):
+    if "seconds" in step and seen["ms"] > 1000 * patient(step["seconds"]):
         raise Missed(f"too late: {_shown(seen)}")
 
 
@@ -124,7 +153,9 @@ def _bound(stage: Stage, step: dict[str, Any], order: dict[str, Any]) -> dict[st
 
 def talk(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` connects by the server ``by`` and stays, under ``name``: see `background.say`."""
-    check_keys(step, {"host", "by", "name", "to", "port", "user", "password", "words", "patience"})
+    check_keys(
+        step, {"host", "by", "door", "name", "to", "port", "user", "password", "words", "patience"}
+    )
     lab, name = stage.lab, step["name"]
     order = _order(lab, {**step, "command": "talk"})
     process = background.begin(stage, name, step["host"], program(order))
@@ -139,20 +170,13 @@ def talk(stage: Stage, step: dict[str, Any]) -> str:
     return _shown({"ms": 0, **seen})
 
 
-def server_of(lab: Lab, gateway: str) -> int:
-    """The process that listens for SOCKS clients on a gateway; 0: none."""
-    listing = lab.run.call(gateway, ["ss", "-Hltnp", "sport = :1080"]).stdout
-    found = re.search(r"pid=(\d+)", listing)
-    return int(found[1]) if found else 0
-
-
 def kill_server(stage: Stage, step: dict[str, Any]) -> str:
     """SIGKILL to the SOCKS server of ``gateway``; its successor must listen within ``within``."""
     check_keys(step, {"gateway", "within"})
     lab, gateway = stage.lab, step["gateway"]
-    pid = server_of(lab, gateway)
+    pid = server_of(lab.run, gateway)
     if not pid:
         raise Missed("there is none")
     os.kill(pid, signal.SIGKILL)
-    wait_until("a new server", lambda: server_of(lab, gateway) not in (0, pid), step["within"])
-    return f"SIGKILL to process {pid}; process {server_of(lab, gateway)} listens"
+    wait_until("a new server", lambda: server_of(lab.run, gateway) not in (0, pid), step["within"])
+    return f"SIGKILL to process {pid}; process {server_of(lab.run, gateway)} listens"

@@ -6,10 +6,13 @@
 // the draft is silent it follows RFC 1928, RFC 1929 and the settled ambiguities.
 //
 //   node second_client.js vectors messages.json      checks every vector both ways
-//   node second_client.js live '{"host": ..., "port": ..., "case": ...}'
-//                                                    plays one case against a server that is running
+//   node second_client.js cases                      the names of what it can play with a server
+//   node second_client.js live '{"open": [{"host": ..., "port": ...}], "guarded": [{..., "user": ...,
+//       "password": ..., "other": {"user": ..., "password": ...}}], "cases": [...]}'
+//                                                    plays them with servers that are running, one line
+//                                                    of JSON each: case, host, error (null: none)
 //
-// A failed expectation ends the program with status 1 and a sentence that says which.
+// A failed expectation about the vectors ends the program with status 1 and says which it is.
 
 const assert = require('node:assert/strict');
 const dgram = require('node:dgram');
@@ -510,7 +513,7 @@ async function echoes(conversation, words) {
 }
 
 // ---- the cases ---------------------------------------------------------------------------------
-// The server listens at `host`:`port`, where no authentication is asked, or the password of `user`.
+// An `open` server asks for no authentication, a `guarded` one for the password of `user`.
 // Its rules allow loopback destinations; its names are four.test (127.0.0.1), six.test (::1), both.test
 // (both) and none.test (no address); the reverse of 127.0.0.1 is four.test, of ::1 six.test.
 
@@ -620,6 +623,7 @@ const cases = {
   async combined_failure(server) {
     const closed = await tcpDestination(FOUR);
     const { port } = closed.address();
+    opened.splice(opened.indexOf(closed), 1);
     closed.close();
     await once(closed, 'close');
     const conversation = await Conversation.open(server);
@@ -838,11 +842,21 @@ const cases = {
   },
 };
 
-async function live(settings) {
-  const play = cases[settings.case];
-  assert(play, `there is no case "${settings.case}"; there are: ${Object.keys(cases).join(' ')}`);
-  await play(settings);
-  for (const one of opened) one.close();
+const FOR_USERS = ['wrong_password', 'ids_of_others'];
+
+async function live({ open, guarded, cases: wanted }) {
+  for (const name of wanted) {
+    for (const server of FOR_USERS.includes(name) ? guarded : open) {
+      let error = null;
+      try {
+        await cases[name](server);
+      } catch (failure) {
+        error = failure.stack;
+      }
+      console.log(JSON.stringify({ case: name, host: server.host, error }));
+      for (const one of opened.splice(0)) one.close();
+    }
+  }
 }
 
 // ---- the vectors -------------------------------------------------------------------------------
