@@ -1,10 +1,10 @@
 """Asks a SOCKS server, in the words of RFC 1928 and of draft-kitamura-socks-ipv6-01.
 
-    python asksocks.py '{"proxy": ..., "command": "connect", "to": ..., "port": ..., ...}'
+    python asksocks.py '{"proxy": ..., "command": "connect", "target": ..., "port": ..., ...}'
 
 It shares no code with the library.  ``command``: connect, bind, udp, associate or talk, which is a
 connect whose lines come from the standard input, and what is heard goes to the standard output.
-``to``: an address or a name; ``with_id``: it is associated first, and its ADDRESS ID used from then
+``target``: an address or a name; ``with_id``: it is associated first, and its ADDRESS ID used from then
 on; ``combined``: in the same request.  ``flag``, ``preference``: those of the draft.  ``user`` and
 ``password``; ``words``: what is said to the destination; ``patience``: seconds for each answer.
 
@@ -181,7 +181,7 @@ class Asking:
                 print("broken:", error.strerror, flush=True)
 
     def do(self) -> None:
-        to: str | bytes = self.order["to"]
+        to: str | bytes = self.order["target"]
         if self.order.get("with_id"):
             to = self.ask(COMMANDS["associate"], to, 0)
         getattr(self, self.order["command"])(to)

@@ -20,8 +20,13 @@ from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import patient, wait_until
 
 ASKED = {
-    *("command", "to", "port", "with_id", "combined", "flag", "preference", "user", "password"),
+    *("command", "target", "port", "with_id", "combined", "flag", "preference", "user", "password"),
     *("words", "patience"),
+}
+
+JUDGED = {
+    *("host", "by", "door", "code", "kind", "bound", "heard", "header", "peer", "at", "seconds"),
+    "within",
 }
 
 
@@ -49,8 +54,8 @@ def _order(lab: Lab, step: dict[str, Any]) -> dict[str, Any]:
     order["proxy"] = str(
         lab.address(step["by"]) if step["by"] in lab.topology.hosts else step["by"]
     )
-    if HOST_WORD.fullmatch(order["to"]):
-        order["to"] = str(lab.address(order["to"][1:]))
+    if HOST_WORD.fullmatch(order["target"]):
+        order["target"] = str(lab.address(order["target"][1:]))
     order["at"] = step.get("door", PORT)
     order["patience"] = patient(step.get("patience", 5.0))
     return order
@@ -68,24 +73,10 @@ def socks(stage: Stage, step: dict[str, Any]) -> str:
     must name (4, 6, name, id); ``bound``: the address or name itself (``@sg-a`` is SG-A's).
     ``heard``: a pattern for what came back.  ``header``: octets of the UDP header of that.
     ``peer``: the host that connects to what BIND listens at, ``at`` this address if it is not what
-    the reply says.  ``seconds``: until the answer, at most.  ``within``: so many seconds it may take
-    until all that is so; else it must be the first time.
+    the reply says.  ``seconds``: until the answer, at most.  ``within``: until so many seconds have
+    passed it is asked again.
     """
-    own = {
-        "host",
-        "by",
-        "door",
-        "code",
-        "kind",
-        "bound",
-        "heard",
-        "header",
-        "peer",
-        "at",
-        "seconds",
-        "within",
-    }
-    check_keys(step, ASKED | own)
+    check_keys(step, ASKED | JUDGED)
     deadline = time.monotonic() + patient(step.get("within", 0))
     while True:
         try:
@@ -154,7 +145,8 @@ def _bound(stage: Stage, step: dict[str, Any], order: dict[str, Any]) -> dict[st
 def talk(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` connects by the server ``by`` and stays, under ``name``: see `background.say`."""
     check_keys(
-        step, {"host", "by", "door", "name", "to", "port", "user", "password", "words", "patience"}
+        step,
+        {"host", "by", "door", "name", "target", "port", "user", "password", "words", "patience"},
     )
     lab, name = stage.lab, step["name"]
     order = _order(lab, {**step, "command": "talk"})
