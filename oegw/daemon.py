@@ -70,7 +70,7 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
-from oegw.monikerchild import MonikerChild
+from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.sst.interface import SstError
@@ -221,7 +221,7 @@ class Daemon:
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
             self.trace,
         )  # fmt: skip
-        self.moniker = MonikerChild(config_path, self.trace)
+        self.moniker = moniker_child(config_path, self.trace)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath

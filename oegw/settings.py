@@ -19,6 +19,7 @@ from oegw.ledger import Lifespans
 from oegw.moniker.settings import MonikerSettings
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
+from oegw.socks5.settings import SocksSettings
 from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
@@ -172,6 +173,7 @@ class Settings:
     nat: tuple[NatRule, ...] = ()
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
+    socks: SocksSettings = field(default_factory=SocksSettings)
 
     @property
     def encrypts_ports(self) -> bool:
