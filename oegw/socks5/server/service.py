@@ -51,12 +51,12 @@ class Server:
     def snapshot(self) -> dict[str, Any]:
         """For status and metrics, JSON's types only::
 
-            {"pid": int, "started": seconds since 1970, "socket": path,
-             "listeners": [{"address", "port", "authentication", "interface", "encrypted",
-                            "listening": bool}],
-             "connections": {"negotiating", "relayed", "binding", "associations"},
-             "users": {name: connections}, "clients": {address: connections},  # the first 100
-             "octets": {"to_destination", "to_client"},
-             "ids": AddressIds.snapshot(), "counters": {name: count}}
+        {"pid": int, "started": seconds since 1970, "socket": path,
+         "listeners": [{"address", "port", "authentication", "interface", "encrypted",
+                        "listening": bool}],
+         "connections": {"negotiating", "relayed", "binding", "associations"},
+         "users": {name: connections}, "clients": {address: connections},  # the first 100
+         "octets": {"to_destination", "to_client"},
+         "ids": AddressIds.snapshot(), "counters": {name: count}}
         """
         raise NotImplementedError

@@ -390,8 +390,24 @@ def test_an_answer_under_the_old_rules_does_not_count() -> None:
     octets = Datagram("bob.example", 53, b"hello").octets()
     client.association.from_client(octets, CLIENT, PORT, 0.0)
     client.association.reconsider()
-    assert client.association.opened(Place("bob.example", 53), BOB6, 53, 60.0, 0.0) == ()
-    assert client.says("bob.example", 53, b"more") == [*sent(BOB6, 53), *sent(BOB6, 53, b"more")]
+    assert client.says("bob.example", 53, b"more") == [], "one question at a time"
+    place = Place("bob.example", 53)
+    again = (Open(place, "bob.example", None),)
+    assert client.association.opened(place, OTHER, 53, 60.0, 0.0) == again
+    steps = client.association.opened(place, BOB6, 53, 60.0, 0.0)
+    assert list(steps) == [*sent(BOB6, 53), *sent(BOB6, 53, b"more")]
+
+
+def test_what_was_forgotten_meanwhile_is_asked_for_still() -> None:
+    """Else who makes us forget, by other destinations, asks for as many names as he likes."""
+    client = Client(replace(SETTINGS, destinations=20))
+    asked = 0
+    for n in range(1000):
+        octets = Datagram(f"host-{n}.example", 53, b"").octets()
+        steps = client.association.from_client(octets, CLIENT, PORT, 0.0)
+        asked += any(isinstance(step, Open) for step in steps)
+    assert asked == SETTINGS.resolutions
+    assert client.association.opened(Place("host-0.example", 53), BOB4, 53, 60.0, 0.0) == ()
 
 
 # -------------------------------------------------------------------- bounds
@@ -470,8 +486,8 @@ def consistent(client: Client) -> None:
     assert {t for group in inside._peers.values() for t in group.values()} == there
     assert all(inside._hosts.values())
     assert all(inside._peers.values())
-    names = [t for t in targets if t.asked and isinstance(t.destination, str)]
-    assert inside._names_asked == len(names) <= SETTINGS.resolutions
+    assert sum(inside._asked.values()) <= SETTINGS.resolutions
+    assert {target.place for target in targets if target.asked} <= set(inside._asked)
     waiting = sum(len(each) for t in targets for each in t.waiting)
     assert inside._waiting_octets == waiting <= association.WAITING_OCTETS
     held = sum(1 for t in targets if t.entry is not None)
@@ -524,7 +540,6 @@ def live(seed: int, steps: int) -> None:
                     asked.append(each)
                 case SendOut(address=address):
                     reached[address] = now
-        asked = asked[-50:]
         consistent(client)
     client.association.close(now)
     assert client.ids.snapshot()["used"] == len(client.association) == 0
