@@ -144,18 +144,18 @@ class Association:
         try:
             datagram = parse_datagram(octets)
         except MalformedMessage:
-            return (Dropped("udp-malformed"),)
+            return (Dropped("udp_malformed"),)
         if datagram.fragment:
-            return (Dropped("udp-fragment"),)  # SK-7
+            return (Dropped("udp_fragment"),)  # SK-7
         if not datagram.port:
-            return (Dropped("udp-port-zero"),)
+            return (Dropped("udp_port_zero"),)
         place = Place(datagram.address, datagram.port)
         target = self._targets.get(place)
         if target is None:
             try:
                 target = self._add(place, now)
             except Refused as refused:
-                return (Dropped(f"udp-{refused.reason}"),)
+                return (Dropped(f"udp_{refused.reason}"),)
         self.port = port
         target.sent = now
         self._targets.move_to_end(place)
@@ -192,7 +192,7 @@ class Association:
         target.asked = False
         self._shut(target)
         target.refused_until = now + REFUSED_SECONDS
-        return tuple(Dropped(f"udp-{reason}") for _ in self._take_waiting(target))
+        return tuple(Dropped(f"udp_{reason}") for _ in self._take_waiting(target))
 
     # -------------------------------------------------------- from the outside
 
@@ -203,9 +203,9 @@ class Association:
         source = _plain(source)
         target = self._answers(source, port)
         if target is None and self._settings.filtering != "any":
-            return Dropped("udp-unasked")  # SK-8
+            return Dropped("udp_unasked")  # SK-8
         if self.port is None:
-            return Dropped("udp-client-port-unknown")
+            return Dropped("udp_client_port_unknown")
         if target is None:
             said: Address = source
         else:
@@ -242,8 +242,8 @@ class Association:
     def _is_stranger(self, source: IPAddress, port: int) -> str | None:
         """The trigger of why a sender is not our client (SK-6)."""
         if source != self.client:
-            return "udp-source-not-the-client"
-        return "udp-source-port" if self.port is not None and port != self.port else None
+            return "udp_source_not_the_client"
+        return "udp_source_port" if self.port is not None and port != self.port else None
 
     def _answers(self, source: IPAddress, port: int) -> _Target | None:
         """Which place this peer answers for, if it was sent to."""
@@ -270,7 +270,7 @@ class Association:
 
     def _forward(self, target: _Target, payload: bytes, now: float) -> tuple[Step, ...]:
         if now < target.refused_until:
-            return (Dropped("udp-refused-lately"),)
+            return (Dropped("udp_refused_lately"),)
         if target.address is not None and now < target.until:
             return (self._send(target, payload),)
         steps: list[Step] = []
@@ -285,7 +285,7 @@ class Association:
             len(target.waiting) >= WAITING_DATAGRAMS
             or self._waiting_octets + len(payload) > WAITING_OCTETS
         ):
-            steps.append(Dropped("udp-too-many-waiting"))
+            steps.append(Dropped("udp_too_many_waiting"))
         else:
             target.waiting.append(payload)
             self._waiting_octets += len(payload)
@@ -303,10 +303,10 @@ class Association:
 
     def _ask(self, target: _Target) -> Open | Dropped:
         if len(self._asked) >= self._settings.destinations:
-            return Dropped("udp-too-many-asked")
+            return Dropped("udp_too_many_asked")
         is_name = isinstance(target.destination, str)
         if is_name and sum(self._asked.values()) >= self._settings.resolutions:
-            return Dropped("udp-resolutions")  # SK-44
+            return Dropped("udp_resolutions")  # SK-44
         self._asked[target.place] = is_name
         target.asked = True
         return Open(target.place, target.destination, target.entry)

@@ -178,7 +178,7 @@ def a_name_without_end() -> None:
         for step in at.from_client(to("nobody.example"), ALICE, PORT, number / 1000):
             if isinstance(step, Open):
                 asked += 1
-                at.refused(step.place, "no-such-name", number / 1000)
+                at.refused(step.place, "no_such_name", number / 1000)
     assert asked < 100, f"{asked} questions for one name"
 
 
