@@ -18,7 +18,7 @@ from oegw.socks5.association import (
 )
 from oegw.socks5.codes import Flag, ReplyCode
 from oegw.socks5.interface import UDP, Demand, Refused
-from oegw.socks5.preference import bound_address, plain, relay_address
+from oegw.socks5.preference import bound_address, relay_address
 from oegw.socks5.rules import UDP as UDP_COMMAND
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import (
@@ -32,7 +32,7 @@ from oegw.socks5.server.finding import (
 from oegw.socks5.server.outgoing import address_of, family_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import ControlRequested, Ended, Requested
-from oegw.socks5.wire import Address, IPAddress, Reply
+from oegw.socks5.wire import Address, Reply, plain
 
 if TYPE_CHECKING:
     from oegw.socks5.server.conversation import Conversation
@@ -94,9 +94,7 @@ async def _control(conversation: Conversation, relay: Relaying) -> None:
                 conversation.session.reply(reply)
 
 
-async def _interface(
-    conversation: Conversation, relay: Relaying, asked: ControlRequested
-) -> Reply:
+async def _interface(conversation: Conversation, relay: Relaying, asked: ControlRequested) -> Reply:
     """Our address and port towards a destination.  Raises Refused."""
     common, client = conversation.common, conversation.client
     async with Patience(conversation.sock, common.settings.limits.connect):
@@ -116,9 +114,7 @@ class Relaying:
     """The sockets: one towards the client, at the server's address of its TCP connection, and
     towards destinations one for each family and demand, made when it is needed."""
 
-    def __init__(
-        self, conversation: Conversation, port: int | None, use_client_port: bool
-    ) -> None:
+    def __init__(self, conversation: Conversation, port: int | None, use_client_port: bool) -> None:
         """Raises Refused."""
         self._conversation = conversation
         self._common = common = conversation.common
