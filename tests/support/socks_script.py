@@ -36,6 +36,7 @@ class Script:
 
     def __init__(self, *steps: Step, stays: bool = False) -> None:
         self.problem: str | None = None
+        self.played = threading.Event()  # all steps
         self.over = threading.Event()
         self._stays = stays
         self._steps = steps
@@ -59,6 +60,7 @@ class Script:
                     self._do(step, connection)
             except OSError as error:
                 self.problem = f"{step}: {error}"
+            self.played.set()
             if self._stays:
                 self.over.wait(SECONDS)
 
