@@ -15,9 +15,22 @@ SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Heard:
-    """Octets that the client has to send, in hexadecimal digits."""
+    """Octets that the client has to send, in hexadecimal digits; ``??``: any octet."""
 
     digits: str
+
+    def fits(self, octets: bytes) -> bool:
+        pairs = self._pairs()
+        return len(octets) == len(pairs) and all(
+            pair in ("??", f"{octet:02x}") for pair, octet in zip(pairs, octets, strict=True)
+        )
+
+    def __len__(self) -> int:
+        return len(self._pairs())
+
+    def _pairs(self) -> list[str]:
+        digits = "".join(self.digits.split())
+        return [digits[each : each + 2] for each in range(0, len(digits), 2)]
 
 
 @dataclass(frozen=True)
@@ -65,22 +78,21 @@ class Script:
                 self.over.wait(SECONDS)
 
     def _do(self, step: Step, connection: socket.socket) -> None:
-        octets = bytes.fromhex(step.digits)
         match step:
-            case Said(_, True):
-                for each in octets:
+            case Said(digits, True):
+                for each in bytes.fromhex(digits):
                     connection.sendall(bytes([each]))
-            case Said():
-                connection.sendall(octets)
-            case Heard():
+            case Said(digits):
+                connection.sendall(bytes.fromhex(digits))
+            case Heard(digits):
                 heard = b""
-                while len(heard) < len(octets):
-                    more = connection.recv(len(octets) - len(heard))
+                while len(heard) < len(step):
+                    more = connection.recv(len(step) - len(heard))
                     if not more:
                         break
                     heard += more
-                if heard != octets:
-                    self.problem = f"heard {heard.hex(' ')}, not {octets.hex(' ')}"
+                if not step.fits(heard):
+                    self.problem = f"heard {heard.hex(' ')}, not {digits}"
 
     def end(self) -> None:
         self.over.set()

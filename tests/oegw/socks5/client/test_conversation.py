@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import socket
 import threading
-from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any
 
 import pytest
 
@@ -16,6 +13,7 @@ from oegw import socks5
 from oegw.socks5 import AddressId, Flag, Proxy
 from oegw.socks5.client import aio
 from tests.support.socks_script import Heard, Said, scripted
+from tests.support.socks_shells import SECONDS, Begin, awaiting, got, waiting
 
 GREETED = (Heard("05 01 00"), Said("05 00"))
 TO_BOB = Heard("05 01 00 01 c0 02 00 42 00 50")
@@ -23,23 +21,6 @@ DONE = Said("05 00 00 01 c0 01 01 04 9c 40")
 GIVEN = Said("05 00 00 08 00 01 02 03 00 00")
 ID = AddressId(0x010203)
 BOB = ip_address("192.2.0.66")
-SECONDS = 10.0
-
-
-async def got(found: Any) -> Any:
-    """What a call of either kind gives."""
-    return await found if inspect.isawaitable(found) else found
-
-
-async def waiting(proxy: Proxy, timeout: float = SECONDS) -> Any:
-    return socks5.Conversation(proxy, timeout=timeout)
-
-
-async def awaiting(proxy: Proxy, timeout: float = SECONDS) -> Any:
-    return await aio.Conversation(proxy, timeout=timeout).open()
-
-
-Begin = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture(params=[waiting, awaiting], ids=["waiting", "asyncio"])
