@@ -433,7 +433,7 @@ def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
     ]
 
 
-SOCKS_MAY = ("oegw.socks5", "oegw.trace", "oegw.unixsocket")
+SOCKS_MAY = ("oegw.control", "oegw.socks5", "oegw.trace", "oegw.unixsocket")
 
 
 def test_socks_knows_nothing_of_the_gateway() -> None:
