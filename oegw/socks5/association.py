@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address
 from typing import TypeVar
 
 from oegw.socks5.addressids import AddressIds, Entry
@@ -25,6 +24,7 @@ from oegw.socks5.wire import (
     IPAddress,
     MalformedMessage,
     parse_datagram,
+    plain,
 )
 
 # Our choices.
@@ -81,7 +81,8 @@ Step = SendOut | SendToClient | Open | Dropped
 @dataclass(slots=True, eq=False)
 class _Target:
     """``address``: None until it is known; ``until``: how long it is.  ``asked``: an `Open` is not
-    answered yet.  ``sent``, ``heard``: when the client, or the peer, sent last."""
+    answered yet.  ``reached``: something was sent there.  ``sent``, ``heard``: when the client, or
+    the peer, sent last."""
 
     place: Place
     destination: IPAddress | str
@@ -93,6 +94,7 @@ class _Target:
     demand: Demand = _NOTHING
     until: float = 0.0
     asked: bool = False
+    reached: bool = False
     refused_until: float = 0.0
     waiting: list[bytes] = field(default_factory=list)
 
@@ -116,7 +118,7 @@ class Association:
         ids: AddressIds,
         port: int | None = None,
     ) -> None:
-        self.client = _plain(client)
+        self.client = plain(client)
         self.port = port or None
         self._scope = scope
         self._settings = settings
@@ -136,7 +138,7 @@ class Association:
         self, octets: bytes, source: IPAddress, port: int, now: float
     ) -> tuple[Step, ...]:
         """A datagram that came to the relay socket, from wherever."""
-        if _plain(source) != self.client:
+        if plain(source) != self.client:
             return (Dropped("udp-source-not-the-client"),)
         if self.port is not None and port != self.port:
             return (Dropped("udp-source-port"),)
@@ -174,10 +176,11 @@ class Association:
         if target is None or not target.asked:
             return ()
         self._answered(target)
-        self._place_at(target, None)
-        target.demand, target.port = demand, port
+        address = plain(address)
+        if (address, port) != (target.address, target.port):
+            self._shut(target)
+        target.address, target.port, target.demand = address, port, demand
         target.until = now + seconds
-        self._place_at(target, _plain(address))
         return tuple(self._send(target, payload) for payload in self._take_waiting(target))
 
     def refused(self, place: Place, reason: str, now: float) -> tuple[Step, ...]:
@@ -186,7 +189,7 @@ class Association:
         if target is None or not target.asked:
             return ()
         self._answered(target)
-        self._place_at(target, None)
+        self._shut(target)
         target.refused_until = now + REFUSED_SECONDS
         return tuple(Dropped(f"udp-{reason}") for _ in self._take_waiting(target))
 
@@ -196,7 +199,7 @@ class Association:
         self, payload: bytes, source: IPAddress, port: int, now: float
     ) -> SendToClient | Dropped:
         """A datagram that came to an outside socket."""
-        source = _plain(source)
+        source = plain(source)
         target = _last(self._peers.get((source, port)))
         answered = target is not None
         if target is None and self._settings.filtering != "port":
@@ -228,7 +231,7 @@ class Association:
         """The rules have changed: all places are asked for again."""
         for target in self._targets.values():
             self._answered(target)  # what the old rules say does not count any more
-            self._place_at(target, None)
+            self._shut(target)
             target.refused_until = 0.0
 
     def close(self, now: float) -> None:
@@ -258,7 +261,6 @@ class Association:
         if now < target.refused_until:
             return (Dropped("udp-refused-lately"),)
         if target.address is not None and now < target.until:
-            self._place_at(target, target.address)
             return (self._send(target, payload),)
         steps: list[Step] = []
         if not target.asked:
@@ -281,7 +283,13 @@ class Association:
         return tuple(steps)
 
     def _send(self, target: _Target, payload: bytes) -> SendOut:
+        """Who is sent to may answer, and by the name that was used for him last."""
         assert target.address is not None
+        if target.reached:
+            self._take_out(target)
+        target.reached = True
+        self._hosts.setdefault(target.address, {})[target.place] = target
+        self._peers.setdefault((target.address, target.port), {})[target.place] = target
         return SendOut(target.address, target.port, payload, target.demand)
 
     def _answered(self, target: _Target) -> None:
@@ -294,21 +302,22 @@ class Association:
         self._waiting_octets -= sum(map(len, waiting))
         return waiting
 
-    def _place_at(self, target: _Target, address: IPAddress | None) -> None:
-        """It is there now, and the last that the client used of those that are."""
-        if target.address is not None:
-            _remove(self._hosts, target.address, target)
-            _remove(self._peers, (target.address, target.port), target)
-        target.address = address
-        if address is not None:
-            self._hosts.setdefault(address, {})[target.place] = target
-            self._peers.setdefault((address, target.port), {})[target.place] = target
+    def _shut(self, target: _Target) -> None:
+        """Where it is is not known any more, and who is there has no way in by it."""
+        if target.reached:
+            self._take_out(target)
+        target.reached, target.address = False, None
+
+    def _take_out(self, target: _Target) -> None:
+        assert target.address is not None
+        _remove(self._hosts, target.address, target)
+        _remove(self._peers, (target.address, target.port), target)
 
     def _forget(self, target: _Target, now: float) -> None:
         del self._targets[target.place]
         self._answered(target)
         self._take_waiting(target)
-        self._place_at(target, None)
+        self._shut(target)
         if target.entry is not None:
             self._ids.release(target.entry, now)
 
@@ -322,8 +331,8 @@ def declared_port(client: IPAddress, address: Address, port: int) -> int | None:
     """
     if isinstance(address, str | AddressId):
         return None
-    address = _plain(address)
-    named = address == _plain(client) or not int(address)
+    address = plain(address)
+    named = address == plain(client) or not int(address)
     return port if named and port else None
 
 
@@ -336,10 +345,3 @@ def _remove(index: dict[_Key, _Targets], key: _Key, target: _Target) -> None:
     del targets[target.place]
     if not targets:
         del index[key]
-
-
-def _plain(address: IPAddress) -> IPAddress:
-    """An IPv4 address in IPv6's notation is the IPv4 address."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

@@ -6,10 +6,12 @@ Names are resolved before a race begins, hence sections 3 and 4 are only an orde
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from itertools import chain, zip_longest
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.wire import IPAddress
+from oegw.socks5.wire import IPAddress, plain
 
 # Specification: RFC 8305 section 8, Connection Attempt Delay.
 ATTEMPT_DELAY = 0.25
@@ -18,11 +20,25 @@ ATTEMPT_DELAY = 0.25
 # us knock at hundreds of doors.
 MAX_ADDRESSES = 16
 
+# What says most of a destination comes first: that it is there and does not listen; that we must
+# not; then how near the attempt came.
+_TELLING = (
+    ReplyCode.CONNECTION_REFUSED,
+    ReplyCode.NOT_ALLOWED,
+    ReplyCode.TTL_EXPIRED,
+    ReplyCode.HOST_UNREACHABLE,
+    ReplyCode.NETWORK_UNREACHABLE,
+)
+
 
 def ordered(addresses: Iterable[IPAddress], prefer: str = "6") -> tuple[IPAddress, ...]:
     """RFC 8305 section 4: the families in turn, beginning with ``prefer`` ("4" or "6"), each in the
     order in which it came; no address twice; MAX_ADDRESSES at most."""
-    raise NotImplementedError
+    unique = dict.fromkeys(map(plain, addresses))
+    first = [address for address in unique if str(address.version) == prefer]
+    second = [address for address in unique if str(address.version) != prefer]
+    in_turn = chain.from_iterable(zip_longest(first, second))
+    return tuple(address for address in in_turn if address is not None)[:MAX_ADDRESSES]
 
 
 class Race:
@@ -35,24 +51,36 @@ class Race:
 
     def __init__(self, addresses: Iterable[IPAddress], delay: float = ATTEMPT_DELAY) -> None:
         """``addresses``: as `ordered` returns them."""
-        raise NotImplementedError
+        self._waiting = deque(addresses)
+        self._delay = delay
+        self._running: list[IPAddress] = []  # the latest last
+        self._due: float | None = None  # None: at once
+        self._codes: set[ReplyCode] = set()
 
     def begin(self, now: float) -> IPAddress | None:
         """Where an attempt begins now; None: nowhere yet.  To be asked until it is None."""
-        raise NotImplementedError
+        if not self._waiting or (self._due is not None and now < self._due):
+            return None
+        address = self._waiting.popleft()
+        self._running.append(address)
+        self._due = now + self._delay
+        return address
 
     def failed(self, address: IPAddress, code: ReplyCode) -> None:
-        """The attempt at ``address`` is over; the next may begin at once."""
-        raise NotImplementedError
+        """The attempt at ``address`` is over.  The next begins at once if this was the latest."""
+        if address == self._running[-1]:
+            self._due = None
+        self._running.remove(address)
+        self._codes.add(code)
 
     def wake_at(self) -> float | None:
-        """When the next attempt is due; None: there is none left."""
-        raise NotImplementedError
+        """When the next attempt is due, if it is not already; None: there is none left."""
+        return self._due if self._waiting else None
 
     def lost(self) -> bool:
         """All have failed, or there was none."""
-        raise NotImplementedError
+        return not self._waiting and not self._running
 
     def code(self) -> ReplyCode:
         """What says most of why all failed."""
-        raise NotImplementedError
+        return next((code for code in _TELLING if code in self._codes), ReplyCode.FAILURE)

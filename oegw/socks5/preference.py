@@ -12,8 +12,10 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from oegw.socks5.codes import AddressType, Flag, ReplyCode
-from oegw.socks5.interface import Refused
-from oegw.socks5.wire import IPAddress
+from oegw.socks5.terms import Refused
+from oegw.socks5.wire import IPAddress, plain
+
+NOWHERE = IPv4Address(0)
 
 
 class Preference(Enum):
@@ -88,9 +90,6 @@ def bound_address(
     return IPv6Address(b"\x00" * 10 + b"\xff\xff" + outgoing.packed) if family == 6 else NOWHERE
 
 
-NOWHERE = IPv4Address(0)
-
-
 def relay_address(client_side: IPAddress, advertise: Sequence[IPAddress] = ()) -> IPAddress:
     """BND.ADDR of a UDP ASSOCIATE: where the client is to send its datagrams.  That is an address
     that it can reach, whatever family its destinations have (SK-30)."""
@@ -101,13 +100,6 @@ def relay_address(client_side: IPAddress, advertise: Sequence[IPAddress] = ()) -
 def unspecified(client_side: IPAddress) -> IPAddress:
     """What replies name that name no address (SK-10)."""
     return NOWHERE if plain(client_side).version == 4 else IPv6Address(0)
-
-
-def plain(address: IPAddress) -> IPAddress:
-    """IPv4 in IPv6 (``::ffff:a.b.c.d``) as IPv4, and without the zone."""
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped or IPv6Address(int(address))
-    return address
 
 
 # ---------------------------------------------------------------- dedicated ADDRESS ASSOCIATE

@@ -62,7 +62,16 @@ class AddressId:
 
 
 Address = IPv4Address | IPv6Address | AddressId | str
-"""A ``str`` is a domain name, as it was written; 1 to 255 octets of UTF-8."""
+"""A ``str`` is a domain name, as it was written; 1 to 255 octets of UTF-8, without control
+characters."""
+
+
+def plain(address: IPAddress) -> IPAddress:
+    """The address that the kernel would use: IPv4 in IPv6 (``::ffff:a.b.c.d``) as IPv4, and without
+    the zone."""
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +183,22 @@ def place_octets(address: Address, port: int) -> bytes:
                 bytes([address.category]) + address.realid.to_bytes(3, "big"),
             )
         case str():
-            name = address.encode()
-            if not 1 <= len(name) <= 255:
-                raise MalformedMessage(
-                    f"a name of {len(name)} octets; 1 to 255 fit", ReplyCode.INVALID_ADDRESS
-                )
+            name = _name_octets(address)
             kind, body = AddressType.NAME, bytes([len(name)]) + name
     return bytes([kind]) + body + port.to_bytes(2, "big")
+
+
+def _name_octets(name: str) -> bytes:
+    try:
+        octets = name.encode()
+    except UnicodeEncodeError:  # half a character, of an argument that was not UTF-8
+        raise MalformedMessage("a name that is not Unicode", ReplyCode.INVALID_ADDRESS) from None
+    if not 1 <= len(octets) <= 255:
+        raise MalformedMessage(
+            f"a name of {len(octets)} octets; 1 to 255 fit", ReplyCode.INVALID_ADDRESS
+        )
+    _check_name(name)
+    return octets
 
 
 def parse_greeting(octets: bytes) -> tuple[Greeting, int] | None:
@@ -300,6 +318,15 @@ def _address(kind: int, body: bytes) -> Address:
         case AddressType.ID:
             return AddressId(int.from_bytes(body[1:], "big"), body[0])
     try:
-        return body.decode()
+        name = body.decode()
     except UnicodeDecodeError:
         raise MalformedMessage("a name that is not UTF-8", ReplyCode.INVALID_ADDRESS) from None
+    _check_name(name)
+    return name
+
+
+def _check_name(name: str) -> None:
+    """Control characters are in no name, but in tricks: resolvers written in C end at a NUL, so the
+    name that a rule has judged would not be the one that is looked up."""
+    if any(character < " " or character == "\x7f" for character in name):
+        raise MalformedMessage("a name with a control character", ReplyCode.INVALID_ADDRESS)

@@ -7,9 +7,10 @@ import errno
 import socket
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from typing import Any
 
+from oegw.socks5.server.counting import Tally
 from oegw.socks5.settings import Listener
-from oegw.trace import Trace
 
 # Our choices.
 BACKLOG = 4096  # the kernel cuts it down to its own limit
@@ -20,7 +21,7 @@ EXHAUSTED_SECONDS = 0.5  # without accepting, when there are no descriptors
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NOT_THERE = (errno.EADDRNOTAVAIL, errno.ENODEV)  # an address or an interface, as yet
 
-Accepted = Callable[[socket.socket, Listener], None]
+Accepted = Callable[[socket.socket, Any, Listener], None]  # the second is the client's address
 
 
 def bound(listener: Listener) -> socket.socket:
@@ -36,6 +37,9 @@ def bound(listener: Listener) -> socket.socket:
             # Linux takes packets to an inside address from any interface.
             name = listener.interface.encode()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+        # Both are passed on to accepted sockets.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.bind(_place(listener))
         sock.listen(BACKLOG)
     except OSError as error:
@@ -59,10 +63,10 @@ class Door:
     ``accepted`` is told of each connection, whose socket is non-blocking.
     """
 
-    def __init__(self, listener: Listener, accepted: Accepted, trace: Trace) -> None:
+    def __init__(self, listener: Listener, accepted: Accepted, tally: Tally) -> None:
         self.listener = listener
         self._accepted = accepted
-        self._trace = trace
+        self._tally = tally
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._index = 0  # of the interface that the socket is bound to
@@ -76,15 +80,19 @@ class Door:
     def port(self) -> int:
         return self._sock.getsockname()[1] if self._sock is not None else self.listener.port
 
-    def open(self) -> None:
-        """Raises OSError, but not for an address that may still come."""
+    def open(self) -> OSError | None:
+        """What kept an address from being listened at that may still come; other errors it raises.
+        """
+        failure = None
         try:
             self._open()
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise
-            self._trace.event("socks", "listener_waits", reason=error.strerror)
+            failure = error
+            self._tally.event("listener_waits", reason=error.strerror)
         self._look_again()
+        return failure
 
     def close(self) -> None:
         if self._timer is not None:
@@ -115,13 +123,11 @@ class Door:
         then nothing comes to a socket that is bound to the old one."""
         if self._sock is not None and self._index != self._present_index():
             self._shut()
-            self._trace.event(
-                "socks", "listener_waits", reason=f"{self.listener.interface} is gone"
-            )
+            self._tally.event("listener_waits", reason=f"{self.listener.interface} is gone")
         if self._sock is None:
             try:
                 self._open()
-                self._trace.event("socks", "listening", address=str(self.listener.address))
+                self._tally.event("listening", address=str(self.listener.address))
             except OSError:
                 pass  # told when it began
         if self.listener.interface is not None or self._sock is None:
@@ -131,18 +137,18 @@ class Door:
         assert self._sock is not None
         for _ in range(AT_A_TIME):
             try:
-                client, _ = self._sock.accept()
+                client, sockaddr = self._sock.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._trace.drop("socks", "no_descriptors", detail=error.strerror)
+                    self._tally.drop("no_descriptors", detail=error.strerror)
                     self._loop.remove_reader(self._sock)
                     self._loop.call_later(EXHAUSTED_SECONDS, self._go_on, self._sock)
                     return
                 continue  # that client has gone already
             client.setblocking(False)
-            self._accepted(client, self.listener)
+            self._accepted(client, sockaddr, self.listener)
 
     def _go_on(self, sock: socket.socket) -> None:
         if sock is self._sock:

@@ -1,0 +1,189 @@
+"""BIND: a socket for one peer that is named, and the peer that comes (RFC 1928 section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oegw.socks5.codes import ReplyCode
+from oegw.socks5.interface import TCP, Demand, Refused
+from oegw.socks5.preference import bound_address
+from oegw.socks5.rules import BIND
+from oegw.socks5.server.failures import refusal
+from oegw.socks5.server.finding import Found, find, judge, judge_unknown, versions_of
+from oegw.socks5.server.outgoing import address_of
+from oegw.socks5.server.patience import Patience
+from oegw.socks5.session import Requested
+from oegw.socks5.wire import Address, IPAddress, Reply, plain
+
+if TYPE_CHECKING:
+    from oegw.socks5.server.conversation import Conversation
+
+Arrival = tuple[socket.socket, IPAddress, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Peers:
+    """Who may come.  ``addresses``: none: anybody whom the rules allow.  ``demand``: the strictest
+    of theirs: the socket that waits has one mark for all."""
+
+    found: Found | None
+    addresses: tuple[IPAddress, ...]
+    demand: Demand
+
+
+async def bind(conversation: Conversation, asked: Requested) -> bool:
+    """Two replies (SK-5).  Raises Refused, after the first as well."""
+    common = conversation.common
+    limits = common.settings.limits
+    async with Patience(conversation.sock, limits.connect, half_closed=True):
+        peers = await _peers(conversation, asked)
+        versions = versions_of(peers.addresses) or _of_anybody(conversation)
+        try:
+            waiting = common.outgoing.waiting(versions, peers.addresses, peers.demand)
+        except OSError as error:
+            raise refusal(error) from error
+    try:
+        address = _first_address(conversation, asked, peers, waiting)
+        port = waiting[0].getsockname()[1]
+        conversation.session.reply(Reply(ReplyCode.SUCCEEDED, address, port))
+        async with Patience(conversation.sock, limits.bind, half_closed=True):
+            await conversation.flush()
+            common.places.answered(conversation.place)
+            common.stages["binding"] += 1
+            try:
+                sock, peer, port = await _Arrivals(conversation, peers, waiting).first()
+            finally:
+                common.stages["binding"] -= 1
+    finally:
+        for each in waiting:
+            each.close()
+    try:
+        address = _second_address(conversation, asked, peers, peer)
+        conversation.session.reply(Reply(ReplyCode.SUCCEEDED, address, port))
+    except BaseException:
+        sock.close()
+        raise
+    await conversation.relay(sock)
+    return True
+
+
+async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
+    """Raises Refused."""
+    common, client = conversation.common, conversation.client
+    if getattr(asked.address, "is_unspecified", False):
+        if asked.command.associates:
+            raise Refused(ReplyCode.INVALID_ADDRESS, "nothing_to_associate")
+        return _Peers(None, (), judge_unknown(common, client, BIND, asked.port))
+    found = await find(common, client, asked.address, TCP)
+    conversation.holding.hold(found.entry)
+    port = asked.port if found.port is None else found.port
+    ways = judge(common, client, found, BIND, port)
+    for way in ways:
+        await common.dialler.allow(way.address, port, TCP, way.demand)
+    encrypted = any(way.demand.encrypted for way in ways)
+    return _Peers(found, tuple(way.address for way in ways), Demand(encrypted))
+
+
+def _of_anybody(conversation: Conversation) -> list[int]:
+    """The families by which we can be reached, the client's own first."""
+    own = conversation.client.here.version
+    others = [each for each in (4, 6) if each != own]
+    reachable = conversation.common.outgoing.towards
+    return [own, *(each for each in others if reachable(None, each) is not None)]
+
+
+def _first_address(
+    conversation: Conversation, asked: Requested, peers: _Peers, waiting: Sequence[socket.socket]
+) -> Address:
+    """Where the peer is to connect to.  Raises Refused."""
+    if peers.found is not None:
+        return conversation.told(asked, peers.found, _here(conversation, peers, waiting))
+    client = conversation.client
+    return bound_address(
+        conversation.preference(asked.flag, None),
+        client.here,
+        _here(conversation, peers, waiting),
+        conversation.common.settings.advertise,
+    )
+
+
+def _here(
+    conversation: Conversation, peers: _Peers, waiting: Sequence[socket.socket]
+) -> IPAddress:
+    """Our address that the peer can reach, of the family that is waited for first."""
+    bound = address_of(waiting[0].getsockname())
+    if not bound.is_unspecified:
+        return bound
+    peer = next((each for each in peers.addresses if each.version == bound.version), None)
+    towards = conversation.common.outgoing.towards(peer, bound.version)
+    return towards or conversation.client.here
+
+
+def _second_address(
+    conversation: Conversation, asked: Requested, peers: _Peers, peer: IPAddress
+) -> Address:
+    """Who has come: the ID of it, or its address.  Raises Refused."""
+    if asked.command.associates:  # SK-29
+        return conversation.identified(Found(peer, (peer,)))
+    preference = conversation.preference(asked.flag, peers.found)
+    return bound_address(preference, conversation.client.here, peer)
+
+
+class _Arrivals:
+    """Who comes is let in if it is one of ``peers``; others are sent away, and counted."""
+
+    def __init__(
+        self, conversation: Conversation, peers: _Peers, waiting: Sequence[socket.socket]
+    ) -> None:
+        self._conversation = conversation
+        self._peers = peers
+        self._waiting = waiting
+        self._loop = asyncio.get_running_loop()
+        self._come: asyncio.Future[Arrival] = self._loop.create_future()
+
+    async def first(self) -> Arrival:
+        for sock in self._waiting:
+            self._loop.add_reader(sock, self._readable, sock)
+        try:
+            return await self._come
+        except BaseException:
+            if self._come.done() and not self._come.cancelled():
+                self._come.result()[0].close()  # in the moment in which we gave up
+            raise
+        finally:
+            for sock in self._waiting:
+                self._loop.remove_reader(sock)
+
+    def _readable(self, waiting: socket.socket) -> None:
+        if self._come.done():
+            return
+        try:
+            sock, sockaddr = waiting.accept()
+        except OSError:
+            return  # it has left already
+        peer = plain(address_of(sockaddr))
+        if not self._may(peer, sockaddr[1]):
+            self._conversation.common.tally.drop("bind_other_peer", peer=str(peer))
+            sock.close()
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._come.set_result((sock, peer, sockaddr[1]))
+
+    def _may(self, peer: IPAddress, port: int) -> bool:
+        if self._peers.addresses:
+            return peer in self._peers.addresses
+        conversation = self._conversation
+        try:
+            (way,) = judge(
+                conversation.common, conversation.client, Found(peer, (peer,)), BIND, port
+            )
+        except Refused:
+            return False
+        # The socket that waits has its mark from the beginning.
+        return self._peers.demand.encrypted or not way.demand.encrypted

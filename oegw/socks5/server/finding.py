@@ -1,0 +1,119 @@
+"""From what a client names to addresses, and which of them it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from oegw.socks5.addressids import Entry
+from oegw.socks5.codes import ReplyCode
+from oegw.socks5.eyeballs import ordered
+from oegw.socks5.interface import Demand, Refused, Resolved, Scope
+from oegw.socks5.rules import Asked
+from oegw.socks5.server.common import Common
+from oegw.socks5.wire import Address, AddressId, IPAddress, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks.  ``here``: our address of its TCP connection.  ``encrypted``: its listener or its
+    user demands that of its flows."""
+
+    address: IPAddress
+    here: IPAddress
+    scope: Scope
+    user: str = ""
+    encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``destination``: an address, or a name as it was asked for.  ``addresses``: where that leads,
+    in the order in which they are tried; at least one.  ``port``: where the name says it itself.
+    ``resolved``: of a name.  ``entry``: of the ID that was used."""
+
+    destination: IPAddress | str
+    addresses: tuple[IPAddress, ...]
+    port: int | None = None
+    resolved: Resolved | None = None
+    entry: Entry | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.destination if isinstance(self.destination, str) else None
+
+
+def destination_of(address: IPAddress | str) -> IPAddress | str:
+    """Addresses have one form: rules for IPv4 hold for IPv4 in IPv6, and in a name's clothes."""
+    if isinstance(address, str):
+        try:
+            return plain(ip_address(address.strip("[]")))
+        except ValueError:
+            return address
+    return plain(address)
+
+
+async def find(common: Common, client: Client, address: Address, transport: str) -> Found:
+    """Raises Refused."""
+    if isinstance(address, AddressId):
+        entry = common.ids.look_up(client.scope, address, common.now())
+        return await lead(common, entry.destination, transport, entry)
+    return await lead(common, destination_of(address), transport, None)
+
+
+async def lead(
+    common: Common, destination: IPAddress | str, transport: str, entry: Entry | None
+) -> Found:
+    """Where ``destination`` leads; ``entry``: of the ID that stands for it.  Raises Refused."""
+    if not isinstance(destination, str):
+        return Found(destination, (destination,), entry=entry)
+    resolved = entry.resolved(common.now()) if entry is not None else None
+    if resolved is None:
+        resolved = await common.resolver.resolve(destination, transport)
+        if entry is not None:
+            entry.learn(resolved, common.now())
+    addresses = ordered(map(plain, resolved.addresses), common.settings.prefer)
+    if not addresses:
+        raise Refused(ReplyCode.HOST_UNREACHABLE, "no_address")
+    return Found(destination, addresses, resolved.port, resolved, entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """An address that the client may use, and what a flow to it must fulfil."""
+
+    address: IPAddress
+    demand: Demand
+
+
+def judge(common: Common, client: Client, found: Found, command: str, port: int) -> list[Way]:
+    """Which of the addresses the client may use (SK-23); at least one.  Raises Refused."""
+    ways, reason = [], "none"
+    for address in found.addresses:
+        asked = Asked(
+            command, client.address, client.user, address, port, found.name, client.encrypted
+        )
+        verdict = common.rules.decide(asked)
+        if verdict.allowed:
+            ways.append(Way(address, verdict.demand))
+        else:
+            reason = verdict.reason
+    if not ways:
+        raise Refused(ReplyCode.NOT_ALLOWED, "rule", reason)
+    return ways
+
+
+def judge_unknown(
+    common: Common, client: Client, command: str, port: int, name: str | None = None
+) -> Demand:
+    """The same where the peer is not known yet.  Raises Refused."""
+    asked = Asked(command, client.address, client.user, None, port, name, client.encrypted)
+    verdict = common.rules.decide(asked)
+    if not verdict.allowed:
+        raise Refused(ReplyCode.NOT_ALLOWED, "rule", verdict.reason)
+    return verdict.demand
+
+
+def versions_of(addresses: Iterable[IPAddress]) -> list[int]:
+    return list(dict.fromkeys(address.version for address in addresses))

@@ -1,0 +1,139 @@
+"""Sockets of ours towards destinations, and which of our addresses they have."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from oegw.socks5.interface import Demand, Dialler
+from oegw.socks5.wire import IPAddress
+
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 does not name it
+
+# A place that is everybody's, for the question by which address we would leave for it: nothing is
+# sent.  Root servers' addresses, which do not change.
+_ANYWHERE = {4: "198.41.0.4", 6: "2001:503:ba3e::2:30"}
+_ANY_PORT = 53
+
+Place = tuple[IPAddress, int]
+
+
+def family_of(address: IPAddress) -> socket.AddressFamily:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def source_towards(destination: IPAddress | str) -> IPAddress | None:
+    """Our address towards ``destination`` as the routing table says; None: no way."""
+    from ipaddress import ip_address
+
+    where = ip_address(destination)
+    with socket.socket(family_of(where), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        try:
+            sock.connect((str(where), _ANY_PORT))
+        except OSError:
+            return None
+        return address_of(sock.getsockname())
+
+
+def is_own(address: IPAddress) -> bool:
+    """Whether ``address`` is one of this box's: to itself a box goes from that very address."""
+    return source_towards(address) == address
+
+
+def address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> IPAddress:
+    """Without the zone."""
+    from ipaddress import ip_address
+
+    return ip_address(sockaddr[0].partition("%")[0])
+
+
+class Outgoing:
+    """``own``: addresses that flows leave with, at most one of each family."""
+
+    def __init__(self, own: Sequence[IPAddress], dialler: Dialler) -> None:
+        self._own = {address.version: address for address in own}
+        self._dialler = dialler
+
+    def stream(self, destination: IPAddress, demand: Demand) -> socket.socket:
+        """A TCP socket that is ready to be connected to ``destination``.  Raises OSError."""
+        sock = self._prepared(destination.version, socket.SOCK_STREAM, demand)
+        own = self._own.get(destination.version)
+        if own is not None:
+            try:
+                # The port is chosen when it connects: only then the kernel knows which are free.
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((str(own), 0))
+            except OSError:
+                sock.close()
+                raise
+        return sock
+
+    def datagrams(self, version: int, demand: Demand, port: int | None) -> socket.socket:
+        """A UDP socket, bound; ``port``: if it is free, else another one.  Raises OSError."""
+        sock = self._prepared(version, socket.SOCK_DGRAM, demand)
+        own = self._own.get(version)
+        host = str(own) if own is not None else ("0.0.0.0" if version == 4 else "::")
+        try:
+            if port:
+                with suppress(OSError):
+                    sock.bind((host, port))
+                    return sock
+            sock.bind((host, 0))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def waiting(
+        self, versions: Sequence[int], peers: Sequence[IPAddress], demand: Demand
+    ) -> list[socket.socket]:
+        """TCP sockets that ``peers`` can connect to, one of each family, all with the same port;
+        no peers: anybody.  Raises OSError."""
+        for _ in range(8):  # the other family may have the port in use
+            made: list[socket.socket] = []
+            port = 0
+            try:
+                for version in versions:
+                    sock = self._prepared(version, socket.SOCK_STREAM, demand)
+                    made.append(sock)
+                    sock.bind((self._host(version, peers), port))
+                    port = sock.getsockname()[1]
+                for sock in made:
+                    sock.listen(8)
+            except OSError as error:
+                failure = error
+                for sock in made:
+                    sock.close()
+                if len(made) < 2:
+                    break
+            else:
+                return made
+        raise failure
+
+    def towards(self, destination: IPAddress | None, version: int) -> IPAddress | None:
+        """Our address towards ``destination``; None: towards anywhere by that family."""
+        own = self._own.get(version)
+        return own if own is not None else source_towards(destination or _ANYWHERE[version])
+
+    def _host(self, version: int, peers: Sequence[IPAddress]) -> str:
+        """Where to wait: at the address that the peers know, if they agree on it."""
+        own = self._own.get(version)
+        if own is not None:
+            return str(own)
+        sources = {source_towards(peer) for peer in peers if peer.version == version}
+        if len(sources) == 1 and (source := sources.pop()) is not None:
+            return str(source)
+        return "0.0.0.0" if version == 4 else "::"
+
+    def _prepared(self, version: int, kind: int, demand: Demand) -> socket.socket:
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        try:
+            if version == 6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._dialler.prepare(sock, demand)
+        except BaseException:
+            sock.close()
+            raise
+        return sock

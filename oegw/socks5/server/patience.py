@@ -1,0 +1,88 @@
+"""How long we work for a client: until a deadline, and as long as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import TracebackType
+
+from oegw.socks5.codes import ReplyCode
+from oegw.socks5.interface import Refused
+
+# Our choice: seconds before we look whether the client is still there; most are served by then.
+UNWATCHED = 1.0
+
+
+class ClientGone(Exception):  # noqa: N818  (it names the fact)
+    """Nobody is left to be told."""
+
+
+class Patience:
+    """``async with Patience(...)``: what is done within raises Refused when ``seconds`` are over,
+    and ClientGone when the client of ``sock`` has reset its connection; ``half_closed``: or has
+    ended its half of it.
+
+    A client that has sent ahead is not watched any more: those octets are not ours to read.
+    """
+
+    __slots__ = (
+        "_deadline", "_gone", "_half_closed", "_look_at", "_loop", "_over", "_seconds", "_sock",
+        "_task", "_watching",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, seconds: float, half_closed: bool = False) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._half_closed = half_closed
+        self._over = self._gone = self._watching = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._loop = loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(self._seconds, self._too_late)
+        self._look_at = loop.call_later(UNWATCHED, self._watch)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._deadline.cancel()
+        self._look_at.cancel()
+        self._unwatch()
+        if not (self._over or self._gone):
+            return
+        if self._task.uncancel() or kind is not asyncio.CancelledError:
+            return  # the server ends; or it was done in the last moment
+        if self._gone:
+            raise ClientGone("while it was being served") from None
+        raise Refused(ReplyCode.HOST_UNREACHABLE, "timeout") from None
+
+    def _too_late(self) -> None:
+        if not self._gone:
+            self._over = True
+            self._task.cancel()
+
+    def _watch(self) -> None:
+        self._watching = True
+        self._loop.add_reader(self._sock, self._look)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._sock)
+
+    def _look(self) -> None:
+        try:
+            ended = not self._sock.recv(1, socket.MSG_PEEK) and self._half_closed
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        self._unwatch()
+        if ended and not self._over:
+            self._gone = True
+            self._task.cancel()
