@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,53 @@ from tests.oegw.socks5.clients.bed import (
     Bed,
     bracketed,
 )  # fmt: skip
+
+_OURS = """\
+version = 1
+
+[interfaces]
+outside = ["out0"]
+
+[socks]
+socket = "{folder}/socks.sock"
+
+[[socks.user]]
+name = "{user}"
+password = "{password}"
+"""
+_LISTENER = """
+[[socks.listener]]
+address = "{address}"
+port = {port}
+interface = "in0"
+authentication = "{authentication}"
+"""
+
+
+@contextmanager
+def ours(bed: Bed) -> Iterator[None]:
+    """`oegw socks serve`: the process that `oegw run` starts."""
+    oegw = [sys.executable, "-m", "oegw", "socks"]
+    hashed = bed.says("server", *oegw, "password", feed=f"{PASSWORD}\n".encode()).strip()
+    places = [
+        (address, port, authentication)
+        for address in SERVER.values()
+        for port, authentication in ((OPEN_PORT, "none"), (PASSWORD_PORT, "password"))
+    ]
+    path = bed.directory / "oegw.toml"
+    path.write_text(
+        _OURS.format(folder=bed.directory, user=USER, password=hashed)
+        + "".join(
+            _LISTENER.format(address=address, port=port, authentication=authentication)
+            for address, port, authentication in places
+        )
+    )
+    ready = [(address, port) for address, port, _ in places]
+    with bed.running("server", [*oegw, "serve", "--config", str(path)], ready, log="ours.log"):
+        yield
+    said = (bed.directory / "ours.log").read_text()
+    assert "Traceback" not in said, said[-5000:]
+
 
 _DANTED = """\
 errorlog: stderr

@@ -125,7 +125,7 @@ def all_at_once(talk: Talk) -> None:
 def version_4(talk: Talk) -> None:
     """SOCKS 4: a CONNECT."""
     talk.begin(greeting=b"\4\1" + ECHO.to_bytes(2, "big") + bytes([10, 2, 0, 2, 0]))
-    talk.over()
+    talk.answer_of_version_4()
 
 
 @case

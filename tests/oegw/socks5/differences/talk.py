@@ -74,7 +74,11 @@ class Talk:
     # ----------------------------------------------------------------- said
 
     def begin(self, via: str = "4", port: int = OPEN_PORT, greeting: bytes = b"\5\1\0") -> None:
-        self._stream = self._keep(socket.create_connection((SERVER[via], port), 10))
+        try:
+            self._stream = self._keep(socket.create_connection((SERVER[via], port), 10))
+        except ConnectionRefusedError:
+            self.note("no such listener")
+            raise Over from None
         self._stream.settimeout(SILENCE)
         self._ports[self._stream.getsockname()[1]] = "client's"
         if greeting:
@@ -113,6 +117,14 @@ class Talk:
         """A conversation up to its request; not noted, for other cases are about that."""
         self.begin(via)
         self._exactly(2)
+
+    def answer_of_version_4(self) -> None:
+        octets = self._exactly(2)
+        if octets[0] != 0:
+            self.note(f"octets {octets.hex()}")
+            self.over()
+        self._exactly(6)
+        self.note(f"SOCKS 4: {'granted' if octets[1] == 0x5A else 'rejected'}")
 
     def account_answer(self) -> None:
         version, status = self._exactly(2)
