@@ -63,6 +63,7 @@ VERSION = 1
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
 WEEK = 7 * 86400
 OTHER_ASSURANCE_MASK = 0x300000  # where mark_mask has bits of the usual one
+OTHER_ENCRYPTED_MARK = 0x800000  # where one of them has the usual one
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
@@ -162,7 +163,7 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         nat=read_nat(top.raw("nat", []), problems),
     )
     intercept = settings.intercept
-    taken = intercept.mark_mask | intercept.assurance_mask
+    taken = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark
     sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
     tunnel = settings.datapath.tunnel_interface
     elsewhere = Elsewhere(sst.private_key, settings.interfaces.outside, tunnel)
@@ -363,10 +364,18 @@ def _intercept(section: Section) -> InterceptOptions:
             section.wrong(key, f"0x{value:x} is not exactly two neighbouring bits, such as 0x30000")
     if mask & assurance:
         section.wrong("assurance_mask", "has bits of mark_mask")
+    encrypted = section.integer("encrypted_mark", default.encrypted_mark, 1, 0xFFFFFFFF)
+    if "encrypted_mark" not in section and encrypted & (mask | assurance):
+        encrypted = OTHER_ENCRYPTED_MARK
+    if encrypted & (encrypted - 1):
+        section.wrong("encrypted_mark", f"0x{encrypted:x} is not exactly one bit, such as 0x400000")
+    if encrypted & (mask | assurance):
+        section.wrong("encrypted_mark", "is a bit of mark_mask or assurance_mask")
     modes = {"first": "first", "first+last": "first+last"}
     return InterceptOptions(
         mask,
         assurance,
+        encrypted,
         section.integer("queue", default.queue, 0, 65535),
         section.choice("hold", default.hold, modes),
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),

@@ -112,10 +112,12 @@ class DatapathSettings:
 
 @dataclass(frozen=True, slots=True)
 class InterceptOptions:
-    """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``."""
+    """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``.
+    ``encrypted_mark``: on sockets that must be encrypted."""
 
     mark_mask: int = 0x30000
     assurance_mask: int = 0xC0000
+    encrypted_mark: int = 0x400000
     queue: int = 4500
     hold: str = "first+last"
     hold_packets: int = 1024

@@ -171,6 +171,10 @@ CORES = (
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
     "oegw/socks5/*.py",
+    "oegw/socks5/client/asking.py",
+    "oegw/socks5/client/dialogue.py",
+    "oegw/socks5/client/errors.py",
+    "oegw/socks5/client/proxy.py",
     "oegw/moniker/library/cache.py",
     "oegw/moniker/library/errors.py",
     "oegw/moniker/library/finding.py",
@@ -303,7 +307,7 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
+        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
         "There is one command line.",
     ),
     (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address
 from typing import TypeVar
 
 from oegw.socks5.addressids import AddressIds, Entry
@@ -25,6 +24,7 @@ from oegw.socks5.wire import (
     IPAddress,
     MalformedMessage,
     parse_datagram,
+    plain,
 )
 
 # Our choices.
@@ -118,7 +118,7 @@ class Association:
         ids: AddressIds,
         port: int | None = None,
     ) -> None:
-        self.client = _plain(client)
+        self.client = plain(client)
         self.port = port or None
         self._scope = scope
         self._settings = settings
@@ -138,7 +138,7 @@ class Association:
         self, octets: bytes, source: IPAddress, port: int, now: float
     ) -> tuple[Step, ...]:
         """A datagram that came to the relay socket, from wherever."""
-        if _plain(source) != self.client:
+        if plain(source) != self.client:
             return (Dropped("udp-source-not-the-client"),)
         if self.port is not None and port != self.port:
             return (Dropped("udp-source-port"),)
@@ -176,7 +176,7 @@ class Association:
         if target is None or not target.asked:
             return ()
         self._answered(target)
-        address = _plain(address)
+        address = plain(address)
         if (address, port) != (target.address, target.port):
             self._shut(target)
         target.address, target.port, target.demand = address, port, demand
@@ -199,7 +199,7 @@ class Association:
         self, payload: bytes, source: IPAddress, port: int, now: float
     ) -> SendToClient | Dropped:
         """A datagram that came to an outside socket."""
-        source = _plain(source)
+        source = plain(source)
         target = _last(self._peers.get((source, port)))
         answered = target is not None
         if target is None and self._settings.filtering != "port":
@@ -331,8 +331,8 @@ def declared_port(client: IPAddress, address: Address, port: int) -> int | None:
     """
     if isinstance(address, str | AddressId):
         return None
-    address = _plain(address)
-    named = address == _plain(client) or not int(address)
+    address = plain(address)
+    named = address == plain(client) or not int(address)
     return port if named and port else None
 
 
@@ -345,10 +345,3 @@ def _remove(index: dict[_Key, _Targets], key: _Key, target: _Target) -> None:
     del targets[target.place]
     if not targets:
         del index[key]
-
-
-def _plain(address: IPAddress) -> IPAddress:
-    """An IPv4 address in IPv6's notation is the IPv4 address."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

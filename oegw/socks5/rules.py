@@ -8,7 +8,7 @@ them.  What stands behind a name or an ID is judged, at the moment at which it i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -152,7 +152,7 @@ class _Reading:
 # ---------------------------------------------------------------- prefixes
 
 
-def _networks(written: dict[str, tuple[str, ...]]) -> dict[str, tuple[IPNetwork, ...]]:
+def _networks(written: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[IPNetwork, ...]]:
     networks: dict[str, tuple[IPNetwork, ...]] = {}
     for reason, texts in written.items():
         networks[reason] = tuple(ip_network(text) for text in texts)

@@ -135,6 +135,11 @@ class SocksSettings:
     udp: UdpSettings = field(default_factory=UdpSettings)
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def demands_encryption(self) -> bool:
+        """Whether some flows may leave encrypted only."""
+        return any(each.encrypted for each in (*self.listeners, *self.users, *self.rules))
+
 
 def restart_notes(old: SocksSettings, new: SocksSettings) -> list[str]:
     """What of the new settings a server that began by ``old`` does not take over."""

@@ -18,7 +18,7 @@ from oegw.socks5.association import (
 )
 from oegw.socks5.codes import Flag, ReplyCode
 from oegw.socks5.interface import UDP, Demand, Refused
-from oegw.socks5.preference import bound_address, plain, relay_address
+from oegw.socks5.preference import bound_address, relay_address
 from oegw.socks5.rules import UDP as UDP_COMMAND
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import (
@@ -32,7 +32,7 @@ from oegw.socks5.server.finding import (
 from oegw.socks5.server.outgoing import address_of, family_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import ControlRequested, Ended, Requested
-from oegw.socks5.wire import Address, IPAddress, Reply
+from oegw.socks5.wire import Address, Reply, plain
 
 if TYPE_CHECKING:
     from oegw.socks5.server.conversation import Conversation

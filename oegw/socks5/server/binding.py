@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import TCP, Demand, Refused
-from oegw.socks5.preference import bound_address, plain
+from oegw.socks5.preference import bound_address
 from oegw.socks5.rules import BIND
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import Found, find, judge, judge_unknown, versions_of
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import Requested
-from oegw.socks5.wire import Address, IPAddress, Reply
+from oegw.socks5.wire import Address, IPAddress, Reply, plain
 
 if TYPE_CHECKING:
     from oegw.socks5.server.conversation import Conversation

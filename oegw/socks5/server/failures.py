@@ -69,9 +69,7 @@ def code_by_icmp(sock: socket.socket) -> ReplyCode | None:
     found = None
     for _ in range(8):  # some, at most, for each packet sent
         try:
-            _, ancillary, _, _ = sock.recvmsg(
-                1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
-            )
+            _, ancillary, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         except OSError:
             break
         for level, kind, octets in ancillary:

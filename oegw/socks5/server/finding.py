@@ -10,10 +10,9 @@ from oegw.socks5.addressids import Entry
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.eyeballs import ordered
 from oegw.socks5.interface import Demand, Refused, Resolved, Scope
-from oegw.socks5.preference import plain
 from oegw.socks5.rules import Asked
 from oegw.socks5.server.common import Common
-from oegw.socks5.wire import Address, AddressId, IPAddress
+from oegw.socks5.wire import Address, AddressId, IPAddress, plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import Any
 from oegw.control import ControlServer, Message
 from oegw.socks5.interface import Dialler, Refused, Relay, Resolver
 from oegw.socks5.limits import Place
-from oegw.socks5.preference import plain
 from oegw.socks5.server.common import Common
 from oegw.socks5.server.conversation import Conversation
 from oegw.socks5.server.listening import Door
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.settings import Listener, SocksSettings, restart_notes
+from oegw.socks5.wire import plain
 from oegw.trace import Trace
 
 LOOPBACK = (Listener(IPv4Address("127.0.0.1")), Listener(IPv6Address("::1")))
