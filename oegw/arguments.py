@@ -17,6 +17,7 @@ from oegw.configrules import protocol_of
 from oegw.keys import DEFAULT_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
+from oegw.socksarguments import add_socks
 from oegw.sst.settings import DEFAULT_KEY
 
 Arguments = argparse.Namespace
@@ -221,6 +222,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
+    add_socks(add, _add_config, _Parser)
     return parser
 
 

@@ -45,6 +45,7 @@ from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
 from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.sockscommands import COMMANDS as SOCKS_COMMANDS
 from oegw.sst.settings import SstSettings
 from oegw.sstadvice import seals_behind_nat
 from oegw.sstcommands import COMMANDS as SST_COMMANDS
@@ -611,4 +612,5 @@ _COMMANDS: dict[str, Command] = {
     "reload": _reload,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
+    **SOCKS_COMMANDS,
 }

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Collection
 from dataclasses import fields, replace
@@ -22,6 +21,7 @@ from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, sugg
 from oegw.configmoniker import Elsewhere, read_moniker
 from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
+from oegw.configsocks import read_socks
 from oegw.configsst import read_sst, refuse_a_circle, refuse_what_is_off
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
@@ -54,15 +54,16 @@ __all__ = [
     "load",
     "moniker_socket",
     "parse",
+    "socks_socket",
 ]
 
 VERSION = 1
 
 # Our choices.
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
-MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 WEEK = 7 * 86400
 OTHER_ASSURANCE_MASK = 0x300000  # where mark_mask has bits of the usual one
+OTHER_ENCRYPTED_MARK = 0x800000  # where one of them has the usual one
 SMALLEST_BYTES = 100_000  # octets of a lifetime
 PROFILES = ("modern", "draft")
 PFS = {word: word for word in ("required", "optional", "off")}
@@ -73,7 +74,6 @@ _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
     *("publish", "sst"),
 )
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 
 def load(path: Path) -> Settings:
@@ -126,6 +126,14 @@ def moniker_socket(path: Path) -> Path:
     return read_moniker(_table(path).get("moniker"), path.parent, problems).socket
 
 
+def socks_socket(path: Path) -> Path:
+    """Where the SOCKS server of this configuration says how it is; as `control_socket`.
+
+    Raises ConfigError."""
+    problems = Problems(str(path))
+    return read_socks(_table(path).get("socks"), path.parent, problems).socket
+
+
 def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[str, ...]]:
     """As ``examine``, for the tables ``values`` of the file at ``path``."""
     problems = Problems(str(path))
@@ -155,12 +163,13 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         nat=read_nat(top.raw("nat", []), problems),
     )
     intercept = settings.intercept
-    taken = intercept.mark_mask | intercept.assurance_mask
+    taken = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark
     sst = read_sst(sections["sst"], path.parent, taken, intercept.queue)
     tunnel = settings.datapath.tunnel_interface
     elsewhere = Elsewhere(sst.private_key, settings.interfaces.outside, tunnel)
     moniker = read_moniker(top.raw("moniker"), path.parent, problems, elsewhere)
-    settings = replace(settings, sst=sst, moniker=moniker)
+    socks = read_socks(top.raw("socks"), path.parent, problems, settings.interfaces.outside)
+    settings = replace(settings, sst=sst, moniker=moniker, socks=socks)
     refuse_what_is_off(sections["sst"], sst, (*settings.rules, settings.default))
     refuse_a_circle(sections["sst"], sst, settings.dns.resolvers)
     if settings.datapath.tunnel_interface in settings.interfaces.outside:
@@ -246,23 +255,11 @@ def _fqdn(section: Section) -> str | None:
 
 
 def _control_socket(section: Section, directory: Path) -> Path:
-    default = GatewaySettings().control_socket
-    path = section.path_relative_to(directory, "control_socket", default) or default
-    if len(str(path).encode()) > MAX_SOCKET_PATH:
-        section.wrong("control_socket", f"the path is longer than {MAX_SOCKET_PATH} octets")
-    return path
+    return section.socket_path(directory, "control_socket", GatewaySettings().control_socket)
 
 
 def _interfaces(section: Section) -> InterfacesSettings:
-    names = section.texts("outside") or []
-    for place, name in names:
-        if not _is_interface(name):
-            section.wrong_place(place, f"{shown(name)} is not the name of an interface")
-    return InterfacesSettings(tuple(dict.fromkeys(name for _, name in names)))
-
-
-def _is_interface(name: str) -> bool:
-    return _INTERFACE.fullmatch(name) is not None and name not in (".", "..")
+    return InterfacesSettings(section.interfaces("outside"))
 
 
 def _dns(section: Section) -> DnsSettings:
@@ -344,9 +341,7 @@ def _proposals(section: Section, key: str, known: Collection[str]) -> tuple[str,
 
 def _datapath(section: Section) -> DatapathSettings:
     default = DatapathSettings()
-    name = section.text("tunnel_interface") or default.tunnel_interface
-    if not _is_interface(name):
-        section.wrong("tunnel_interface", f"{shown(name)} is not the name of an interface")
+    name = section.interface("tunnel_interface") or default.tunnel_interface
     return DatapathSettings(
         section.choice("datapath", default.datapath, DATAPATHS),
         section.choice("encapsulation", default.encapsulation, ENCAPSULATIONS),
@@ -369,10 +364,18 @@ def _intercept(section: Section) -> InterceptOptions:
             section.wrong(key, f"0x{value:x} is not exactly two neighbouring bits, such as 0x30000")
     if mask & assurance:
         section.wrong("assurance_mask", "has bits of mark_mask")
+    encrypted = section.integer("encrypted_mark", default.encrypted_mark, 1, 0xFFFFFFFF)
+    if "encrypted_mark" not in section and encrypted & (mask | assurance):
+        encrypted = OTHER_ENCRYPTED_MARK
+    if encrypted & (encrypted - 1):
+        section.wrong("encrypted_mark", f"0x{encrypted:x} is not exactly one bit, such as 0x400000")
+    if encrypted & (mask | assurance):
+        section.wrong("encrypted_mark", "is a bit of mark_mask or assurance_mask")
     modes = {"first": "first", "first+last": "first+last"}
     return InterceptOptions(
         mask,
         assurance,
+        encrypted,
         section.integer("queue", default.queue, 0, 65535),
         section.choice("hold", default.hold, modes),
         section.integer("hold_packets", default.hold_packets, 1, 1_000_000),

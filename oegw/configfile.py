@@ -9,7 +9,8 @@ keys that nobody asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
@@ -20,6 +21,9 @@ from policy.prefixes import WIDTHS, network_of, parse_prefix
 
 MAX_PROBLEMS = 100  # enough to correct a file by
 MAX_SHOWN = 60  # characters of a value that go into a message
+MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 
 ValueT = TypeVar("ValueT")
 
@@ -161,6 +165,31 @@ class Section:
         name = self.text(key)
         return default if name is None else directory / name
 
+    def socket_path(self, directory: Path, key: str, default: Path) -> Path:
+        """The path of a Unix socket."""
+        path = self.path_relative_to(directory, key, default) or default
+        if len(str(path).encode()) > MAX_SOCKET_PATH:
+            self.wrong(key, f"the path is longer than {MAX_SOCKET_PATH} octets")
+        return path
+
+    def interface(self, key: str) -> str | None:
+        """The name of an interface."""
+        word = self.text(key)
+        if word is not None and not is_interface(word):
+            self.wrong(key, f"{shown(word)} is not the name of an interface")
+            return None
+        return word
+
+    def interfaces(self, key: str) -> tuple[str, ...]:
+        """The name of an interface or a list of them; empty without the key."""
+        found = []
+        for place, word in self.texts(key) or ():
+            if is_interface(word):
+                found.append(word)
+            else:
+                self.wrong_place(place, f"{shown(word)} is not the name of an interface")
+        return tuple(dict.fromkeys(found))
+
     def texts(self, key: str) -> list[tuple[str, str]] | None:
         """A text or a list of them, each with its key (``"source[2]"``); None without the key.
 
@@ -226,6 +255,34 @@ class Section:
             except BadValue as error:
                 self.wrong_place(place, str(error))
         return tuple(dict.fromkeys(found))
+
+    def subsection(self, key: str) -> Section:
+        """The table under a key, an empty one without it; whoever takes it ends it."""
+        return Section(self.raw(key, {}), self._path_of(key), self._problems)
+
+    def tables(self, key: str, read: Callable[[Section], ValueT | None]) -> tuple[ValueT, ...]:
+        """What ``read`` makes of each table of ``[[key]]``; those with faults are left out."""
+        values = self.raw(key, [])
+        path = self._path_of(key)
+        if not isinstance(values, list):
+            reason = f"must be written [[{path}]], in double brackets, not {kind_of(values)}"
+            self.wrong(key, reason)
+            return ()
+        found = []
+        for number, each in enumerate(values, 1):
+            faults = len(self._problems)
+            table = Section(each, f"{path}[{number}]", self._problems)
+            if not isinstance(each, dict):
+                continue
+            one = read(table)
+            table.end()
+            if one is not None and len(self._problems) == faults:
+                found.append(one)
+        return tuple(found)
+
+
+def is_interface(word: str) -> bool:
+    return _INTERFACE.fullmatch(word) is not None and word not in (".", "..")
 
 
 def address_of(word: str) -> IPAddress:

@@ -19,16 +19,15 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dnsrecords.errors import MalformedName, RecordError
 from dnsrecords.name import normal_fqdn
 from dnsrecords.sstkey import check_encoding
-from oegw.configfile import BadValue, Problems, Section, address_of, kind_of, shown
+from oegw.configfile import BadValue, Problems, Section, address_of, shown
 from oegw.moniker.localwire import MAX_LINE_OCTETS, policy_object
 from oegw.moniker.names import SYSTEM, InvalidName, canonical
 from oegw.moniker.settings import (
@@ -45,18 +44,14 @@ from oegw.moniker.settings import (
 from policy.flow import IPAddress
 
 # Our choices.
-MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 octets, one of them for the end
 MAX_PATTERN = 255
 DAY = 86400
 ROOM = 1024  # octets of an answer beside the rules that it is about
 ANY = "*"
 SYSTEM_WORD = "-"  # what the system's namespace is called where a namespace is written
 
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}", re.ASCII)  # what the kernel takes, less oddities
 _USER = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?", re.ASCII)
 _PLACE = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})", re.ASCII)
-
-_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +78,20 @@ def read_moniker(
         values is not None,
         section.integer("port", default.port, 1, 65535),
         _own_addresses(section),
-        _socket(section, directory),
+        section.socket_path(directory, "socket", default.socket),
         section.path_relative_to(directory, "private_key", elsewhere.private_key),
         section.choice("listing", default.listing, {"local": "local", "all": "all"}),
         section.choice("clear", default.clear, {"local": "local", "all": "all"}),
         section.integer("lease", default.lease, 1, DAY),
         section.seconds("queries", default.queries, 0.1, 1_000_000),
         section.integer("services", default.services, 1, 65536),
-        _tables(section, "grant", problems, _grant),
-        _tables(section, "rule", problems, _rule),
-        _hosts(section, problems),
-        _gateway(section, problems),
-        _firewall(section, problems, elsewhere),
-        _client(section, problems),
-        _export(section, directory, problems),
+        section.tables("grant", _grant),
+        section.tables("rule", _rule),
+        _hosts(section),
+        _gateway(section),
+        _firewall(section, elsewhere),
+        _client(section),
+        _export(section, directory),
     )
     _refuse_what_needs_a_key(section, settings)
     section.end()
@@ -121,41 +116,6 @@ def _own_addresses(section: Section) -> tuple[IPAddress, ...]:
         if address.is_multicast or (address.is_unspecified and len(found) > 1):
             section.wrong("addresses", f"{address} is no address to listen on")
     return tuple(address for address in found if not address.is_unspecified)
-
-
-def _socket(section: Section, directory: Path) -> Path:
-    default = MonikerSettings().socket
-    path = section.path_relative_to(directory, "socket", default) or default
-    if len(str(path).encode()) > MAX_SOCKET_PATH:
-        section.wrong("socket", f"the path is longer than {MAX_SOCKET_PATH} octets")
-    return path
-
-
-def _tables(
-    section: Section, key: str, problems: Problems, read: Callable[[Section], _Read | None]
-) -> tuple[_Read, ...]:
-    """What ``read`` makes of each table of ``[[section.key]]``; those with faults are left out."""
-    values = section.raw(key, [])
-    path = f"{section.path}.{key}"
-    if not isinstance(values, list):
-        reason = f"must be written [[{path}]], in double brackets, not {kind_of(values)}"
-        section.wrong(key, reason)
-        return ()
-    found = []
-    for number, each in enumerate(values, 1):
-        faults = len(problems)
-        table = Section(each, f"{path}[{number}]", problems)
-        if not isinstance(each, dict):
-            continue
-        one = read(table)
-        table.end()
-        if one is not None and len(problems) == faults:
-            found.append(one)
-    return tuple(found)
-
-
-def _table(section: Section, key: str, problems: Problems) -> Section:
-    return Section(section.raw(key, {}), f"{section.path}.{key}", problems)
 
 
 # ------------------------------------------------------------------- who may do what
@@ -221,8 +181,8 @@ def _needed(table: Section, key: str, question: str) -> str | None:
 # ----------------------------------------------------------------- hosts and gateways
 
 
-def _hosts(section: Section, problems: Problems) -> tuple[HostSettings, ...]:
-    hosts = _tables(section, "host", problems, _host)
+def _hosts(section: Section) -> tuple[HostSettings, ...]:
+    hosts = section.tables("host", _host)
     names: dict[str, HostSettings] = {}
     namespaces: dict[str, HostSettings] = {}
     keys: dict[bytes, HostSettings] = {}
@@ -261,10 +221,10 @@ def _host(table: Section) -> HostSettings | None:
     )
 
 
-def _gateway(section: Section, problems: Problems) -> GatewayInFront | None:
+def _gateway(section: Section) -> GatewayInFront | None:
     if "gateway" not in section:
         return None
-    table = _table(section, "gateway", problems)
+    table = section.subsection("gateway")
     if "address" not in table:
         table.wrong("address", "is missing: where is the gateway, on our side?")
     address = table.address("address")
@@ -293,13 +253,13 @@ def _key(table: Section, key: str) -> bytes | None:
 # ------------------------------------------------------- firewall, applications, export
 
 
-def _firewall(section: Section, problems: Problems, elsewhere: Elsewhere) -> FirewallSettings:
+def _firewall(section: Section, elsewhere: Elsewhere) -> FirewallSettings:
     default = FirewallSettings()
-    table = _table(section, "firewall", problems)
+    table = section.subsection("firewall")
     settings = FirewallSettings(
         table.truth("deny", default.deny),
-        _interfaces(table, "outside") or elsewhere.outside,
-        _interface(table, "tunnel") or elsewhere.tunnel,
+        table.interfaces("outside") or elsewhere.outside,
+        table.interface("tunnel") or elsewhere.tunnel,
         tuple(word for _, word in table.texts("allow") or ()),
         table.truth("keep", default.keep),
     )
@@ -307,34 +267,12 @@ def _firewall(section: Section, problems: Problems, elsewhere: Elsewhere) -> Fir
     return settings
 
 
-def _interface(table: Section, key: str) -> str | None:
-    word = table.text(key)
-    if word is not None and not _is_interface(word):
-        table.wrong(key, f"{shown(word)} is not the name of an interface")
-        return None
-    return word
-
-
-def _interfaces(table: Section, key: str) -> tuple[str, ...]:
-    found = []
-    for place, word in table.texts(key) or ():
-        if _is_interface(word):
-            found.append(word)
-        else:
-            table.wrong_place(place, f"{shown(word)} is not the name of an interface")
-    return tuple(dict.fromkeys(found))
-
-
-def _is_interface(word: str) -> bool:
-    return _INTERFACE.fullmatch(word) is not None and word not in (".", "..")
-
-
-def _client(section: Section, problems: Problems) -> ClientSettings:
+def _client(section: Section) -> ClientSettings:
     default = ClientSettings()
-    table = _table(section, "client", problems)
+    table = section.subsection("client")
     words = {word: word for word in ("never", "prefer", "require")}
     settings = ClientSettings(
-        _tables(table, "rule", problems, _rule), table.choice("encrypt", default.encrypt, words)
+        table.tables("rule", _rule), table.choice("encrypt", default.encrypt, words)
     )
     if len(json.dumps(policy_object(settings))) > MAX_LINE_OCTETS - ROOM:
         reason = f"the rules are longer than {MAX_LINE_OCTETS - ROOM} octets in all"
@@ -344,17 +282,17 @@ def _client(section: Section, problems: Problems) -> ClientSettings:
     return settings
 
 
-def _export(section: Section, directory: Path, problems: Problems) -> ExportSettings:
+def _export(section: Section, directory: Path) -> ExportSettings:
     default = ExportSettings()
-    table = _table(section, "export", problems)
-    peers = _tables(table, "peer", problems, lambda peer: _peer(peer, directory))
+    table = section.subsection("export")
+    peers = table.tables("peer", lambda peer: _peer(peer, directory))
     settings = ExportSettings(
         _zone(table, "zone"),
         tuple(
             place for where, word in table.texts("listen") or ()
             if (place := _place(table, where, word)) is not None
         ),
-        _interfaces(table, "multicast"),
+        table.interfaces("multicast"),
         table.truth("public", default.public),
         peers,
         _zone(table, "host"),

@@ -38,7 +38,9 @@ def read_sst(section: Section, directory: Path, taken: int, queue: int) -> SstSe
     if mask != (mask & -mask) * ((1 << MARK_BITS) - 1):
         section.wrong("mark_mask", f"0x{mask:x} is not exactly {MARK_BITS} neighbouring bits")
     if mask & taken:
-        section.wrong("mark_mask", "has bits of intercept.mark_mask or intercept.assurance_mask")
+        section.wrong(
+            "mark_mask", "has bits of intercept.mark_mask, assurance_mask or encrypted_mark"
+        )
     first = section.integer("queue", default.queue, 0, 65534)
     if queue in (first, first + 1):
         section.wrong("queue", f"{first} and {first + 1} are ours, and intercept.queue is {queue}")

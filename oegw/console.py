@@ -108,6 +108,7 @@ class Console:
             "sst": ports and ports.rows,
             "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
             "moniker": await daemon.moniker.row(),
+            "socks": await daemon.socks.row(),
             "channels": [
                 {
                     "local": str(c.local.address),

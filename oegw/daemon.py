@@ -70,9 +70,10 @@ from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
-from oegw.monikerchild import MonikerChild
+from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
@@ -208,10 +209,12 @@ class Daemon:
             tunnel_interface=settings.datapath.tunnel_interface,
             mark_mask=hold.mark_mask,
             assurance_mask=hold.assurance_mask,
+            encrypted_mark=hold.encrypted_mark,
             queue=hold.queue,
             resolvers=resolvers,
             local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
             translations=nat.translations,
+            demanded=settings.socks.demands_encryption,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
         self.sst = port_encryption(
@@ -221,7 +224,8 @@ class Daemon:
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
             self.trace,
         )  # fmt: skip
-        self.moniker = MonikerChild(config_path, self.trace)
+        self.moniker = moniker_child(config_path, self.trace)
+        self.socks = socks_child(config_path, self.trace)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -290,6 +294,8 @@ class Daemon:
         undo.push_async_callback(self._port.close)
         await self.moniker.follow(self.settings.moniker)
         undo.push_async_callback(self.moniker.close)
+        await self.socks.follow(self.settings.socks)
+        undo.push_async_callback(self.socks.close)
         undo.push_async_callback(self._leave_points)
         undo.callback(self._end_tasks)
         # Nothing is waited for between this line of the trace and being ready.
@@ -750,6 +756,8 @@ class Daemon:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
         notes += await self.moniker.follow(settings.moniker)
+        self.interception.demand(settings.socks.demands_encryption)
+        notes += await self.socks.follow(settings.socks)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 

@@ -1,166 +1,41 @@
-"""Moniker's daemon beside a running gateway: a process of its own, started again when it ends.
-
-What goes wrong in it does not touch the gateway, and strangers' questions don't take the gateway's
-time.  It ends with the gateway, however that ends.
-"""
+"""Moniker's daemon beside a running gateway."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import time
-from asyncio.subprocess import Process
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import oegw
-from oegw.control import ControlError
+from oegw.childprocess import ChildProcess, Program
 from oegw.keyfile import KeyFileError
 from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.monikerstatus import status
 from oegw.sst.keys import read_private
 from oegw.trace import Trace
 
-# Our choices, seconds.
-FIRST_PAUSE = 0.5  # before it is started again; twice as long each time
-LONGEST_PAUSE = 30.0
-LONG_ENOUGH = 60.0  # that it ran, for the next pause to be the first again
-END_PATIENCE = 5.0  # after SIGTERM
-STATUS_PATIENCE = 1.0
-
-_PROGRAM = "oegw.monikerprocess"
 _STAYS = (
     "[moniker] is gone, and what its firewall denies stays denied (keep): "
     "nft delete table inet oegw_moniker ends that"
 )
 
 
-class MonikerChild:
-    """The daemon's process, as long as the configuration at ``path`` has ``[moniker]``."""
+def moniker_child(path: Path, trace: Trace) -> ChildProcess[MonikerSettings]:
+    """Its process, as long as the configuration at ``path`` has ``[moniker]``."""
+    return ChildProcess(PROGRAM, path, trace)
 
-    def __init__(self, path: Path, trace: Trace) -> None:
-        self._path = path
-        self._trace = trace
-        self._settings = MonikerSettings()
-        self._at_start = MonikerSettings()  # of the process
-        self._reason = "it is being started"  # why there is no process
-        self._process: Process | None = None
-        self._again = asyncio.Event()  # the pause before the next try is over
-        self._keeping: asyncio.Task[None] | None = None
 
-    async def follow(self, settings: MonikerSettings) -> list[str]:
-        """Start it, end it, or have it read the configuration again, as the settings say.
-
-        Returns notes for the operator: what takes effect at its restart only, or can't.
-        """
-        self._settings = settings
-        if not settings.present:
-            kept = self._at_start.firewall
-            running = self._process is not None
-            await self.close()
-            if running and kept.deny and kept.keep:
-                return [_STAYS]
-        elif self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep())
-        elif self._process is None:
-            self._again.set()  # perhaps what kept it from starting is mended
-        else:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGHUP)
-            if settings.private_key is not None:
-                try:
-                    await asyncio.to_thread(read_private, settings.private_key)
-                except KeyFileError as error:
-                    return [f"[moniker] the old settings stay: {error}"]
-            return restart_notes(self._at_start, settings)
-        return []
-
-    async def close(self) -> None:
-        """End it, and don't start it again."""
-        keeping, self._keeping = self._keeping, None
-        if keeping is None:
-            return
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-
-    async def row(self) -> dict[str, Any] | None:
-        """What `oegw status` says of it; None where there is none."""
-        if self._keeping is None:
-            return None
-        if self._process is None:
-            return {"reason": self._reason}
+def _refusal(settings: MonikerSettings) -> str | None:
+    if settings.private_key is not None:
         try:
-            return await asyncio.to_thread(status, self._at_start.socket, STATUS_PATIENCE)
-        except ControlError as error:
-            return {"reason": str(error)}
-
-    async def _keep(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            began = time.monotonic()
-            try:
-                reason = await self._run_once()
-            except OSError as error:
-                reason = f"cannot be started: {error.strerror}"
-            if time.monotonic() - began >= LONG_ENOUGH:
-                pause = FIRST_PAUSE
-            self._reason = f"it {reason}; again in {pause:g} s"
-            self._trace.event("moniker", "ended", reason=reason, again_in=pause)
-            print(f"oegw: the moniker daemon {reason}; again in {pause:g} s", file=sys.stderr)
-            self._again.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _run_once(self) -> str:
-        """Until it ends; says how.  A cancellation ends it.  Raises OSError."""
-        theirs, ours = os.pipe()
-        try:
-            self._at_start = self._settings
-            # SIGHUP is blocked in a process that we start: until it can read its configuration
-            # again, it would be its end.  `serve` lets it through.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-            try:
-                self._process = process = await self._started(theirs)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.close(theirs)
-            theirs = -1
-            try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await _end(process)
-                raise
-        finally:
-            self._process = None
-            os.close(ours)
-            if theirs >= 0:
-                os.close(theirs)
-        return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
-    async def _started(self, pipe: int) -> Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # nothing is imported from the working directory
-            "-m",
-            _PROGRAM,
-            str(self._path),
-            str(pipe),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(pipe,),
-            env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
-        )
+            read_private(settings.private_key)
+        except KeyFileError as error:
+            return str(error)
+    return None
 
 
-async def _end(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), END_PATIENCE)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+def _remains(settings: MonikerSettings) -> list[str]:
+    return [_STAYS] if settings.firewall.deny and settings.firewall.keep else []
+
+
+PROGRAM = Program(
+    "moniker", "the moniker daemon", "oegw.monikerprocess", MonikerSettings(), status,
+    restart_notes, _refusal, _remains,
+)  # fmt: skip

@@ -6,7 +6,6 @@ What a command needs is imported when it runs: ssh starts `connect` for each con
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import socket
 import sys
@@ -167,26 +166,16 @@ def _query(arguments: Arguments) -> int:
 
 
 def _connect(arguments: Arguments) -> int:
-    from oegw.monikerpipe import pass_on, pump
+    from oegw import pipe
 
     host, port = _host(arguments.host)
     with _failing():
         session = connect(host, arguments.name, question_port=port, daemon=_daemon(arguments))
     connection = session.detach()
-    with connection:
-        if connection.type != socket.SOCK_STREAM:
-            raise Failure(FAILED, f"{arguments.name}: is a service of datagrams, not of a stream")
-        connection.settimeout(None)
-        try:
-            (pass_on if arguments.pass_fd else pump)(connection)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if error.errno == errno.ENOTSOCK:
-                text = "standard output is no socket; ssh has one there with ProxyUseFdpass"
-                raise UsageError(f"--pass-fd: {text}") from error
-            raise Failure(FAILED, f"{arguments.name}: {error.strerror or error}") from error
-    return FINE
+    if connection.type != socket.SOCK_STREAM:
+        connection.close()
+        raise Failure(FAILED, f"{arguments.name}: is a service of datagrams, not of a stream")
+    return pipe.serve(connection, str(arguments.name), pass_fd=arguments.pass_fd)
 
 
 def _run(arguments: Arguments) -> int:

@@ -1,6 +1,6 @@
 """`oegw moniker serve`: from a configuration to the daemon.
 
-`oegw run` starts this module as a process of its own (`monikerchild`).
+`oegw run` starts this module as a process of its own (`monikerchild.py`).
 """
 
 from __future__ import annotations

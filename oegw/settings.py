@@ -19,6 +19,7 @@ from oegw.ledger import Lifespans
 from oegw.moniker.settings import MonikerSettings
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
+from oegw.socks5.settings import SocksSettings
 from oegw.sst.settings import SstSettings
 from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
@@ -111,10 +112,12 @@ class DatapathSettings:
 
 @dataclass(frozen=True, slots=True)
 class InterceptOptions:
-    """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``."""
+    """Trapping and holding packets.  ``hold`` is ``"first"`` or ``"first+last"``.
+    ``encrypted_mark``: on sockets that must be encrypted."""
 
     mark_mask: int = 0x30000
     assurance_mask: int = 0xC0000
+    encrypted_mark: int = 0x400000
     queue: int = 4500
     hold: str = "first+last"
     hold_packets: int = 1024
@@ -172,6 +175,7 @@ class Settings:
     nat: tuple[NatRule, ...] = ()
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
+    socks: SocksSettings = field(default_factory=SocksSettings)
 
     @property
     def encrypts_ports(self) -> bool:

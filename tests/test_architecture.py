@@ -171,6 +171,10 @@ CORES = (
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
     "oegw/socks5/*.py",
+    "oegw/socks5/client/asking.py",
+    "oegw/socks5/client/dialogue.py",
+    "oegw/socks5/client/errors.py",
+    "oegw/socks5/client/proxy.py",
     "oegw/moniker/library/cache.py",
     "oegw/moniker/library/errors.py",
     "oegw/moniker/library/finding.py",
@@ -303,7 +307,7 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
+        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
         "There is one command line.",
     ),
     (
@@ -458,8 +462,9 @@ READS_SURROUNDINGS = {
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
     "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
-    "oegw/monikerprocess.py": "a process of its own; monikerchild.py writes its argv",
-    "oegw/monikerchild.py": "hands its environment on to that process",
+    "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",
+    "oegw/socksprocess.py": "the same",
+    "oegw/childprocess.py": "hands its environment on to these processes",
 }
 
 

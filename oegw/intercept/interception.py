@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from oegw.commands import Assurance, Verdict
@@ -67,7 +68,7 @@ class NftInterception:
         self._installed: dict[Scope, Installed] = {}
         self._assured: dict[SaKey, tuple[Scope, Assurance]] = {}
         self._places: Counter[tuple[Scope, Assurance]] = Counter()
-        self._nft_queue = False
+        self._nft_queue = self._nft_reject = False
         self._not_cached = 0
         self._conntrack = ThreadPoolExecutor(1, "conntrack")  # a look at all flows takes a moment
 
@@ -90,12 +91,12 @@ class NftInterception:
         added = []
         try:
             self._nft_queue = has_nft_queue(nft, self._settings.table)
-            reject = has_nft_reject(nft, self._settings.table)
+            self._nft_reject = has_nft_reject(nft, self._settings.table)
             queue.open()
             if not self._nft_queue:
                 added = await jump.add()
             whole = whole_table(
-                self._settings, chains, nft_queue=self._nft_queue, nft_reject=reject
+                self._settings, chains, nft_queue=self._nft_queue, nft_reject=self._nft_reject
             )
             nft.run(whole)
         except BaseException:
@@ -108,7 +109,7 @@ class NftInterception:
         self._assured.clear()
         self._places.clear()
         asyncio.get_running_loop().add_reader(queue.fileno(), queue.read)
-        self._trace.event("intercept", "started", queue=self.queue_kind, icmp=reject)
+        self._trace.event("intercept", "started", queue=self.queue_kind, icmp=self._nft_reject)
         try:
             await jump.remove_stale(keep_current=not self._nft_queue)
         except InterceptError as error:
@@ -137,13 +138,17 @@ class NftInterception:
         self._installed = kept
         self._chains = chains
 
+    def demand(self, demanded: bool) -> None:
+        """Whether what must be encrypted is still kept from leaving in clear after a stop."""
+        self._settings = replace(self._settings, demanded=demanded)
+
     async def close(self) -> None:
         """Drop what is held, and remove all but the guard.  Raises InterceptError."""
         if self._nft is None or self._queue is None or self._chains is None:
             return
         asyncio.get_running_loop().remove_reader(self._queue.fileno())
         try:
-            self._run(residue(self._settings, self._chains))
+            self._run(residue(self._settings, self._chains, nft_reject=self._nft_reject))
             jump = Jump(self._settings.table, trap_rules(self._settings))
             await jump.remove_stale(keep_current=False)
         finally:

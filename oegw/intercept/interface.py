@@ -30,18 +30,22 @@ class InterceptSettings:
     addresses that the gateway asks DNS of: their answers come in, whatever the policy says of
     these hosts.  ``local_resolver``: a resolver runs on this box, so that the box's own traffic
     to and from port 53 is exempt.  ``translations``: what has another source in the tunnel than
-    on the inside."""
+    on the inside.  ``encrypted_mark``: one bit more, by which a process of this box says of a
+    socket that nothing of it may leave in clear.  ``demanded``: one does, so that this is seen to
+    after a stop as well."""
 
     outside: tuple[str, ...]
     tunnel_interface: str
     mark_mask: int = 0x30000
     assurance_mask: int = 0xC0000
+    encrypted_mark: int = 0x400000
     queue: int = 4500
     queue_length: int = 4096
     table: str = OWN_TABLE
     local_resolver: bool = False
     resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
     translations: tuple[Translation, ...] = ()
+    demanded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ class Interception(Protocol):
     async def replace_policy(self, table: PolicyTable) -> None:
         """Install the static rules of a new policy and empty the verdicts, in one transaction,
         keeping TUNNEL verdicts."""
+
+    def demand(self, demanded: bool) -> None:
+        """What ``InterceptSettings.demanded`` is from now on."""
 
     async def close(self) -> None:
         """Remove all but the guard: rules that keep protected traffic from leaving in clear."""

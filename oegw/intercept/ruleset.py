@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from oegw.intercept import demanded
 from oegw.intercept.assurance import ORDER, counter_name, declarations, mark_of, rules
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.order import Question, ordered_chain
@@ -54,6 +55,7 @@ COUNTERS = {
     "guard_dropped": "clear packets of protected traffic that were about to leave",
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
+    **demanded.COUNTERS,
     STRAYS: "packets out of a tunnel for a shared address that no host behind it asked for",
     "inbound_configured": "packets out of configured tunnels",
     "inbound_secure": "packets out of opportunistic tunnels that DNSSEC vouches for",
@@ -67,6 +69,7 @@ _RESIDUE_COUNTERS = (
     "guard_dropped",
     "trap_escaped_dropped",
     "tunnel_escaped_dropped",
+    *demanded.COUNTERS,
 )
 
 
@@ -96,6 +99,7 @@ def checked(settings: InterceptSettings) -> InterceptSettings:
             raise InterceptError(f"{name} {mask:#x} must be two neighbouring bits of 32")
     if settings.mark_mask & settings.assurance_mask:
         raise InterceptError("assurance_mask and mark_mask have bits in common")
+    demanded.check(settings)
     if not _NAME.fullmatch(settings.table):
         raise InterceptError(f"table {settings.table!r} is no name of letters, digits and _")
     if not settings.outside:
@@ -139,10 +143,12 @@ def whole_table(
         + _counters(COUNTERS)
         + _sets()
         + declarations()
+        + demanded.declaration(settings)
         + _assured(settings)
-        + _refuse(nft_reject=nft_reject)
+        + demanded.refusal(nft_reject=nft_reject)
+        + _refuse(settings, nft_reject=nft_reject)
         + str(chains)
-        + _dropping_chains()
+        + _dropping_chains(settings)
         + _outbound(settings, nft_queue=nft_queue)
         + _inbound(settings, keyed=True)
         + _hooks(settings)
@@ -179,30 +185,33 @@ def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
         + f"table inet {name} {{\n"
         + _sets()
         + str(chains)
-        + _deny()
+        + _deny(settings)
         + _known()
         + _inbound(settings, keyed=True)
         + "}\n"
     )
 
 
-def residue(settings: InterceptSettings, chains: StaticChains) -> str:
+def residue(settings: InterceptSettings, chains: StaticChains, *, nft_reject: bool = True) -> str:
     """One transaction that leaves only what keeps protected traffic from leaving in clear.
 
     Configured pairs' clear packets from outside stay out, too.  Without
-    protected traffic, nothing is left.
+    protected traffic, and without processes that demand encryption, nothing is left.
     """
-    if not chains.protects:
+    if not (chains.protects or settings.demanded):
         return _removing(settings)
     hook = f"type filter hook prerouting priority {_DECIDE}; policy accept;"
+    asked = settings.demanded
     return (
         _replacing(settings)
         + _counters(_RESIDUE_COUNTERS)
+        + (demanded.declaration(settings) + demanded.refusal(nft_reject=nft_reject)) * asked
         + chains.inbound
         + chains.guard
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
         + _inbound(settings, keyed=False)
         + _chain("prerouting", hook, f"iifname {_outside(settings)} goto inbound")
+        + _refusing_output(settings) * asked
         + _guard(settings, tunnels=False)
         + _guard_behind_nat(settings)
         + "}\n"
@@ -259,15 +268,15 @@ def _has(settings: InterceptSettings, mark: int) -> str:
     return f"meta mark & {settings.mark_mask:#x} == {mark:#x}"
 
 
-def _dropping_chains() -> str:
+def _dropping_chains(settings: InterceptSettings) -> str:
     return (
-        _deny()
+        _deny(settings)
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
         + _chain("keyed_clear_inbound", "counter name keyed_clear_inbound_dropped drop")
     )
 
 
-def _refuse(*, nft_reject: bool) -> str:
+def _refuse(settings: InterceptSettings, *, nft_reject: bool) -> str:
     """The end of what is denied with an answer (RFC 4322 section 3.1.4).
 
     The kernel knows what must not be answered: errors, later fragments, what is to or from no
@@ -278,12 +287,13 @@ def _refuse(*, nft_reject: bool) -> str:
         return _chain("refuse", "counter name denied drop")
     return _chain(
         "refuse",
+        demanded.refused(settings),
         f"limit rate over {_REFUSALS} counter name denied drop",
         "counter name refused reject with icmpx type admin-prohibited",
     )
 
 
-def _deny() -> str:
+def _deny(settings: InterceptSettings) -> str:
     """What is denied by a cached verdict, and what has left the queue to be refused.
 
     What left the queue with its mark for another reason ends at the guard.
@@ -293,9 +303,8 @@ def _deny() -> str:
         for shape in Shape
         for family in FAMILIES
     ]
-    return _chain("deny", *refused, "counter name denied drop") + _chain(
-        "refuse_released", *refused
-    )
+    dropped = (demanded.refused(settings), "counter name denied drop")
+    return _chain("deny", *refused, *dropped) + _chain("refuse_released", *refused)
 
 
 def _assured(settings: InterceptSettings) -> str:
@@ -386,11 +395,11 @@ def _hooks(settings: InterceptSettings) -> str:
     marks = Marks(settings.mark_mask)
     outside = _outside(settings)
     clean = f"meta mark & {settings.mark_mask:#x} != 0 {_marked(settings, 0)}"
-    both = settings.mark_mask | settings.assurance_mask
+    ours = settings.mark_mask | settings.assurance_mask | settings.encrypted_mark
     prerouting = _chain(
         "prerouting",
         f"type filter hook prerouting priority {_DECIDE}; policy accept;",
-        f"meta mark & {both:#x} != 0 meta mark set meta mark & {0xFFFFFFFF ^ both:#x}",
+        f"meta mark & {ours:#x} != 0 meta mark set meta mark & {0xFFFFFFFF ^ ours:#x}",
         f'iifname "{settings.tunnel_interface}" goto assured',
         f"iifname {outside} goto inbound",
         "fib daddr type != unicast accept",
@@ -407,15 +416,23 @@ def _hooks(settings: InterceptSettings) -> str:
         f"{_DNS} dport 53 accept" if settings.local_resolver else "",
         "goto outbound",
     )
-    refusing = (
-        _chain(
-            f"refuse_{hook}",
-            f"type filter hook {hook} priority {_REFUSE}; policy accept;",
-            f"{_has(settings, marks.trap)} goto refuse_released",
-        )
-        for hook in ("prerouting", "output")
+    refusing = _chain(
+        "refuse_prerouting",
+        f"type filter hook prerouting priority {_REFUSE}; policy accept;",
+        f"{_has(settings, marks.trap)} goto refuse_released",
     )
-    return prerouting + output + "".join(refusing)
+    released = f"{_has(settings, marks.trap)} goto refuse_released"
+    return prerouting + output + refusing + _refusing_output(settings, released)
+
+
+def _refusing_output(settings: InterceptSettings, *rules: str) -> str:
+    """Behind the queue, of what this box sends.  ``rules``: for what demands nothing."""
+    return _chain(
+        "refuse_output",
+        f"type filter hook output priority {_REFUSE}; policy accept;",
+        demanded.undecided(settings, _outside(settings)),
+        *rules,
+    )
 
 
 def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
@@ -436,6 +453,7 @@ def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
         f"{_has(settings, marks.own)} accept",
         f"{_has(settings, marks.trap)} counter name trap_escaped_dropped drop",
         f"{_has(settings, marks.tunnel)} counter name tunnel_escaped_dropped drop",
+        demanded.guard(settings) if tunnels or settings.demanded else "",
         _NEIGHBOUR_DISCOVERY,
         dns,
         "meta nfproto ipv4 jump guard4",

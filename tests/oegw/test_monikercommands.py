@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from oegw import cli, monikerlisten, monikerpipe
+from oegw import cli, monikerlisten
 from oegw.moniker.library.local import ask_daemon
 from oegw.moniker.names import MonikerError
 from oegw.sst.keys import read_private
@@ -421,66 +420,6 @@ def test_the_key_for_questions_is_printed_as_the_dns_wants_it(
         f'{name}. IN TXT "X-SST-Key(10)=192.2.0.66 254 {digits}"'
         for name in ("66.0.2.192.in-addr.arpa", "_sst.bob.example")
     ]
-
-
-def test_the_pipe_carries_both_ways_and_ends_with_the_service() -> None:
-    ours, far = socket.socketpair()
-    (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
-    with ours, far:
-        os.write(in_write, b"request")
-        os.close(in_write)
-        thread = threading.Thread(target=monikerpipe.pump, args=(ours, in_read, out_write))
-        thread.start()
-        received = b""
-        while octets := far.recv(100):  # until the end of the request is passed on
-            received += octets
-        far.sendall(b"answer" * 20_000)
-        far.close()
-        answer = b""
-        while len(answer) < 120_000:
-            answer += os.read(out_read, 65536)
-        thread.join(SECONDS)
-        assert not thread.is_alive()
-    assert (received, answer) == (b"request", b"answer" * 20_000)
-    for descriptor in (in_read, out_read, out_write):
-        os.close(descriptor)
-
-
-def test_a_reader_that_is_gone_ends_the_pipe() -> None:
-    ours, far = socket.socketpair()
-    out_read, out_write = os.pipe()
-    os.close(out_read)
-    with ours, far, Path(os.devnull).open("rb") as nothing:
-        far.sendall(b"answer")
-        with pytest.raises(BrokenPipeError):
-            monikerpipe.pump(ours, nothing.fileno(), out_write)
-    os.close(out_write)
-
-
-def test_a_service_that_takes_no_more_may_still_speak() -> None:
-    ours, far = socket.socketpair()
-    (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
-    with ours, far:
-        far.shutdown(socket.SHUT_RD)
-        os.write(in_write, b"nobody reads this")
-        far.sendall(b"last words")
-        far.shutdown(socket.SHUT_WR)
-        monikerpipe.pump(ours, in_read, out_write)
-        assert os.read(out_read, 100) == b"last words"
-    for descriptor in (in_read, in_write, out_read, out_write):
-        os.close(descriptor)
-
-
-def test_a_connection_is_handed_on_as_ssh_wants_it() -> None:
-    ours, far = socket.socketpair()
-    here, there = socket.socketpair()
-    with ours, far, here, there:
-        monikerpipe.pass_on(ours, there.fileno())
-        octets, descriptors, _, _ = socket.recv_fds(here, 16, 1)
-        assert octets == b"\0"
-        with socket.socket(fileno=descriptors[0]) as got:
-            got.sendall(b"by way of ssh")
-        assert far.recv(100) == b"by way of ssh"
 
 
 def test_a_server_whose_name_is_refused_is_ended(host: Host) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from oegw.moniker import tcpmux
@@ -34,12 +34,17 @@ class WithNumber(Protocol):
     def fileno(self) -> int: ...
 
 
-async def run(steps: Steps[_Outcome]) -> _Outcome:
+Places = Callable[[str], Awaitable[list[Place]]]
+
+
+async def run(steps: Steps[_Outcome], places: Places | None = None) -> _Outcome:
+    """``places``: of a host, in the order to be tried; None: as the system knows it.  Raises
+    HostUnreachable."""
     try:
         command = next(steps)
         while True:
             try:
-                outcome = await _done(command)
+                outcome = await _done(command, places)
             except (OSError, MonikerError) as error:
                 command = steps.throw(error)
             else:
@@ -49,8 +54,10 @@ async def run(steps: Steps[_Outcome]) -> _Outcome:
         return found
 
 
-async def _done(command: Command) -> Any:
+async def _done(command: Command, places: Places | None) -> Any:
     match command:
+        case LookUpHost(host) if places is not None:
+            return await places(host)
         case LookUpHost(host):
             return waiting.places_of(host, await _addresses(host))
         case FindKey(host, address, seconds):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from oegw.moniker.library.awaiting import forgotten, readable, run, sent, wake
+from oegw.moniker.library.awaiting import Places, forgotten, readable, run, sent, wake
 from oegw.moniker.library.client import (
     TIMEOUT,
     Resolved,
@@ -319,10 +319,12 @@ async def resolve(
     encrypt: str | None = None,
     question_port: int = DEFAULT_PORT,
     daemon: Path = DEFAULT_SOCKET,
+    places: Places | None = None,
 ) -> Resolved:
-    """As `oegw.moniker.resolve`."""
+    """As `oegw.moniker.resolve`.  ``places``: who knows where the host is; None: the system."""
     wish, _ = wish_of(host, service, transport, question_port, timeout, kind=None, encrypt=encrypt)
-    return resolved_of(await run((await _finding(wish, daemon)).location()), question_port)
+    found = await run((await _finding(wish, daemon)).location(), places)
+    return resolved_of(found, question_port)
 
 
 async def _finding(wish: Wish, daemon: Path) -> Finding:

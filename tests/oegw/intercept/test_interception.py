@@ -308,11 +308,11 @@ OTHERS = """
 table ip others {
     chain before {
         type filter hook prerouting priority -300;
-        meta mark set 0x8f3000f
+        meta mark set 0x8b3000f
     }
     chain after {
         type filter hook postrouting priority 300;
-        meta mark 0x8f0000f accept
+        meta mark 0x8b0000f accept
         oif out0 drop
     }
 }

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from oegw import config, monikerchild
+from oegw import childprocess, config
+from oegw.childprocess import ChildProcess
 from oegw.control import ControlError
 from oegw.environment import Environment, UnsuitableBox
 from oegw.exitcodes import CONFIGURATION
 from oegw.moniker.settings import FirewallSettings, MonikerSettings
-from oegw.monikerchild import MonikerChild
+from oegw.monikerchild import PROGRAM, moniker_child
 from oegw.monikerprocess import settings_of
 from oegw.monikerstatus import status, status_text
 from oegw.status import moniker_section
@@ -145,12 +146,12 @@ def present(path: Path) -> MonikerSettings:
 def test_a_child_is_started_again_when_it_dies_and_ends_with_its_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(childprocess, "FIRST_PAUSE", 0.01)
     path = configuration(tmp_path)
     trace = JsonTrace(None, time.time)
 
     async def scenario() -> None:
-        child = MonikerChild(path, trace)
+        child = moniker_child(path, trace)
         await child.follow(MonikerSettings())
         assert await child.row() is None
         await child.follow(present(path))
@@ -180,7 +181,7 @@ def test_a_reload_while_the_child_starts_is_not_its_end(tmp_path: Path) -> None:
     trace = JsonTrace(None, time.time)
 
     async def scenario() -> None:
-        child = MonikerChild(path, trace)
+        child = moniker_child(path, trace)
         await child.follow(present(path))
         while (await child.row() or {}).get("reason") == "it is being started":
             await asyncio.sleep(0)
@@ -194,12 +195,12 @@ def test_a_reload_while_the_child_starts_is_not_its_end(tmp_path: Path) -> None:
 
 
 def test_a_reload_cuts_the_pause_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(childprocess, "FIRST_PAUSE", 60.0)
     path = configuration(tmp_path, "port = 0\n")
     trace = JsonTrace(None, time.time)
 
     async def scenario() -> None:
-        child = MonikerChild(path, trace)
+        child = moniker_child(path, trace)
         await child.follow(present(path))
         await until_it(lambda: trace.counters["moniker.ended"] == 1)
         configuration(tmp_path)
@@ -215,7 +216,7 @@ def test_a_reload_says_what_the_child_does_not_take_over(tmp_path: Path) -> None
     path = configuration(tmp_path)
 
     async def scenario() -> None:
-        child = MonikerChild(path, JsonTrace(None, time.time))
+        child = moniker_child(path, JsonTrace(None, time.time))
         assert await child.follow(present(path)) == []
         await until_it(lambda: answers(path))
         assert await child.follow(replace(present(path), lease=7)) == []
@@ -242,14 +243,14 @@ def test_a_reload_says_what_the_child_does_not_take_over(tmp_path: Path) -> None
 def test_a_child_that_can_not_start_is_tried_with_longer_and_longer_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monikerchild, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(monikerchild, "_PROGRAM", "oegw.no_such_program")
+    monkeypatch.setattr(childprocess, "FIRST_PAUSE", 0.01)
+    program = replace(PROGRAM, module="oegw.no_such_program")
     lines: list[dict[str, Any]] = []
     trace = JsonTrace(None, time.time)
     trace.listeners.append(lambda line: lines.append(dict(line)))
 
     async def scenario() -> None:
-        child = MonikerChild(tmp_path / "none.toml", trace)
+        child = ChildProcess(program, tmp_path / "none.toml", trace)
         await child.follow(present(tmp_path / "none.toml"))
         await until_it(lambda: len(lines) >= 3)
         async with asyncio.timeout(PATIENCE):
@@ -267,12 +268,12 @@ GATEWAY = """
 import asyncio, sys
 from pathlib import Path
 from oegw.moniker.settings import MonikerSettings
-from oegw.monikerchild import MonikerChild
+from oegw.monikerchild import moniker_child
 from oegw.status import moniker_section
 from oegw.trace import JsonTrace
 
 async def scenario():
-    child = MonikerChild(Path(sys.argv[1]), JsonTrace(None, lambda: 0.0))
+    child = moniker_child(Path(sys.argv[1]), JsonTrace(None, lambda: 0.0))
     await child.follow(MonikerSettings(present=True))
     await asyncio.sleep(60)
 

@@ -1,0 +1,20 @@
+"""The SOCKS server beside a running gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oegw.childprocess import ChildProcess, Program
+from oegw.socks5.settings import SocksSettings, restart_notes
+from oegw.socksstatus import status
+from oegw.trace import Trace
+
+
+def socks_child(path: Path, trace: Trace) -> ChildProcess[SocksSettings]:
+    """Its process, as long as the configuration at ``path`` has ``[socks]``."""
+    return ChildProcess(PROGRAM, path, trace)
+
+
+PROGRAM = Program(
+    "socks", "the SOCKS server", "oegw.socksprocess", SocksSettings(), status, restart_notes
+)
