@@ -152,7 +152,7 @@ class Conversation:
 
     async def _serve(self, asked: Requested) -> bool:
         """Raises Refused, until the reply that says that it has succeeded."""
-        if asked.unknown_flags:
+        if asked.flag and asked.unknown_flags:
             self.common.tally.drop("unknown_flags")  # SK-40: ignored, and counted
         if self.client.user and not self._identified:
             self._identified = True
@@ -194,6 +194,8 @@ class Conversation:
     def preference(self, flag: int, found: Found | None) -> Preference:
         """Said by the request, or stored with the ID that it uses."""
         entry = found.entry if found is not None else None
+        if not flag and entry is None:
+            return Preference.UNSAID
         stored = entry.preference if entry is not None else None
         return louder(flag, preference_of(0, stored or 0))
 

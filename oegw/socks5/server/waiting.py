@@ -1,4 +1,8 @@
-"""Sockets awaited without a stream around them: not one octet is read too many."""
+"""Sockets awaited without a stream around them: not one octet is read too many.
+
+The event loop is told descriptors, not sockets: it would write each one's addresses down, for an
+error message that nobody sees.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ class Input:
                 pass
             if not self._registered:
                 self._registered = True
-                self._loop.add_reader(self.sock, self._ready)
+                self._loop.add_reader(self.sock.fileno(), self._ready)
             self._waiting = self._loop.create_future()
             try:
                 await self._waiting
@@ -63,7 +67,7 @@ class Input:
         """The event loop knows nothing of the socket any more.  Before it is closed or given away."""
         if self._registered:
             self._registered = False
-            self._loop.remove_reader(self.sock)
+            self._loop.remove_reader(self.sock.fileno())
 
     def _ready(self) -> None:
         if self._waiting is None or self._waiting.done():
