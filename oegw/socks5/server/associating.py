@@ -52,7 +52,7 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     async with Patience(conversation.sock, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
             found = await find(common, client, asked.address, UDP)
-            judge(common, client, found, UDP_COMMAND, found.port or 0)
+            judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
         else:
             judge_unknown(common, client, UDP_COMMAND, 0)

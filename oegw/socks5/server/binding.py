@@ -81,7 +81,7 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
     found = await find(common, client, asked.address, TCP)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
-    ways = judge(common, client, found, BIND, port)
+    ways = judge(common, client, found, BIND, port or None)
     for way in ways:
         await common.dialler.allow(way.address, port, TCP, way.demand)
     encrypted = any(way.demand.encrypted for way in ways)

@@ -87,7 +87,9 @@ class Way:
     demand: Demand
 
 
-def judge(common: Common, client: Client, found: Found, command: str, port: int) -> list[Way]:
+def judge(
+    common: Common, client: Client, found: Found, command: str, port: int | None
+) -> list[Way]:
     """Which of the addresses the client may use (SK-23); at least one.  Raises Refused."""
     ways, reason = [], "none"
     for address in found.addresses:

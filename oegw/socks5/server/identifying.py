@@ -40,7 +40,7 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
     preference = preference_of(asked.flag, asked.port)
     async with Patience(conversation.sock, common.settings.limits.connect):
         found = await find(common, conversation.client, asked.address, TCP)
-        ways = judge(common, conversation.client, found, ASSOCIATE, 0)
+        ways = judge(common, conversation.client, found, ASSOCIATE, found.port)
         allowed = tuple(way.address for way in ways)
         if common.settings.ids.reply == "id":
             answer = _identified(conversation, found, _stored(preference, found))

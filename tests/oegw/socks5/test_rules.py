@@ -169,6 +169,26 @@ def test_an_association_is_refused_if_nothing_could_ever_be_sent(
     assert rules(*written).decide(asked(None, command=UDP)).allowed is allowed
 
 
+@pytest.mark.parametrize(
+    ("written", "allowed"),
+    [
+        ((allow(ports=((80, 80),)), deny()), True),
+        ((deny(ports=((80, 80),)),), True),
+        ((deny(ports=((80, 80),)), deny()), False),
+        ((allow(ports=((80, 80),), destinations=("10.0.0.0/8",)), deny()), False),
+    ],
+)
+def test_an_id_is_made_if_it_could_ever_be_used(written: tuple[Rule, ...], allowed: bool) -> None:
+    """Its destination is known, and not the port."""
+    assert rules(*written).decide(asked(command=ASSOCIATE, port=None)).allowed is allowed
+
+
+def test_what_is_ours_is_not_opened_by_a_rule_for_a_port() -> None:
+    one = rules(allow(ports=((80, 80),)))
+    for port in (80, None):
+        assert one.decide(asked("127.0.0.1", port=port)) == Verdict(False, "loopback")
+
+
 # ---------------------------------------------------------------- what must be encrypted
 
 
