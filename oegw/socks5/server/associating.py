@@ -94,9 +94,7 @@ async def _control(conversation: Conversation, relay: Relaying) -> None:
                 conversation.session.reply(reply)
 
 
-async def _interface(
-    conversation: Conversation, relay: Relaying, asked: ControlRequested
-) -> Reply:
+async def _interface(conversation: Conversation, relay: Relaying, asked: ControlRequested) -> Reply:
     """Our address and port towards a destination.  Raises Refused."""
     common, client = conversation.common, conversation.client
     async with Patience(conversation.sock, common.settings.limits.connect):
@@ -116,9 +114,7 @@ class Relaying:
     """The sockets: one towards the client, at the server's address of its TCP connection, and
     towards destinations one for each family and demand, made when it is needed."""
 
-    def __init__(
-        self, conversation: Conversation, port: int | None, use_client_port: bool
-    ) -> None:
+    def __init__(self, conversation: Conversation, port: int | None, use_client_port: bool) -> None:
         """Raises Refused."""
         self._conversation = conversation
         self._common = common = conversation.common

@@ -111,9 +111,7 @@ def _first_address(
     )
 
 
-def _here(
-    conversation: Conversation, peers: _Peers, waiting: Sequence[socket.socket]
-) -> IPAddress:
+def _here(conversation: Conversation, peers: _Peers, waiting: Sequence[socket.socket]) -> IPAddress:
     """Our address that the peer can reach, of the family that is waited for first."""
     bound = address_of(waiting[0].getsockname())
     if not bound.is_unspecified:

@@ -35,6 +35,7 @@ FAREWELL = 2.0  # for a client to read its last reply before the connection is r
 
 FAREWELL_OCTETS = 256 * 1024  # that a client may still send us then
 
+
 class Conversation:
     """``lineage``: the number of its connection, where ADDRESS IDs are scoped by that."""
 
@@ -60,28 +61,31 @@ class Conversation:
         scope = Scope(client, "", lineage if by_connection else None)
         self.client = Client(client, here, scope, "", listener.encrypted)
         self.holding = Holding(common, place, scope)
+        self._relayed = False
+        self._identified = False
 
     async def run(self) -> None:
         """Until the octets are the relay's, or the connection has ended."""
-        relayed = False
         try:
-            relayed = await self._talk()
+            self._relayed = await self._talk()
         except TimeoutError:
             self.common.tally.drop("handshake_timeout", client=str(self.client.address))
         except (ClientGone, OSError) as error:
             self.common.tally.drop("client_gone", detail=str(error))
-        finally:
-            if not relayed:
-                self.sock.close()
-                self.holding.release()
+
+    def leave(self) -> None:
+        """After `run`, or in its place if that was cancelled before it began."""
+        if not self._relayed:
+            self.sock.close()
+            self.holding.release()
 
     # ------------------------------------------------------------ from event to event
 
     async def _talk(self) -> bool:
         """Whether it is the relay's now."""
-        patience = self.common.settings.limits.handshake
+        until = self.common.now() + self.common.settings.limits.handshake
         while True:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout_at(until):
                 event = await self.next_event()
                 if isinstance(event, AuthenticationWanted):
                     await self._authenticate(event)
@@ -99,7 +103,7 @@ class Conversation:
                 continue
             if event.command is not Command.ASSOCIATE:
                 return relayed
-            patience = BETWEEN_REQUESTS
+            until = self.common.now() + BETWEEN_REQUESTS
 
     async def next_event(self) -> Event:
         """Raises OSError."""
@@ -148,7 +152,8 @@ class Conversation:
         """Raises Refused, until the reply that says that it has succeeded."""
         if asked.unknown_flags:
             self.common.tally.drop("unknown_flags")  # SK-40: ignored, and counted
-        if self.client.user:
+        if self.client.user and not self._identified:
+            self._identified = True
             self.common.places.identified(self.place, self.client.user)
         self.common.tally.event(asked.command.name.lower())
         match asked.command.base:
@@ -206,9 +211,7 @@ class Conversation:
         if found.entry is not None:
             return found.entry.id
         ids, scope = self.common.ids, self.client.scope
-        number = ids.associate(
-            scope, found.destination, self.common.now(), resolved=found.resolved
-        )
+        number = ids.associate(scope, found.destination, self.common.now(), resolved=found.resolved)
         self.holding.hold(ids.associated(scope, number))
         return number
 

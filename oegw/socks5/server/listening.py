@@ -81,8 +81,7 @@ class Door:
         return self._sock.getsockname()[1] if self._sock is not None else self.listener.port
 
     def open(self) -> OSError | None:
-        """What kept an address from being listened at that may still come; other errors it raises.
-        """
+        """What keeps an address waiting that may still come; raises what else is wrong (OSError)."""
         failure = None
         try:
             self._open()

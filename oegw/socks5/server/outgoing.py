@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from oegw.socks5.interface import Demand, Dialler
 from oegw.socks5.wire import IPAddress
@@ -16,7 +17,7 @@ IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 does not name it
 _ANYWHERE = {4: "198.41.0.4", 6: "2001:503:ba3e::2:30"}
 _ANY_PORT = 53
 
-Place = tuple[IPAddress, int]
+_ANY = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
 def family_of(address: IPAddress) -> socket.AddressFamily:
@@ -25,8 +26,6 @@ def family_of(address: IPAddress) -> socket.AddressFamily:
 
 def source_towards(destination: IPAddress | str) -> IPAddress | None:
     """Our address towards ``destination`` as the routing table says; None: no way."""
-    from ipaddress import ip_address
-
     where = ip_address(destination)
     with socket.socket(family_of(where), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         try:
@@ -43,8 +42,6 @@ def is_own(address: IPAddress) -> bool:
 
 def address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> IPAddress:
     """Without the zone."""
-    from ipaddress import ip_address
-
     return ip_address(sockaddr[0].partition("%")[0])
 
 
@@ -52,7 +49,7 @@ class Outgoing:
     """``own``: addresses that flows leave with, at most one of each family."""
 
     def __init__(self, own: Sequence[IPAddress], dialler: Dialler) -> None:
-        self._own = {address.version: address for address in own}
+        self._own: dict[int, IPAddress] = {address.version: address for address in own}
         self._dialler = dialler
 
     def stream(self, destination: IPAddress, demand: Demand) -> socket.socket:
@@ -73,7 +70,7 @@ class Outgoing:
         """A UDP socket, bound; ``port``: if it is free, else another one.  Raises OSError."""
         sock = self._prepared(version, socket.SOCK_DGRAM, demand)
         own = self._own.get(version)
-        host = str(own) if own is not None else ("0.0.0.0" if version == 4 else "::")
+        host = str(own or _ANY[version])
         try:
             if port:
                 with suppress(OSError):
@@ -124,7 +121,7 @@ class Outgoing:
         sources = {source_towards(peer) for peer in peers if peer.version == version}
         if len(sources) == 1 and (source := sources.pop()) is not None:
             return str(source)
-        return "0.0.0.0" if version == 4 else "::"
+        return str(_ANY[version])
 
     def _prepared(self, version: int, kind: int, demand: Demand) -> socket.socket:
         family = socket.AF_INET if version == 4 else socket.AF_INET6

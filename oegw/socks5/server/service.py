@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -21,6 +22,8 @@ from oegw.socks5.settings import Listener, SocksSettings, restart_notes
 from oegw.socks5.wire import plain
 from oegw.trace import Trace
 
+CLIENTS_TOLD = 100
+UNDER_WAY = ("relayed", "binding", "associations")
 LOOPBACK = (Listener(IPv4Address("127.0.0.1")), Listener(IPv6Address("::1")))
 
 
@@ -89,13 +92,14 @@ class Server:
     def snapshot(self) -> dict[str, Any]:
         """For status and metrics, JSON's types only::
 
-            {"pid": int, "started": seconds since 1970, "socket": path,
-             "listeners": [{"address", "port", "authentication", "interface", "encrypted",
-                            "listening": bool}],
-             "connections": {"relayed", "binding", "associations", and what `Places.snapshot` has},
-             "octets": {"to_destination", "to_client", "udp_to_destination", "udp_to_client"},
-             "octets_of_users": {name: octets},
-             "ids": AddressIds.snapshot(), "counters": {name: count}}
+        {"pid": int, "started": seconds since 1970, "socket": path,
+         "listeners": [{"address", "port", "authentication", "interface", "encrypted",
+                        "listening": bool}],
+         "connections": what `Places.snapshot` says, of clients the 100 with most,
+             "under_way": {"relayed", "binding", "associations"},
+         "octets": {"to_destination", "to_client", "udp_to_destination", "udp_to_client"},
+         "octets_of_users": {name: octets},
+         "ids": AddressIds.snapshot(), "counters": {name: count}}
         """
         common = self._common
         return {
@@ -103,10 +107,8 @@ class Server:
             "started": self._started,
             "socket": str(self._at_start.socket),
             "listeners": [_row(door) for door in self._doors],
-            "connections": {
-                **{name: common.stages[name] for name in ("relayed", "binding", "associations")},
-                **common.places.snapshot(),
-            },
+            "connections": _shortened(common.places.snapshot()),
+            "under_way": {name: common.stages[name] for name in UNDER_WAY},
             "octets": dict(common.octets),
             "octets_of_users": dict(common.octets_of_users),
             "ids": common.ids.snapshot(),
@@ -130,7 +132,11 @@ class Server:
         conversation = Conversation(self._common, sock, client, listener, place, self._lineage)
         task = self._common.loop.create_task(conversation.run())
         self._talking[place] = task
-        task.add_done_callback(lambda _: self._talking.pop(place, None))
+        task.add_done_callback(lambda _: self._talked(conversation))
+
+    def _talked(self, conversation: Conversation) -> None:
+        del self._talking[conversation.place]
+        conversation.leave()
 
     # ------------------------------------------------------------ the operator
 
@@ -139,6 +145,15 @@ class Server:
             yield {"status": self.snapshot(), "done": True}
         else:
             yield {"error": "this socket answers status only", "done": True}
+
+
+def _shortened(places: dict[str, object]) -> dict[str, object]:
+    return {
+        name: dict(Counter(counts).most_common(CLIENTS_TOLD))
+        if isinstance(counts, dict)
+        else counts
+        for name, counts in places.items()
+    }
 
 
 def _row(door: Door) -> dict[str, Any]:
