@@ -55,7 +55,7 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
             judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
         else:
-            judge_unknown(common, client, UDP_COMMAND, 0)
+            judge_unknown(common, client, UDP_COMMAND)
             port = declared_port(client.address, asked.address, asked.port)
     common.places.associated(conversation.place)
     relay = Relaying(conversation, port, bool(asked.flag & Flag.USE_CLIENT_PORT))

@@ -77,7 +77,7 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
     if getattr(asked.address, "is_unspecified", False):
         if asked.command.associates:
             raise Refused(ReplyCode.INVALID_ADDRESS, "nothing_to_associate")
-        return _Peers(None, (), judge_unknown(common, client, BIND, asked.port))
+        return _Peers(None, (), judge_unknown(common, client, BIND))
     found = await find(common, client, asked.address, TCP)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
