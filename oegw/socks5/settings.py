@@ -139,7 +139,11 @@ class SocksSettings:
     @property
     def demands_encryption(self) -> bool:
         """Whether some flows may leave encrypted only."""
-        return any(each.encrypted for each in (*self.listeners, *self.users, *self.rules))
+        return (
+            any(listener.encrypted for listener in self.listeners)
+            or any(user.encrypted for user in self.users)
+            or any(rule.encrypted for rule in self.rules)
+        )
 
 
 def restart_notes(old: SocksSettings, new: SocksSettings) -> list[str]:
