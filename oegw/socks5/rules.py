@@ -63,6 +63,7 @@ class Rules:
     def __init__(self, rules: Sequence[Rule], own: Callable[[IPAddress], bool]) -> None:
         self._rules = [_Reading(rule) for rule in rules]
         self._own = own
+        self._named = any(rule.names for rule in rules)
 
     def decide(self, asked: Asked) -> Verdict:
         """Of what is not known yet: whether anything at all may be allowed; who asks so asks again
@@ -81,7 +82,7 @@ class Rules:
                 asked,
                 client=plain(asked.client),
                 destination=destination,
-                name=None if asked.name is None else canonical(asked.name),
+                name=canonical(asked.name) if self._named and asked.name is not None else None,
             )
         for reading in self._rules:
             matches, rule = reading.matches(asked), reading.rule

@@ -232,7 +232,7 @@ def test_a_name_has_one_form(name: str, same: str) -> None:
 def test_any_name_has_a_form() -> None:
     dice = random.Random(3490)
     letters = "aZ9-._*%:/ éßçΣ漢。．\u200b\u0301\U0001f600"
-    for _ in range(2000):
+    for _ in range(500):
         name = "".join(dice.choices(letters, k=dice.randint(1, 40)))
         rules(deny(names=(name,))).decide(asked(name=name[::-1]))
         assert canonical(canonical(name)) == canonical(name)
