@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import TCP, Demand, Refused
-from oegw.socks5.preference import bound_address
+from oegw.socks5.preference import bound_address, peer_address
 from oegw.socks5.rules import BIND
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import Found, find, judge, judge_unknown, versions_of
@@ -128,7 +128,7 @@ def _second_address(
     if asked.command.associates:  # SK-29
         return conversation.identified(Found(peer, (peer,)))
     preference = conversation.preference(asked.flag, peers.found)
-    return bound_address(preference, conversation.client.here, peer)
+    return peer_address(preference, conversation.client.here, peer)
 
 
 class _Arrivals:
