@@ -222,7 +222,7 @@ class Relaying:
         try:
             sock = self.outside(step.address.version, step.demand)
         except Refused as refused:
-            self._common.tally.drop("udp-not-sent", detail=refused.reason)
+            self._common.tally.drop("udp_not_sent", detail=refused.reason)
             return
         self._send(sock, step.payload, (str(step.address), step.port))
         self._common.octets["udp_to_destination"] += len(step.payload)
@@ -231,7 +231,7 @@ class Relaying:
         try:
             sock.sendto(octets, sockaddr)
         except OSError as error:  # datagrams may get lost; nobody is told
-            self._common.tally.drop("udp-not-sent", detail=error.strerror)
+            self._common.tally.drop("udp_not_sent", detail=error.strerror)
 
     # ------------------------------------------------------------ where datagrams go
 

@@ -128,11 +128,11 @@ def test_a_forged_source_is_dropped(tmp_path: Path) -> None:
         place = (LOOPBACK[0], peer.getsockname()[1])
         octets = Datagram(*place, b"forged").octets()
         other.sendto(octets, client.relay)
-        server.until(lambda: server.counter("drop.udp-source-not-the-client") == 1)
+        server.until(lambda: server.counter("drop.udp_source_not_the_client") == 1)
         client.send(*place, b"own")
         assert peer.recvfrom(100)[0] == b"own"
         same.sendto(octets, client.relay)
-        server.until(lambda: server.counter("drop.udp-source-port") == 1)
+        server.until(lambda: server.counter("drop.udp_source_port") == 1)
 
 
 def test_the_declared_port_is_the_only_one(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_declared_port_is_the_only_one(tmp_path: Path) -> None:
         associated(server, port=sock.getsockname()[1]) as client,
     ):
         client.send(LOOPBACK[0], peer.getsockname()[1], b"from another port")
-        server.until(lambda: server.counter("drop.udp-source-port") == 1)
+        server.until(lambda: server.counter("drop.udp_source_port") == 1)
         client.sock.close()
         client.sock = sock
         client.send(LOOPBACK[0], peer.getsockname()[1], b"own")
@@ -164,7 +164,7 @@ def test_unasked_datagrams_do_not_reach_the_client(tmp_path: Path) -> None:
         _, source = peer.recvfrom(100)
         other.sendto(b"unasked", source)
         stranger.sendto(b"unasked", source)
-        server.until(lambda: server.counter("drop.udp-unasked") == 2)
+        server.until(lambda: server.counter("drop.udp_unasked") == 2)
         peer.sendto(b"answer", source)
         assert client.receive().payload == b"answer"
 
@@ -177,7 +177,7 @@ def test_rules_hold_for_each_destination(tmp_path: Path) -> None:
         assert peer.recvfrom(100)[0] == b"one"
         server.reload(replace(server.settings, rules=()))
         client.send(*place, b"two")
-        server.until(lambda: server.counter("drop.udp-rule") == 1)
+        server.until(lambda: server.counter("drop.udp_rule") == 1)
 
 
 def test_it_ends_with_its_connection(tmp_path: Path) -> None:
