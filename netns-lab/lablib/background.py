@@ -9,6 +9,7 @@ from typing import Any
 
 from lablib.errors import LabError
 from lablib.programs import filled_in, words
+from lablib.run import Process
 from lablib.stage import Missed, Stage, check_keys
 from lablib.waiting import wait_until
 
@@ -20,18 +21,23 @@ def start(stage: Stage, step: dict[str, Any]) -> str:
     """
     check_keys(step, {"host", "name", "command", "says", "user", "within"})
     lab, name = stage.lab, step["name"]
-    command = lab.as_user(step.get("user", ""), words(lab, step["command"]))
-    pipe = lab.run.directory / f"{name}.input"
+    begin(stage, name, step["host"], lab.as_user(step.get("user", ""), words(lab, step["command"])))
+    return listen(stage, step) if "says" in step else "under way"
+
+
+def begin(stage: Stage, name: str, host: str, command: list[str]) -> Process:
+    """Start a program that can be listened to and talked to."""
+    pipe = stage.lab.run.directory / f"{name}.input"
     if not pipe.exists():
         os.mkfifo(pipe, 0o600)
     heard = os.open(pipe, os.O_RDWR)  # the program keeps it open, so that it never sees an end
     try:
-        process = lab.run.start(f"program-{name}", step["host"], command, heard)
+        process = stage.lab.run.start(f"program-{name}", host, command, heard)
     finally:
         os.close(heard)
     stage.read[name] = 0 if name not in stage.read else process.log.stat().st_size
     stage.background[name] = process
-    return listen(stage, step) if "says" in step else "under way"
+    return process
 
 
 def listen(stage: Stage, step: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, lifetimes, matrix, monikerfacts, nameservers, sealedfacts
+from lablib import crossing, lifetimes, matrix, monikerfacts, nameservers, sealedfacts, socksfacts
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
@@ -305,6 +305,7 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "port-unseen": monikerfacts.unseen,
     "not-amplified": monikerfacts.not_amplified,
     "sealed-questions": monikerfacts.sealed_questions,
+    "socks-headers": socksfacts.udp_headers,
     "resolver": nameservers.resolver,
     "said": nameservers.said,
 }

@@ -18,6 +18,7 @@ from lablib import (
     network,
     portkeys,
     relaying,
+    socks,
     topology,
     whole,
 )
@@ -333,6 +334,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
             one.ready()
         _start_monikers(lab)
         moniker.await_children(run, at_once)
+        socks.await_servers(run, at_once)
         names = ", ".join([*(one.name for one in at_once), *lab.monikers])
         say(f"gateways {names}: {time.monotonic() - started:.2f} s")
         lab.start_captures(devices=True)

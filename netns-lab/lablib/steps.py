@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from lablib import (
     publishing,
     sealedsteps,
     services,
+    socks,
+    sockssteps,
     stream,
     whole,
 )
@@ -209,6 +212,7 @@ def start_gateway(stage: Stage, step: dict[str, Any]) -> str:
     gateway.begin()
     pid = gateway.ready()["pid"]
     moniker.await_children(stage.lab.run, [gateway])
+    socks.await_servers(stage.lab.run, [gateway])
     return f"process {pid}"
 
 
@@ -317,9 +321,10 @@ def forge_packet(stage: Stage, step: dict[str, Any]) -> str:
 def download(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` gets a file of ``bytes`` octets ``from`` another by HTTP; SHA-256 is compared.
 
-    ``at``: by this address of it; ``named``: by its name.
+    ``at``: by this address of it; ``named``: by its name; ``socks``: by the server at that address,
+    which resolves the name, too.
     """
-    check_keys(step, {"host", "from", "at", "named", "bytes", "within"})
+    check_keys(step, {"host", "from", "at", "named", "socks", "bytes", "within"})
     lab, server = stage.lab, step["from"]
     folder = web_server(stage, server)
     original = content(step.get("bytes", 10_000_000))
@@ -329,9 +334,13 @@ def download(stage: Stage, step: dict[str, Any]) -> str:
     if step.get("named"):
         url_host = f"{server}.{lab.topology.domain}"
     target = lab.run.directory / f"download-{step['host']}"
+    way = [f"-{address.version}"]
+    if "socks" in step:
+        proxy = ip_address(step["socks"])
+        way = ["--proxy", f"socks5h://{f'[{proxy}]' if proxy.version == 6 else proxy}:{socks.PORT}"]
     result = lab.run.call(
         step["host"],
-        ["curl", "-sS", f"-{address.version}", "--noproxy", "*",
+        ["curl", "-sS", *way, "--noproxy", "" if "socks" in step else "*",
          "--max-time", str(patient(step.get("within", 30))), "-w", "%{time_total}",
          "-o", str(target), f"http://{url_host}:{HTTP_PORT}/file"],
         60,
@@ -477,6 +486,10 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "bad-questions": monikersteps.bad_questions,
     "moniker-memory": monikersteps.memory,
     "kill-moniker": monikersteps.kill_child,
+    "socks": sockssteps.socks,
+    "socks-echo": sockssteps.echo_server,
+    "socks-talk": sockssteps.talk,
+    "kill-socks": sockssteps.kill_server,
     "relay": nameservers.change_relay,
     "await-resolver": nameservers.await_resolver,
 }

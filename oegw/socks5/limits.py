@@ -68,6 +68,9 @@ class _Tally(Generic[_Whose]):
         if left:
             self.counts[whose] = left
 
+    def written(self) -> dict[str, int]:
+        return {str(whose): count for whose, count in self.counts.items()}
+
 
 class Places:
     """All places.  What is refused raises `terms.Refused` with FAILURE and one of the reasons

@@ -8,7 +8,7 @@ them.  What stands behind a name or an ID is judged, at the moment at which it i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -152,7 +152,7 @@ class _Reading:
 # ---------------------------------------------------------------- prefixes
 
 
-def _networks(written: dict[str, tuple[str, ...]]) -> dict[str, tuple[IPNetwork, ...]]:
+def _networks(written: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[IPNetwork, ...]]:
     networks: dict[str, tuple[IPNetwork, ...]] = {}
     for reason, texts in written.items():
         networks[reason] = tuple(ip_network(text) for text in texts)
@@ -177,14 +177,17 @@ def _subnet(inner: IPNetwork, outer: IPNetwork) -> bool:
 
 # ---------------------------------------------------------------- names
 
+_DOTS = ".\u3002\uff0e\uff61"  # RFC 3490 section 3.1
+
 
 def canonical(name: str) -> str:
-    """One form for all ways to write a name that lead to the same: case, the final dot, and
+    """One form for all ways to write a name that lead to the same: case, final dots, and
     international labels as the DNS has them (RFC 3490); else only case-folded."""
+    name = name.rstrip(_DOTS)
     try:
-        return name.encode("idna").decode().lower().rstrip(".")
+        return name.encode("idna").decode().lower()
     except UnicodeError:  # a label that is too long or empty; a Moniker URI
-        return name.casefold().rstrip(".")
+        return name.casefold()
 
 
 def _pattern(written: str) -> re.Pattern[str]:

@@ -42,7 +42,7 @@ from oegw.socks5.wire import (
 EARLY_OCTETS = 16 * 1024
 
 ACCEPTED, REJECTED = 0, 1  # status of CredentialsAnswer; RFC 1929 section 2
-_KNOWN_FLAGS = Flag.INTERFACE_REQUEST | Flag.USE_CLIENT_PORT | Flag.DESTINATION_FAMILY
+_KNOWN_FLAGS = int(Flag.INTERFACE_REQUEST | Flag.USE_CLIENT_PORT | Flag.DESTINATION_FAMILY)
 
 
 class SessionMisused(SocksError):  # noqa: N818  (it names the fact)
@@ -211,6 +211,17 @@ class Session:
     def reply(self, reply: Reply, reason: str = "refused") -> None:
         """The answer to `Requested` or `ControlRequested`; ``reason`` is for a failure."""
         self._demand(State.ANSWER, State.PEER, State.CONTROL_ANSWER)
+        self._answer(reply, reason)
+        self._parse()
+
+    def refuse(self, code: ReplyCode, reason: str = "refused") -> None:
+        """A reply that names no address."""
+        self.reply(self._nothing(code), reason)
+
+    def _nothing(self, code: ReplyCode) -> Reply:
+        return Reply(code, self._nowhere, 0)
+
+    def _answer(self, reply: Reply, reason: str) -> None:
         self._to_send += reply.octets()
         if self._state is State.CONTROL_ANSWER:
             self._become(State.CONTROL)
@@ -220,11 +231,6 @@ class Session:
             self._become(State.RELAYED)
         else:
             self._become(_AFTER_SUCCESS[self._command.base if self._command else None])
-        self._parse()
-
-    def refuse(self, code: ReplyCode, reason: str = "refused") -> None:
-        """A reply that names no address."""
-        self.reply(Reply(code, self._nowhere, 0), reason)
 
     def _demand(self, *states: State) -> None:
         if self._state not in states:
@@ -233,32 +239,39 @@ class Session:
     # ------------------------------------------------------------ the client's messages
 
     def _parse(self) -> None:
-        match self._state:
-            case State.METHODS:
-                self._take(parse_greeting, self._greeted)
-            case State.CREDENTIALS:
-                self._take(parse_credentials, self._named)
-            case State.REQUEST:
-                self._take(parse_request, self._requested)
-            case State.CONTROL:
-                self._take(parse_control_request, self._control_requested)
+        """All messages that can be read now: up to the first that another must answer."""
+        taken = True
+        while taken:
+            match self._state:
+                case State.METHODS:
+                    taken = self._take(parse_greeting, self._greeted)
+                case State.CREDENTIALS:
+                    taken = self._take(parse_credentials, self._named)
+                case State.REQUEST:
+                    taken = self._take(parse_request, self._requested)
+                case State.CONTROL:
+                    taken = self._take(parse_control_request, self._control_requested)
+                case _:
+                    taken = False
 
     def _take(
         self,
         parse: Callable[[bytes], tuple[_Message, int] | None],
-        taken: Callable[[_Message], None],
-    ) -> None:
+        take: Callable[[_Message], None],
+    ) -> bool:
         try:
             found = parse(bytes(self._received[:MAX_MESSAGE_OCTETS]))
         except MalformedMessage as error:
             self._malformed(error)
-            return
+            return False
         if found is not None:
             message, octets = found
             del self._received[:octets]
-            taken(message)
-        elif self._input_ended:
+            take(message)
+            return True
+        if self._input_ended:
             self._end("truncated" if self._received else "closed")
+        return False
 
     def _malformed(self, error: MalformedMessage) -> None:
         reason = "version" if isinstance(error, WrongVersion) else "malformed"
@@ -280,7 +293,6 @@ class Session:
                 self._to_send += MethodChoice(method).octets()
                 named = method == Method.PASSWORD
                 self._become(State.CREDENTIALS if named else State.REQUEST)
-                self._parse()
                 return
         self._to_send += MethodChoice(Method.NO_ACCEPTABLE).octets()
         self._end("no_method")
@@ -294,19 +306,19 @@ class Session:
         try:
             self._command = Command(request.command)
         except ValueError:  # SK-27
-            self.refuse(ReplyCode.COMMAND_NOT_SUPPORTED, "command")
+            self._answer(self._nothing(ReplyCode.COMMAND_NOT_SUPPORTED), "command")
             return
         if _of_unknown_class(request.address):
-            self.refuse(ReplyCode.INVALID_ADDRESS, "address_class")
+            self._answer(self._nothing(ReplyCode.INVALID_ADDRESS), "address_class")
             return
         self._events.append(Requested(self._command, request.address, request.port, request.flag))
 
     def _control_requested(self, request: ControlRequest) -> None:
         self._become(State.CONTROL_ANSWER)
         if request.subcommand != Subcommand.INTERFACE_DATA:  # SK-43: the connection is kept
-            self.refuse(ReplyCode.COMMAND_NOT_SUPPORTED)
+            self._answer(self._nothing(ReplyCode.COMMAND_NOT_SUPPORTED), "subcommand")
         elif _of_unknown_class(request.address):
-            self.refuse(ReplyCode.INVALID_ADDRESS)
+            self._answer(self._nothing(ReplyCode.INVALID_ADDRESS), "address_class")
         else:
             self._events.append(ControlRequested(request.address, request.port, request.flag))
 

@@ -17,6 +17,7 @@ from oegw.socks5.wire import (
     Reply,
     Request,
     parse_datagram,
+    plain,
 )
 
 
@@ -114,9 +115,7 @@ def relay_in(reply: Reply, server: IPAddress) -> tuple[IPAddress, int]:
 
 def plain_address(text: str) -> IPAddress:
     """An IPv4 address that is mapped into IPv6 as it is; an interface's name left out."""
-    address = ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address if mapped is None else mapped
+    return plain(ip_address(text.partition("%")[0]))
 
 
 def datagram_octets(payload: bytes, destination: Address, port: int) -> bytes:
