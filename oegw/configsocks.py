@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oegw.configfile import Problems, Section, kind_of, shown, suggestion
+from oegw.socks5 import passwords
 from oegw.socks5.codes import DEFAULT_PORT
 from oegw.socks5.settings import (
     AddressIdSettings,
@@ -155,7 +156,11 @@ def _password(table: Section) -> str | None:
 
 
 def _is_hash(word: str) -> bool:
-    return bool(word)
+    try:
+        passwords.check(word)
+    except passwords.InvalidHash:
+        return False
+    return True
 
 
 def _compare_users(section: Section, settings: SocksSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 from pyroute2 import IPRoute
 
@@ -32,26 +32,67 @@ class Environment:
     translates: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """``outside``: those with a default route, where none are named; ``inside``: the addresses of
+    all others, but loopback and those that are valid on their link only, each with its interface;
+    ``families``: those that the box has."""
+
+    names: frozenset[str]
+    outside: tuple[str, ...]
+    inside: tuple[tuple[str, IPAddress], ...]
+    families: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    names: dict[int, str]
+    addresses: list[tuple[str, int, IPv4Interface | IPv6Interface]]  # interface, scope
+    routed: tuple[str, ...]  # interfaces of default routes
+
+
+def _read() -> _Found:
+    with IPRoute() as ipr:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
+        addresses = [
+            (names[a["index"]], a["scope"], ip_interface(f"{_address_of(a)}/{a['prefixlen']}"))
+            for a in ipr.get_addr()
+        ]
+        routed = {
+            names[index]
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in ipr.get_default_routes(family=family)
+            if (index := route.get_attr("RTA_OIF")) is not None
+        }
+    return _Found(names, addresses, tuple(sorted(routed)))
+
+
+def links(outside: tuple[str, ...]) -> Links:
+    """What is inside and what outside; where nothing is known to be outside, nothing is inside."""
+    found = _read()
+    outside = outside or found.routed
+    inside = [
+        (name, i.ip)
+        for name, scope, i in found.addresses
+        if outside and name not in outside and scope == _SCOPE_UNIVERSE and not i.ip.is_loopback
+    ]
+    return Links(
+        frozenset(found.names.values()),
+        outside,
+        tuple(inside),
+        frozenset(i.version for _, _, i in found.addresses),
+    )
+
+
 def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Environment:
     """Read the box's state; empty arguments are found out.
 
     Outside interfaces are those with a default route, outer addresses the
     first global one of each family on them.  Raises UnsuitableBox.
     """
-    with IPRoute() as ipr:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
-        on_links = [
-            (names[a["index"]], a["scope"], ip_interface(f"{_address_of(a)}/{a['prefixlen']}"))
-            for a in ipr.get_addr()
-        ]
-        if not outside:
-            found = {
-                names[index]
-                for family in (socket.AF_INET, socket.AF_INET6)
-                for route in ipr.get_default_routes(family=family)
-                if (index := route.get_attr("RTA_OIF")) is not None
-            }
-            outside = tuple(sorted(found))
+    found = _read()
+    names, on_links = found.names, found.addresses
+    outside = outside or found.routed
     if not outside:
         raise UnsuitableBox(
             "no interface has a default route: name the outer ones in interfaces.outside"

@@ -5,11 +5,148 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
+from dnsrecords.budget import Budget
+from dnsrecords.resolver import Resolver
 from oegw import config
+from oegw.environment import Links, UnsuitableBox, links
 from oegw.exitcodes import FAILED
+from oegw.intercept.guardcheck import GuardCheck
+from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
+from oegw.resolvers import in_use, trusted
+from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.socks5.server.serving import Given, serve
+from oegw.socks5.settings import Listener, SocksSettings
+from oegw.socksdialler import GatewayDialler
+from oegw.socksresolver import SocksResolver
+from oegw.trace import JsonTrace, Trace
+
+LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+
+
+def settings_of(settings: Settings, box: Links | None = None) -> SocksSettings:
+    """``[socks]``, with what it takes from this box: where it listens, and on which interface.
+
+    An address is reachable by every interface of a Linux box, so a listener that asks for no
+    password belongs to an inside interface.  Raises ConfigError.
+    """
+    socks, tunnel = settings.socks, settings.datapath.tunnel_interface
+    box = box or links(settings.interfaces.outside)
+    inside = {address: name for name, address in box.inside if name != tunnel}
+    if not socks.listeners:
+        ours = [Listener(each, interface=name) for each, name in inside.items()]
+        loopback = [Listener(each) for each in LOOPBACK if each.version in box.families]
+        return replace(socks, listeners=(*ours, *loopback))
+    problems = []
+    listeners = []
+    for number, listener in enumerate(socks.listeners, 1):
+        place, interface = f"socks.listener[{number}]", listener.interface
+        if interface is not None and interface not in box.names:
+            problems.append(f"{place}.interface: there is no interface {interface!r}")
+        if listener.authentication == "none" and not listener.address.is_loopback:
+            interface = interface or inside.get(listener.address)
+            if interface is None:
+                reason = "neither loopback nor of an inside interface: give interface, or"
+                text = f'{listener.address} is {reason} authentication = "password"'
+                problems.append(f"{place}.address: {text}")
+            elif interface in box.outside:
+                text = f"{interface} is outside: strangers must show a password"
+                problems.append(f"{place}.authentication: {text}")
+        listeners.append(replace(listener, interface=interface))
+    if problems:
+        raise config.ConfigError(problems)
+    return replace(socks, listeners=tuple(listeners))
+
+
+class Loader:
+    """What the server is handed, by the configuration at ``path``, at its start and at reloads."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError, and OSError for a trace that can't be written."""
+        self._path = path
+        settings = _load(path)
+        self._at_start = settings
+        self.trace = _trace(settings)
+        self._guard = _guard(settings)
+        self._asked: object = None  # what the resolver was made by
+        self._dns: Resolver | None = None
+
+    def __call__(self) -> Given:
+        """Raises ConfigError.  Of the marks those of the start count, as for the gateway."""
+        settings = _load(self._path)
+        socks = settings_of(settings)
+        resolver = SocksResolver(
+            self._resolver(settings),
+            confirm=socks.confirm_names,
+            daemon=settings.moniker.socket,
+        )
+        mark = self._at_start.intercept.encrypted_mark
+        return Given(socks, resolver, GatewayDialler(mark, self._guard))
+
+    def _resolver(self, settings: Settings) -> Resolver:
+        """The same as before, with what it remembers, unless other servers are to be asked."""
+        try:
+            servers = in_use(settings.dns)
+        except UnsuitableBox as error:
+            raise config.ConfigError([str(error)]) from error
+        asked = (settings.dns, servers)
+        if self._dns is None or asked != self._asked:
+            self._asked = asked
+            self._dns = Resolver(
+                servers,
+                timeout=settings.dns.timeout,
+                tries=settings.dns.tries,
+                mark=_own_mark(self._at_start),
+                trusted=trusted(servers, settings.dns),
+                budget=Budget(per_second=settings.dns.questions_per_second),
+                listener=self._dns_event,
+            )
+        return self._dns
+
+    def _dns_event(self, event: str, fields: dict[str, Any]) -> None:
+        if event == "dropped":
+            self.trace.drop("dns", **fields)
+        else:
+            self.trace.event("dns", event, purpose="socks", **fields)
+
+
+def _load(path: Path) -> Settings:
+    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
+    if path == DEFAULT_CONFIG and not path.exists():
+        return Settings()
+    return config.load(path)
+
+
+def _trace(settings: Settings) -> Trace:
+    stream = None
+    if settings.gateway.trace is not None:
+        try:
+            # The gateway appends its lines to the same file; each line is one write.
+            stream = settings.gateway.trace.open("a", encoding="utf-8")
+        except OSError as error:
+            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
+            raise OSError(error.errno, reason) from error
+    return JsonTrace(stream, time.time)
+
+
+def _guard(settings: Settings) -> GuardCheck | None:
+    """None on a host without nftables: nothing can be kept from leaving in clear there."""
+    try:
+        return GuardCheck(OWN_TABLE, settings.intercept.encrypted_mark)
+    except InterceptError:
+        return None
+
+
+def _own_mark(settings: Settings) -> int | None:
+    """The gateway's, so that our questions pass its traps; who is not root can't set it."""
+    return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
 
 
 def run(path: Path, parent: int | None = None) -> int:
@@ -19,7 +156,8 @@ def run(path: Path, parent: int | None = None) -> int:
 
     Raises ConfigError, and OSError for a trace that can't be written.
     """
-    raise NotImplementedError
+    loader = Loader(path)
+    return serve(loader, loader.trace, config.ConfigError, parent)
 
 
 def main(arguments: list[str]) -> int:

@@ -23,6 +23,7 @@ def render(status: Row) -> str:
     lines += ports_section(status.get("sst"))
     lines += forwarder_section(status.get("forwarder"))
     lines += moniker_section(status.get("moniker"))
+    lines += socks_section(status.get("socks"))
     lines += _refusals(status.get("refusals") or [])
     counters = status.get("counters") or {}
     if counters:
@@ -266,6 +267,23 @@ def moniker_section(moniker: Row | None) -> list[str]:
         f"port {plain(moniker.get('port', '?'))}: {plain(moniker['services'])} services of "
         f"{plain(moniker.get('applications', '?'))} applications, {leases} leases",
     ]
+
+
+def socks_section(socks: Row | None) -> list[str]:
+    """The SOCKS server in one line; `oegw socks status` has the rest."""
+    if not socks:
+        return []
+    if "connections" not in socks:
+        return ["", f"SOCKS: does not answer: {plain(socks.get('reason', '?'))}"]
+    listeners = socks.get("listeners") or ()
+    at = sum(bool(row.get("listening", True)) for row in listeners)
+    counted = ", ".join(
+        f"{plain(socks['connections'].get(name, 0))} {name}"
+        for name in ("relayed", "binding", "associations")
+    )
+    moved = octets(sum((socks.get("octets") or {}).values()))
+    pid = plain(socks.get("pid", "?"))
+    return ["", f"SOCKS: process {pid}, {at} of {len(listeners)} listeners: {counted}, {moved}"]
 
 
 def clients_text(clients: Row) -> str:

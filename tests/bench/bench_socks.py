@@ -27,8 +27,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.intercept_net import Net, wait_for
 
@@ -120,12 +119,16 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
 
 
 def start(stack: ExitStack, place: Place, name: str, command: list[str], port: int) -> Server:
-    process = stack.enter_context(ended(subprocess.Popen(nsenter(place.server, *command), stderr=subprocess.DEVNULL)))
+    process = stack.enter_context(
+        ended(subprocess.Popen(nsenter(place.server, *command), stderr=subprocess.DEVNULL))
+    )
     probe = ["bash", "-c", f"exec 3<>/dev/tcp/{place.proxy}/{port}"]
     wait_for(
-        lambda: not subprocess.run(
-            nsenter(place.client, *probe), check=False, stderr=subprocess.DEVNULL
-        ).returncode,
+        lambda: (
+            not subprocess.run(
+                nsenter(place.client, *probe), check=False, stderr=subprocess.DEVNULL
+            ).returncode
+        ),
         20,
     )
     return Server(name, process, port)
