@@ -115,7 +115,10 @@ def _status(arguments: Arguments) -> int:
     from oegw import socksstatus
 
     status = socksstatus.status(_socket(arguments.config))
-    print(json.dumps(status, indent=2))
+    if getattr(arguments, "json", False):
+        print(json.dumps(status, indent=2))
+    else:
+        print(socksstatus.status_text(status), end="")
     return FINE
 
 
