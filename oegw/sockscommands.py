@@ -114,10 +114,7 @@ def _status(arguments: Arguments) -> int:
     from oegw import socksstatus
 
     status = socksstatus.status(_socket(arguments.config))
-    if getattr(arguments, "json", False):
-        print(json.dumps(status, indent=2))
-    else:
-        print(socksstatus.status_text(status), end="")
+    print(json.dumps(status, indent=2))
     return FINE
 
 

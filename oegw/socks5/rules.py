@@ -177,14 +177,17 @@ def _subnet(inner: IPNetwork, outer: IPNetwork) -> bool:
 
 # ---------------------------------------------------------------- names
 
+_DOTS = ".\u3002\uff0e\uff61"  # RFC 3490 section 3.1
+
 
 def canonical(name: str) -> str:
-    """One form for all ways to write a name that lead to the same: case, the final dot, and
+    """One form for all ways to write a name that lead to the same: case, final dots, and
     international labels as the DNS has them (RFC 3490); else only case-folded."""
+    name = name.rstrip(_DOTS)
     try:
-        return name.encode("idna").decode().lower().rstrip(".")
+        return name.encode("idna").decode().lower()
     except UnicodeError:  # a label that is too long or empty; a Moniker URI
-        return name.casefold().rstrip(".")
+        return name.casefold()
 
 
 def _pattern(written: str) -> re.Pattern[str]:
