@@ -4,9 +4,9 @@
 
 It shares no code with the library.  ``command``: connect, bind, udp, associate or talk, which is a
 connect whose lines come from the standard input, and what is heard goes to the standard output.
-``target``: an address or a name; ``with_id``: it is associated first, and its ADDRESS ID used from then
-on; ``combined``: in the same request.  ``flag``, ``preference``: those of the draft.  ``user`` and
-``password``; ``words``: what is said to the destination; ``patience``: seconds for each answer.
+``target``: an address or a name; ``with_id``: it is associated first, and its ADDRESS ID used from
+then on; ``combined``: in the same request.  ``flag``, ``preference``: those of the draft.  ``user``
+and ``password``; ``words``: what is said to the destination; ``patience``: seconds for each answer.
 
 Prints one JSON object: ``code`` (REP, or ``silent``, ``refused``, ``closed``, ``error``), ``ms``
 until then, ``kind``, ``bound`` and ``port`` of the last reply (4, 6, name or id), ``heard``,

@@ -37,14 +37,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.close()
 
 
-class Datagrams(asyncio.DatagramProtocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
-
-    def datagram_received(self, octets: bytes, place: tuple[str, int]) -> None:
-        print("udp", you_are(place).decode(), flush=True)
-        self.transport.sendto(you_are(place) + octets, place)
+def answer_datagram(sock: socket.socket) -> None:
+    octets, place = sock.recvfrom(65535)
+    print("udp", you_are(place).decode(), flush=True)
+    sock.sendto(you_are(place) + octets, place)
 
 
 def bound(kind: int, port: int) -> socket.socket:
@@ -57,8 +53,8 @@ def bound(kind: int, port: int) -> socket.socket:
 
 async def serve(port: int) -> None:
     server = await asyncio.start_server(answer, sock=bound(socket.SOCK_STREAM, port))
-    loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(Datagrams, sock=bound(socket.SOCK_DGRAM, port))
+    datagrams = bound(socket.SOCK_DGRAM, port)
+    asyncio.get_running_loop().add_reader(datagrams, answer_datagram, datagrams)
     print("listening", flush=True)
     await server.serve_forever()
 

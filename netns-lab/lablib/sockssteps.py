@@ -51,9 +51,8 @@ def echo_server(stage: Stage, step: dict[str, Any]) -> str:
 def _order(lab: Lab, step: dict[str, Any]) -> dict[str, Any]:
     """What `asksocks` is to do; ``@bob.6`` is an address, else a destination is a name."""
     order = {key: step[key] for key in ASKED if key in step}
-    order["proxy"] = str(
-        lab.address(step["by"]) if step["by"] in lab.topology.hosts else step["by"]
-    )
+    by = step["by"]
+    order["proxy"] = str(lab.address(by)) if by in lab.topology.hosts else by
     if HOST_WORD.fullmatch(order["target"]):
         order["target"] = str(lab.address(order["target"][1:]))
     order["at"] = step.get("door", PORT)

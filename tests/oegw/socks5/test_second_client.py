@@ -29,6 +29,8 @@ PROGRAM = FOLDER / "second_client.js"
 PATIENCE = 60.0
 PASSWORDS = {"anna": "first word", "berta": "second word"}
 FOUR, SIX = ip_address("127.0.0.1"), ip_address("::1")
+KNOWN = {"four.test": (FOUR,), "six.test": (SIX,), "both.test": (SIX, FOUR)}
+REVERSE = {FOUR: "four.test", SIX: "six.test"}
 
 
 def _node(*arguments: str) -> list[str]:
@@ -67,18 +69,15 @@ def test_it_would_see_a_wrong_vector(tmp_path: Path) -> None:
 class Names:
     """The names that the client's cases use."""
 
-    known = {"four.test": (FOUR,), "six.test": (SIX,), "both.test": (SIX, FOUR)}
-    reverse = {FOUR: "four.test", SIX: "six.test"}
-
     async def resolve(self, name: str, transport: str) -> Resolved:
-        if name not in self.known:
+        if name not in KNOWN:
             raise Refused(ReplyCode.HOST_UNREACHABLE, "no_such_name")
-        return Resolved(self.known[name], 60.0)
+        return Resolved(KNOWN[name], 60.0)
 
     async def name_of(self, address: IPAddress) -> str:
-        if address not in self.reverse:
+        if address not in REVERSE:
             raise Refused(ReplyCode.HOST_UNREACHABLE, "no_such_name")
-        return self.reverse[address]
+        return REVERSE[address]
 
 
 class AnyFlow:
