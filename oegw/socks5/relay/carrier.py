@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import oegw
 from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.channel import MAX_MESSAGE, Begin, Close, parse_ended
 
 # Our choices
+ROOT = Path(__file__).resolve().parents[3]  # of the package
 CHILD = "oegw.socks5.relay.child"
 END_PATIENCE = 10.0  # seconds for it to close its connections
 
@@ -61,7 +61,7 @@ class Carrier:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parents[1])},
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
         self._channel = ours
         self._lost = lost

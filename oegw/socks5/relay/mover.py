@@ -54,9 +54,6 @@ class Mover:
         if pair.idle:
             self._begun.append(pair)
         try:
-            for sock in (pair.client, pair.destination):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._epoll.register(client, WANTED)
             self._epoll.register(destination, WANTED)
         except OSError:

@@ -413,7 +413,7 @@ def test_chance_does_not_find_a_lost_octet(words: dict[str, int]) -> None:
         async def one() -> None:
             there = chance.randbytes(chance.choice((0, 3, 20_000, 700_000)))
             back = chance.randbytes(chance.choice((0, 3, 20_000, 700_000)))
-            early = chance.randbytes(chance.choice((0, 10, 70_000)))
+            early = chance.randbytes(chance.choice((0, 10, 60_000)))
             each = through(early, smallest=chance.random() < 0.3)
             *_, got_there, got_back = await asyncio.gather(
                 say(each.client, there),
