@@ -378,7 +378,7 @@ def _check_socks(settings: Settings) -> None:
     box."""
     if not settings.socks.present:
         return
-    from oegw.socksprocess import settings_of  # takes a while to import
+    from oegw.sockslisteners import settings_of  # takes a while to import
 
     try:
         listeners = settings_of(settings).listeners

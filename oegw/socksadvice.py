@@ -22,8 +22,20 @@ def socks_advice(settings: Settings) -> Iterator[str]:
     tunnels = may_change or any(rule.category in _TUNNELLED for rule in rules)
     if socks.demands_encryption and not tunnels:
         yield "[socks]: what must be encrypted is always refused: no rule of the policy has tunnels"
+    yield from _of_records(settings)
     yield from _of_passwords(socks)
     yield from _of_rules(socks)
+
+
+def _of_records(settings: Settings) -> Iterator[str]:
+    """Its flows have addresses of the gateway; a peer asks the DNS who speaks for them."""
+    published = settings.publish.clients
+    for address in settings.socks.outgoing or settings.gateway.addresses:
+        if published and address not in published:
+            yield (
+                f"publish.clients: {address} is not among them, so peers may find nobody who "
+                "speaks for what the SOCKS server opens"
+            )
 
 
 def _of_passwords(socks: SocksSettings) -> Iterator[str]:

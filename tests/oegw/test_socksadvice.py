@@ -48,6 +48,10 @@ def test_nothing_is_said_of_what_works(text: str) -> None:
         ),
         (USER, "socks.user: no listener asks for passwords, so nobody is a user"),
         (
+            '[gateway]\naddresses = "192.1.1.4"\n[publish]\nclients = "192.1.0.65"\n[socks]\n',
+            "publish.clients: 192.1.1.4 is not among them, so peers may find nobody who speaks",
+        ),
+        (
             ASKING + USER,
             "socks.listener[1]: 192.168.1.1 may be reached from outside, and passwords cross",
         ),
