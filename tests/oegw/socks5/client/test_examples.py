@@ -6,12 +6,17 @@ import http.server
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from tests.oegw.socks5.clients import servers
+from tests.oegw.socks5.clients.bed import BOB, LEAVING, SERVER, SSH, standing
 from tests.support.socks_server import Names, running
 
 SECONDS = 30.0
@@ -65,3 +70,15 @@ def test_git_clones_from_the_other_family_by_a_name_that_only_the_server_knows(
         git("-c", proxy, "clone", "-q", f"http://six.test:{port}/.git", str(copy))
     assert (copy / "file").read_text() == "content\n"
     assert "six.test" in names.asked
+
+
+@pytest.mark.netns
+def test_ssh_is_handed_the_connection_itself(tmp_path: Path) -> None:
+    """ProxyUseFdpass: the other family's host, and no process of ours in between."""
+    pipe = f"{sys.executable} -m oegw socks connect --pass-fd --proxy {SERVER['4']} %h %p"
+    with standing(tmp_path) as bed, servers.ours(bed), servers.sshd(bed, "bob", [BOB["6"]]) as key:
+        said = bed.says(
+            "alice", "ssh", *servers.quiet(key), "-p", str(SSH), "-o", "ProxyUseFdpass=yes",
+            "-o", f"ProxyCommand={pipe}", "root@six.test", 'echo "$SSH_CLIENT"',
+        )  # fmt: skip
+        assert said.split()[0] == LEAVING["6"]
