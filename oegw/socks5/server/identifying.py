@@ -40,7 +40,7 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
     preference = preference_of(asked.flag, asked.port)
     async with Patience(conversation.sock, common.settings.limits.connect):
         found = await find(common, conversation.client, asked.address, TCP)
-        ways = judge(common, conversation.client, found, ASSOCIATE, 0)
+        ways = judge(common, conversation.client, found, ASSOCIATE, found.port)
         allowed = tuple(way.address for way in ways)
         # What an ID stands for is told in either mode (SK-32): otherwise nobody could ask for it.
         if common.settings.ids.reply == "id" and not isinstance(asked.address, AddressId):

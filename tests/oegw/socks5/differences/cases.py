@@ -29,7 +29,7 @@ from tests.oegw.socks5.differences.talk import (
 
 CONNECT, BIND, UDP = 1, 2, 3
 UNREACHABLE = {"4": "10.66.0.1", "6": "fd00:66::1"}  # an unreachable route of the server's
-NOWHERE = {"4": "10.99.0.1", "6": "fd00:99::1"}  # no route at all
+NOWHERE = {"4": "10.99.0.1", "6": "fd00:99::1"}  # a route that says that there is none
 
 CASES: dict[str, Callable[[Talk], None]] = {}
 

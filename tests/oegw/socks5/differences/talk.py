@@ -95,7 +95,7 @@ class Talk:
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for each in octets:
             self.send(bytes([each]))
-            time.sleep(0.002)
+            time.sleep(0.02)
 
     def end(self) -> None:
         """Of our direction only."""
