@@ -118,6 +118,20 @@ def test_no_server(oegw: Any) -> None:
     assert (result.code, result.err) == (FAILED, text)
 
 
+def test_a_service_has_its_port_itself(tmp_path: Path, oegw: Any) -> None:
+    with Destination("::1") as destination:
+        name = "starwars.theforce.test.mon"
+        names = Names(of={name: ("::1",)}, ports={name: destination.port})
+        with running(tmp_path, names=names) as server:
+            process = started("connect", *proxy(server), name, stdout=subprocess.PIPE)
+            with destination.accept() as far:
+                far.sendall(b"a long time ago")
+            out, _ = process.communicate(timeout=SECONDS)
+            assert out == b"a long time ago"
+            result = oegw("connect", *proxy(server), "nowhere.mon")
+            assert (result.code, result.err) == (FAILED, "oegw: nowhere.mon: host unreachable\n")
+
+
 # -------------------------------------------------------------------- user and password
 
 
