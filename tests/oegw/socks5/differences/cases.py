@@ -11,6 +11,7 @@ from tests.oegw.socks5.clients.bed import (
     LEAVING,
     NAMES,
     NOBODY,
+    ONLY_4,
     OPEN_PORT,
     PASSWORD,
     PASSWORD_PORT,
@@ -98,6 +99,13 @@ def greeting_no_method(talk: Talk) -> None:
     talk.begin(greeting=b"\5\0")
     talk.method()
     talk.over()
+
+
+@case
+def greeting_255_methods(talk: Talk) -> None:
+    """255 methods, the last of which will do."""
+    talk.begin(greeting=b"\5\xff" + bytes(range(3, 255)) + b"\x80\x80\0")
+    talk.method()
 
 
 @case
@@ -367,6 +375,44 @@ def connect_name_is_address_6(talk: Talk) -> None:
 
 
 @case
+def connect_name_half_silent(talk: Talk) -> None:
+    """A name with an IPv6 address that is silent, and an IPv4 address that answers."""
+    talk.greeted()
+    talk.send(request(CONNECT, "half.test", ECHO))
+    talk.reply()
+    talk.bobs_line()
+
+
+@case
+def connect_name_half_refused(talk: Talk) -> None:
+    """A name with addresses of both families; the port is open at the IPv4 one only."""
+    talk.greeted()
+    talk.send(request(CONNECT, "both.test", ONLY_4))
+    talk.reply()
+    talk.bobs_line()
+
+
+@case
+def connect_name_of_255_octets(talk: Talk) -> None:
+    """A name of 255 octets, with labels longer than the DNS has them."""
+    talk.greeted()
+    talk.send(b"\5\1\0\3\xff" + b"a" * 255 + ECHO.to_bytes(2, "big"))
+    talk.reply()
+
+
+@case
+def connect_and_leave(talk: Talk) -> None:
+    """The client ends its direction right behind the request, and what is for the destination."""
+    talk.greeted()
+    talk.send(request(CONNECT, BOB["4"], ECHO) + b"over")
+    talk.end()
+    talk.reply()
+    talk.bobs_line()
+    talk.text(b"over")
+    talk.over()
+
+
+@case
 def request_version_4(talk: Talk) -> None:
     """A request with version 4 behind a greeting with 5."""
     talk.greeted()
@@ -524,6 +570,43 @@ def udp_empty(talk: Talk) -> None:
     """A datagram without payload: Bob's answer has none but his line."""
     made = talk.associated("0.0.0.0", 0)
     made.send(BOB["4"], b"")
+    made.hear()
+
+
+@case
+def udp_large(talk: Talk) -> None:
+    """A datagram of 20,000 octets."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send(BOB["4"], b"x" * 20000)
+    made.hear()
+
+
+@case
+def udp_to_nobody(talk: Talk) -> None:
+    """A datagram to a port where nobody listens, which ICMP says; then one to Bob's."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send(BOB["4"], b"first", port=NOBODY)
+    time.sleep(SILENCE / 20)
+    made.send(BOB["4"], b"second")
+    made.hear()
+
+
+@case
+def udp_garbage(talk: Talk) -> None:
+    """Three octets, then a header without an end, then one of an unknown type; then a good one."""
+    made = talk.associated("0.0.0.0", 0)
+    for octets in bytes(3), b"\0\0\0\4\1\2", b"\0\0\0\7" + bytes(20):
+        made.send_octets(octets)
+    made.send(BOB["4"], b"good")
+    made.hear()
+
+
+@case
+def udp_unknown_name(talk: Talk) -> None:
+    """A datagram to a name that nobody knows; then one to Bob."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send("unknown.test", b"first")
+    made.send(BOB["4"], b"second")
     made.hear()
 
 
