@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -65,11 +65,11 @@ class Names:
 
 @dataclass
 class Gateway:
-    """A dialler's twin.  ``refuses``: addresses that can't be reached as demanded; ``slow``:
-    seconds that others take to be encrypted."""
+    """A dialler's twin.  ``refuses``: addresses that can't be reached as demanded; ``silent``:
+    those of which nothing is heard."""
 
     refuses: frozenset[str] = frozenset()
-    slow: float = 0.0
+    silent: frozenset[str] = frozenset()
     allowed: list[tuple[str, int, str, Demand]] = field(default_factory=list)
     prepared: list[Demand] = field(default_factory=list)
 
@@ -77,8 +77,8 @@ class Gateway:
         self, destination: IPAddress, port: int, transport: str, demand: Demand
     ) -> None:
         self.allowed.append((str(destination), port, transport, demand))
-        if self.slow:
-            await asyncio.sleep(self.slow)
+        if str(destination) in self.silent:
+            await asyncio.get_running_loop().create_future()
         if str(destination) in self.refuses:
             raise Refused(ReplyCode.NOT_ALLOWED, "not_encrypted")
 
@@ -202,10 +202,8 @@ class Client:
     def ask(self, command: int, address: Any, port: int, flag: int = 0) -> Reply:
         """A request and the reply to it.  ``address``: an address as text is meant as such."""
         if isinstance(address, str):
-            try:
+            with suppress(ValueError):
                 address = ip_address(address)
-            except ValueError:
-                pass
         self.send(Request(command, address, port, flag).octets())
         return self.reply()
 

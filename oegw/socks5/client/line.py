@@ -153,9 +153,9 @@ def timely(proxy: Proxy) -> Iterator[None]:
     except (BlockingIOError, ProxyError):
         raise
     except TimeoutError as error:
-        raise TooSlow(f"{proxy}: no answer in time") from error
+        raise TooSlow(f"the SOCKS server at {proxy}: no answer in time") from error
     except (OSError, UnicodeError) as error:
-        raise ProxyUnreachable(f"{proxy}: {_words(error)}") from error
+        raise ProxyUnreachable(f"the SOCKS server at {proxy}: {_words(error)}") from error
 
 
 def _words(error: OSError | UnicodeError) -> str:
