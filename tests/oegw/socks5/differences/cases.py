@@ -31,6 +31,7 @@ from tests.oegw.socks5.differences.talk import (
 CONNECT, BIND, UDP = 1, 2, 3
 UNREACHABLE = {"4": "10.66.0.1", "6": "fd00:66::1"}  # an unreachable route of the server's
 NOWHERE = {"4": "10.99.0.1", "6": "fd00:99::1"}  # a route that says that there is none
+FAR = "10.88.0.1"  # behind Bob's host, with one hop too few to get there
 
 CASES: dict[str, Callable[[Talk], None]] = {}
 
@@ -255,6 +256,7 @@ for _family in "46":
         ),
     }
 CASES |= {
+    "connect-too-far": _fails(FAR, ECHO, "Farther away than the packets may go."),
     "connect-unknown-name": _fails("unknown.test", ECHO, "A name that nobody knows."),
     "connect-port-0": _fails(BOB["4"], 0, "Port 0."),
     "connect-any": _fails("0.0.0.0", ECHO, "The unspecified address."),
