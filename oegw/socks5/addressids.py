@@ -38,7 +38,7 @@ class UnknownId(Refused):
     An ID that was the scope's own until lately is no guess, and does not count as one.
     """
 
-    def __init__(self, reason: str = "unknown-id") -> None:
+    def __init__(self, reason: str = "unknown_id") -> None:
         super().__init__(ReplyCode.INVALID_ADDRESS, reason)
 
 
@@ -46,7 +46,7 @@ class LockedOut(Refused):
     """This scope has been wrong too often: nothing with an ID, be it the right one (SK-17)."""
 
     def __init__(self) -> None:
-        super().__init__(ReplyCode.INVALID_ADDRESS, "locked-out")
+        super().__init__(ReplyCode.INVALID_ADDRESS, "locked_out")
 
 
 class TableFull(Refused):
@@ -157,22 +157,22 @@ class AddressIds:
         self.expire(now)
         table = self._tables.get(scope)
         if table is None:
-            self.counters["unknown-id"] += 1
+            self.counters["unknown_id"] += 1
             raise UnknownId
         if now < table.locked_until:
-            self.counters["locked-out"] += 1
+            self.counters["locked_out"] += 1
             raise LockedOut
         if number.category != CATEGORY:
-            self.counters["id-of-other-class"] += 1
-            raise UnknownId("id-of-other-class")
+            self.counters["id_of_other_class"] += 1
+            raise UnknownId("id_of_other_class")
         entry = table.entries.get(number.realid)
         if entry is not None and not entry.uses and self._over(entry, now):
             self._free(entry, now, "expired")
             entry = None
         if entry is None:
-            reason = "expired-id" if number.realid in table.quarantined else "unknown-id"
+            reason = "expired_id" if number.realid in table.quarantined else "unknown_id"
             self.counters[reason] += 1
-            if reason == "unknown-id":
+            if reason == "unknown_id":
                 self._got_wrong(table, number.realid, now)
             raise UnknownId(reason)
         self._touch(entry, now)
@@ -230,16 +230,16 @@ class AddressIds:
         table = self._tables.get(scope) or _Table()
         settings = self._settings
         if len(table.quarantined) >= QUARANTINED_OF_A_SCOPE * settings.per_scope:
-            raise TableFull("ids-in-quarantine")
+            raise TableFull("ids_in_quarantine")
         if len(table.entries) >= settings.per_scope:
             if not table.unused:
-                raise TableFull("ids-of-scope")
+                raise TableFull("ids_of_scope")
             self._free(next(iter(table.unused.values())), now, "evicted")
         if self._number >= settings.total:
             # Who has most loses one, so whoever fills the table empties no other scope.
             crowd = self._sizes.largest()
             if crowd is None:
-                raise TableFull("ids-in-all")
+                raise TableFull("ids_in_all")
             self._free(next(iter(self._tables[crowd].unused.values())), now, "evicted")
         entry = Entry(
             AddressId(self._draw(table), CATEGORY), scope, destination, preference, now, now
@@ -256,7 +256,7 @@ class AddressIds:
             number = int.from_bytes(self._random(REALID_OCTETS), "big")
             if number and number not in table.entries and number not in table.quarantined:
                 return number
-        raise TableFull("no-random-id")
+        raise TableFull("no_random_id")
 
     def _is_unused(self, table: _Table, entry: Entry) -> None:
         table.unused[entry.id.realid] = entry

@@ -126,7 +126,8 @@ class Association:
         self._targets: OrderedDict[Place, _Target] = OrderedDict()  # by the client's last use
         self._hosts: dict[IPAddress, _Targets] = {}
         self._peers: dict[tuple[IPAddress, int], _Targets] = {}
-        self._names_asked = 0
+        # For which an `Open` is under way, whether the place is forgotten or not; True: of a name.
+        self._asked: dict[Place, bool] = {}
         self._waiting_octets = 0
 
     def __len__(self) -> int:
@@ -138,25 +139,23 @@ class Association:
         self, octets: bytes, source: IPAddress, port: int, now: float
     ) -> tuple[Step, ...]:
         """A datagram that came to the relay socket, from wherever."""
-        if plain(source) != self.client:
-            return (Dropped("udp-source-not-the-client"),)
-        if self.port is not None and port != self.port:
-            return (Dropped("udp-source-port"),)
+        if (trigger := self._is_stranger(plain(source), port)) is not None:
+            return (Dropped(trigger),)
         try:
             datagram = parse_datagram(octets)
         except MalformedMessage:
-            return (Dropped("udp-malformed"),)
+            return (Dropped("udp_malformed"),)
         if datagram.fragment:
-            return (Dropped("udp-fragment"),)  # SK-7
+            return (Dropped("udp_fragment"),)  # SK-7
         if not datagram.port:
-            return (Dropped("udp-port-zero"),)
+            return (Dropped("udp_port_zero"),)
         place = Place(datagram.address, datagram.port)
         target = self._targets.get(place)
         if target is None:
             try:
                 target = self._add(place, now)
             except Refused as refused:
-                return (Dropped(f"udp-{refused.reason}"),)
+                return (Dropped(f"udp_{refused.reason}"),)
         self.port = port
         target.sent = now
         self._targets.move_to_end(place)
@@ -172,10 +171,11 @@ class Association:
         demand: Demand = _NOTHING,
     ) -> tuple[Step, ...]:
         """`Open` has led to this address and port, for so many seconds."""
+        self._asked.pop(place, None)
         target = self._targets.get(place)
         if target is None or not target.asked:
-            return ()
-        self._answered(target)
+            return self._ask_again(target)
+        target.asked = False
         address = plain(address)
         if (address, port) != (target.address, target.port):
             self._shut(target)
@@ -185,13 +185,14 @@ class Association:
 
     def refused(self, place: Place, reason: str, now: float) -> tuple[Step, ...]:
         """`Open` has led nowhere."""
+        self._asked.pop(place, None)
         target = self._targets.get(place)
         if target is None or not target.asked:
-            return ()
-        self._answered(target)
+            return self._ask_again(target)
+        target.asked = False
         self._shut(target)
         target.refused_until = now + REFUSED_SECONDS
-        return tuple(Dropped(f"udp-{reason}") for _ in self._take_waiting(target))
+        return tuple(Dropped(f"udp_{reason}") for _ in self._take_waiting(target))
 
     # -------------------------------------------------------- from the outside
 
@@ -200,20 +201,17 @@ class Association:
     ) -> SendToClient | Dropped:
         """A datagram that came to an outside socket."""
         source = plain(source)
-        target = _last(self._peers.get((source, port)))
-        answered = target is not None
-        if target is None and self._settings.filtering != "port":
-            target = _last(self._hosts.get(source))
+        target = self._answers(source, port)
         if target is None and self._settings.filtering != "any":
-            return Dropped("udp-unasked")  # SK-8
+            return Dropped("udp_unasked")  # SK-8
         if self.port is None:
-            return Dropped("udp-client-port-unknown")
+            return Dropped("udp_client_port_unknown")
         if target is None:
             said: Address = source
         else:
             target.heard = now
             said = target.place.address  # SK-42
-            if answered:
+            if (target.address, target.port) == (source, port):
                 port = target.place.port  # a name that says its port itself says it to us only
         return SendToClient(self.port, Datagram(said, port, payload).octets())
 
@@ -230,7 +228,7 @@ class Association:
     def reconsider(self) -> None:
         """The rules have changed: all places are asked for again."""
         for target in self._targets.values():
-            self._answered(target)  # what the old rules say does not count any more
+            target.asked = False  # what the old rules say does not count any more
             self._shut(target)
             target.refused_until = 0.0
 
@@ -240,6 +238,19 @@ class Association:
             self._forget(target, now)
 
     # ------------------------------------------------------------------ inside
+
+    def _is_stranger(self, source: IPAddress, port: int) -> str | None:
+        """The trigger of why a sender is not our client (SK-6)."""
+        if source != self.client:
+            return "udp_source_not_the_client"
+        return "udp_source_port" if self.port is not None and port != self.port else None
+
+    def _answers(self, source: IPAddress, port: int) -> _Target | None:
+        """Which place this peer answers for, if it was sent to."""
+        target = _last(self._peers.get((source, port)))
+        if target is None and self._settings.filtering != "port":
+            target = _last(self._hosts.get(source))
+        return target
 
     def _add(self, place: Place, now: float) -> _Target:
         """Raises Refused, for an ID."""
@@ -259,24 +270,22 @@ class Association:
 
     def _forward(self, target: _Target, payload: bytes, now: float) -> tuple[Step, ...]:
         if now < target.refused_until:
-            return (Dropped("udp-refused-lately"),)
+            return (Dropped("udp_refused_lately"),)
         if target.address is not None and now < target.until:
             return (self._send(target, payload),)
         steps: list[Step] = []
-        if not target.asked:
-            if isinstance(target.destination, str):
-                if self._names_asked >= self._settings.resolutions:
-                    return (Dropped("udp-resolutions"),)  # SK-44
-                self._names_asked += 1
-            target.asked = True
-            steps.append(Open(target.place, target.destination, target.entry))
+        if target.place not in self._asked:
+            step = self._ask(target)
+            if isinstance(step, Dropped):
+                return (step,)
+            steps.append(step)
         if target.address is not None:  # its time is over, but until the answer it is the best
             steps.append(self._send(target, payload))
         elif (
             len(target.waiting) >= WAITING_DATAGRAMS
             or self._waiting_octets + len(payload) > WAITING_OCTETS
         ):
-            steps.append(Dropped("udp-too-many-waiting"))
+            steps.append(Dropped("udp_too_many_waiting"))
         else:
             target.waiting.append(payload)
             self._waiting_octets += len(payload)
@@ -292,10 +301,19 @@ class Association:
         self._peers.setdefault((target.address, target.port), {})[target.place] = target
         return SendOut(target.address, target.port, payload, target.demand)
 
-    def _answered(self, target: _Target) -> None:
-        if target.asked and isinstance(target.destination, str):
-            self._names_asked -= 1
-        target.asked = False
+    def _ask(self, target: _Target) -> Open | Dropped:
+        if len(self._asked) >= self._settings.destinations:
+            return Dropped("udp_too_many_asked")
+        is_name = isinstance(target.destination, str)
+        if is_name and sum(self._asked.values()) >= self._settings.resolutions:
+            return Dropped("udp_resolutions")  # SK-44
+        self._asked[target.place] = is_name
+        target.asked = True
+        return Open(target.place, target.destination, target.entry)
+
+    def _ask_again(self, target: _Target | None) -> tuple[Step, ...]:
+        """The answer was to a question that does not count any more."""
+        return (self._ask(target),) if target is not None and target.waiting else ()
 
     def _take_waiting(self, target: _Target) -> list[bytes]:
         waiting, target.waiting = target.waiting, []
@@ -315,7 +333,6 @@ class Association:
 
     def _forget(self, target: _Target, now: float) -> None:
         del self._targets[target.place]
-        self._answered(target)
         self._take_waiting(target)
         self._shut(target)
         if target.entry is not None:

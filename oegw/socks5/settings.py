@@ -40,13 +40,14 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the access rules; the first that matches decides.  Empty: all.
+    """One line of the access rules; the first of which all keys match decides.  Empty: all.
 
     ``commands``: ``"connect"``, ``"bind"``, ``"udp"``, ``"associate"``.  ``clients``,
     ``destinations``: prefixes; the latter are compared with the address that is used, after names
-    and IDs are resolved (SK-23).  ``names``: patterns with ``*``; a rule with names and without
-    destinations matches what was asked for by name only.  ``ports``: ranges, both ends included.
-    ``encrypted``: what it allows must be.
+    and IDs are resolved (SK-23).  Loopback and link-local are opened only by a destination that
+    lies within them, this box's other addresses by any but ``0.0.0.0/0`` and ``::/0``.  ``names``:
+    patterns with ``*``; a rule with names matches what was asked for by name only, or by an ID of a
+    name.  ``ports``: ranges, both ends included.  ``encrypted``: what it allows must be.
     """
 
     allow: bool

@@ -34,7 +34,6 @@ from tests.support.moniker_strangers import (
     CRLF,
     HERE,
     PORT,
-    ROOT,
     Application,
     Asker,
     MonikerDaemon,
@@ -42,6 +41,7 @@ from tests.support.moniker_strangers import (
     question,
     seconds_of,
 )
+from tests.support.serving import ROOT
 from tests.support.sst_packets import UDP, ipv4, packed, udp
 
 pytestmark = pytest.mark.netns

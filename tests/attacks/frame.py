@@ -21,7 +21,7 @@ TakeOut = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """``row``: of the design page's table, "measured", `SST` or `MONIKER`.
+    """``row``: of the design page's table, "measured", `SST`, `MONIKER` or `SOCKS`.
 
     ``defence``: files and symbols, "ike/signer.py verifying_key"; ``otherwise``: what happens
     without them.
@@ -44,6 +44,8 @@ SST = "sst"
 """The row of attacks on port encryption, which the page numbers itself."""
 MONIKER = "moniker"
 """The same of attacks on services by name."""
+SOCKS = "socks"
+"""The same of attacks on the SOCKS server."""
 
 
 def attack(

@@ -17,6 +17,8 @@ from tests.attacks import (
     network,
     packets,
     records,
+    socksdatagrams,
+    socksids,
     sstkernel,
     sstkeys,
     sstpaths,
@@ -24,7 +26,7 @@ from tests.attacks import (
     sstquotes,
     sstsealing,
 )
-from tests.attacks.frame import ATTACKS, MONIKER, SST, Attack
+from tests.attacks.frame import ATTACKS, MONIKER, SOCKS, SST, Attack
 
 __all__ = [
     "ATTACKS",
@@ -38,6 +40,8 @@ __all__ = [
     "network",
     "packets",
     "records",
+    "socksdatagrams",
+    "socksids",
     "sstkernel",
     "sstkeys",
     "sstpaths",
@@ -87,6 +91,18 @@ stands in [moniker.md](moniker.md).
 
 """
 
+_SOCKS_HEAD = """\
+
+## The SOCKS server
+
+Against `[socks]`: its clients against each other, against the gateway and what is behind it, and
+strangers. "SK" are the [requirements](socks-requirements.md), "the draft" is
+draft-kitamura-socks-ipv6-01. A real server among strangers is in
+`tests/acceptance/test_socks_strangers.py`; what no defence is meant for stands in
+[socks.md](socks.md).
+
+"""
+
 
 def symbols(tree: ast.Module) -> set[str]:
     """Functions, classes, methods and constants of a module, "Class.method"."""
@@ -127,9 +143,13 @@ def page() -> str:
     """The text of the page."""
     text = _HEAD + _COLUMNS
     for a in sorted(ATTACKS, key=_order):
-        if a.row not in (SST, MONIKER):
+        if a.row not in (SST, MONIKER, SOCKS):
             text += _line(a, a.row if isinstance(a.row, int) else "m.")
-    for row, head, letter in ((SST, _SST_HEAD, "s"), (MONIKER, _MONIKER_HEAD, "n")):
+    for row, head, letter in (
+        (SST, _SST_HEAD, "s"),
+        (MONIKER, _MONIKER_HEAD, "n"),
+        (SOCKS, _SOCKS_HEAD, "p"),
+    ):
         text += head + _COLUMNS
         for number, a in enumerate((a for a in ATTACKS if a.row == row), 1):
             text += _line(a, f"{letter}{number}")

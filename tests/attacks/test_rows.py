@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.attacks import table
-from tests.attacks.frame import MONIKER, SST, Attack
+from tests.attacks.frame import MONIKER, SOCKS, SST, Attack
 
 ROOT = Path(__file__).parents[2]
-ROWS = [*range(1, 26), "measured", SST, MONIKER]
+ROWS = [*range(1, 26), "measured", SST, MONIKER, SOCKS]
 
 each = pytest.mark.parametrize(
     "one",

@@ -29,7 +29,7 @@ class UdpAssociation:
         self._loop.add_reader(line.connection, self._line_readable)
 
     async def send(self, payload: bytes, destination: Address, port: int) -> None:
-        """Raises DestinationUnusable, ProxyUnreachable; OSError for what is too long."""
+        """Raises DestinationUnusable, ProxyUnreachable, and OSError, as for what is too long."""
         self._going_on()
         octets = asking.datagram_octets(payload, destination, port)
         await self._loop.sock_sendall(self._socket, octets)
@@ -40,6 +40,8 @@ class UdpAssociation:
         Raises ProxyUnreachable once the server has ended the association.
         """
         while True:
+            if self._socket.fileno() < 0:
+                self._going_on()
             try:
                 with timely(self._line.proxy):
                     octets = self._socket.recv(relayed.MAX_DATAGRAM_OCTETS)
@@ -64,7 +66,7 @@ class UdpAssociation:
                     await self._line.send_control(request)
                     reply = await self._control
             except TimeoutError:
-                self._over(TooSlow(f"{self._line.proxy}: no answer in time"))
+                self._over(TooSlow(f"the SOCKS server at {self._line.proxy}: no answer in time"))
                 self._going_on()
                 raise
             except asyncio.CancelledError:

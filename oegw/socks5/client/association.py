@@ -28,7 +28,7 @@ class UdpAssociation:
         self._socket = sock
 
     def send(self, payload: bytes, destination: Address, port: int) -> None:
-        """Raises DestinationUnusable, ProxyUnreachable; OSError for what is too long."""
+        """Raises DestinationUnusable, and OSError, as for what is too long."""
         self._socket.send(asking.datagram_octets(payload, destination, port))
 
     def receive(self, timeout: float | None = None) -> Datagram:
@@ -38,7 +38,7 @@ class UdpAssociation:
         """
         until = None if timeout is None else time.monotonic() + timeout
         watch = select.poll()
-        for each in (self._socket, self._line.connection):
+        for each in (self._line.connection, self._socket):
             watch.register(each, select.POLLIN)
         with timely(self._line.proxy):
             while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -152,7 +153,15 @@ def timely(proxy: Proxy) -> Iterator[None]:
     except (BlockingIOError, ProxyError):
         raise
     except TimeoutError as error:
-        raise TooSlow(f"{proxy}: no answer in time") from error
+        raise TooSlow(f"the SOCKS server at {proxy}: no answer in time") from error
     except (OSError, UnicodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ProxyUnreachable(f"{proxy}: {why}") from error
+        raise ProxyUnreachable(f"the SOCKS server at {proxy}: {_words(error)}") from error
+
+
+def _words(error: OSError | UnicodeError) -> str:
+    """The kernel's words, not asyncio's, which have no reason in them."""
+    if isinstance(error, UnicodeError):
+        return "is no name of a host"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

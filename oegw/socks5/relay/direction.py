@@ -20,7 +20,7 @@ class Outcome(Enum):
 
     WAITS = auto()  # for a socket to become ready
     UNFINISHED = auto()  # there may be more at once
-    ENDED = auto()  # the end of input was passed on
+    ENDED = auto()  # the source says no more; all that it said was passed on
     SOURCE_FAILED = auto()
     SINK_FAILED = auto()
 
@@ -62,8 +62,17 @@ class Direction:
         if self._pipe is None and self._bulk:
             self._pipe = pipes.take()
         if self._pipe is None:
-            return self._copy(pipes, buffer)
+            return self._copy(buffer)
         return self._splice(self._pipe, pipes)
+
+    def end(self, pipes: Pipes) -> bool:
+        """Half of the connection has ended; that is passed on.  False: the sink is dead."""
+        self.drop(pipes)
+        try:
+            self.sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def drop(self, pipes: Pipes) -> None:
         """Nothing goes this way any more."""
@@ -91,7 +100,7 @@ class Direction:
         self.blocked = True
         return Outcome.WAITS
 
-    def _copy(self, pipes: Pipes, buffer: memoryview) -> Outcome:
+    def _copy(self, buffer: memoryview) -> Outcome:
         try:
             count = self.source.recv_into(buffer)
         except BlockingIOError:
@@ -99,7 +108,7 @@ class Direction:
         except OSError:
             return Outcome.SOURCE_FAILED
         if not count:
-            return self._end(pipes)
+            return Outcome.ENDED
         self._bulk = count == len(buffer)
         outcome = self._send(buffer[:count])
         return Outcome.UNFINISHED if outcome is None else outcome
@@ -121,7 +130,9 @@ class Direction:
             if moved >= TURN:
                 return Outcome.UNFINISHED
             try:
-                self._pending = os.splice(self.source.fileno(), pipe.writing, pipe.room, flags=MOVE)
+                self._pending = os.splice(
+                    self.source.fileno(), pipe.writing, pipes.piece, flags=MOVE
+                )
             except BlockingIOError:
                 self._bulk = moved > SMALL
                 pipes.give(pipe)
@@ -130,13 +141,4 @@ class Direction:
             except OSError:
                 return Outcome.SOURCE_FAILED
             if not self._pending:
-                return self._end(pipes)
-
-    def _end(self, pipes: Pipes) -> Outcome:
-        """Half of the connection has ended; that is passed on, and the other half goes on."""
-        self.drop(pipes)
-        try:
-            self.sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return Outcome.SINK_FAILED
-        return Outcome.ENDED
+                return Outcome.ENDED

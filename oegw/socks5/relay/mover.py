@@ -27,10 +27,8 @@ class Mover:
     turn is over stands in a queue.  ``over`` is called by the thread, with pairs whose sockets are
     closed."""
 
-    def __init__(
-        self, pipes: int, octets: int, over: Callable[[list[Pair]], None], name: str
-    ) -> None:
-        self.pipes = Pipes(pipes, octets)
+    def __init__(self, pipes: int, over: Callable[[list[Pair]], None], name: str) -> None:
+        self.pipes = Pipes(pipes)
         self._over = over
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -68,8 +66,9 @@ class Mover:
         return pair
 
     def end(self, pair: Pair) -> None:
-        self._orders.append(pair)
-        os.eventfd_write(self._wake, 1)
+        if not pair.reason:
+            self._orders.append(pair)
+            os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """All connections, and the thread."""
@@ -135,8 +134,11 @@ class Mover:
         elif pair.failed:
             if not direction.blocked:  # all that the dead socket had sent is delivered
                 self._finish(pair, "reset")
-        elif outcome is Outcome.ENDED and pair.other(direction).over:
-            self._finish(pair, "ended")
+        elif outcome is Outcome.ENDED:
+            if not direction.end(self.pipes):
+                self._fail(pair, direction)
+            elif pair.other(direction).over:
+                self._finish(pair, "ended")
 
     def _fail(self, pair: Pair, back: Direction) -> None:
         """The socket that ``back`` leads to is dead.  What it sent before may wait to be read."""

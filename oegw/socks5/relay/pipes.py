@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 # Our choices
-KEPT = 64  # open and unused, of one thread: as many as busy connections usually want
+OCTETS = 1024 * 1024  # what pays with few busy connections; the kernel's fs.pipe-max-size
+PLENTY = 64  # pipes of one thread, as many as busy connections usually want: kept, and filled
+SCARCE = 64 * 1024  # octets in each beyond them: who reads slowly holds them, and they add up
 
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """``room``: octets that it takes at least; a page is counted for each piece of any size."""
-
     reading: int
     writing: int
-    room: int
 
     def close(self) -> None:
         os.close(self.reading)
@@ -24,17 +24,21 @@ class Pipe:
 
 
 class Pipes:
-    """The pipes of one thread: at most ``most``, each of ``octets`` where the kernel allows it.
+    """The pipes of one thread: at most ``most``.
 
     A connection without octets under way has none, so that idle ones cost their two sockets only.
     """
 
-    def __init__(self, most: int, octets: int) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._octets = octets
         self._unused: list[Pipe] = []
         self.lent = 0
         self.refused = 0  # times that none was left
+
+    @property
+    def piece(self) -> int:
+        """Octets to be read into a pipe at most."""
+        return OCTETS if self.lent <= PLENTY else SCARCE
 
     def take(self) -> Pipe | None:
         """None: as many as may be are lent, or the process has no descriptor left."""
@@ -51,7 +55,7 @@ class Pipes:
     def give(self, pipe: Pipe) -> None:
         """It is empty again."""
         self.lent -= 1
-        if len(self._unused) < KEPT:
+        if len(self._unused) < PLENTY:
             self._unused.append(pipe)
         else:
             pipe.close()
@@ -71,8 +75,6 @@ class Pipes:
             reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        try:
-            room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, self._octets)
-        except OSError:  # fs.pipe-max-size, or the user's share of pages is used up
-            room = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
-        return Pipe(reading, writing, room)
+        with suppress(OSError):  # fs.pipe-max-size, or the user's share of pages: it is smaller
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, OCTETS)
+        return Pipe(reading, writing)

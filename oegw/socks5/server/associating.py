@@ -52,10 +52,10 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     async with Patience(conversation.sock, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
             found = await find(common, client, asked.address, UDP)
-            judge(common, client, found, UDP_COMMAND, found.port or 0)
+            judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
         else:
-            judge_unknown(common, client, UDP_COMMAND, 0)
+            judge_unknown(common, client, UDP_COMMAND)
             port = declared_port(client.address, asked.address, asked.port)
     common.places.associated(conversation.place)
     relay = Relaying(conversation, port, bool(asked.flag & Flag.USE_CLIENT_PORT))
@@ -222,7 +222,7 @@ class Relaying:
         try:
             sock = self.outside(step.address.version, step.demand)
         except Refused as refused:
-            self._common.tally.drop("udp-not-sent", detail=refused.reason)
+            self._common.tally.drop("udp_not_sent", detail=refused.reason)
             return
         self._send(sock, step.payload, (str(step.address), step.port))
         self._common.octets["udp_to_destination"] += len(step.payload)
@@ -231,7 +231,7 @@ class Relaying:
         try:
             sock.sendto(octets, sockaddr)
         except OSError as error:  # datagrams may get lost; nobody is told
-            self._common.tally.drop("udp-not-sent", detail=error.strerror)
+            self._common.tally.drop("udp_not_sent", detail=error.strerror)
 
     # ------------------------------------------------------------ where datagrams go
 

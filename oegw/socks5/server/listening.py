@@ -81,7 +81,7 @@ class Door:
         return self._sock.getsockname()[1] if self._sock is not None else self.listener.port
 
     def open(self) -> OSError | None:
-        """What keeps an address waiting that may still come; raises what else is wrong (OSError)."""
+        """Why not, if that may change: the address may still come.  Raises OSError else."""
         failure = None
         try:
             self._open()

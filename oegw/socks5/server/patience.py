@@ -10,7 +10,7 @@ from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Refused
 
 # Our choice: seconds before we look whether the client is still there; most are served by then.
-UNWATCHED = 1.0
+UNWATCHED = 0.25
 
 
 class ClientGone(Exception):  # noqa: N818  (it names the fact)

@@ -60,7 +60,7 @@ def test_sk_11_and_12_four_octets_and_class_0() -> None:
     assert number.category == 0
     other_class = AddressId(number.realid, 1)
     error = refused(lambda: ids.look_up(ALICE, other_class, 0.0))
-    assert (error.code, error.reason) == (ReplyCode.INVALID_ADDRESS, "id-of-other-class")
+    assert (error.code, error.reason) == (ReplyCode.INVALID_ADDRESS, "id_of_other_class")
     assert ids.look_up(ALICE, number, 0.0).destination == BOB
 
 
@@ -117,7 +117,7 @@ def test_sk_16_the_same_number_may_be_two_clients() -> None:
     assert ids.look_up(CAROL, carols, 0.0).destination == "carol.example"
     ids.expire(SETTINGS.idle - 1)
     ids.look_up(CAROL, carols, SETTINGS.idle - 1)
-    assert a_wrong_id(ids, ALICE, SETTINGS.idle, 77).reason == "expired-id"
+    assert a_wrong_id(ids, ALICE, SETTINGS.idle, 77).reason == "expired_id"
     assert ids.look_up(CAROL, carols, SETTINGS.idle).destination == "carol.example"
 
 
@@ -160,7 +160,7 @@ def test_sk_17_an_id_of_before_is_no_guess() -> None:
     later = SETTINGS.idle
     number = ids.associate(ALICE, BOB, later)
     for each in old:
-        assert a_wrong_id(ids, ALICE, later, each.realid).reason == "expired-id"
+        assert a_wrong_id(ids, ALICE, later, each.realid).reason == "expired_id"
     assert ids.look_up(ALICE, number, later)
 
 
@@ -190,7 +190,7 @@ def test_sk_18_a_number_leads_nowhere_else_for_a_while() -> None:
     ids.associate(ALICE, "first.example", 0.0)
     second = ids.associate(ALICE, "second.example", 10.0)
     assert second.realid == 2
-    assert a_wrong_id(ids, ALICE, 109.9, 1).reason == "expired-id"
+    assert a_wrong_id(ids, ALICE, 109.9, 1).reason == "expired_id"
     third = ids.associate(ALICE, "third.example", 110.0)
     assert third.realid == 1
     assert ids.look_up(ALICE, third, 110.0).destination == "third.example"
@@ -273,9 +273,9 @@ def test_sk_20_a_table_in_use_is_full() -> None:
     for n in range(2):
         ids.hold(ids.look_up(ALICE, ids.associate(ALICE, IPv4Address(n), 0.0), 0.0))
     error = refused(lambda: ids.associate(ALICE, BOB, 0.0))
-    assert (type(error), error.code, error.reason) == (TableFull, ReplyCode.FAILURE, "ids-of-scope")
+    assert (type(error), error.code, error.reason) == (TableFull, ReplyCode.FAILURE, "ids_of_scope")
     ids.hold(ids.look_up(CAROL, ids.associate(CAROL, BOB, 0.0), 0.0))
-    assert refused(lambda: ids.associate(CAROL, "b.example", 0.0)).reason == "ids-in-all"
+    assert refused(lambda: ids.associate(CAROL, "b.example", 0.0)).reason == "ids_in_all"
     assert ids.associate(ALICE, IPv4Address(1), 0.0), "what is there already needs no room"
 
 
@@ -296,7 +296,7 @@ def test_numbers_in_quarantine_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     for n in range(most + 4):
         ids.associate(ALICE, IPv4Address(n), 0.0)
     error = refused(lambda: ids.associate(ALICE, BOB, 0.0))
-    assert (type(error), error.reason) == (TableFull, "ids-in-quarantine")
+    assert (type(error), error.reason) == (TableFull, "ids_in_quarantine")
     assert ids.associate(CAROL, BOB, 0.0), "it is the scope's own limit"
     assert ids.associate(ALICE, BOB, SETTINGS.quarantine)
 

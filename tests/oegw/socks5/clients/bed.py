@@ -129,6 +129,11 @@ class Bed:
         return within(self.net.outside, work)
 
 
+def bracketed(address: str) -> str:
+    """As it stands in front of a port."""
+    return f"[{address}]" if ":" in address else address
+
+
 def told(done: subprocess.CompletedProcess[bytes]) -> str:
     return (done.stdout + done.stderr).decode(errors="replace")
 

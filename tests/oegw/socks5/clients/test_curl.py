@@ -18,16 +18,13 @@ from tests.oegw.socks5.clients.bed import (
     USER,
     WEB,
     Bed,
+    bracketed,
     told,
 )  # fmt: skip
 
 pytestmark = pytest.mark.netns
 
 PROXY_FAILED = 97  # curl's exit code CURLE_PROXY
-
-
-def bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def curl(bed: Bed, proxy: str, place: str) -> subprocess.CompletedProcess[bytes]:

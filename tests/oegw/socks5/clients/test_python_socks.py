@@ -22,8 +22,8 @@ from tests.oegw.socks5.clients.bed import (
     SERVER,
     USER,
     Bed,
+    bracketed,
 )  # fmt: skip
-from tests.oegw.socks5.clients.test_curl import bracketed
 
 pytestmark = pytest.mark.netns
 

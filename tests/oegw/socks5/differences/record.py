@@ -1,0 +1,40 @@
+"""What each server is heard to do, in all cases at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.oegw.socks5.clients.bed import Bed
+from tests.oegw.socks5.differences.cases import CASES, NOWHERE, UNREACHABLE
+from tests.oegw.socks5.differences.talk import NEIGHBOUR, Over, Talk
+from tests.support.intercept_net import enter
+
+Heard = Mapping[str, list[str]]  # by the case's name
+
+
+def prepare(bed: Bed) -> None:
+    """Routes, and the neighbour's address."""
+    for kind, addresses in ("unreachable", UNREACHABLE), ("throw", NOWHERE):
+        for family, address in addresses.items():
+            bed.net.run(bed.net.gateway, "ip", f"-{family}", "route", "add", kind, address)
+    bed.net.run(bed.net.inside, "ip", "addr", "add", f"{NEIGHBOUR}/24", "dev", "in0")
+
+
+def played(bed: Bed, names: list[str] | None = None) -> Heard:
+    """All cases, side by side: most of what they do is wait."""
+    wanted = names or list(CASES)
+    with ThreadPoolExecutor(max_workers=24) as pool:
+        return dict(zip(wanted, pool.map(lambda name: _one(bed, CASES[name]), wanted), strict=True))
+
+
+def _one(bed: Bed, work: Callable[[Talk], None]) -> list[str]:
+    enter(bed.net.inside)
+    talk = Talk(bed)
+    try:
+        work(talk)
+    except Over:
+        pass
+    finally:
+        talk.close()
+    return talk.heard
