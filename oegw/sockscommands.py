@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +17,13 @@ from oegw import config, socks5
 from oegw.arguments import Arguments, Command, UsageError
 from oegw.exitcodes import FAILED, FINE, Failure
 from oegw.settings import DEFAULT_CONFIG
-from oegw.socks5 import AddressTypeNotSupported, Proxy, SocksError
+from oegw.socks5 import (
+    AddressTypeNotSupported,
+    HostUnreachable,
+    Proxy,
+    RequestRefused,
+    SocksError,
+)
 from oegw.socks5.settings import DEFAULT_SOCKET
 from oegw.status import plain
 
@@ -25,15 +31,15 @@ SALT_OCTETS = 16
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def _failing(what: str, unreachable: str = "") -> Iterator[None]:
+    """``what`` was asked for.  ``unreachable``: what that reply means where nothing is reached."""
     try:
         yield
-    except SocksError as error:
-        raise Failure(FAILED, _words(error)) from error
-
-
-def _words(error: SocksError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except RequestRefused as error:
+        no_host = unreachable and isinstance(error, HostUnreachable)
+        raise Failure(FAILED, f"{what}: {unreachable if no_host else error.strerror}") from error
+    except SocksError as error:  # of the server, not of the destination
+        raise Failure(FAILED, str(error)) from error
 
 
 # ------------------------------------------------------------------------- the client
@@ -66,38 +72,33 @@ def _connect(arguments: Arguments) -> int:
     from oegw import pipe
 
     proxy = _proxy(arguments)
-    what = f"{arguments.host} port {arguments.port}"
-    try:
+    what = f"{arguments.host} port {arguments.port}" if arguments.port else arguments.host
+    with _failing(what):
         connection = socks5.connect(
             proxy, arguments.host, arguments.port, timeout=arguments.seconds
         )
-    except SocksError as error:
-        raise Failure(FAILED, f"{what}: {_words(error)}") from error
     return pipe.serve(connection, what, pass_fd=arguments.pass_fd)
 
 
 def _resolve(arguments: Arguments) -> int:
-    proxy = _proxy(arguments)
+    proxy, what, seconds = _proxy(arguments), arguments.what, arguments.seconds
     try:
-        address = ip_address(arguments.what)
+        address = ip_address(what)
     except ValueError:
         pass
     else:
-        with _failing():
-            print(plain(socks5.name_of(proxy, address, timeout=arguments.seconds)))
+        with _failing(what, "the server finds no name"):
+            print(plain(socks5.name_of(proxy, address, timeout=seconds)))
         return FINE
     found = 0
     for family in arguments.families:
-        with _failing():
-            try:
-                # For each a connection of its own: a refusal ends it.
-                print(socks5.address_of(proxy, arguments.what, family, timeout=arguments.seconds))
-            except AddressTypeNotSupported:
-                continue
-        found += 1
+        with _failing(what, "the server finds no address"), suppress(AddressTypeNotSupported):
+            # For each a connection of its own: a refusal ends it.
+            print(socks5.address_of(proxy, what, family, timeout=seconds))
+            found += 1
     if not found:
         families = " and no ".join(f"IPv{family}" for family in arguments.families)
-        raise Failure(FAILED, f"{arguments.what}: has no {families} address")
+        raise Failure(FAILED, f"{what}: has no {families} address")
     return FINE
 
 
@@ -114,7 +115,10 @@ def _status(arguments: Arguments) -> int:
     from oegw import socksstatus
 
     status = socksstatus.status(_socket(arguments.config))
-    print(json.dumps(status, indent=2))
+    if getattr(arguments, "json", False):
+        print(json.dumps(status, indent=2))
+    else:
+        print(socksstatus.status_text(status), end="")
     return FINE
 
 
@@ -137,7 +141,7 @@ def _password(arguments: Arguments) -> int:
             raise Failure(FAILED, "the second one is another: nothing is printed")
     else:
         password = sys.stdin.readline().rstrip("\r\n")
-    octets = password.encode("utf-8", "surrogateescape")
+    octets = password.encode("utf-8", "surrogateescape")  # as it was typed, whatever its encoding
     if not 1 <= len(octets) <= 255:
         raise Failure(FAILED, "a password has 1 to 255 octets (RFC 1929)")
     print(hashed(octets, secrets.token_bytes(SALT_OCTETS)))

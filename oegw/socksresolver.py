@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
@@ -53,7 +54,8 @@ class SocksResolver:
     """A `oegw.socks5.interface.Resolver`.
 
     ``confirm``: a reverse name counts only if it leads back to the address.  ``daemon``: the socket
-    of this host's Moniker daemon, which knows what may be asked for.
+    of this host's Moniker daemon, which knows what may be asked for.  ``ours``: addresses that are
+    not asked for services.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class SocksResolver:
         daemon: Path,
         hosts: HostsFile | None = None,
         question_port: int = DEFAULT_PORT,
+        ours: Callable[[IPAddress], bool] | None = None,
     ) -> None:
         self._dns = dns
         self._confirm = confirm
         self._daemon = daemon
         self._hosts = hosts or HostsFile()
         self._question_port = question_port
+        self._ours = ours or is_ours
         self._moniker = asyncio.Semaphore(MONIKER_AT_ONCE)
 
     async def resolve(self, name: str, transport: str) -> Resolved:
@@ -147,7 +151,7 @@ class SocksResolver:
                     addresses = (address,)
         except (UnreadableName, Refused) as error:
             raise HostUnreachable(f"{host}: {error}") from None
-        places = [Place(each) for each in addresses if not is_ours(each)]
+        places = [Place(each) for each in addresses if not self._ours(each)]
         if not places:
             raise HostUnreachable(f"{host}: is this host, or none")
         return places

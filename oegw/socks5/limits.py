@@ -122,8 +122,9 @@ class Places:
         return next(iter(self._silent))
 
     def identified(self, place: Place, user: str) -> None:
-        """Who it is.  Raises Refused, to be told as the reply to its request."""
-        if place.stage is Stage.LEFT:
+        """Who it is; said again, it is counted once.  Raises Refused, to be told as the reply to
+        its request."""
+        if place.stage is Stage.LEFT or place.user:
             return
         if self._users.of(user) >= self._of_users.get(user, self._limits.client):
             raise Refused(ReplyCode.FAILURE, "limit_user")

@@ -66,28 +66,52 @@ def bound_address(
     outgoing: IPAddress,
     advertise: Sequence[IPAddress] = (),
 ) -> IPAddress:
-    """BND.ADDR of a CONNECT, of either reply to a BIND, of the UDP control channel.
+    """BND.ADDR of a CONNECT, of the first reply to a BIND, of the UDP control channel.
 
-    ``client_side``: our address of the client's connection.  ``outgoing``: the address to be told
-    if the client can deal with its family: ours towards the destination, or of the second reply to
-    a BIND the peer's.  ``advertise``: as in the settings; empty where ``outgoing`` is not ours.
+    ``client_side``: our address of the client's connection.  ``outgoing``: ours towards the
+    destination.  ``advertise``: as in the settings.
     """
     client_side, outgoing = plain(client_side), plain(outgoing)
-    match preference:
-        case Preference.IPV4:
-            family = 4
-        case Preference.IPV6:
-            family = 6
-        case Preference.DESTINATION:  # SK-34
-            family = outgoing.version
-        case _:  # SK-33; a name of our own address tells the client nothing
-            family = client_side.version
+    family = _family(preference, client_side, outgoing)
     for address in (*advertise, outgoing, client_side):
         if address.version == family:
             return address
     # A preference for IPv6 that was stored by a client which came by IPv4, or the other way: no
     # address of ours fits, and the connection is there already.
-    return IPv6Address(b"\x00" * 10 + b"\xff\xff" + outgoing.packed) if family == 6 else NOWHERE
+    return _within_ipv6(outgoing) if family == 6 else NOWHERE
+
+
+def peer_address(preference: Preference, client_side: IPAddress, peer: IPAddress) -> IPAddress:
+    """BND.ADDR of the second reply to a BIND: who has come.
+
+    A client that wants IPv6 gets an IPv4 peer's address within IPv6; who wants IPv4 can't be told
+    that of an IPv6 peer, and gets ours as it would of a CONNECT.
+    """
+    client_side, peer = plain(client_side), plain(peer)
+    family = _family(preference, client_side, peer)
+    if peer.version == family:
+        return peer
+    if family == 6:
+        return _within_ipv6(peer)
+    return client_side if client_side.version == 4 else NOWHERE
+
+
+def _family(preference: Preference, client_side: IPAddress, other: IPAddress) -> int:
+    """``other``: of the family used towards the destination."""
+    match preference:
+        case Preference.IPV4:
+            return 4
+        case Preference.IPV6:
+            return 6
+        case Preference.DESTINATION:  # SK-34
+            return other.version
+        case _:  # SK-33; a name of our own address tells the client nothing
+            return client_side.version
+
+
+def _within_ipv6(address: IPAddress) -> IPv6Address:
+    """RFC 4291 section 2.5.5.2."""
+    return IPv6Address(b"\x00" * 10 + b"\xff\xff" + address.packed)
 
 
 def relay_address(client_side: IPAddress, advertise: Sequence[IPAddress] = ()) -> IPAddress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from oegw.socks5.settings import IPNetwork, Rule
@@ -33,15 +33,16 @@ _NAMED_ONLY = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``destination``: the address that would be used, of a BIND the peer's; None if it is not
-    known yet (a UDP ASSOCIATE, a BIND for any peer).  ``name``: by which it was asked for, or for
-    which the ID stands.  ``encrypted``: the listener or the user demands it."""
+    """``destination``: the address that would be used, of a BIND the peer's; ``port``: of it.  None
+    if it is not known yet (a UDP ASSOCIATE, a BIND for any peer, an ID that is to be made).
+    ``name``: by which it was asked for, or for which the ID stands.  ``encrypted``: the listener or
+    the user demands it."""
 
     command: str
     client: IPAddress
     user: str = ""
     destination: IPAddress | None = None
-    port: int = 0
+    port: int | None = None
     name: str | None = None
     encrypted: bool = False
 
@@ -62,49 +63,40 @@ class Rules:
     def __init__(self, rules: Sequence[Rule], own: Callable[[IPAddress], bool]) -> None:
         self._rules = [_Reading(rule) for rule in rules]
         self._own = own
+        self._named = any(rule.names for rule in rules)
 
     def decide(self, asked: Asked) -> Verdict:
-        """With ``destination`` None: whether anything at all may be allowed; each peer is asked
-        for again when it is known."""
-        who = [rule for rule in self._rules if rule.concerns(asked)]
-        if asked.destination is None:
-            return _before_it_is_known(asked, who)
-        destination = plain(asked.destination)
-        for reason, prefixes in _NETWORKS_NEVER.items():
-            if _within(destination, prefixes):
-                return Verdict(False, reason)
-        special = self._special(destination)
-        name = None if asked.name is None else canonical(asked.name)
-        for rule in who:
-            if rule.matches(destination, asked.port, name) and (
-                special is None or not rule.rule.allow or rule.names_special(destination, special)
-            ):
-                return _verdict(asked, rule.rule)
+        """Of what is not known yet: whether anything at all may be allowed; who asks so asks again
+        when it is known."""
+        special, destination = None, None
+        if asked.destination is not None:
+            destination = plain(asked.destination)
+            never = _kind(destination, _NETWORKS_NEVER)
+            if never is not None:
+                return Verdict(False, never)
+            special = _kind(destination, _NETWORKS_NAMED_ONLY)
+            if special is None and self._own(destination):
+                special = "own"
+        if self._rules:
+            asked = replace(
+                asked,
+                client=plain(asked.client),
+                destination=destination,
+                name=canonical(asked.name) if self._named and asked.name is not None else None,
+            )
+        for reading in self._rules:
+            matches, rule = reading.matches(asked), reading.rule
+            if matches is False:
+                continue
+            if not rule.allow:
+                if matches is None:
+                    continue  # others may be allowed
+                return Verdict(False, rule.origin)
+            if special is None or reading.names_special(asked.destination, special):
+                return Verdict(True, rule.origin, Demand(asked.encrypted or rule.encrypted))
         if special is not None:
             return Verdict(False, special)
         return Verdict(True, "unruled", Demand(asked.encrypted))
-
-    def _special(self, destination: IPAddress) -> str | None:
-        for reason, prefixes in _NETWORKS_NAMED_ONLY.items():
-            if _within(destination, prefixes):
-                return reason
-        return "own" if self._own(destination) else None
-
-
-def _before_it_is_known(asked: Asked, rules: Sequence[_Reading]) -> Verdict:
-    """Refused only if no peer at all could be allowed."""
-    for reading in rules:
-        if reading.rule.allow:
-            return _verdict(asked, reading.rule)
-        if reading.concerns_any_destination():
-            return Verdict(False, reading.rule.origin)
-    return Verdict(True, "unruled", Demand(asked.encrypted))
-
-
-def _verdict(asked: Asked, rule: Rule) -> Verdict:
-    if not rule.allow:
-        return Verdict(False, rule.origin)
-    return Verdict(True, rule.origin, Demand(asked.encrypted or rule.encrypted))
 
 
 class _Reading:
@@ -114,32 +106,36 @@ class _Reading:
         self.rule = rule
         self._names = [_pattern(name) for name in rule.names]
 
-    def concerns(self, asked: Asked) -> bool:
-        rule = self.rule
-        return (
-            (not rule.commands or asked.command in rule.commands)
-            and (not rule.users or asked.user in rule.users)
-            and (not rule.clients or _within(plain(asked.client), rule.clients))
-        )
+    def matches(self, asked: Asked) -> bool | None:
+        """None: that depends on what is not known yet.  Addresses and name are in one form."""
+        rule, unknown = self.rule, False
+        if (
+            (rule.commands and asked.command not in rule.commands)
+            or (rule.users and asked.user not in rule.users)
+            or (rule.clients and not _within(asked.client, rule.clients))
+        ):
+            return False
+        if rule.ports:
+            if asked.port is None:
+                unknown = True
+            elif not any(low <= asked.port <= high for low, high in rule.ports):
+                return False
+        if asked.destination is None:
+            return None if unknown or rule.destinations or rule.names else True
+        if rule.destinations and not _within(asked.destination, rule.destinations):
+            return False
+        if self._names and not self._is_named(asked.name):
+            return False
+        return None if unknown else True
 
-    def concerns_any_destination(self) -> bool:
-        return not (self.rule.destinations or self.rule.names or self.rule.ports)
+    def _is_named(self, name: str | None) -> bool:
+        return name is not None and any(each.fullmatch(name) for each in self._names)
 
-    def matches(self, destination: IPAddress, port: int, name: str | None) -> bool:
-        """``name``: canonical."""
-        rule = self.rule
-        return (
-            (not rule.destinations or _within(destination, rule.destinations))
-            and (not rule.ports or any(low <= port <= high for low, high in rule.ports))
-            and (
-                not self._names
-                or (name is not None and any(each.fullmatch(name) for each in self._names))
-            )
-        )
-
-    def names_special(self, destination: IPAddress, special: str) -> bool:
+    def names_special(self, destination: IPAddress | None, special: str) -> bool:
         """Whether this rule, which matches, means what is ours in particular."""
-        prefixes = [each for each in self.rule.destinations if _within(destination, (each,))]
+        if destination is None:
+            return False
+        prefixes = [each for each in self.rule.destinations if destination in each]
         if special == "own":
             return any(each.prefixlen > 0 for each in prefixes)
         return any(
@@ -161,6 +157,10 @@ def _networks(written: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[IPNetwo
 
 _NETWORKS_NEVER = _networks(_NEVER)
 _NETWORKS_NAMED_ONLY = _networks(_NAMED_ONLY)
+
+
+def _kind(address: IPAddress, networks: Mapping[str, tuple[IPNetwork, ...]]) -> str | None:
+    return next((kind for kind, prefixes in networks.items() if _within(address, prefixes)), None)
 
 
 def _within(address: IPAddress, prefixes: Sequence[IPNetwork]) -> bool:

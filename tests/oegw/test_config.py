@@ -68,7 +68,7 @@ def test_every_key_arrives() -> None:
     )  # fmt: skip
     assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
     assert read.intercept == settings.InterceptOptions(
-        0xC0, 0x300, 7, "first", 10, 100000, 5, 70, 7
+        0xC0, 0x300, 0x400, 7, "first", 10, 100000, 5, 70, 7
     )
     assert read.lifespans == Lifespans(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10)
     assert read.publish == settings.PublishSettings(
@@ -193,6 +193,12 @@ def test_every_key_arrives() -> None:
          "intercept.mark_mask: 0x70 is not exactly two neighbouring bits, such as 0x30000"),
         ("version = 1\n[intercept]\nassurance_mask = 0x60000",
          "intercept.assurance_mask: has bits of mark_mask"),
+        ("version = 1\n[intercept]\nencrypted_mark = 0xC00000",
+         "intercept.encrypted_mark: 0xc00000 is not exactly one bit, such as 0x400000"),
+        ("version = 1\n[intercept]\nencrypted_mark = 0x10000",
+         "intercept.encrypted_mark: is a bit of mark_mask or assurance_mask"),
+        ("version = 1\n[intercept]\nencrypted_mark = 0x1000000",
+         "sst.mark_mask: has bits of intercept.mark_mask, assurance_mask or encrypted_mark"),
         ("version = 1\n[intercept]\nmark_mask = 0x180000000",
          "intercept.mark_mask: 6442450944 is not within 1 to 4294967295"),
         ('version = 1\n[intercept]\nhold = "last"',
@@ -413,7 +419,8 @@ def documented_sections() -> dict[str, str]:
 SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
-    if each.name not in ("rules", "default", "peers", "decision_points", "nat", "files", "moniker")
+    if each.name
+    not in ("rules", "default", "peers", "decision_points", "nat", "files", "moniker", "socks")
 ]
 
 
@@ -585,3 +592,10 @@ def test_assurance_mask_makes_room_for_a_mark_mask_that_is_where_it_usually_is()
     path = Path("/etc/oegw/oegw.toml")
     options = config.parse("version = 1\n[intercept]\nmark_mask = 0xC0000\n", path).intercept
     assert options.assurance_mask == 0x300000
+
+
+@pytest.mark.parametrize("key", ["mark_mask", "assurance_mask"])
+def test_encrypted_mark_makes_room_for_them(key: str) -> None:
+    path = Path("/etc/oegw/oegw.toml")
+    options = config.parse(f"version = 1\n[intercept]\n{key} = 0xC00000\n", path).intercept
+    assert options.encrypted_mark == 0x40000000

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import random
 import re
-from enum import Enum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oegw import config, settings
+from oegw import config
 from oegw.moniker.settings import (
     ClientSettings,
     ExportSettings,
@@ -27,6 +25,7 @@ from oegw.moniker.settings import (
 )
 from oegw.sst.statickey import StaticKey
 from tests.support.configurations import parsed, problems
+from tests.support.reference import check_table, keys_of
 
 KEY = StaticKey(bytes(range(32))).public
 OTHER_KEY = StaticKey(bytes(range(1, 33))).public
@@ -357,7 +356,6 @@ def problems_or_none(text: str) -> tuple[str, ...]:
 
 # ---------------------------------------------------------------- documentation
 
-DOCUMENT = Path(settings.__file__).parent / "docs" / "configuration.md"
 TABLES = [
     ("moniker", MonikerSettings, ("present",)),
     ("moniker.grant", Grant, ()),
@@ -372,38 +370,15 @@ TABLES = [
 ELSEWHERE = {"tunnel"}  # has a default that another table gives
 
 
-def documented() -> dict[str, str]:
-    """The text under each heading ``[name]`` or ``[[name]]``."""
-    parts = re.split(r"^##+ `\[+([\w.]+)\]+`$", DOCUMENT.read_text(encoding="utf-8"), flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 @pytest.mark.parametrize(("table", "kind", "ours"), TABLES, ids=[name for name, _, _ in TABLES])
 def test_every_key_is_in_the_reference_with_its_default(
     table: str, kind: Any, ours: tuple[str, ...]
 ) -> None:
-    text = documented()[table]
-    for each in dataclasses.fields(kind):
-        if each.name in ours or each.default_factory is not dataclasses.MISSING:
-            continue
-        if f"moniker.{each.name.removesuffix('s')}" in documented():  # a table of its own
-            continue
-        row = re.search(rf"^\| `{each.name}` \| (.*?) \| ", text, re.M)
-        assert row is not None, f"[{table}] {each.name} is not in {DOCUMENT.name}"
-        default = each.default.value if isinstance(each.default, Enum) else each.default
-        if default is dataclasses.MISSING:
-            assert row[1] == "needed"
-        elif default not in ((), None, "") and each.name not in ELSEWHERE:
-            shown = row[1].strip("`").strip('"')
-            assert shown in (str(default), f"{default}".lower(), f"{default:g}" if isinstance(
-                default, float) else ""), f"{each.name}: {row[1]}"  # fmt: skip
+    check_table(table, kind, ours, ELSEWHERE)
 
 
 def test_the_reference_has_no_key_that_is_not_read() -> None:
-    words = set(re.findall(r"^(\w+) = ", FULL, re.M))
-    for table, text in documented().items():
-        if table.split(".", maxsplit=1)[0] == "moniker":
-            assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) <= words
+    assert keys_of("moniker") <= set(re.findall(r"^(\w+) = ", FULL, re.M))
 
 
 def test_the_socket_is_found_in_a_file_with_other_faults(tmp_path: Path) -> None:

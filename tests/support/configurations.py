@@ -60,6 +60,7 @@ interface_id = 7
 [intercept]
 mark_mask = 0xC0
 assurance_mask = 0x300
+encrypted_mark = 0x400
 queue = 7
 hold = "first"
 hold_packets = 10

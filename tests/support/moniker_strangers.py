@@ -7,111 +7,37 @@ port 1, strangers ask from ``inside`` (10.1.0.2 and more, fd00:1::2).
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.intercept_net import Net, wait_for, within
+from tests.support.intercept_net import Net, within
+from tests.support.serving import Serving
 
-ROOT = Path(__file__).parents[2]
 HERE, HERE6 = "10.1.0.1", "fd00:1::1"
 ASKER, ASKER6 = "10.1.0.2", "fd00:1::2"
 PORT = 1
 CRLF = b"\r\n"
 
 
-class MonikerDaemon:
+class MonikerDaemon(Serving):
     """``oegw moniker serve`` on the gateway of a net; a context that ends it again.
 
     ``rest``: more of its configuration, below ``[moniker]``.
     """
 
     def __init__(self, net: Net, folder: Path, rest: str = "") -> None:
+        super().__init__(net.gateway, folder, ("moniker", "serve"))
         self.net = net
-        self.folder = folder
         self.socket = folder / "moniker.sock"
-        self.trace = folder / "trace.jsonl"
-        self.log = folder / "moniker.log"
-        self._configuration = folder / "oegw.toml"
         self.configure(rest)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, rest: str = "") -> None:
-        self._configuration.write_text(
-            f'version = 1\n[gateway]\ntrace = "{self.trace}"\n'
-            f'[moniker]\nport = {PORT}\nsocket = "{self.socket}"\n{rest}'
-        )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            self.end()
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.net.gateway}", sys.executable, "-m", "oegw",
-                 "moniker", "serve", "--config", str(self._configuration)],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_for(self._ready, 20)
-
-    def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()
-        return any(e["event"] == "started" and e["pid"] == self.pid for e in self.events())
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, and see that it never wrote a traceback."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        process.send_signal(number)
-        process.wait(20)
-        assert "Traceback" not in self.log.read_text(), self.log.read_text()
-
-    def events(self) -> list[dict[str, Any]]:
-        if not self.trace.exists():
-            return []
-        lines = self.trace.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    @property
-    def resident(self) -> int:
-        """Octets of memory."""
-        text = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        [kilobytes] = re.findall(r"VmRSS:\s+(\d+) kB", text)
-        return int(kilobytes) * 1024
-
-    @property
-    def descriptors(self) -> int:
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-
-    @property
-    def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        self.write(f'[moniker]\nport = {PORT}\nsocket = "{self.socket}"\n{rest}')
 
     def status(self) -> dict[str, Any]:
         """What it tells of itself."""

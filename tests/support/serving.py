@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,23 +16,18 @@ from typing import Any, Self
 from tests.support.intercept_net import wait_for
 
 ROOT = Path(__file__).parents[2]
+MEGABYTE = 1_000_000
 
 
 class Serving:
-    """``oegw ARGUMENTS --config ...`` in a namespace; a context that ends it again.
+    """``oegw ARGUMENTS --config ...`` in a namespace; a context that ends it again."""
 
-    It has started when its trace has ``event``.
-    """
-
-    def __init__(
-        self, namespace: str, folder: Path, arguments: Sequence[str], event: str = "started"
-    ) -> None:
+    def __init__(self, namespace: str, folder: Path, arguments: Sequence[str]) -> None:
         self.folder = folder
         self.trace = folder / "trace.jsonl"
         self.log = folder / "server.log"
         self._namespace = namespace
         self._arguments = arguments
-        self._event = event
         self._configuration = folder / "oegw.toml"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,19 +57,23 @@ class Serving:
                  *self._arguments, "--config", str(self._configuration)],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        wait_for(self._ready, 20)
+        wait_for(self._started, 20)
 
-    def _ready(self) -> bool:
+    def _started(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
-        return any(e["event"] == self._event and e["pid"] == self.pid for e in self.events())
+        return self.is_ready()
+
+    def is_ready(self) -> bool:
+        """Whether it serves, as far as its trace says."""
+        return any(e["event"] == "started" and e["pid"] == self.pid for e in self.events())
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
-    def signal(self, number: signal.Signals) -> None:
+    def tell(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -107,3 +106,15 @@ class Serving:
     def processor_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stays_small(
+    server: Serving, attack: Callable[[], object], times: int = 3, most: int = MEGABYTE
+) -> None:
+    """The same again and again: what the first time took is all that is ever taken."""
+    attack()
+    before = server.resident
+    for _ in range(times):
+        attack()
+    grown = server.resident - before
+    assert grown < most, f"{grown} octets more after {times} times the same"

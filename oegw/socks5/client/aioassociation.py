@@ -66,7 +66,7 @@ class UdpAssociation:
                     await self._line.send_control(request)
                     reply = await self._control
             except TimeoutError:
-                self._over(TooSlow(f"{self._line.proxy}: no answer in time"))
+                self._over(TooSlow(f"the SOCKS server at {self._line.proxy}: no answer in time"))
                 self._going_on()
                 raise
             except asyncio.CancelledError:

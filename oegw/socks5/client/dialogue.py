@@ -30,6 +30,7 @@ from oegw.socks5.client.errors import (
 )
 from oegw.socks5.codes import VERSION, AddressType, Command, Method
 from oegw.socks5.wire import (
+    AddressId,
     ControlRequest,
     Credentials,
     Greeting,
@@ -40,6 +41,8 @@ from oegw.socks5.wire import (
     parse_method_choice,
     parse_reply,
 )
+
+_CLOSED = "the server closed the connection"
 
 
 class State(Enum):
@@ -138,9 +141,9 @@ class Dialogue:
     def end_of_input(self) -> None:
         """The server closed the connection."""
         if self.state is State.REPLY or self.state is State.SECOND_REPLY:
-            self._fail(self._said_no() or ProxyUnreachable("the server closed the connection"))
+            self._fail(self._said_no() or ProxyUnreachable(_CLOSED + self._perhaps()))
         elif self.state is not State.OPEN and self.state is not State.OVER:
-            self._fail(ProxyUnreachable("the server closed the connection"))
+            self._fail(ProxyUnreachable(_CLOSED))
 
     # -------------------------------------------------------------- what the shell is told
 
@@ -260,6 +263,14 @@ class Dialogue:
         if self.state in _REPLIES and len(received) >= 2 and received[0] == VERSION and received[1]:
             return refusal(received[1])
         return None
+
+    def _perhaps(self) -> str:
+        """Servers without the extensions are known that say nothing to them (dante, ssh)."""
+        request = self._request
+        extended = request is not None and (
+            request.command & Command.ASSOCIATE or isinstance(request.address, AddressId)
+        )
+        return "; perhaps it does not know ADDRESS IDs" if extended else ""
 
     def _fail(self, error: ProxyError) -> None:
         self._received = b""

@@ -18,6 +18,7 @@ from oegw.socks5.client.errors import (
     refusal,
 )
 from oegw.socks5.client.proxy import Proxy
+from oegw.socks5.client.reaching import reached
 from oegw.socks5.wire import ControlRequest, Reply, Request
 
 
@@ -75,7 +76,7 @@ class Line(OpenLine):
     def __init__(self, proxy: Proxy, timeout: float | None) -> None:
         super().__init__(proxy, timeout, dialogue_with(proxy))
         with timely(proxy):
-            self._socket = socket.create_connection((proxy.host, proxy.port), timeout)
+            self._socket = reached(proxy.host, proxy.port, timeout)
 
     def ask(self, request: Request, early: bytes = b"") -> Reply:
         """Raises the errors of `errors`."""
@@ -153,9 +154,9 @@ def timely(proxy: Proxy) -> Iterator[None]:
     except (BlockingIOError, ProxyError):
         raise
     except TimeoutError as error:
-        raise TooSlow(f"{proxy}: no answer in time") from error
+        raise TooSlow(f"the SOCKS server at {proxy}: no answer in time") from error
     except (OSError, UnicodeError) as error:
-        raise ProxyUnreachable(f"{proxy}: {_words(error)}") from error
+        raise ProxyUnreachable(f"the SOCKS server at {proxy}: {_words(error)}") from error
 
 
 def _words(error: OSError | UnicodeError) -> str:

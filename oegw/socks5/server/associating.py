@@ -52,10 +52,10 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     async with Patience(conversation.input, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
             found = await find(common, client, asked.address, UDP)
-            judge(common, client, found, UDP_COMMAND, found.port or 0)
+            judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
         else:
-            judge_unknown(common, client, UDP_COMMAND, 0)
+            judge_unknown(common, client, UDP_COMMAND)
             port = declared_port(client.address, asked.address, asked.port)
     common.places.associated(conversation.place)
     relay = Relaying(conversation, port, bool(asked.flag & Flag.USE_CLIENT_PORT))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import TCP, Demand, Refused
-from oegw.socks5.preference import bound_address
+from oegw.socks5.preference import bound_address, peer_address
 from oegw.socks5.rules import BIND
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import Found, find, judge, judge_unknown, versions_of
@@ -77,11 +77,11 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
     if getattr(asked.address, "is_unspecified", False):
         if asked.command.associates:
             raise Refused(ReplyCode.INVALID_ADDRESS, "nothing_to_associate")
-        return _Peers(None, (), judge_unknown(common, client, BIND, asked.port))
+        return _Peers(None, (), judge_unknown(common, client, BIND))
     found = await find(common, client, asked.address, TCP)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
-    ways = judge(common, client, found, BIND, port)
+    ways = judge(common, client, found, BIND, port or None)
     for way in ways:
         await common.dialler.allow(way.address, port, TCP, way.demand)
     encrypted = any(way.demand.encrypted for way in ways)
@@ -128,7 +128,7 @@ def _second_address(
     if asked.command.associates:  # SK-29
         return conversation.identified(Found(peer, (peer,)))
     preference = conversation.preference(asked.flag, peers.found)
-    return bound_address(preference, conversation.client.here, peer)
+    return peer_address(preference, conversation.client.here, peer)
 
 
 class _Arrivals:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from oegw.socks5.addressids import AddressIds
 from oegw.socks5.interface import Dialler, Refused, Relay, Resolver, Transferred
@@ -49,6 +50,7 @@ class Common:
         self._passwords = Passwords(settings.users, secrets.token_bytes(32))
         self._guesses = Guesses()
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "passwords")
+        self._turns: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
         self.apply(settings, resolver, dialler)
 
     def apply(self, settings: SocksSettings, resolver: Resolver, dialler: Dialler) -> None:
@@ -72,17 +74,27 @@ class Common:
 
     async def user_of(self, credentials: Credentials, client: IPAddress) -> User | None:
         """None: it is not one of ours, or its password is wrong."""
-        if not self._passwords.known(credentials):
+        if not self._passwords.known(credentials) and not await self._verify(credentials, client):
+            return None
+        return self.users.get(credentials.user.decode("utf-8", "replace"))
+
+    async def _verify(self, credentials: Credentials, client: IPAddress) -> bool:
+        """One at a time of each client's: many guesses at once are counted as many, and a browser
+        that begins with twenty connections waits for the first of them."""
+        turn = self._turns.get(client) or asyncio.Lock()
+        self._turns[client] = turn
+        async with turn:
+            if self._passwords.known(credentials):
+                return True
             if not self._guesses.may_try(client, self.now()):
                 self.tally.drop("password_guesses", client=str(client))
-                return None
+                return False
             right = await self.loop.run_in_executor(
                 self._verifiers, self._passwords.verify, credentials
             )
             if not right:
                 self._guesses.failed(client, self.now())
-                return None
-        return self.users.get(credentials.user.decode("utf-8", "replace"))
+            return right
 
     def ended(self, user: str, transferred: Transferred) -> None:
         """A relayed connection."""

@@ -87,7 +87,9 @@ class Way:
     demand: Demand
 
 
-def judge(common: Common, client: Client, found: Found, command: str, port: int) -> list[Way]:
+def judge(
+    common: Common, client: Client, found: Found, command: str, port: int | None
+) -> list[Way]:
     """Which of the addresses the client may use (SK-23); at least one.  Raises Refused."""
     ways, reason = [], "none"
     for address in found.addresses:
@@ -104,11 +106,9 @@ def judge(common: Common, client: Client, found: Found, command: str, port: int)
     return ways
 
 
-def judge_unknown(
-    common: Common, client: Client, command: str, port: int, name: str | None = None
-) -> Demand:
+def judge_unknown(common: Common, client: Client, command: str) -> Demand:
     """The same where the peer is not known yet.  Raises Refused."""
-    asked = Asked(command, client.address, client.user, None, port, name, client.encrypted)
+    asked = Asked(command, client.address, client.user, encrypted=client.encrypted)
     verdict = common.rules.decide(asked)
     if not verdict.allowed:
         raise Refused(ReplyCode.NOT_ALLOWED, "rule", verdict.reason)

@@ -20,7 +20,7 @@ from oegw.socks5.rules import ASSOCIATE
 from oegw.socks5.server.finding import Found, find, judge
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import Requested
-from oegw.socks5.wire import Address, IPAddress, Reply
+from oegw.socks5.wire import Address, AddressId, IPAddress, Reply
 
 if TYPE_CHECKING:
     from oegw.socks5.server.conversation import Conversation
@@ -40,9 +40,10 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
     preference = preference_of(asked.flag, asked.port)
     async with Patience(conversation.input, common.settings.limits.connect):
         found = await find(common, conversation.client, asked.address, TCP)
-        ways = judge(common, conversation.client, found, ASSOCIATE, 0)
+        ways = judge(common, conversation.client, found, ASSOCIATE, found.port)
         allowed = tuple(way.address for way in ways)
-        if common.settings.ids.reply == "id":
+        # What an ID stands for is told in either mode (SK-32): otherwise nobody could ask for it.
+        if common.settings.ids.reply == "id" and not isinstance(asked.address, AddressId):
             answer = _identified(conversation, found, _stored(preference, found))
         else:
             answer = await _answer(conversation, found, preference, allowed)
@@ -65,7 +66,7 @@ async def _answer(
     preference: Preference,
     allowed: tuple[IPAddress, ...],
 ) -> Address:
-    """With ``reply = "address"``."""
+    """With ``reply = "address"``, or of what an ID stands for."""
     answer = association_answer(preference, found.destination, allowed)
     match answer:
         case TellId():

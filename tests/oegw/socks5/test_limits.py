@@ -42,6 +42,7 @@ def test_a_user_has_so_many_from_wherever() -> None:
     places = Places(Limits(client=2), users)
     place, _ = places.take(ALICE)
     places.identified(place, "alice")
+    places.identified(place, "alice")  # with its next request
     second, _ = places.take(BOB)
     with refused("limit_user"):
         places.identified(second, "alice")
@@ -139,7 +140,7 @@ def test_who_has_left_is_forgotten() -> None:
                         case _ if dice.random() < 0.5:
                             places.leave(place)
                             there.discard(place)
-                        case _ if not place.user:
+                        case _:
                             places.identified(place, dice.choice("ab"))
         except Refused:
             pass

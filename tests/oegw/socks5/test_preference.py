@@ -17,6 +17,7 @@ from oegw.socks5.preference import (
     association_answer,
     bound_address,
     louder,
+    peer_address,
     preference_of,
     relay_address,
     reserved_octet_used,
@@ -85,6 +86,26 @@ def test_what_is_advertised_stands_for_our_address_of_that_family() -> None:
     assert bound_address(UNSAID, inside, outside, advertise) == ip_address(PUBLIC4)
     other = ip_address(OUTSIDE6)
     assert bound_address(DESTINATION, inside, other, advertise) == other
+
+
+@pytest.mark.parametrize(
+    ("preference", "client_side", "peer", "told"),
+    [
+        (UNSAID, INSIDE4, OUTSIDE4, OUTSIDE4),
+        (UNSAID, INSIDE6, OUTSIDE6, OUTSIDE6),
+        (UNSAID, INSIDE6, OUTSIDE4, f"::ffff:{OUTSIDE4}"),
+        (UNSAID, INSIDE4, OUTSIDE6, INSIDE4),  # IPv4 has no room for it
+        (DESTINATION, INSIDE4, OUTSIDE6, OUTSIDE6),
+        (DESTINATION, INSIDE6, OUTSIDE4, OUTSIDE4),
+        (Preference.IPV6, INSIDE4, OUTSIDE4, f"::ffff:{OUTSIDE4}"),
+        (Preference.IPV4, INSIDE6, OUTSIDE6, "0.0.0.0"),
+        (UNSAID, INSIDE4, f"::ffff:{OUTSIDE4}", OUTSIDE4),
+    ],
+)
+def test_who_has_come(preference: Preference, client_side: str, peer: str, told: str) -> None:
+    """SK-5, SK-33, SK-34."""
+    found = peer_address(preference, ip_address(client_side), ip_address(peer))
+    assert found == ip_address(told)
 
 
 def test_datagrams_are_sent_to_an_address_that_the_client_can_reach() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.oegw.socks5.clients.bed import Bed
-from tests.oegw.socks5.differences.cases import CASES, UNREACHABLE
+from tests.oegw.socks5.clients.bed import BOB, Bed
+from tests.oegw.socks5.differences.cases import CASES, FAR, NOWHERE, UNREACHABLE
 from tests.oegw.socks5.differences.talk import NEIGHBOUR, Over, Talk
 from tests.support.intercept_net import enter
 
@@ -15,10 +15,13 @@ Heard = Mapping[str, list[str]]  # by the case's name
 
 def prepare(bed: Bed) -> None:
     """Routes, and the neighbour's address."""
-    for family, address in UNREACHABLE.items():
-        bed.net.run(bed.net.gateway, "ip", f"-{family}", "route", "del", "default")
-        bed.net.run(bed.net.gateway, "ip", f"-{family}", "route", "add", "unreachable", address)
-    bed.net.run(bed.net.gateway, "ip", "route", "add", "10.9.0.2", "via", "10.2.0.2")
+    for kind, addresses in ("unreachable", UNREACHABLE), ("throw", NOWHERE):
+        for family, address in addresses.items():
+            bed.net.run(bed.net.gateway, "ip", f"-{family}", "route", "add", kind, address)
+    # Bob's host forwards what reaches it with no hop left: it says that the time has expired.
+    bed.net.run(bed.net.outside, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    far = ["ip", "route", "add", FAR, "via", BOB["4"], "hoplimit", "1"]
+    bed.net.run(bed.net.gateway, *far)
     bed.net.run(bed.net.inside, "ip", "addr", "add", f"{NEIGHBOUR}/24", "dev", "in0")
 
 

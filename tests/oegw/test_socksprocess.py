@@ -1,0 +1,261 @@
+"""The SOCKS server as a process: from a configuration to it, and beside the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oegw import config
+from oegw.control import ControlError
+from oegw.environment import Links, links
+from oegw.exitcodes import CONFIGURATION
+from oegw.socks5.client import Proxy, connect
+from oegw.socks5.settings import Limits, Listener, SocksSettings
+from oegw.sockschild import socks_child
+from oegw.sockslisteners import settings_of
+from oegw.socksprocess import Loader
+from oegw.socksstatus import status, status_text
+from oegw.status import socks_section
+from oegw.trace import JsonTrace
+from tests.support.moniker_daemon import PATIENCE, until
+
+COMMAND = [sys.executable, "-m", "oegw", "socks"]
+HEAD = "version = 1\n[dns]\nresolvers = '127.0.0.1'\n"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def configuration(directory: Path, port: int, more: str = "") -> Path:
+    path = directory / "oegw.toml"
+    path.write_text(
+        f'{HEAD}[socks]\nsocket = "s.sock"\n'
+        f'[[socks.listener]]\naddress = "127.0.0.1"\nport = {port}\n{more}'
+    )
+    return path
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--config", str(path)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            until(lambda: answers(path) or process.poll() is not None)
+            yield process
+        finally:
+            process.kill()
+
+
+def told(path: Path) -> dict[str, Any]:
+    return status(path.parent / "s.sock", 1.0)
+
+
+def answers(path: Path) -> bool:
+    try:
+        return bool(told(path))
+    except ControlError:
+        return False
+
+
+LOOPBACK = '[[socks.rule]]\nallow = true\ndestinations = "127.0.0.0/8"\n'
+
+
+def test_it_serves_reloads_and_ends(tmp_path: Path) -> None:
+    port = free_port()
+    path = configuration(tmp_path, port)
+    proxy = Proxy("127.0.0.1", port)
+    with serving(path) as process, socket.create_server(("127.0.0.1", 0)) as destination:
+        there = destination.getsockname()[1]
+        with pytest.raises(PermissionError):
+            connect(proxy, "localhost", there)
+        said = subprocess.run(
+            [*COMMAND, "status", "--config", str(path)], capture_output=True, text=True, check=True
+        )
+        assert f"process {process.pid}" in said.stdout
+        good = path.read_text() + LOOPBACK
+        path.write_text(good)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: reaches(proxy, there))
+        path.write_text(good + "[socks.limits]\nidle = soon\n")
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        assert "the old settings stay" in process.stderr.readline()
+        path.write_text(good.replace("s.sock", "other.sock"))
+        process.send_signal(signal.SIGHUP)
+        assert "[socks] socket changed" in process.stderr.readline()
+        with connect(proxy, "127.0.0.1", there):
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert not (tmp_path / "s.sock").exists()
+
+
+def reaches(proxy: Proxy, port: int) -> bool:
+    try:
+        connect(proxy, "localhost", port).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_configuration_that_is_wrong_is_the_end_of_a_start(tmp_path: Path) -> None:
+    path = configuration(tmp_path, 1080, "interface = 'no-such-link'\n")
+    done = subprocess.run(
+        [*COMMAND, "serve", "--config", str(path)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == CONFIGURATION
+    assert "socks.listener[1].interface: there is no interface 'no-such-link'" in done.stderr
+
+
+def test_a_trace_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    path = configuration(tmp_path, 1080, '[gateway]\ntrace = "none/trace.jsonl"\n')
+    with pytest.raises(OSError, match=r"gateway\.trace"):
+        Loader(path)
+
+
+# ---------------------------------------------------------------- where it listens
+
+BOX = Links(
+    frozenset({"lo", "eth0", "eth1", "oegw0"}),
+    ("eth1",),
+    (
+        ("eth0", ip_address("192.168.1.1")),
+        ("eth0", ip_address("2001:db8:1::1")),
+        ("oegw0", ip_address("192.0.2.1")),
+    ),
+    frozenset({4, 6}),
+)
+
+
+def listeners(text: str, box: Links = BOX) -> tuple[Listener, ...]:
+    return settings_of(config.parse(f"{HEAD}{text}", Path("/nowhere/oegw.toml")), box).listeners
+
+
+def test_by_default_it_listens_inside_and_on_loopback() -> None:
+    assert listeners("[socks]\n") == (
+        Listener(ip_address("192.168.1.1"), interface="eth0"),
+        Listener(ip_address("2001:db8:1::1"), interface="eth0"),
+        Listener(ip_address("127.0.0.1")),
+        Listener(ip_address("::1")),
+    )
+
+
+def test_a_box_without_an_outside_has_no_inside() -> None:
+    alone = replace(BOX, outside=(), inside=(), families=frozenset({4}))
+    assert listeners("[socks]\n", alone) == (Listener(ip_address("127.0.0.1")),)
+
+
+def test_without_password_an_address_belongs_to_its_interface() -> None:
+    found = listeners('[[socks.listener]]\naddress = "2001:db8:1::1"\nport = 1081\n')
+    assert found == (Listener(ip_address("2001:db8:1::1"), 1081, interface="eth0"),)
+    found = listeners('[[socks.listener]]\naddress = "127.0.0.2"\n')
+    assert found == (Listener(ip_address("127.0.0.2")),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('address = "192.1.1.4"\n', "192.1.1.4 is neither loopback nor of an inside interface"),
+        ('address = "192.0.2.1"\n', "192.0.2.1 is neither loopback nor of an inside interface"),
+        ('address = "192.1.1.4"\ninterface = "eth1"\n', "eth1 is outside: strangers must show"),
+        ('address = "192.1.1.4"\ninterface = "eth7"\n', "there is no interface 'eth7'"),
+    ],
+)
+def test_strangers_are_not_served_without_password(text: str, words: str) -> None:
+    with pytest.raises(config.ConfigError) as refused:
+        listeners("[[socks.listener]]\naddress = '127.0.0.1'\n[[socks.listener]]\n" + text)
+    [problem] = refused.value.problems
+    assert problem.startswith("socks.listener[2].")
+    assert words in problem
+
+
+def test_the_links_of_this_box() -> None:
+    box = links(())
+    assert "lo" in box.names
+    assert all(name not in box.outside and not each.is_loopback for name, each in box.inside)
+    everything = links(("lo",))
+    assert everything.outside == ("lo",)
+    assert set(box.inside) <= set(everything.inside)
+
+
+# ---------------------------------------------------------------- beside the gateway
+
+
+def test_a_child_lives_as_long_as_the_table_does(tmp_path: Path) -> None:
+    path = configuration(tmp_path, free_port())
+    trace = JsonTrace(None, time.time)
+    settings = SocksSettings(present=True, socket=tmp_path / "s.sock")
+
+    async def scenario() -> None:
+        child = socks_child(path, trace)
+        assert await child.follow(SocksSettings()) == []
+        assert await child.row() is None
+        assert await child.follow(settings) == []
+        await asyncio.to_thread(until, lambda: answers(path))
+        row = await child.row()
+        assert row is not None
+        assert row["listeners"][0]["address"] == "127.0.0.1"
+        assert await child.follow(replace(settings, limits=Limits(total=7))) == []
+        (note,) = await child.follow(replace(settings, listeners=(Listener(ip_address("::1")),)))
+        assert "listeners changed: takes effect at the next restart" in note
+        path.write_text(path.read_text().replace("127.0.0.1", "192.0.2.9", 2))
+        (note,) = await child.follow(settings)
+        assert note.startswith("[socks] the old settings stay: socks.listener[1].address: 192.0.2")
+        assert await child.follow(SocksSettings()) == []
+        assert not answers(path)
+
+    asyncio.run(scenario())
+    assert trace.counters["socks.ended"] == 0
+
+
+# ---------------------------------------------------------------- what it says of itself
+
+TOLD = {
+    "pid": 7, "socket": "/run/oegw/socks.sock",
+    "listeners": [
+        {"address": "192.168.1.1", "port": 1080, "authentication": "none", "interface": "eth0",
+         "encrypted": False, "listening": True},
+        {"address": "::", "port": 1081, "authentication": "password", "interface": None,
+         "encrypted": True, "listening": False},
+    ],
+    "connections": {"relayed": 3, "binding": 1, "associations": 2, "users": {"alice": 3}},
+    "octets": {"to_destination": 1000, "to_client": 2_000_000},
+    "octets_of_users": {"alice": 5000}, "ids": {"ids": 4}, "counters": {"drop.rule": 9},
+}  # fmt: skip
+
+
+def test_its_state_is_told_in_words() -> None:
+    text = status_text({**TOLD, "started": time.time() - 61})
+    for words in (
+        "process 7, up for 61s", "192.168.1.1:1080 of eth0",
+        "[::]:1081, with password, encrypted only (not yet", "relayed 3, binding 1", "ids 4",
+        "alice", "drop.rule",
+    ):  # fmt: skip
+        assert words in text
+    assert status_text({}).startswith("Server")
+
+
+def test_the_gateways_status_has_a_line_of_it() -> None:
+    assert socks_section(None) == []
+    assert socks_section(TOLD)[1] == (
+        "SOCKS: process 7, 1 of 2 listeners: 3 relayed, 1 binding, 2 associations, 2.0M"
+    )
+    assert socks_section({"reason": "it is being started"})[1] == (
+        "SOCKS: does not answer: it is being started"
+    )
