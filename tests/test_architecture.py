@@ -457,6 +457,8 @@ def test_moniker_knows_little_of_the_gateway() -> None:
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
 
 READS_SURROUNDINGS = {
+    "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
+    "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
