@@ -1,6 +1,7 @@
 """Echoes what it hears at one port, by TCP and UDP and both families, and says whom it hears.
 
     python echo.py PORT                            until it is ended
+    python echo.py half PORT                       the same; it says no more after the first answer
     python echo.py call ADDRESS PORT WORDS         connects, says WORDS, prints what comes back
 
 Each answer is one line: "you are ADDRESS PORT: " and what was heard.
@@ -11,9 +12,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
+from typing import Any
 
 PATIENCE = 5.0
+
+Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 def you_are(place: tuple[str, int]) -> bytes:
@@ -22,6 +27,16 @@ def you_are(place: tuple[str, int]) -> bytes:
     if address.version == 6 and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return f"you are {address} {place[1]}: ".encode()
+
+
+async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Half-closes the connection, and goes on to read what comes."""
+    own = you_are(writer.get_extra_info("peername"))
+    writer.write(own + await reader.readline())
+    writer.write_eof()
+    while line := await reader.readline():
+        print("heard", line.decode().strip(), flush=True)
+    writer.close()
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,8 +66,8 @@ def bound(kind: int, port: int) -> socket.socket:
     return sock
 
 
-async def serve(port: int) -> None:
-    server = await asyncio.start_server(answer, sock=bound(socket.SOCK_STREAM, port))
+async def serve(port: int, each: Answering = answer) -> None:
+    server = await asyncio.start_server(each, sock=bound(socket.SOCK_STREAM, port))
     datagrams = bound(socket.SOCK_DGRAM, port)
     asyncio.get_running_loop().add_reader(datagrams, answer_datagram, datagrams)
     print("listening", flush=True)
@@ -68,5 +83,7 @@ def call(address: str, port: int, line: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "call":
         call(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    elif sys.argv[1] == "half":
+        asyncio.run(serve(int(sys.argv[2]), answer_once))
     else:
         asyncio.run(serve(int(sys.argv[1])))
