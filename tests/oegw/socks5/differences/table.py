@@ -27,7 +27,8 @@ can (`tests/oegw/socks5/clients`):
 addresses only; its programs reach IPv6 by names |
 | PySocks | CONNECT, UDP ASSOCIATE; passwords. UDP by servers at IPv4 addresses only |
 | python-socks | CONNECT, blocking and asyncio; passwords |
-| npm's `socks` | CONNECT, BIND, UDP ASSOCIATE; passwords. It may declare its destination as its own address |
+| npm's `socks` | CONNECT, BIND, UDP ASSOCIATE; passwords. It may declare its \
+destination as its own address |
 | OpenSSH | by ProxyCommand: `nc -X 5`, `oegw socks connect` |
 | proxychains4 | CONNECT; passwords. IPv4 addresses, and names of both families |
 | redsocks | redirected TCP by CONNECT, UDP by UDP ASSOCIATE. IPv4 only |
