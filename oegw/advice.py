@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from oegw.assurance import trust_in
 from oegw.nat import Nat, contains, unserved
 from oegw.settings import Settings
+from oegw.socksadvice import socks_advice
 from oegw.sstadvice import sst_advice
 from policy.flow import IPAddress
 from policy.rule import Category, Require, Rule
@@ -20,6 +21,7 @@ def advice(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> tupl
         *_of_addresses(settings, nat),
         *_of_rules(settings, resolvers, nat),
         *sst_advice(settings, nat),
+        *socks_advice(settings),
     )
 
 

@@ -53,7 +53,8 @@ class Program(Generic[SettingsT]):
     the number of a pipe that has an end when the gateway has.  ``unset``: the settings before any.
     ``status``: asks it at a socket, within seconds; raises ControlError.  ``restart_notes``: what
     of new settings takes effect at its restart only.  ``refusal``: why it stays with the old ones,
-    None if it does not; may read files.  ``remains``: what its end leaves behind.
+    None if it does not, by the settings and the configuration that they are of; may read files.
+    ``remains``: what its end leaves behind.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Program(Generic[SettingsT]):
     unset: SettingsT
     status: Callable[[Path, float], dict[str, Any]]
     restart_notes: Callable[[SettingsT, SettingsT], list[str]]
-    refusal: Callable[[SettingsT], str | None] = lambda _: None
+    refusal: Callable[[SettingsT, Path], str | None]
     remains: Callable[[SettingsT], list[str]] = lambda _: []
 
 
@@ -98,7 +99,7 @@ class ChildProcess(Generic[SettingsT]):
         else:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
-            refusal = await asyncio.to_thread(self._program.refusal, settings)
+            refusal = await asyncio.to_thread(self._program.refusal, settings, self._path)
             if refusal is not None:
                 return [f"[{self._program.name}] the old settings stay: {refusal}"]
             return self._program.restart_notes(self._at_start, settings)

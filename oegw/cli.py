@@ -277,6 +277,7 @@ def _check(arguments: argparse.Namespace) -> int:
             for point in settings.decision_points:
                 print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
+            _check_socks(settings)
             _check_firewall(settings)
             _check_translated_ports(settings, nat)
             return FINE
@@ -370,6 +371,25 @@ def _check_sst_keys(settings: Settings) -> Iterator[str]:
             _complain(FINE, f"note: {key}: {error}")
         except KeyFileError as error:
             yield f"{key}: {error}"
+
+
+def _check_socks(settings: Settings) -> None:
+    """Say where its server listens, and what it would not start with: perhaps this is another
+    box."""
+    if not settings.socks.present:
+        return
+    from oegw.sockslisteners import settings_of  # takes a while to import
+
+    try:
+        listeners = settings_of(settings).listeners
+    except config.ConfigError as error:
+        _complain(FINE, *(f"warning: {each}" for each in error.problems))
+        return
+    for each in listeners:
+        interface = f" of {each.interface}" if each.interface else ""
+        password = ", with password" if each.authentication == "password" else ""
+        encrypted = ", encrypted only" if each.encrypted else ""
+        print(f"SOCKS: {each.address} port {each.port}{interface}{password}{encrypted}")
 
 
 def _check_firewall(settings: Settings) -> None:

@@ -22,7 +22,7 @@ def moniker_child(path: Path, trace: Trace) -> ChildProcess[MonikerSettings]:
     return ChildProcess(PROGRAM, path, trace)
 
 
-def _refusal(settings: MonikerSettings) -> str | None:
+def _refusal(settings: MonikerSettings, _: Path) -> str | None:
     if settings.private_key is not None:
         try:
             read_private(settings.private_key)

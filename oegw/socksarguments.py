@@ -38,10 +38,18 @@ def add_socks(add: Add, add_config: AddConfig, parser_class: Any) -> None:
         "ProxyCommand wants it. The server looks up the host's name.",
         "ssh -o ProxyCommand='oegw socks connect --proxy gateway %h %p' bob.example",
         "ssh -o ProxyUseFdpass=yes -o ProxyCommand='oegw socks connect --pass-fd %h %p' bob",
+        "oegw socks connect starwars.theforce.net.mon",
     )
     _add_proxy(connect)
     connect.add_argument("host", metavar="HOST", help="name or address")
-    connect.add_argument("port", metavar="PORT", type=_port)
+    connect.add_argument(
+        "port",
+        metavar="PORT",
+        type=_port,
+        nargs="?",
+        default=0,
+        help="not needed where HOST is a service's name, whose port only its gateway knows",
+    )
     connect.add_argument(
         "--pass-fd",
         action="store_true",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from oegw import config
 from oegw.childprocess import ChildProcess, Program
 from oegw.socks5.settings import SocksSettings, restart_notes
+from oegw.sockslisteners import settings_of
 from oegw.socksstatus import status
 from oegw.trace import Trace
 
@@ -15,6 +17,16 @@ def socks_child(path: Path, trace: Trace) -> ChildProcess[SocksSettings]:
     return ChildProcess(PROGRAM, path, trace)
 
 
+def _refusal(_: SocksSettings, path: Path) -> str | None:
+    """What is wrong on this box only."""
+    try:
+        settings_of(config.load(path))
+    except config.ConfigError as error:
+        return str(error)
+    return None
+
+
 PROGRAM = Program(
-    "socks", "the SOCKS server", "oegw.socksprocess", SocksSettings(), status, restart_notes
-)
+    "socks", "the SOCKS server", "oegw.socksprocess", SocksSettings(), status, restart_notes,
+    _refusal,
+)  # fmt: skip

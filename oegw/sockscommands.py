@@ -72,7 +72,7 @@ def _connect(arguments: Arguments) -> int:
     from oegw import pipe
 
     proxy = _proxy(arguments)
-    what = f"{arguments.host} port {arguments.port}"
+    what = f"{arguments.host} port {arguments.port}" if arguments.port else arguments.host
     with _failing(what):
         connection = socks5.connect(
             proxy, arguments.host, arguments.port, timeout=arguments.seconds

@@ -8,61 +8,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
-from oegw.environment import Links, UnsuitableBox, links
+from oegw.environment import UnsuitableBox
 from oegw.exitcodes import FAILED
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.socks5.server.serving import Given, serve
-from oegw.socks5.settings import Listener, SocksSettings
 from oegw.socksdialler import GatewayDialler
+from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
 from oegw.trace import JsonTrace, Trace
-
-LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-
-
-def settings_of(settings: Settings, box: Links | None = None) -> SocksSettings:
-    """``[socks]``, with what it takes from this box: where it listens, and on which interface.
-
-    An address is reachable by every interface of a Linux box, so a listener that asks for no
-    password belongs to an inside interface.  Raises ConfigError.
-    """
-    socks, tunnel = settings.socks, settings.datapath.tunnel_interface
-    box = box or links(settings.interfaces.outside)
-    inside = {address: name for name, address in box.inside if name != tunnel}
-    if not socks.listeners:
-        ours = [Listener(each, interface=name) for each, name in inside.items()]
-        loopback = [Listener(each) for each in LOOPBACK if each.version in box.families]
-        return replace(socks, listeners=(*ours, *loopback))
-    problems = []
-    listeners = []
-    for number, listener in enumerate(socks.listeners, 1):
-        place, interface = f"socks.listener[{number}]", listener.interface
-        if interface is not None and interface not in box.names:
-            problems.append(f"{place}.interface: there is no interface {interface!r}")
-        if listener.authentication == "none" and not listener.address.is_loopback:
-            interface = interface or inside.get(listener.address)
-            if interface is None:
-                reason = "neither loopback nor of an inside interface: give interface, or"
-                text = f'{listener.address} is {reason} authentication = "password"'
-                problems.append(f"{place}.address: {text}")
-            elif interface in box.outside:
-                text = f"{interface} is outside: strangers must show a password"
-                problems.append(f"{place}.authentication: {text}")
-        listeners.append(replace(listener, interface=interface))
-    if problems:
-        raise config.ConfigError(problems)
-    return replace(socks, listeners=tuple(listeners))
 
 
 class Loader:

@@ -457,6 +457,8 @@ def test_moniker_knows_little_of_the_gateway() -> None:
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
 
 READS_SURROUNDINGS = {
+    "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
+    "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
     "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
@@ -550,12 +552,13 @@ def test_the_top_level_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "oegw/moniker", "tests", "netns-lab"],
+     "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay", "oegw/socks5/server",
+     "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker"):
+    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker") and "socks5" not in room:
         return
     text = readme.read_text(encoding="utf-8")
     missing = [

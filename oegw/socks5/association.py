@@ -29,7 +29,7 @@ from oegw.socks5.wire import (
 
 # Our choices.
 WAITING_DATAGRAMS = 8  # for one place, until it is known where it is
-WAITING_OCTETS = 16384  # for all of an association
+WAITING_OCTETS = 16384  # for all of an association; one alone may be of any size
 REFUSED_SECONDS = 2.0  # so long a place that was refused is not asked for again
 _NOTHING = Demand()
 
@@ -281,9 +281,8 @@ class Association:
             steps.append(step)
         if target.address is not None:  # its time is over, but until the answer it is the best
             steps.append(self._send(target, payload))
-        elif (
-            len(target.waiting) >= WAITING_DATAGRAMS
-            or self._waiting_octets + len(payload) > WAITING_OCTETS
+        elif len(target.waiting) >= WAITING_DATAGRAMS or (
+            self._waiting_octets and self._waiting_octets + len(payload) > WAITING_OCTETS
         ):
             steps.append(Dropped("udp_too_many_waiting"))
         else:

@@ -86,7 +86,7 @@ class Relay(Protocol):
         idle: float,
         ended: Callable[[Transferred], None],
     ) -> Relayed:
-        """Takes both sockets (non-blocking) over, and closes them.
+        """Takes both sockets (non-blocking) over, and closes them; their options are as they are.
 
         ``early``: what came behind the request; it goes to the destination first.  ``idle``:
         seconds without an octet either way after which it ends; 0: never.  ``ended`` is called

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,12 +41,11 @@ from tests.support.moniker_strangers import (
     question,
     seconds_of,
 )
-from tests.support.serving import ROOT
+from tests.support.serving import MEGABYTE, ROOT, stays_small
 from tests.support.sst_packets import UDP, ipv4, packed, udp
 
 pytestmark = pytest.mark.netns
 
-MEGABYTE = 1_000_000
 NOBODY = 65534
 CROWD = [f"10.1.0.{number}" for number in range(10, 50)]  # further addresses of the asker's
 
@@ -111,16 +110,6 @@ def nonsense(rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         return rng.randbytes(rng.randint(0, 2000))
     return mutated(rng, good) if rng.random() < 0.9 else good
-
-
-def stays_small(daemon: MonikerDaemon, attack: Callable[[], object], most: int = MEGABYTE) -> None:
-    """The same again and again: what the first times took is all that is ever taken."""
-    attack()
-    before = daemon.resident
-    for _ in range(3):
-        attack()
-    grown = daemon.resident - before
-    assert grown < most, f"{grown} octets more after three times the same"
 
 
 def test_malformed_lines_and_datagrams(net: Net, open_daemon: MonikerDaemon) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from oegw.commands import Verdict
 from oegw.control import ControlError
-from oegw.socks5.client import Proxy, connect, udp
+from oegw.socks5.client import Conversation, Proxy, connect, udp
 from oegw.socksstatus import status
 from policy.rule import Scope
 from tests.support.intercept_net import (
@@ -166,6 +166,26 @@ def test_datagrams_are_no_exception(net: Net, server: Path) -> None:
                     assert wire.to(PEER) == []
                 else:
                     assert there.receive(5) == [f"{OPEN}"]
+
+
+def test_who_comes_in_clear_to_a_bind_gets_no_answer(net: Net, server: Path) -> None:
+    with gateway(net, policy()) as gate:
+        decided(gate, PEER, Verdict.CLEAR)
+        wire = net.capture(net.gateway, "out0")
+        for port in (SECRET, OPEN):
+            with within(net.inside, lambda p=port: Conversation(Proxy(SERVER, p))) as conversation:  # type: ignore[misc]
+                there = conversation.bind(PEER)
+                peer = within(net.outside, lambda: socket.socket())
+                with peer:
+                    peer.bind((PEER, 0))
+                    peer.settimeout(0.3 if port == SECRET else 10)
+                    if port == OPEN:
+                        peer.connect((OWN, there.port))
+                        continue
+                    with pytest.raises(TimeoutError):
+                        peer.connect((OWN, there.port))
+                    assert wire.to(PEER) == []
+                    assert gate.counters["unencrypted_refused"]
 
 
 def test_without_the_guard_nothing_of_it_leaves(net: Net, server: Path) -> None:

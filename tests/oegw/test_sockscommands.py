@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -114,6 +116,20 @@ def test_no_server(oegw: Any) -> None:
     result = oegw("connect", "--proxy", f"127.0.0.1:{port}", "bob", 80)
     text = f"oegw: the SOCKS server at 127.0.0.1:{port}: Connection refused\n"
     assert (result.code, result.err) == (FAILED, text)
+
+
+def test_a_service_has_its_port_itself(tmp_path: Path, oegw: Any) -> None:
+    with Destination("::1") as destination:
+        name = "starwars.theforce.test.mon"
+        names = Names(of={name: ("::1",)}, ports={name: destination.port})
+        with running(tmp_path, names=names) as server:
+            process = started("connect", *proxy(server), name, stdout=subprocess.PIPE)
+            with destination.accept() as far:
+                far.sendall(b"a long time ago")
+            out, _ = process.communicate(timeout=SECONDS)
+            assert out == b"a long time ago"
+            result = oegw("connect", *proxy(server), "nowhere.mon")
+            assert (result.code, result.err) == (FAILED, "oegw: nowhere.mon: host unreachable\n")
 
 
 # -------------------------------------------------------------------- user and password
@@ -229,9 +245,23 @@ def test_a_password_has_to_fit(oegw: Any, monkeypatch: pytest.MonkeyPatch, line:
     assert "1 to 255 octets" in result.err
 
 
+def configured(path: Path, server: Path) -> Path:
+    path.write_text(f'version = 1\n[socks]\nsocket = "{server}"\n')
+    return path
+
+
+def test_the_state_of_the_server(server: Running, oegw: Any, tmp_path: Path) -> None:
+    path = configured(tmp_path / "oegw.toml", server.settings.socket)
+    status = json.loads(oegw("status", "--json", "--config", path).out)
+    assert status["pid"] == os.getpid()
+    for words in (("status", "--config", path), ("--config", path)):
+        result = oegw(*words)
+        assert result.code == FINE
+        assert f"127.0.0.1:{server.server.ports[0]}" in result.out
+
+
 def test_no_server_to_ask_for_its_state(oegw: Any, tmp_path: Path) -> None:
-    path = tmp_path / "oegw.toml"
-    path.write_text(f'version = 1\n[socks]\nsocket = "{tmp_path}/socks.sock"\n')
+    path = configured(tmp_path / "oegw.toml", tmp_path / "socks.sock")
     for words in (("status", "--config", path), ("--config", path)):
         result = oegw(*words)
         assert result.code == NO_DAEMON

@@ -24,7 +24,8 @@ from oegw.exitcodes import CONFIGURATION
 from oegw.socks5.client import Proxy, connect
 from oegw.socks5.settings import Limits, Listener, SocksSettings
 from oegw.sockschild import socks_child
-from oegw.socksprocess import Loader, settings_of
+from oegw.sockslisteners import settings_of
+from oegw.socksprocess import Loader
 from oegw.socksstatus import status, status_text
 from oegw.status import socks_section
 from oegw.trace import JsonTrace
@@ -213,6 +214,9 @@ def test_a_child_lives_as_long_as_the_table_does(tmp_path: Path) -> None:
         assert await child.follow(replace(settings, limits=Limits(total=7))) == []
         (note,) = await child.follow(replace(settings, listeners=(Listener(ip_address("::1")),)))
         assert "listeners changed: takes effect at the next restart" in note
+        path.write_text(path.read_text().replace("127.0.0.1", "192.0.2.9", 2))
+        (note,) = await child.follow(settings)
+        assert note.startswith("[socks] the old settings stay: socks.listener[1].address: 192.0.2")
         assert await child.follow(SocksSettings()) == []
         assert not answers(path)
 

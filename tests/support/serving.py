@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 from tests.support.intercept_net import wait_for
 
 ROOT = Path(__file__).parents[2]
+MEGABYTE = 1_000_000
 
 
 class Serving:
@@ -105,3 +106,15 @@ class Serving:
     def processor_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stays_small(
+    server: Serving, attack: Callable[[], object], times: int = 3, most: int = MEGABYTE
+) -> None:
+    """The same again and again: what the first time took is all that is ever taken."""
+    attack()
+    before = server.resident
+    for _ in range(times):
+        attack()
+    grown = server.resident - before
+    assert grown < most, f"{grown} octets more after {times} times the same"

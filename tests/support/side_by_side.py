@@ -25,10 +25,11 @@ from tests.support.amount import thorough
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 NO_TESTS = {"support", "vectors", "bench", "fresh"}
-SPLIT = {"oegw", "oegw/sst"}  # folders whose own folders are parts of their own
+SPLIT = {"oegw", "oegw/sst", "oegw/socks5"}  # folders whose own folders are parts of their own
 LONGEST = (  # measured
     "ike", "oegw/sst/plane", "oegw/datapath", "fuzz", "attacks", "oegw/intercept", "oegw/moniker",
-    "fuzz of ports", "dnsrecords", "acceptance", "oegw", "oegw/sst", "oegw/sst/asking",
+    "fuzz of ports", "dnsrecords", "acceptance", "oegw", "oegw/socks5/differences",
+    "oegw/socks5/clients", "oegw/socks5", "oegw/sst", "oegw/sst/asking",
 )  # fmt: skip
 MEASURED = ("ike", "policy", "dnsrecords")  # rooms that have to be covered
 PLAIN = ("-m", "not lab and not fuzz")

@@ -25,6 +25,7 @@ from tests.support.serving import Serving
 
 HERE, HERE6 = "10.1.0.1", "fd00:1::1"
 CLIENT, CLIENT6 = "10.1.0.2", "fd00:1::2"
+OTHERS = [f"10.1.0.{number}" for number in range(10, 30)]  # further clients
 PORT = 1080
 ECHO = 7
 
@@ -291,6 +292,15 @@ def is_served(net: Net, source: str = CLIENT, **who: str) -> bool:
             return False
         client.say(b"hello")
         return client.hear(5) == b"hello"
+
+
+@contextmanager
+def inhabited() -> Iterator[Net]:
+    """A net with many clients inside."""
+    with Net() as net:
+        for address in OTHERS:
+            net.run(net.inside, "ip", "addr", "add", f"{address}/24", "dev", "in0")
+        yield net
 
 
 @contextmanager

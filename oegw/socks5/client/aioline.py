@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from collections.abc import Collection
 
 from oegw.socks5.client.line import OpenLine, dialogue_with, reply_in, timely
 from oegw.socks5.client.proxy import Proxy
-from oegw.socks5.wire import ControlRequest, Reply, Request
+from oegw.socks5.client.reaching import Place, Reaching
+from oegw.socks5.wire import ControlRequest, IPAddress, Reply, Request
 
 
 class AsyncLine(OpenLine):
@@ -20,7 +23,7 @@ class AsyncLine(OpenLine):
         """Raises ProxyUnreachable, TooSlow."""
         with timely(self.proxy):
             async with asyncio.timeout(self.timeout):
-                self._socket = await _connected(self.proxy)
+                self._socket = await _reached(self.proxy.host, self.proxy.port)
 
     async def ask(self, request: Request, early: bytes = b"") -> Reply:
         """Raises the errors of `errors`."""
@@ -54,22 +57,47 @@ class AsyncLine(OpenLine):
             await asyncio.get_running_loop().sock_sendall(self.connection, octets)
 
 
-async def _connected(proxy: Proxy) -> socket.socket:
-    """To the first address of the server that answers, as socket.create_connection does it."""
+async def _reached(host: str, port: int) -> socket.socket:
+    """As `reaching.reached`; its socket is non-blocking."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
-    problem = OSError("it has no address")
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            problem = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise problem
+    reaching = Reaching(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    running: dict[asyncio.Task[socket.socket], IPAddress] = {}
+    try:
+        while not reaching.race.lost():
+            while (address := reaching.race.begin(time.monotonic())) is not None:
+                running[asyncio.create_task(_connected(reaching.places[address]))] = address
+            wake_at = reaching.race.wake_at()
+            pause = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+            done, _ = await asyncio.wait(
+                running, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                address = running.pop(task)
+                try:
+                    return task.result()
+                except OSError as error:
+                    reaching.failed(address, error)
+        raise reaching.problem
+    finally:
+        await _ended(running)
+
+
+async def _connected(place: Place) -> socket.socket:
+    family, address = place
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _ended(tasks: Collection[asyncio.Task[socket.socket]]) -> None:
+    """Those that came second."""
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, socket.socket):
+            ended.close()

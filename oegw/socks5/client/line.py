@@ -18,6 +18,7 @@ from oegw.socks5.client.errors import (
     refusal,
 )
 from oegw.socks5.client.proxy import Proxy
+from oegw.socks5.client.reaching import reached
 from oegw.socks5.wire import ControlRequest, Reply, Request
 
 
@@ -75,7 +76,7 @@ class Line(OpenLine):
     def __init__(self, proxy: Proxy, timeout: float | None) -> None:
         super().__init__(proxy, timeout, dialogue_with(proxy))
         with timely(proxy):
-            self._socket = socket.create_connection((proxy.host, proxy.port), timeout)
+            self._socket = reached(proxy.host, proxy.port, timeout)
 
     def ask(self, request: Request, early: bytes = b"") -> Reply:
         """Raises the errors of `errors`."""

@@ -1,11 +1,10 @@
-"""A thread that moves octets of its share of the connections."""
+"""Moves the octets of a share of the connections, in a thread or in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,15 +23,16 @@ WANTED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 class Mover:
     """Edge-triggered: a socket is registered once, for both ways; what has more to do when its
-    turn is over stands in a queue.  ``over`` is called by the thread, with pairs whose sockets are
+    turn is over stands in a queue.  ``over`` is called by who runs it, with pairs whose sockets are
     closed."""
 
-    def __init__(self, pipes: int, over: Callable[[list[Pair]], None], name: str) -> None:
+    def __init__(self, pipes: int, over: Callable[[list[Pair]], None]) -> None:
         self.pipes = Pipes(pipes)
         self._over = over
         self._epoll = select.epoll()
+        self._attended: dict[int, Callable[[], None]] = {}
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self.attend(self._wake, self._woken)
         # By each socket: the connection, the way from this socket, the way to it.
         self._sockets: dict[int, tuple[Pair, Direction, Direction]] = {}
         self._begun: deque[Pair] = deque()  # whose idle time is to be watched
@@ -42,13 +42,11 @@ class Mover:
         self._finished: list[Pair] = []
         self._buffer = memoryview(bytearray(SMALL))
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
 
-    # ------------------------------------------------------- by other threads
+    # ------------------------------------------------------- by any thread
 
     def begin(self, pair: Pair) -> Pair:
-        """The kernel tells our thread of it: both sockets are writable, at least."""
+        """The kernel tells who runs it: both sockets are writable, at least."""
         pair.active_at = time.monotonic()
         client, destination = pair.client.fileno(), pair.destination.fileno()
         self._sockets[client] = (pair, pair.to_destination, pair.to_client)
@@ -56,9 +54,6 @@ class Mover:
         if pair.idle:
             self._begun.append(pair)
         try:
-            for sock in (pair.client, pair.destination):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._epoll.register(client, WANTED)
             self._epoll.register(destination, WANTED)
         except OSError:
@@ -70,23 +65,24 @@ class Mover:
             self._orders.append(pair)
             os.eventfd_write(self._wake, 1)
 
-    def close(self) -> None:
-        """All connections, and the thread."""
+    def stop(self) -> None:
+        """All connections are closed, and `run` returns."""
         self._stopping = True
         os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        self._epoll.close()
-        os.close(self._wake)
 
-    # ------------------------------------------------------------ by our thread
+    # ----------------------------------------------------------- by who runs it
 
-    def _run(self) -> None:
+    def attend(self, descriptor: int, readable: Callable[[], None]) -> None:
+        self._attended[descriptor] = readable
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def run(self) -> None:
         while not self._stopping:
             for number, what in self._epoll.poll(self._patience(), BATCH):
-                if number == self._wake:
-                    os.eventfd_read(self._wake)
-                elif (found := self._sockets.get(number)) is not None:
+                if (found := self._sockets.get(number)) is not None:
                     self._ready(what, *found)
+                elif (readable := self._attended.get(number)) is not None:
+                    readable()
             now = time.monotonic()
             for _ in range(len(self._queue)):
                 self._turn(*self._queue.popleft(), now)
@@ -98,6 +94,14 @@ class Mover:
             self._finish(pair, "closed")
         self._tell_finished()
         self.pipes.close()
+
+    def close(self) -> None:
+        """After `run`."""
+        self._epoll.close()
+        os.close(self._wake)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
 
     def _patience(self) -> float:
         if self._queue:

@@ -1,10 +1,11 @@
-"""Octets between pairs of sockets, moved outside asyncio by a few threads."""
+"""Octets between pairs of sockets, moved by threads of this process."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,9 +33,12 @@ class SpliceRelay:
 
     def __init__(self, threads: int = 0, pipes: int = PIPES) -> None:
         threads = threads or threads_here()
-        self._movers = [
-            Mover(pipes // threads, self._over, f"relay {number}") for number in range(threads)
+        self._movers = [Mover(pipes // threads, self._over) for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=mover.run, name="relay", daemon=True) for mover in self._movers
         ]
+        for thread in self._threads:
+            thread.start()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: deque[Pair] = deque()
         self._waking = False  # the loop will call `_tell`
@@ -65,6 +69,10 @@ class SpliceRelay:
         """Ends all, and waits for the threads.  Whose connections those were is told."""
         if not self._closed:
             self._closed = True
+            for mover in self._movers:
+                mover.stop()
+            for thread in self._threads:
+                thread.join()
             for mover in self._movers:
                 mover.close()
             self._tell()

@@ -49,7 +49,7 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     """Until the TCP connection ends (SK-6).  Raises Refused, until the reply."""
     common, client = conversation.common, conversation.client
     found = None
-    async with Patience(conversation.sock, common.settings.limits.connect):
+    async with Patience(conversation.input, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
             found = await find(common, client, asked.address, UDP)
             judge(common, client, found, UDP_COMMAND, found.port)
@@ -97,7 +97,7 @@ async def _control(conversation: Conversation, relay: Relaying) -> None:
 async def _interface(conversation: Conversation, relay: Relaying, asked: ControlRequested) -> Reply:
     """Our address and port towards a destination.  Raises Refused."""
     common, client = conversation.common, conversation.client
-    async with Patience(conversation.sock, common.settings.limits.connect):
+    async with Patience(conversation.input, common.settings.limits.connect):
         found = await find(common, client, asked.address, UDP)
     port = asked.port if found.port is None else found.port
     way = judge(common, client, found, UDP_COMMAND, port)[0]

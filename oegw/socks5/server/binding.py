@@ -39,7 +39,7 @@ async def bind(conversation: Conversation, asked: Requested) -> bool:
     """Two replies (SK-5).  Raises Refused, after the first as well."""
     common = conversation.common
     limits = common.settings.limits
-    async with Patience(conversation.sock, limits.connect, half_closed=True):
+    async with Patience(conversation.input, limits.connect, half_closed=True):
         peers = await _peers(conversation, asked)
         versions = versions_of(peers.addresses) or _of_anybody(conversation)
         try:
@@ -50,7 +50,7 @@ async def bind(conversation: Conversation, asked: Requested) -> bool:
         address = _first_address(conversation, asked, peers, waiting)
         port = waiting[0].getsockname()[1]
         conversation.session.reply(Reply(ReplyCode.SUCCEEDED, address, port))
-        async with Patience(conversation.sock, limits.bind, half_closed=True):
+        async with Patience(conversation.input, limits.bind, half_closed=True):
             await conversation.flush()
             common.places.answered(conversation.place)
             common.stages["binding"] += 1
@@ -169,8 +169,6 @@ class _Arrivals:
             sock.close()
             return
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._come.set_result((sock, peer, sockaddr[1]))
 
     def _may(self, peer: IPAddress, port: int) -> bool:

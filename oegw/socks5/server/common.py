@@ -16,7 +16,7 @@ from oegw.socks5.limits import Places
 from oegw.socks5.passwords import Guesses, Passwords
 from oegw.socks5.rules import Rules
 from oegw.socks5.server.counting import Tally
-from oegw.socks5.server.outgoing import Outgoing, is_own
+from oegw.socks5.server.outgoing import Outgoing, OwnAddresses, is_own
 from oegw.socks5.settings import SocksSettings, User
 from oegw.socks5.wire import Credentials, IPAddress
 from oegw.trace import Trace
@@ -57,7 +57,7 @@ class Common:
         self.settings = settings
         self.resolver = resolver
         self.dialler = dialler
-        self.rules = Rules(settings.rules, is_own)
+        self.rules = Rules(settings.rules, OwnAddresses(time.monotonic, is_own))
         self.outgoing = Outgoing(settings.outgoing, dialler)
         self.users: dict[str, User] = {user.name: user for user in settings.users}
         self.places.configure(settings.limits, settings.users)

@@ -93,8 +93,6 @@ async def _attempt(common: Common, way: Way, port: int) -> socket.socket:
         listen_to_icmp(sock, True)
         await connected(sock, str(way.address), port)
         listen_to_icmp(sock, False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError as error:
         code = code_by_icmp(sock)
         sock.close()

@@ -24,7 +24,7 @@ from oegw.socks5.server.finding import Client, Found, find, judge
 from oegw.socks5.server.holding import Holding
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.server.patience import ClientGone, Patience
-from oegw.socks5.server.waiting import received, sent
+from oegw.socks5.server.waiting import Input, sent
 from oegw.socks5.session import AuthenticationWanted, Ended, Event, Requested, Session
 from oegw.socks5.settings import Listener
 from oegw.socks5.wire import Address, IPAddress, Reply
@@ -52,6 +52,7 @@ class Conversation:
         with_password = listener.authentication == "password"
         self.common = common
         self.sock = sock
+        self.input = Input(sock)
         self.listener = listener
         self.place = place
         self.session = Session(
@@ -76,6 +77,7 @@ class Conversation:
     def leave(self) -> None:
         """After `run`, or in its place if that was cancelled before it began."""
         if not self._relayed:
+            self.input.release()
             self.sock.close()
             self.holding.release()
 
@@ -107,13 +109,13 @@ class Conversation:
 
     async def next_event(self) -> Event:
         """Raises OSError."""
-        session, sock = self.session, self.sock
+        session = self.session
         while True:
             await self.flush()
             event = session.next_event()
             if event is not None:
                 return event
-            octets = await received(sock, session.room())
+            octets = await self.input.receive(session.room())
             if octets:
                 session.receive(octets)
             else:
@@ -143,14 +145,14 @@ class Conversation:
             async with asyncio.timeout(FAREWELL):
                 self.sock.shutdown(socket.SHUT_WR)
                 left = FAREWELL_OCTETS
-                while left > 0 and (octets := await received(self.sock, 16384)):
+                while left > 0 and (octets := await self.input.receive(16384)):
                     left -= len(octets)
 
     # ------------------------------------------------------------ what is asked for
 
     async def _serve(self, asked: Requested) -> bool:
         """Raises Refused, until the reply that says that it has succeeded."""
-        if asked.unknown_flags:
+        if asked.flag and asked.unknown_flags:
             self.common.tally.drop("unknown_flags")  # SK-40: ignored, and counted
         if self.client.user and not self._identified:
             self._identified = True
@@ -168,7 +170,7 @@ class Conversation:
         return False
 
     async def _connect(self, asked: Requested) -> bool:
-        async with Patience(self.sock, self.common.settings.limits.connect):
+        async with Patience(self.input, self.common.settings.limits.connect):
             found, sock = await self._reach(asked)
         try:
             outgoing = sock.getsockname()
@@ -192,6 +194,8 @@ class Conversation:
     def preference(self, flag: int, found: Found | None) -> Preference:
         """Said by the request, or stored with the ID that it uses."""
         entry = found.entry if found is not None else None
+        if not flag and entry is None:
+            return Preference.UNSAID
         stored = entry.preference if entry is not None else None
         return louder(flag, preference_of(0, stored or 0))
 
@@ -223,6 +227,7 @@ class Conversation:
             sock.close()
             raise
         self.common.places.answered(self.place)
+        self.input.release()
         self.common.stages["relayed"] += 1
         idle = self.common.settings.limits.idle
         self.common.relay.begin(self.sock, sock, self.session.rest(), idle, self.holding.ended)

@@ -38,7 +38,7 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
     if reserved_octet_used(asked.port):
         common.tally.drop("reserved_preference")  # ignored, and counted
     preference = preference_of(asked.flag, asked.port)
-    async with Patience(conversation.sock, common.settings.limits.connect):
+    async with Patience(conversation.input, common.settings.limits.connect):
         found = await find(common, conversation.client, asked.address, TCP)
         ways = judge(common, conversation.client, found, ASSOCIATE, found.port)
         allowed = tuple(way.address for way in ways)

@@ -37,9 +37,8 @@ def bound(listener: Listener) -> socket.socket:
             # Linux takes packets to an inside address from any interface.
             name = listener.interface.encode()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
-        # Both are passed on to accepted sockets.
+        # Passed on to accepted sockets: replies are not held back.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.bind(_place(listener))
         sock.listen(BACKLOG)
     except OSError as error:

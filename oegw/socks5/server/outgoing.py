@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from oegw.socks5.interface import Demand, Dialler
 from oegw.socks5.wire import IPAddress
+
+# Our choices: a connection costs no question to the kernel if there was one lately.
+REMEMBERED = 4096
+OWN_SECONDS = 1.0
 
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 does not name it
 
@@ -40,9 +45,34 @@ def is_own(address: IPAddress) -> bool:
     return source_towards(address) == address
 
 
+class OwnAddresses:
+    """The same, remembered for `OWN_SECONDS`."""
+
+    def __init__(self, clock: Callable[[], float], is_own: Callable[[IPAddress], bool]) -> None:
+        self._clock = clock
+        self._is_own = is_own
+        self._known: dict[IPAddress, bool] = {}
+        self._until = 0.0
+
+    def __call__(self, address: IPAddress) -> bool:
+        now = self._clock()
+        if now >= self._until or len(self._known) >= REMEMBERED:
+            self._known.clear()
+            self._until = now + OWN_SECONDS
+        known = self._known.get(address)
+        if known is None:
+            known = self._known[address] = self._is_own(address)
+        return known
+
+
 def address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> IPAddress:
     """Without the zone."""
-    return ip_address(sockaddr[0].partition("%")[0])
+    return _address(sockaddr[0])
+
+
+@lru_cache(REMEMBERED)
+def _address(text: str) -> IPAddress:
+    return ip_address(text.partition("%")[0])
 
 
 class Outgoing:

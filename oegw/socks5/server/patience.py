@@ -8,6 +8,7 @@ from types import TracebackType
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Refused
+from oegw.socks5.server.waiting import Input
 
 # Our choice: seconds before we look whether the client is still there; most are served by then.
 UNWATCHED = 0.25
@@ -19,19 +20,26 @@ class ClientGone(Exception):  # noqa: N818  (it names the fact)
 
 class Patience:
     """``async with Patience(...)``: what is done within raises Refused when ``seconds`` are over,
-    and ClientGone when the client of ``sock`` has reset its connection; ``half_closed``: or has
+    and ClientGone when ``client`` has reset its connection; ``half_closed``: or has
     ended its half of it.
 
     A client that has sent ahead is not watched any more: those octets are not ours to read.
     """
 
     __slots__ = (
-        "_deadline", "_gone", "_half_closed", "_look_at", "_loop", "_over", "_seconds", "_sock",
-        "_task", "_watching",
+        "_client",
+        "_gone",
+        "_half_closed",
+        "_loop",
+        "_over",
+        "_seconds",
+        "_task",
+        "_timer",
+        "_watching",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, seconds: float, half_closed: bool = False) -> None:
-        self._sock = sock
+    def __init__(self, client: Input, seconds: float, half_closed: bool = False) -> None:
+        self._client = client
         self._seconds = seconds
         self._half_closed = half_closed
         self._over = self._gone = self._watching = False
@@ -41,8 +49,10 @@ class Patience:
         assert task is not None
         self._task = task
         self._loop = loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._seconds, self._too_late)
-        self._look_at = loop.call_later(UNWATCHED, self._watch)
+        if self._seconds > UNWATCHED:
+            self._timer = loop.call_later(UNWATCHED, self._watch)
+        else:
+            self._timer = loop.call_later(self._seconds, self._too_late)
 
     async def __aexit__(
         self,
@@ -50,8 +60,7 @@ class Patience:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._deadline.cancel()
-        self._look_at.cancel()
+        self._timer.cancel()
         self._unwatch()
         if not (self._over or self._gone):
             return
@@ -67,17 +76,19 @@ class Patience:
             self._task.cancel()
 
     def _watch(self) -> None:
+        self._timer = self._loop.call_later(self._seconds - UNWATCHED, self._too_late)
         self._watching = True
-        self._loop.add_reader(self._sock, self._look)
+        self._client.release()
+        self._loop.add_reader(self._client.sock, self._look)
 
     def _unwatch(self) -> None:
         if self._watching:
             self._watching = False
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._client.sock)
 
     def _look(self) -> None:
         try:
-            ended = not self._sock.recv(1, socket.MSG_PEEK) and self._half_closed
+            ended = not self._client.sock.recv(1, socket.MSG_PEEK) and self._half_closed
         except BlockingIOError:
             return
         except OSError:

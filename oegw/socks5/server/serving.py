@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from oegw.control import ControlError
 from oegw.socks5.interface import Dialler, Resolver
-from oegw.socks5.relay import SpliceRelay
+from oegw.socks5.relay import ProcessRelay
 from oegw.socks5.server.service import Server
 from oegw.socks5.settings import SocksSettings
 from oegw.trace import Trace
@@ -62,7 +62,7 @@ async def _serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # as who started us may have it
     if parent is not None:
         loop.add_reader(parent, stopping.set)
-    server = Server(given.settings, given.resolver, given.dialler, SpliceRelay(), trace)
+    server = Server(given.settings, given.resolver, given.dialler, ProcessRelay(), trace)
     try:
         await server.start()
     except START_FAILURES as error:

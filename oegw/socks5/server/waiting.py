@@ -1,4 +1,8 @@
-"""Sockets awaited without a stream around them: not one octet is read too many."""
+"""Sockets awaited without a stream around them: not one octet is read too many.
+
+The event loop is told descriptors, not sockets: it would write each one's addresses down, for an
+error message that nobody sees.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +35,45 @@ async def writable(sock: socket.socket) -> None:
         loop.remove_writer(descriptor)
 
 
-async def readable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    descriptor = sock.fileno()
-    loop.add_reader(descriptor, _tell, future)
-    try:
-        await future
-    finally:
-        loop.remove_reader(descriptor)
+class Input:
+    """What comes in by ``sock``.  It stays registered with the event loop from one `receive` to the
+    next, unless something comes in between."""
 
+    __slots__ = ("_loop", "_registered", "_waiting", "sock")
 
-async def received(sock: socket.socket, octets: int) -> bytes:
-    """At least one octet, or none at the end of input.  Raises OSError."""
-    while True:
-        try:
-            return sock.recv(octets)
-        except BlockingIOError:
-            await readable(sock)
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._registered = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    async def receive(self, octets: int) -> bytes:
+        """At least one octet, or none at the end of input.  Raises OSError."""
+        while True:
+            try:
+                return self.sock.recv(octets)
+            except BlockingIOError:
+                pass
+            if not self._registered:
+                self._registered = True
+                self._loop.add_reader(self.sock.fileno(), self._ready)
+            self._waiting = self._loop.create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+
+    def release(self) -> None:
+        """The event loop knows nothing of the socket any more.  Before it is closed or given away."""
+        if self._registered:
+            self._registered = False
+            self._loop.remove_reader(self.sock.fileno())
+
+    def _ready(self) -> None:
+        if self._waiting is None or self._waiting.done():
+            self.release()
+        else:
+            self._waiting.set_result(None)
 
 
 async def sent(sock: socket.socket, octets: bytes) -> None:

@@ -413,6 +413,18 @@ def test_what_was_forgotten_meanwhile_is_asked_for_still() -> None:
 # -------------------------------------------------------------------- bounds
 
 
+def test_the_first_datagram_waits_whatever_its_size() -> None:
+    """Else the largest would never arrive: who sends one datagram only sends that one."""
+    client = Client()
+    large, small = (Datagram("bob.example", 53, bytes(n)).octets() for n in (60000, 1))
+    (asked,) = client.association.from_client(large, CLIENT, PORT, 0.0)
+    assert isinstance(asked, Open)
+    second = client.association.from_client(small, CLIENT, PORT, 0.0)
+    assert list(second) == dropped("udp_too_many_waiting")
+    steps = client.association.opened(asked.place, BOB4, 53, 60.0, 0.0)
+    assert list(steps) == sent(BOB4, 53, bytes(60000))
+
+
 def test_sk_44_a_name_is_asked_for_once_while_its_datagrams_wait() -> None:
     client = Client()
     datagrams = [Datagram("bob.example", 53, bytes([n])).octets() for n in range(20)]

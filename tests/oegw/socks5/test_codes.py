@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from oegw.socks5.codes import DEFAULT_PORT, AddressType, Command, Flag, Method, ReplyCode, Subcommand
+from oegw.socks5.codes import (
+    DEFAULT_PORT,
+    AddressType,
+    Command,
+    Flag,
+    Method,
+    ReplyCode,
+    Subcommand,
+)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,12 @@ def told(session: Session) -> ReplyCode:
     octets = session.octets_to_send()
     found = parse_reply(octets)
     assert found is not None
-    assert found[1] == len(octets)
-    return ReplyCode(found[0].code)
+    reply, taken = found
+    assert taken == len(octets)
+    assert reply.flag == 0  # SK-39
+    if reply.code != ReplyCode.SUCCEEDED:
+        assert (reply.address, reply.port) == (IPv4Address(0), 0)
+    return ReplyCode(reply.code)
 
 
 # ---------------------------------------------------------------- methods
@@ -495,8 +499,11 @@ def test_answers_to_nothing_are_our_own_mistake_and_change_nothing() -> None:
     with pytest.raises(SessionMisused):
         session.rest()
     assert session.state is State.REQUEST
+    assert session.octets_to_send() == b""
     session = asked(Command.CONNECT)
     session.reply(succeeded())
+    assert told(session) == ReplyCode.SUCCEEDED
     with pytest.raises(SessionMisused):
         session.reply(succeeded())
     assert session.state is State.RELAYED
+    assert session.octets_to_send() == b""

@@ -27,6 +27,7 @@ from oegw.socks5.wire import (
     Request,
     WrongVersion,
     place_octets,
+    plain,
 )
 
 VECTORS = json.loads(
@@ -132,6 +133,28 @@ def test_a_header_with_an_id_is_as_short_as_ipv4s_and_12_octets_shorter_than_ipv
     by_id = Datagram(AddressId(0xABCDEF), 53, b"").octets()
     assert len(by_id) == 10 == len(Datagram(IPv4Address("192.0.2.1"), 53, b"").octets())
     assert len(Datagram(IPv6Address("2001:db8::1"), 53, b"").octets()) == len(by_id) + 12
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_an_address_has_one_form(written: str, used: str) -> None:
+    assert plain(ip_address(written)) == ip_address(used)
+
+
+def test_what_is_not_said_is_zero() -> None:
+    place = IPv4Address("192.0.2.1"), 80
+    assert AddressId(7) == AddressId(7, 0)
+    assert Request(1, *place) == Request(1, *place, 0)
+    assert Reply(0, *place) == Reply(0, *place, 0)
+    assert ControlRequest(1, *place) == ControlRequest(1, *place, 0)
+    assert Datagram(*place, b"") == Datagram(*place, b"", 0)
 
 
 def test_flag_of_a_datagram_is_not_looked_at() -> None:

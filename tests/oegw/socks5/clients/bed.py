@@ -15,7 +15,7 @@ import socketserver
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -34,12 +34,17 @@ OPEN_PORT, PASSWORD_PORT = 1080, 1081  # of the server: without authentication, 
 USER, PASSWORD = "alice", "correct-horse"
 
 ECHO, WEB, SSH, NOBODY = 7000, 8000, 2222, 7999  # Bob's ports; nobody listens at the last
+ONLY_4 = 7004  # a port of his IPv4 address only
+
+SILENT = "fd00:77::1"  # an address that Bob's host, which forwards nothing, says nothing about
 
 HOSTS = f"""\
 127.0.0.1 localhost
 ::1 localhost
 {BOB["4"]} four.test both.test
 {BOB["6"]} six.test both.test
+{SILENT} half.test
+{BOB["4"]} half.test
 """
 PATIENCE = 20.0  # seconds; what takes longer has failed, on a busy machine too
 
@@ -171,9 +176,10 @@ class _Echo(socketserver.BaseRequestHandler):
     """A line with the address that it is asked from, then what it is told."""
 
     def handle(self) -> None:
-        self.request.sendall(f"{_peer(self.client_address)}\n".encode())
-        while octets := self.request.recv(65536):
-            self.request.sendall(octets)
+        with suppress(ConnectionError):
+            self.request.sendall(f"{_peer(self.client_address)}\n".encode())
+            while octets := self.request.recv(65536):
+                self.request.sendall(octets)
 
 
 class _EchoDatagrams(socketserver.BaseRequestHandler):
@@ -205,7 +211,11 @@ class _Streams6(_Streams):
     address_family = socket.AF_INET6
 
 
-class _Datagrams6(socketserver.UDPServer):
+class _Datagrams(socketserver.UDPServer):
+    max_packet_size = 65535
+
+
+class _Datagrams6(_Datagrams):
     address_family = socket.AF_INET6
 
 
@@ -224,8 +234,9 @@ def _services() -> list[socketserver.BaseServer]:
     """One of each family, at the address that is Bob's: an answer has to come from there."""
     return [
         _Streams((BOB["4"], ECHO), _Echo),
+        _Streams((BOB["4"], ONLY_4), _Echo),
         _Streams6((BOB["6"], ECHO), _Echo),
-        socketserver.UDPServer((BOB["4"], ECHO), _EchoDatagrams),
+        _Datagrams((BOB["4"], ECHO), _EchoDatagrams),
         _Datagrams6((BOB["6"], ECHO), _EchoDatagrams),
         _Webs((BOB["4"], WEB), _Web),
         _Webs6((BOB["6"], WEB), _Web),

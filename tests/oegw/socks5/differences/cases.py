@@ -11,6 +11,7 @@ from tests.oegw.socks5.clients.bed import (
     LEAVING,
     NAMES,
     NOBODY,
+    ONLY_4,
     OPEN_PORT,
     PASSWORD,
     PASSWORD_PORT,
@@ -30,6 +31,7 @@ from tests.oegw.socks5.differences.talk import (
 CONNECT, BIND, UDP = 1, 2, 3
 UNREACHABLE = {"4": "10.66.0.1", "6": "fd00:66::1"}  # an unreachable route of the server's
 NOWHERE = {"4": "10.99.0.1", "6": "fd00:99::1"}  # a route that says that there is none
+FAR = "10.88.0.1"  # behind Bob's host, with one hop too few to get there
 
 CASES: dict[str, Callable[[Talk], None]] = {}
 
@@ -98,6 +100,13 @@ def greeting_no_method(talk: Talk) -> None:
     talk.begin(greeting=b"\5\0")
     talk.method()
     talk.over()
+
+
+@case
+def greeting_255_methods(talk: Talk) -> None:
+    """255 methods, the last of which will do."""
+    talk.begin(greeting=b"\5\xff" + bytes(range(3, 255)) + b"\x80\x80\0")
+    talk.method()
 
 
 @case
@@ -247,6 +256,7 @@ for _family in "46":
         ),
     }
 CASES |= {
+    "connect-too-far": _fails(FAR, ECHO, "Farther away than the packets may go."),
     "connect-unknown-name": _fails("unknown.test", ECHO, "A name that nobody knows."),
     "connect-port-0": _fails(BOB["4"], 0, "Port 0."),
     "connect-any": _fails("0.0.0.0", ECHO, "The unspecified address."),
@@ -364,6 +374,44 @@ def connect_name_is_address_6(talk: Talk) -> None:
     talk.send(b"\5\1\0\3" + bytes([len(literal)]) + literal + ECHO.to_bytes(2, "big"))
     talk.reply()
     talk.bobs_line()
+
+
+@case
+def connect_name_half_silent(talk: Talk) -> None:
+    """A name with an IPv6 address that is silent, and an IPv4 address that answers."""
+    talk.greeted()
+    talk.send(request(CONNECT, "half.test", ECHO))
+    talk.reply()
+    talk.bobs_line()
+
+
+@case
+def connect_name_half_refused(talk: Talk) -> None:
+    """A name with addresses of both families; the port is open at the IPv4 one only."""
+    talk.greeted()
+    talk.send(request(CONNECT, "both.test", ONLY_4))
+    talk.reply()
+    talk.bobs_line()
+
+
+@case
+def connect_name_of_255_octets(talk: Talk) -> None:
+    """A name of 255 octets, with labels longer than the DNS has them."""
+    talk.greeted()
+    talk.send(b"\5\1\0\3\xff" + b"a" * 255 + ECHO.to_bytes(2, "big"))
+    talk.reply()
+
+
+@case
+def connect_and_leave(talk: Talk) -> None:
+    """The client ends its direction right behind the request, and what is for the destination."""
+    talk.greeted()
+    talk.send(request(CONNECT, BOB["4"], ECHO) + b"over")
+    talk.end()
+    talk.reply()
+    talk.bobs_line()
+    talk.text(b"over")
+    talk.over()
 
 
 @case
@@ -524,6 +572,43 @@ def udp_empty(talk: Talk) -> None:
     """A datagram without payload: Bob's answer has none but his line."""
     made = talk.associated("0.0.0.0", 0)
     made.send(BOB["4"], b"")
+    made.hear()
+
+
+@case
+def udp_large(talk: Talk) -> None:
+    """A datagram of 20,000 octets."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send(BOB["4"], b"x" * 20000)
+    made.hear()
+
+
+@case
+def udp_to_nobody(talk: Talk) -> None:
+    """A datagram to a port where nobody listens, which ICMP says; then one to Bob's."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send(BOB["4"], b"first", port=NOBODY)
+    time.sleep(SILENCE / 20)
+    made.send(BOB["4"], b"second")
+    made.hear()
+
+
+@case
+def udp_garbage(talk: Talk) -> None:
+    """Three octets, then a header without an end, then one of an unknown type; then a good one."""
+    made = talk.associated("0.0.0.0", 0)
+    for octets in bytes(3), b"\0\0\0\4\1\2", b"\0\0\0\7" + bytes(20):
+        made.send_octets(octets)
+    made.send(BOB["4"], b"good")
+    made.hear()
+
+
+@case
+def udp_unknown_name(talk: Talk) -> None:
+    """A datagram to a name that nobody knows; then one to Bob."""
+    made = talk.associated("0.0.0.0", 0)
+    made.send("unknown.test", b"first")
+    made.send(BOB["4"], b"second")
     made.hear()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.oegw.socks5.clients.bed import Bed
-from tests.oegw.socks5.differences.cases import CASES, NOWHERE, UNREACHABLE
+from tests.oegw.socks5.clients.bed import BOB, Bed
+from tests.oegw.socks5.differences.cases import CASES, FAR, NOWHERE, UNREACHABLE
 from tests.oegw.socks5.differences.talk import NEIGHBOUR, Over, Talk
 from tests.support.intercept_net import enter
 
@@ -18,6 +18,10 @@ def prepare(bed: Bed) -> None:
     for kind, addresses in ("unreachable", UNREACHABLE), ("throw", NOWHERE):
         for family, address in addresses.items():
             bed.net.run(bed.net.gateway, "ip", f"-{family}", "route", "add", kind, address)
+    # Bob's host forwards what reaches it with no hop left: it says that the time has expired.
+    bed.net.run(bed.net.outside, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    far = ["ip", "route", "add", FAR, "via", BOB["4"], "hoplimit", "1"]
+    bed.net.run(bed.net.gateway, *far)
     bed.net.run(bed.net.inside, "ip", "addr", "add", f"{NEIGHBOUR}/24", "dev", "in0")
 
 

@@ -17,6 +17,7 @@ from tests.oegw.socks5.clients.bed import (
     BOB,
     ECHO,
     LEAVING,
+    NOBODY,
     OPEN_PORT,
     SERVER,
     WEB,
@@ -36,7 +37,7 @@ _NAMED = {
     "0.0.0.0": "any4",
     "::": "any6",
 }
-_PORTS = {0: "0", OPEN_PORT: "1080", ECHO: "echo", WEB: "web"}
+_PORTS = {0: "0", OPEN_PORT: "1080", ECHO: "echo", WEB: "web", NOBODY: "nobody's"}
 
 
 class Over(Exception):  # noqa: N818  (it names the fact)
@@ -286,6 +287,9 @@ class Datagrams:
         header = struct.pack("!HB", reserved, fragment)
         self._sock.sendto(header + at(host, port) + payload, self.relay)
 
+    def send_octets(self, octets: bytes) -> None:
+        self._sock.sendto(octets, self.relay)
+
     def hear(self) -> None:
         """One datagram, or none."""
         self._sock.settimeout(SILENCE)
@@ -303,6 +307,8 @@ class Datagrams:
             host = "an ID " if kind == 8 else str(ip_address(host))
         port, text = int.from_bytes(body[:2], "big"), body[2:].decode()
         seen, _, payload = text.rpartition(" ")
+        if len(payload) > 100:
+            payload = f"{len(payload)} octets"
         place = f"{self._talk._called(host)} {self._talk._port(port)}"
         self._talk.note(
             f"datagram from {place}, {payload}"

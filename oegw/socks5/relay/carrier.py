@@ -1,0 +1,169 @@
+"""A relaying process, as the server sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from oegw.socks5.interface import Transferred
+from oegw.socks5.relay.channel import MAX_MESSAGE, Begin, Close, parse_ended
+
+# Our choices
+ROOT = Path(__file__).resolve().parents[3]  # of the package
+CHILD = "oegw.socks5.relay.child"
+END_PATIENCE = 10.0  # seconds for it to close its connections
+
+LOST = Transferred(0, 0, "closed")
+
+
+class Carried:
+    """A connection that it relays, or will (`Relayed`).  ``sockets``: until it has them."""
+
+    __slots__ = ("_carrier", "ended", "message", "sockets")
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        message: Begin,
+        sockets: tuple[socket.socket, socket.socket],
+        ended: Callable[[Transferred], None],
+    ) -> None:
+        self._carrier = carrier
+        self.message = message
+        self.sockets: tuple[socket.socket, ...] = sockets
+        self.ended = ended
+
+    def close(self) -> None:
+        self._carrier.end(self)
+
+    def release(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = ()
+
+
+class Carrier:
+    """``lost`` is called when the process has ended by itself, and its connections with it."""
+
+    def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        self._channel = ours
+        self._lost = lost
+        self._carried: dict[int, Carried] = {}
+        self._unsent: deque[tuple[bytes, Carried | None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(ours, self._receive)
+
+    def __len__(self) -> int:
+        """How many connections it has."""
+        return len(self._carried)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def begin(
+        self,
+        message: Begin,
+        sockets: tuple[socket.socket, socket.socket],
+        ended: Callable[[Transferred], None],
+    ) -> Carried:
+        carried = Carried(self, message, sockets, ended)
+        self._carried[message.number] = carried
+        self._send(message.serialize(), carried)
+        return carried
+
+    def end(self, carried: Carried) -> None:
+        if carried.message.number in self._carried:
+            self._send(Close(carried.message.number).serialize(), None)
+
+    def close(self) -> None:
+        """Ends all, and tells it, and waits for the process."""
+        self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+            self._channel.settimeout(END_PATIENCE)
+            while octets := self._channel.recv(MAX_MESSAGE):
+                self._tell(octets)
+        self._end_process()
+
+    # ------------------------------------------------------------ the channel
+
+    def _send(self, octets: bytes, carried: Carried | None) -> None:
+        self._unsent.append((octets, carried))
+        if len(self._unsent) == 1 and not self._flush():
+            self._loop.add_writer(self._channel, self._writable)
+
+    def _writable(self) -> None:
+        if self._flush():
+            self._loop.remove_writer(self._channel)
+
+    def _flush(self) -> bool:
+        """Whether nothing is left."""
+        while self._unsent:
+            octets, carried = self._unsent[0]
+            try:
+                if carried is None:
+                    self._channel.send(octets)
+                else:
+                    numbers = [sock.fileno() for sock in carried.sockets]
+                    socket.send_fds(self._channel, [octets], numbers)
+            except BlockingIOError:
+                return False
+            except OSError:  # the process has gone, which `_receive` will see
+                if carried is not None:
+                    del self._carried[carried.message.number]
+                    self._loop.call_soon(carried.ended, LOST)
+            self._unsent.popleft()
+            if carried is not None:
+                carried.release()
+        return True
+
+    def _receive(self) -> None:
+        try:
+            octets = self._channel.recv(MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if octets:
+            self._tell(octets)
+            return
+        self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        self._lost(self)
+        self._end_process()
+
+    def _tell(self, octets: bytes) -> None:
+        for number, transferred in parse_ended(octets):
+            self._carried.pop(number).ended(transferred)
+
+    def _end_process(self) -> None:
+        self._channel.close()
+        try:
+            self._process.wait(END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._unsent.clear()
+        carried, self._carried = self._carried, {}
+        for each in carried.values():
+            each.release()
+            each.ended(LOST)

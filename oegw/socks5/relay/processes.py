@@ -1,0 +1,91 @@
+"""Octets between pairs of sockets, moved by processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+import socket
+from collections.abc import Callable
+
+from oegw.socks5.interface import Relayed, Transferred
+from oegw.socks5.relay.carrier import LOST, Carrier
+from oegw.socks5.relay.channel import MAX_MESSAGE, Begin
+from oegw.socks5.relay.relay import PIPES, threads_here
+
+# Our choices
+MOST = 16  # processes
+MOST_EARLY = MAX_MESSAGE // 2  # octets; a session takes no more than 16,384
+SPARE = 64  # descriptors of a process that are not of connections
+
+
+class ProcessRelay:
+    """The `Relay` of `interface.py`.  What negotiates does not wait for what moves octets, nor the
+    other way round, and each process has descriptors of its own.
+
+    ``processes``: to begin with; 0: as suits this machine.  More are started when those are full.
+    It is made, and used, in an event loop.
+    """
+
+    def __init__(self, processes: int = 0) -> None:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._pipes = min(PIPES // 2, descriptors // 8)
+        self._capacity = max(1, (descriptors - 2 * self._pipes - SPARE) // 2)
+        self._numbers = itertools.count(1)
+        self._carriers: list[Carrier] = []
+        self._closed = False
+        for _ in range(processes or threads_here()):
+            self._start()
+
+    def begin(
+        self,
+        client: socket.socket,
+        destination: socket.socket,
+        early: bytes,
+        idle: float,
+        ended: Callable[[Transferred], None],
+    ) -> Relayed:
+        if self._closed or len(early) > MOST_EARLY:
+            return _Over(client, destination, ended)
+        message = Begin(next(self._numbers), idle, early)
+        return self._carrier().begin(message, (client, destination), ended)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of its processes."""
+        return [carrier.pid for carrier in self._carriers]
+
+    def close(self) -> None:
+        self._closed = True
+        carriers, self._carriers = self._carriers, []
+        for carrier in carriers:
+            carrier.close()
+
+    def _carrier(self) -> Carrier:
+        """The one with the fewest; another beside them if all are full."""
+        best = min(self._carriers, key=len, default=None)
+        if best is None or (len(best) >= self._capacity and len(self._carriers) < MOST):
+            return self._start()
+        return best
+
+    def _start(self) -> Carrier:
+        carrier = Carrier(self._pipes, self._carriers.remove)
+        self._carriers.append(carrier)
+        return carrier
+
+
+class _Over:
+    """A connection that came too late, or with more than goes into a message."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        destination: socket.socket,
+        ended: Callable[[Transferred], None],
+    ) -> None:
+        client.close()
+        destination.close()
+        asyncio.get_running_loop().call_soon(ended, LOST)
+
+    def close(self) -> None:
+        """It is closed."""
