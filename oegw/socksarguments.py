@@ -93,8 +93,8 @@ def add_socks(add: Add, add_config: AddConfig, parser_class: Any) -> None:
 
     command(
         "password",
-        "Read a password from the terminal, or a line of standard input, and print its hash, as "
-        "[[socks.user]] wants it.",
+        "Read a password from the terminal, or a line of standard input, and print its hash. "
+        "It is the password of a [[socks.user]] in the configuration.",
         "oegw socks password",
     )
 

@@ -4,14 +4,15 @@
 
 It shares no code with the library.  ``command``: connect, bind, udp, associate or talk, which is a
 connect whose lines come from the standard input, and what is heard goes to the standard output.
-``target``: an address or a name; ``with_id``: it is associated first, and its ADDRESS ID used from
-then on; ``combined``: in the same request.  ``flag``, ``preference``: those of the draft.  ``user``
-and ``password``; ``words``: what is said to the destination; ``patience``: seconds for each answer.
+``target``: an address, a name, or "id:" and the digits of an ADDRESS ID; ``with_id``: it is
+associated first, and its ID used from then on; ``combined``: in the same request.  ``flag``,
+``preference``: those of the draft.  ``user`` and ``password``; ``words``: what is said to the
+destination; ``patience``: seconds for each answer.
 
 Prints one JSON object: ``code`` (REP, or ``silent``, ``refused``, ``closed``, ``error``), ``ms``
-until then, ``kind``, ``bound`` and ``port`` of the last reply (4, 6, name or id), ``heard``,
-``header``: octets of the header of what was heard by UDP.  For bind, "listening ADDRESS PORT" comes
-before that.
+until then, ``kind``, ``bound`` (or ``id``) and ``port`` of the last reply (4, 6, name, id);
+``heard``; ``header``, octets of the header of what was heard by UDP.  For bind, "listening ADDRESS
+PORT" comes before that.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ class Asking:
         kind, bound = read_address(lambda count: exactly(self.connection, count))
         (port,) = struct.unpack("!H", exactly(self.connection, 2))
         self.seen |= {"kind": kind, "port": port, "bound": "" if kind == "id" else bound}
+        if kind == "id":
+            self.seen["id"] = bound.hex()
         if code:
             raise Answered(code)
         return bound
@@ -126,7 +129,8 @@ class Asking:
 
     def bind(self, to: str | bytes) -> None:
         bound = self.ask(COMMANDS["bind"] | self.combined, to, self.order["port"])
-        print("listening", bound, self.seen["port"], flush=True)
+        where = bound if isinstance(bound, str) else "unknown"
+        print("listening", where, self.seen["port"], flush=True)
         self.reply()
         self.seen["heard"] = self.connection.makefile().readline().strip()
         self.connection.sendall(f"{self.order['words']}: {self.seen['heard']}\n".encode())
@@ -182,6 +186,8 @@ class Asking:
 
     def do(self) -> None:
         to: str | bytes = self.order["target"]
+        if self.order["target"].startswith("id:"):
+            to = bytes.fromhex(self.order["target"][3:])
         if self.order.get("with_id"):
             to = self.ask(COMMANDS["associate"], to, 0)
         getattr(self, self.order["command"])(to)

@@ -68,9 +68,10 @@ def bound(kind: int, port: int) -> socket.socket:
 
 async def serve(port: int, each: Answering = answer) -> None:
     server = await asyncio.start_server(each, sock=bound(socket.SOCK_STREAM, port))
+    port = server.sockets[0].getsockname()[1]  # 0: the kernel's choice, for UDP as well
     datagrams = bound(socket.SOCK_DGRAM, port)
     asyncio.get_running_loop().add_reader(datagrams, answer_datagram, datagrams)
-    print("listening", flush=True)
+    print(f"listening at {port}", flush=True)
     await server.serve_forever()
 
 

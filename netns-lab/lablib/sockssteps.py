@@ -26,7 +26,7 @@ ASKED = {
 
 JUDGED = {
     *("host", "by", "door", "code", "kind", "bound", "heard", "header", "peer", "at", "seconds"),
-    "within",
+    *("within", "remember"),
 }
 
 
@@ -48,13 +48,18 @@ def echo_server(stage: Stage, step: dict[str, Any]) -> str:
     return f"at {', '.join(map(str, step['ports']))}"
 
 
-def _order(lab: Lab, step: dict[str, Any]) -> dict[str, Any]:
-    """What `asksocks` is to do; ``@bob.6`` is an address, else a destination is a name."""
+def _order(stage: Stage, step: dict[str, Any]) -> dict[str, Any]:
+    """What `asksocks` is to do; ``@bob.6`` is an address, ``id:x`` an ADDRESS ID that was
+    remembered, else a destination is a name."""
+    lab = stage.lab
     order = {key: step[key] for key in ASKED if key in step}
     by = step["by"]
     order["proxy"] = str(lab.address(by)) if by in lab.topology.hosts else by
     if HOST_WORD.fullmatch(order["target"]):
         order["target"] = str(lab.address(order["target"][1:]))
+    kind, colon, name = order["target"].partition(":")
+    if (kind, colon) == ("id", ":"):
+        order["target"] = f"id:{stage.ids[name]}"
     order["at"] = step.get("door", PORT)
     order["patience"] = patient(step.get("patience", 5.0))
     return order
@@ -73,7 +78,7 @@ def socks(stage: Stage, step: dict[str, Any]) -> str:
     ``heard``: a pattern for what came back.  ``header``: octets of the UDP header of that.
     ``peer``: the host that connects to what BIND listens at, ``at`` this address if it is not what
     the reply says.  ``seconds``: until the answer, at most.  ``within``: until so many seconds have
-    passed it is asked again.
+    passed it is asked again.  ``remember``: the ADDRESS ID of the reply is called so from now on.
     """
     check_keys(step, ASKED | JUDGED)
     deadline = time.monotonic() + patient(step.get("within", 0))
@@ -87,7 +92,7 @@ def socks(stage: Stage, step: dict[str, Any]) -> str:
 
 
 def _once(stage: Stage, step: dict[str, Any]) -> str:
-    lab, order = stage.lab, _order(stage.lab, step)
+    lab, order = stage.lab, _order(stage, step)
     if "peer" in step:
         seen = _bound(stage, step, order)
     else:
@@ -96,6 +101,8 @@ def _once(stage: Stage, step: dict[str, Any]) -> str:
             raise LabError(f"asking: {result.stderr.strip()[-300:]}")
         seen = json.loads(result.stdout)
     _judge(lab, step, seen)
+    if "remember" in step:
+        stage.ids[step["remember"]] = seen["id"]
     return _shown(seen)
 
 
@@ -143,12 +150,9 @@ def _bound(stage: Stage, step: dict[str, Any], order: dict[str, Any]) -> dict[st
 
 def talk(stage: Stage, step: dict[str, Any]) -> str:
     """``host`` connects by the server ``by`` and stays, under ``name``: see `background.say`."""
-    check_keys(
-        step,
-        {"host", "by", "door", "name", "target", "port", "user", "password", "words", "patience"},
-    )
-    lab, name = stage.lab, step["name"]
-    order = _order(lab, {**step, "command": "talk"})
+    check_keys(step, ASKED | {"host", "by", "door", "name"})
+    name = step["name"]
+    order = _order(stage, {**step, "command": "talk"})
     process = background.begin(stage, name, step["host"], program(order))
 
     def answered() -> bool:

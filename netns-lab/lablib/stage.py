@@ -19,7 +19,8 @@ class Missed(Exception):  # noqa: N818  (it names the fact)
 class Stage:
     """The lab and the processes left running; by host and link the addresses that were changed;
     by name the seconds between the packets of a ping, and which of them was looked at last; how
-    much of what a program printed was read; megabytes of memory by what they are of."""
+    much of what a program printed was read; megabytes of memory by what they are of; ADDRESS IDs
+    by a name for them."""
 
     lab: Lab
     background: dict[str, Process] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class Stage:
     looked_at: dict[str, int] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 def check_keys(entry: dict[str, Any], allowed: set[str]) -> None:

@@ -5,32 +5,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from oegw.socks5.codes import ReplyCode
-from oegw.socks5.interface import Demand, Refused, Resolved
 from oegw.socks5.passwords import hashed
-from oegw.socks5.relay import SpliceRelay
-from oegw.socks5.server.service import Server
-from oegw.socks5.settings import AddressIdSettings, Listener, Rule, SocksSettings, User
-from oegw.socks5.wire import IPAddress
+from oegw.socks5.settings import AddressIdSettings, Listener, SocksSettings, User
+from tests.support.socks_server import LOOPBACK, SETTINGS, Names, Running, running
 
 FOLDER = Path(__file__).resolve().parents[2] / "vectors" / "socks5"
 PROGRAM = FOLDER / "second_client.js"
 PATIENCE = 60.0
 PASSWORDS = {"anna": "first word", "berta": "second word"}
-FOUR, SIX = ip_address("127.0.0.1"), ip_address("::1")
-KNOWN = {"four.test": (FOUR,), "six.test": (SIX,), "both.test": (SIX, FOUR)}
-REVERSE = {FOUR: "four.test", SIX: "six.test"}
+KNOWN = {"four.test": ("127.0.0.1",), "six.test": ("::1",), "both.test": ("::1", "127.0.0.1")}
+REVERSE = {"127.0.0.1": "four.test", "::1": "six.test"}
 
 
 def _node(*arguments: str) -> list[str]:
@@ -66,51 +58,15 @@ def test_it_would_see_a_wrong_vector(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ with a server of ours
 
 
-class Names:
-    """The names that the client's cases use."""
-
-    async def resolve(self, name: str, transport: str) -> Resolved:
-        if name not in KNOWN:
-            raise Refused(ReplyCode.HOST_UNREACHABLE, "no_such_name")
-        return Resolved(KNOWN[name], 60.0)
-
-    async def name_of(self, address: IPAddress) -> str:
-        if address not in REVERSE:
-            raise Refused(ReplyCode.HOST_UNREACHABLE, "no_such_name")
-        return REVERSE[address]
-
-
-class AnyFlow:
-    """A host without a gateway: nothing is demanded."""
-
-    async def allow(
-        self, destination: IPAddress, port: int, transport: str, demand: Demand
-    ) -> None:
-        """Allowed."""
-
-    def prepare(self, sock: object, demand: Demand) -> None:
-        """As it is."""
-
-
-class Quiet:
-    def event(self, category: str, event: str, **fields: Any) -> None:
-        """Not looked at here."""
-
-    def drop(self, category: str, trigger: str, **fields: Any) -> None:
-        """Nor this."""
-
-
-def _settings(folder: Path) -> SocksSettings:
+def _settings() -> SocksSettings:
     users = [User(name, hashed(word.encode(), b"salt" * 4)) for name, word in PASSWORDS.items()]
-    return SocksSettings(
-        present=True,
-        socket=folder / "socks.sock",
+    return replace(
+        SETTINGS,
         listeners=(
-            *(Listener(address, 0) for address in (FOUR, SIX)),
-            *(Listener(address, 0, "password") for address in (FOUR, SIX)),
+            *(Listener(address, 0) for address in LOOPBACK),
+            *(Listener(address, 0, "password") for address in LOOPBACK),
         ),
         users=tuple(users),
-        rules=(Rule(True, destinations=(ip_network("127.0.0.0/8"), ip_network("::1"))),),
         ids=AddressIdSettings(failures=100),  # the cases guess more often than a client may
     )
 
@@ -125,26 +81,16 @@ class Played:
         return {host: error for (name, host), error in self.errors.items() if name == case}
 
 
-async def _play(settings: SocksSettings, cases: list[str]) -> Played:
-    server = Server(settings, Names(), AnyFlow(), SpliceRelay(), Quiet())
-    await server.start()
-    try:
-        places = [
-            {"host": str(listener.address), "port": port}
-            for listener, port in zip(settings.listeners, server.ports, strict=True)
-        ]
-        (one, word), (other, other_word) = PASSWORDS.items()
-        second = {"user": other, "password": other_word}
-        guarded = [{**p, "user": one, "password": word, "other": second} for p in places[2:]]
-        order = json.dumps({"open": places[:2], "guarded": guarded, "cases": cases})
-        client = await asyncio.create_subprocess_exec(
-            *_node("live", order), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        said, complained = await asyncio.wait_for(client.communicate(), PATIENCE)
-        assert client.returncode == 0, complained.decode()
-    finally:
-        await server.close()
-    lines = [json.loads(line) for line in said.splitlines()]
+def _play(server: Running) -> Played:
+    places = [
+        {"host": str(listener.address), "port": port}
+        for listener, port in zip(server.settings.listeners, server.server.ports, strict=True)
+    ]
+    (one, word), (other, other_word) = PASSWORDS.items()
+    second = {"user": other, "password": other_word}
+    guarded = [{**place, "user": one, "password": word, "other": second} for place in places[2:]]
+    order = {"open": places[:2], "guarded": guarded, "cases": CASES}
+    lines = [json.loads(line) for line in _printed("live", json.dumps(order)).splitlines()]
     return Played({(line["case"], line["host"]): line["error"] for line in lines})
 
 
@@ -172,7 +118,9 @@ CASES = [
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """All cases in one process of the client, since each would need its time to start."""
-    return asyncio.run(_play(_settings(tmp_path_factory.mktemp("socks")), CASES))
+    names = Names(of=KNOWN, reverse=REVERSE)
+    with running(tmp_path_factory.mktemp("socks"), _settings(), names) as server:
+        return _play(server)
 
 
 def test_each_case_of_the_client_is_played_here() -> None:

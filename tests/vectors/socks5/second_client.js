@@ -723,9 +723,15 @@ const cases = {
     const known = idOf(await conversation.associate(addressOf(FOUR)), 'ASSOCIATE');
     conversation.close();
     const unknown = [id(known.realid, 1), id(known.realid ^ 1), id(0)];
+    const { connect, bind: listen, addressAssociate, udpAssociate } = COMMAND;
     for (const address of unknown) {
-      const asked = { command: COMMAND.connect, address, port: 9 };
-      await refused(await Conversation.open(server), asked, REP.invalidAddress, 'an unknown ID');
+      for (const command of [connect, listen, addressAssociate, connect | AND_ASSOCIATE, udpAssociate | AND_ASSOCIATE]) {
+        const asked = { command, address, port: command === addressAssociate ? ATYP.ipv4 : 9 };
+        const asking = await Conversation.open(server);
+        const answer = await asking.ask(asked);
+        assert.equal(answer.code, REP.invalidAddress, `an unknown ID in CMD ${command}: REP ${answer.code}`);
+        asking.close();
+      }
     }
   },
 
