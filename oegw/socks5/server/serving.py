@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 
 from oegw.control import ControlError
 from oegw.socks5.interface import Dialler, Resolver
-from oegw.socks5.relay import ProcessRelay
+from oegw.socks5.relay import ProcessRelay, most_connections
 from oegw.socks5.server.service import Server
 from oegw.socks5.settings import SocksSettings
 from oegw.trace import Trace
 
-# Our choices.  A relayed connection has two sockets, an association three, usually; beside them
-# there are pipes of the relay, which does without if it must, listeners, and what resolver and
-# dialler have.
+# Our choices: descriptors that are asked for.  What is relayed has its two in processes of the
+# relay; while it negotiates it has them here, and an association has three, usually.
 OF_A_CONNECTION = 2
 OF_ALL = 4096
-AT_LEAST = 256
 
 START_FAILURES: tuple[type[Exception], ...] = (OSError, ControlError)
 
@@ -121,12 +119,12 @@ def _raise_limit(wanted: int) -> int:
 
 
 def _fitting(settings: SocksSettings, descriptors: int) -> SocksSettings:
-    """No more connections than there are descriptors for."""
+    """No more connections than the relay's processes have descriptors for."""
     limits = settings.limits
-    most = max(1, (descriptors - AT_LEAST) // OF_A_CONNECTION)
+    most = most_connections(descriptors)
     if limits.total <= most:
         return settings
-    _say(f"limits.total is {limits.total}, but of {descriptors} descriptors {most} can be served")
+    _say(f"limits.total is {limits.total}, but by {descriptors} descriptors {most} can be served")
     return replace(settings, limits=replace(limits, total=most))
 
 
