@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from oegw.control import ControlError, request
+from oegw.socks5.relay import most_connections
 from tests.support.intercept_net import wait_for
 from tests.support.socks_server import SETTINGS
 
@@ -21,7 +22,6 @@ PROGRAM = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from oegw.socks5.relay import most_connections
 from oegw.socks5.server.serving import Given, serve
 from oegw.trace import JsonTrace
 from tests.support.socks_server import SETTINGS, Gateway, Names
