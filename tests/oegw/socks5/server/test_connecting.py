@@ -13,6 +13,7 @@ import pytest
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Demand, Transferred
+from oegw.socks5.server import patience
 from oegw.socks5.server.failures import IP_RECVERR, IPV6_RECVERR
 from oegw.socks5.settings import Limits, Listener, Rule
 from oegw.socks5.wire import Request
@@ -230,6 +231,19 @@ def test_who_is_there_no_more_is_served_no_more(tmp_path: Path) -> None:
         client.sock.close()
         server.until(lambda: server.snapshot()["connections"]["total"] == 0)
         assert server.counter("drop.client_gone") == 1
+
+
+def test_who_is_half_closed_is_still_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "UNWATCHED", 0.01)
+    settings = replace(SETTINGS, limits=Limits(connect=0.1))
+    gateway = Gateway(silent=frozenset({"127.0.0.1"}))
+    with running(tmp_path, settings, gateway=gateway) as server, server.client() as client:
+        client.greet()
+        client.send(Request(CONNECT, ip_address("127.0.0.1"), 80).octets())
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.reply().code == ReplyCode.HOST_UNREACHABLE
 
 
 def test_an_attempt_has_an_end(tmp_path: Path) -> None:
