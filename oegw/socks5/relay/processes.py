@@ -19,11 +19,6 @@ MOST_EARLY = MAX_MESSAGE // 2  # octets; a session takes no more than 16,384
 SPARE = 64  # descriptors of a process that are not of connections
 
 
-def most_connections(descriptors: int) -> int:
-    """How many can be relayed, if a process may have so many descriptors."""
-    return MOST * _capacity(descriptors)
-
-
 def _pipes(descriptors: int) -> int:
     """Of a process."""
     return min(PIPES // 2, descriptors // 8)
