@@ -64,6 +64,8 @@ LINGER = 2.0
 # Our choice: scopes of one connection that the kernel is told of.  A pair of hosts has a few; a
 # connection that many hosts share has some for each of them.  The packets of others are trapped.
 SCOPES_KEPT = 1024
+# One part in so many of all set-ups may be for the gateway's own addresses.
+OWN_SHARE = 4
 
 _VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
@@ -201,7 +203,10 @@ class Ledger:
 
     def refuses_setup(self, source: IPAddress, now: float) -> str | None:
         """Take a set-up for this inside host out of the budget; else the trigger to count."""
-        if self.connections.under_way(source) >= self.settings.setups_per_source:
+        limit = self.settings.setups_per_source
+        if source in self.settings.addresses:  # of many: all clients of the SOCKS server
+            limit = max(limit, self.settings.setups // OWN_SHARE)
+        if self.connections.under_way(source) >= limit:
             return "source_limit"
         return self.budget.refuses(self.connections.all_under_way, now)
 

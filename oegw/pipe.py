@@ -22,6 +22,9 @@ def serve(connection: socket.socket, name: str, *, pass_fd: bool) -> int:
     """
     with connection:
         connection.settimeout(None)
+        with suppress(OSError):  # not TCP
+            # What comes through a pipe is whole already; ssh would say the same of its own socket.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         try:
             (pass_on if pass_fd else pump)(connection)
         except BrokenPipeError:

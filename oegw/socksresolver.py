@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from pathlib import Path
@@ -36,6 +38,10 @@ from policy.flow import IPAddress
 HOSTS_SECONDS = 10.0  # that an entry of hosts(5) holds: the file may change
 MONIKER_SECONDS = 10.0  # for all of a question
 MONIKER_AT_ONCE = 64  # questions: each has a socket
+# A far daemon answers each address so often only, and ours is that of all clients; but a service
+# that has been started again has another port.
+MONIKER_KEPT = 5.0  # seconds, at most
+MONIKER_ANSWERS = 1024  # that are kept
 
 _LOOPBACK = (IPv6Address("::1"), IPv4Address("127.0.0.1"))
 
@@ -67,6 +73,7 @@ class SocksResolver:
         hosts: HostsFile | None = None,
         question_port: int = DEFAULT_PORT,
         ours: Callable[[IPAddress], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dns = dns
         self._confirm = confirm
@@ -74,7 +81,10 @@ class SocksResolver:
         self._hosts = hosts or HostsFile()
         self._question_port = question_port
         self._ours = ours or is_ours
+        self._clock = clock
         self._moniker = asyncio.Semaphore(MONIKER_AT_ONCE)
+        self._kept: dict[tuple[MonikerUri, str], tuple[float, Resolved]] = {}  # until when
+        self._asking: dict[tuple[MonikerUri, str], asyncio.Task[Resolved]] = {}
 
     async def resolve(self, name: str, transport: str) -> Resolved:
         try:
@@ -122,6 +132,27 @@ class SocksResolver:
             # Else whoever may use us could have us say something to any port of any host.
             text = f"{uri}: only the usual port of Moniker is asked"
             raise Refused(ReplyCode.NOT_ALLOWED, "moniker_port", text)
+        key = replace(uri, rest=""), transport
+        until, found = self._kept.get(key, (0.0, None))
+        if found is not None and self._clock() < until:
+            return found
+        task = self._asking.get(key)
+        if task is None:  # who asks the same meanwhile waits for the same answer
+            task = self._asking[key] = asyncio.create_task(self._ask(uri, transport))
+            task.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(task)
+
+    def _answered(self, key: tuple[MonikerUri, str], task: asyncio.Task[Resolved]) -> None:
+        del self._asking[key]
+        self._kept.pop(key, None)
+        if task.cancelled() or task.exception() is not None:
+            return
+        found = task.result()
+        self._kept[key] = self._clock() + min(MONIKER_KEPT, found.seconds), found
+        while len(self._kept) > MONIKER_ANSWERS:
+            del self._kept[next(iter(self._kept))]
+
+    async def _ask(self, uri: MonikerUri, transport: str) -> Resolved:
         try:
             async with self._moniker:
                 found = await resolve(

@@ -31,6 +31,7 @@ from oegw.socks5.wire import (
 WAITING_DATAGRAMS = 8  # for one place, until it is known where it is
 WAITING_OCTETS = 16384  # for all of an association; one alone may be of any size
 REFUSED_SECONDS = 2.0  # so long a place that was refused is not asked for again
+LEAST_SECONDS = 5.0  # so long a name is not asked for again, whatever the DNS says (SK-44)
 _NOTHING = Demand()
 
 
@@ -180,7 +181,7 @@ class Association:
         if (address, port) != (target.address, target.port):
             self._shut(target)
         target.address, target.port, target.demand = address, port, demand
-        target.until = now + seconds
+        target.until = now + max(seconds, LEAST_SECONDS)
         return tuple(self._send(target, payload) for payload in self._take_waiting(target))
 
     def refused(self, place: Place, reason: str, now: float) -> tuple[Step, ...]:

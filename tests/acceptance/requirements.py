@@ -46,6 +46,19 @@ protects from and what not in [moniker.md](moniker.md).
 
 """
 
+_SOCKS_HEAD = """\
+# Requirements of the SOCKS server
+
+What the draft on SOCKS for IPv6 and IPv4 (draft-kitamura-socks-ipv6-01) requires and implies, with
+RFC 1928, RFC 1929 and draft-ietf-aft-socks-pro-v5 beneath it, where it is done, and which test or
+scenario of the lab shows it. SK-1 to SK-44 are this project's reading of it; sentences of the draft
+are quoted by a few words. Written and checked as [the other requirements](requirements.md) are, by
+`python -m tests.acceptance.requirements`. Attacks on it are in [attacks.md](attacks.md), what is
+settled where the draft says two things in [socks.md](socks.md), other servers' answers to the same
+in [socks-differences.md](socks-differences.md).
+
+"""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -75,6 +88,12 @@ TABLES = (
         DOCS / "moniker-requirements.md",
         _MONIKER_HEAD,
         (("mk", "MK-1 to MK-33"), ("paper", "The paper's own sentences, sections 3 to 6")),
+    ),
+    Table(
+        HERE / "socks.toml",
+        DOCS / "socks-requirements.md",
+        _SOCKS_HEAD,
+        (("sk", "SK-1 to SK-44"), ("kitamura", "The draft's own sentences")),
     ),
 )
 

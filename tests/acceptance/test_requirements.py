@@ -32,6 +32,15 @@ SST = [f"SST-{number}" for number in range(1, 39)]
 SEED = _words("2 3 3.A 3.B 4 4.A 4.B 4.C 4.D 5")
 MK = [f"MK-{number}" for number in range(1, 34)]
 PAPER = _words("3.1 3.2 4 4.1 4.2 4.3 5.1 5.2 5.3 6")
+SK = [f"SK-{number}" for number in range(1, 45)]
+KITAMURA = [  # its sections have no numbers
+    "Introduction",
+    "Extension 1",
+    "Extension 2",
+    "Extension 3",
+    "Formats",
+    "Security Considerations",
+]
 
 ALL = tuple(one for table in TABLES for one in requirements.requirements(table))
 each = pytest.mark.parametrize("table", TABLES, ids=[table.page.stem for table in TABLES])
@@ -57,6 +66,8 @@ def test_what_the_table_names_exists(one: Requirement) -> None:
         ("seed", SEED),
         ("mk", MK),
         ("paper", PAPER),
+        ("sk", SK),
+        ("kitamura", KITAMURA),
     ],
 )
 def test_no_section_is_left_out(document: str, sections: list[str]) -> None:

@@ -253,7 +253,7 @@ def test_mutated_tables_raise_nothing_but_config_error() -> None:
     tokens = re.findall(r'"[^"\n]*"|\[+|\]+|\w+|[^\w\s]|\s+', FULL)
     words = ["1", "-1", "true", '""', '"x"', "[]", "{}", '"::/0"', "1e400", '"*"', "socks", "rule"]
     good = 0
-    for _ in range(1000):
+    for _ in range(500):
         mutated = list(tokens)
         for _ in range(dice.randrange(1, 4)):
             mutated[dice.randrange(len(mutated))] = dice.choice(words)
@@ -262,7 +262,7 @@ def test_mutated_tables_raise_nothing_but_config_error() -> None:
             good += 1
         except config.ConfigError:
             pass
-    assert good < 1000
+    assert good < 500
 
 
 def test_the_socket_is_found_in_a_file_with_other_faults(tmp_path: Path) -> None:

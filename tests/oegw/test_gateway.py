@@ -687,6 +687,19 @@ class TestBounds:
         book.send(happened.LookupEnded(1, NothingFound(60, "")))
         assert book.send(ping(51, destination=targets[9])) == [do.StartLookup(5, targets[9])]
 
+    def test_the_gateways_own_flows_are_those_of_many(self) -> None:
+        """Clients of its SOCKS server; but they are not all that there is room for."""
+        book = Playbook(setups_per_source=3, setups=20)
+        targets = [ip_address(f"192.2.0.{n}") for n in range(1, 11)]
+        commands = [
+            c
+            for n, target in enumerate(targets)
+            for c in book.send(ping(n, source=SG_A, destination=target))
+        ]
+        assert sum(isinstance(c, do.StartLookup) for c in commands) == 5
+        assert sum(c == do.DiscardHeld((n,), "source_limit") for n, c in enumerate(commands)) == 5
+        assert any(isinstance(c, do.StartLookup) for c in book.send(ping(50)))
+
     def test_connections_are_bounded(self) -> None:
         book = Playbook(connections=1)
         book.send(ping(1))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from oegw import config
+from oegw import cli, config
+from oegw.exitcodes import FINE
 from oegw.socksadvice import socks_advice
 from tests.oegw.test_configsocks import HASH
 
@@ -71,14 +70,15 @@ def test_rules_for_users_that_nobody_is() -> None:
     assert said(text)[1] == "socks.rule[1] applies to nothing: no listener asks for passwords"
 
 
-def test_check_says_where_it_listens(tmp_path: Path) -> None:
+def test_check_says_where_it_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "oegw.toml"
     head = 'version = 1\n[gateway]\naddresses = "192.0.2.1"\n[dns]\nresolvers = "127.0.0.1"\n'
     path.write_text(head + '[[socks.listener]]\naddress = "127.0.0.1"\nport = 1081\n' + USER)
-    check = [sys.executable, "-m", "oegw", "check", "--config", str(path)]
-    done = subprocess.run(check, capture_output=True, text=True, check=True)
-    assert "SOCKS: 127.0.0.1 port 1081" in done.stdout
-    assert "note: socks.user: no listener asks" in done.stderr
+    assert cli.main(["check", "--config", str(path)]) == FINE
+    said = capsys.readouterr()
+    assert "SOCKS: 127.0.0.1 port 1081" in said.out
+    assert "note: socks.user: no listener asks" in said.err
     path.write_text(head + '[[socks.listener]]\naddress = "192.0.2.9"\n')
-    done = subprocess.run(check, capture_output=True, text=True, check=True)
-    assert "warning: socks.listener[1].address: 192.0.2.9 is neither loopback nor" in done.stderr
+    assert cli.main(["check", "--config", str(path)]) == FINE
+    words = "warning: socks.listener[1].address: 192.0.2.9 is neither loopback nor"
+    assert words in capsys.readouterr().err

@@ -17,7 +17,7 @@ from oegw.hostsfile import HostsFile
 from oegw.moniker.settings import ClientSettings, ServiceRule
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.terms import Refused
-from oegw.socksresolver import SocksResolver, is_ours
+from oegw.socksresolver import MONIKER_KEPT, SocksResolver, is_ours
 from tests.support.dns_server import DnsServer, Fail
 from tests.support.moniker_daemon import RunningDaemon, bound_socket, port_of, running
 
@@ -164,6 +164,38 @@ def test_a_service_by_its_name(tmp_path: Path) -> None:
         with pytest.raises(Refused) as refused:
             by_moniker(tmp_path, daemon, "starwars.localhost.mon", "udp")
         assert refused.value.code is ReplyCode.HOST_UNREACHABLE
+        sock.close()
+
+
+def test_who_asks_for_the_same_service_shares_the_answer(tmp_path: Path) -> None:
+    now = 1000.0
+    with running(tmp_path) as daemon, daemon.application() as application:
+        sock = bound_socket()
+        application.register("starwars", bound=sock)
+
+        def answered() -> int:
+            counters: dict[str, int] = application.ask("status")["status"]["counters"]
+            return counters["question.moniker_answered"]
+
+        async def scenario() -> None:
+            nonlocal now
+            async with resolving(
+                tmp_path, ours=lambda _: False, question_port=daemon.port,
+                daemon=daemon.settings.socket, clock=lambda: now,
+            ) as (resolver, _):  # fmt: skip
+                name = "starwars.127.0.0.1.mon"
+                found = await asyncio.gather(*(resolver.resolve(name, "tcp") for _ in range(20)))
+                assert {each.port for each in found} == {port_of(sock)}
+                await resolver.resolve("starwars://127.0.0.1/x", "tcp")
+                assert answered() == 1
+                now += MONIKER_KEPT
+                await resolver.resolve(name, "tcp")
+                assert answered() == 2
+                for _ in range(2):
+                    with pytest.raises(Refused):
+                        await resolver.resolve("stargate.127.0.0.1.mon", "tcp")
+
+        asyncio.run(scenario())
         sock.close()
 
 

@@ -7,6 +7,7 @@ fd00:9::2), where the gateway is 10.2.0.1 and fd00:2::1.
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import threading
@@ -18,9 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import dns.rdatatype
+
 from oegw.control import ControlError
 from oegw.socksstatus import status
-from tests.support.intercept_net import PEER, PEER6, Net, wait_for, within
+from tests.support.dns_server import DnsServer, Records
+from tests.support.intercept_net import PEER, PEER6, Net, enter, wait_for, within
 from tests.support.serving import Serving
 
 HERE, HERE6 = "10.1.0.1", "fd00:1::1"
@@ -301,6 +305,38 @@ def inhabited() -> Iterator[Net]:
         for address in OTHERS:
             net.run(net.inside, "ip", "addr", "add", f"{address}/24", "dev", "in0")
         yield net
+
+
+class Names:
+    """A DNS server outside, and what it was asked."""
+
+    def __init__(self, net: Net, records: Records) -> None:
+        self.server = DnsServer(records, host=PEER, port=53)
+        self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._body, args=(net, ready), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+
+    def _body(self, net: Net, ready: threading.Event) -> None:
+        async def serve() -> None:
+            async with self.server:
+                ready.set()
+                await self._ended.wait()
+
+        enter(net.outside)
+        self._loop.run_until_complete(serve())
+        self._loop.close()
+
+    def asked(self) -> set[str]:
+        """Names, and the types that were asked for."""
+        questions = [query.question[0] for _, query in self.server.queries]
+        return {f"{q.name} {dns.rdatatype.to_text(q.rdtype)}" for q in questions}
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
 
 
 @contextmanager

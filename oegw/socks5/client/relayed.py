@@ -15,6 +15,8 @@ MAX_DATAGRAM_OCTETS = 65535 + 262  # of IP, and of the longest header
 def opened(connection: socket.socket) -> socket.socket:
     """A UDP socket with the address that ``connection``, to the server, has: another address may
     not use the association (SK-6)."""
+    # Nothing is said on it for as long as the association lives: a server that is gone is noticed.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     host, _, *rest = connection.getsockname()
     sock = socket.socket(connection.family, socket.SOCK_DGRAM)
     try:

@@ -56,7 +56,7 @@ class Mover:
         try:
             self._epoll.register(client, WANTED)
             self._epoll.register(destination, WANTED)
-        except OSError:
+        except (OSError, ValueError):  # the latter: it was closed already
             self.end(pair)
         return pair
 

@@ -64,7 +64,7 @@ class Input:
                 self._waiting = None
 
     def release(self) -> None:
-        """The event loop knows nothing of the socket any more.  Before it is closed or given away."""
+        """The event loop forgets the socket: before it is closed or given away."""
         if self._registered:
             self._registered = False
             self._loop.remove_reader(self.sock.fileno())

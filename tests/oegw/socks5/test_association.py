@@ -454,6 +454,21 @@ def test_sk_44_names_that_are_asked_for_at_a_time() -> None:
     assert client.says("bob.example", 53) == sent(BOB6, 53)
 
 
+def test_sk_44_a_name_that_holds_for_no_time_is_not_asked_for_with_each_datagram() -> None:
+    client = Client()
+    place = Place("bob.example", 53)
+    octets = Datagram("bob.example", 53, b"hello").octets()
+    assert client.association.from_client(octets, CLIENT, PORT, 0.0)
+    client.association.opened(place, BOB6, 53, 0.0, 0.0)
+    asked = 0
+    for n in range(100):
+        for step in client.association.from_client(octets, CLIENT, PORT, n / 10):
+            if isinstance(step, Open):
+                asked += 1
+                client.association.opened(place, BOB6, 53, 0.0, n / 10)
+    assert asked == 1
+
+
 def test_a_place_that_was_refused_is_not_asked_for_with_each_datagram() -> None:
     client = Client()
     assert client.says("nobody.example", 53) == dropped("udp_no_such_name")

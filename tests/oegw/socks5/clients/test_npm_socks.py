@@ -30,8 +30,8 @@ PROGRAM = str(Path(__file__).with_name("programs") / "npm_client.js")
 MODULES = {"NODE_PATH": "/usr/share/nodejs"}  # where Debian has them, whosever Node it is
 
 
-def said(bed: Bed, *arguments: object) -> list[dict[str, Any]]:
-    done = bed.run("alice", "node", PROGRAM, *map(str, arguments), **MODULES)
+def said(bed: Bed, *arguments: object, **environment: str) -> list[dict[str, Any]]:
+    done = bed.run("alice", "node", PROGRAM, *map(str, arguments), **MODULES, **environment)
     assert done.stdout, done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -63,6 +63,12 @@ def test_associate(bed: Bed, via: str, towards: str) -> None:
     assert established["place"]["host"] == SERVER[via]
     assert heard["text"] == f"{LEAVING[towards]} over"
     assert heard["from"]["port"] == ECHO
+
+
+def test_associate_for_a_destination(bed: Bed) -> None:
+    """The package asks for a "destination" with every command, and many give it one here, too."""
+    asked = "associate", SERVER["4"], OPEN_PORT, BOB["4"], ECHO
+    assert said(bed, *asked, DECLARED="destination")[-1]["text"] == f"{LEAVING['4']} over"
 
 
 @pytest.mark.parametrize(("via", "towards"), ["44", "46", "64"])

@@ -233,9 +233,11 @@ for _via in "46":
         CASES[f"connect-{_via}-name-{_towards}"] = _work
 
 
-def _fails(host: str, port: int, what: str, command: int = CONNECT) -> Callable[[Talk], None]:
+def _fails(
+    host: str, port: int, what: str, command: int = CONNECT, via: str = "4"
+) -> Callable[[Talk], None]:
     def work(talk: Talk) -> None:
-        talk.greeted()
+        talk.greeted(via)
         talk.send(request(command, host, port))
         talk.reply()
 
@@ -256,6 +258,7 @@ for _family in "46":
         ),
     }
 CASES |= {
+    "connect-refused-66": _fails(BOB["6"], NOBODY, "IPv6 client: nobody listens.", via="6"),
     "connect-too-far": _fails(FAR, ECHO, "Farther away than the packets may go."),
     "connect-unknown-name": _fails("unknown.test", ECHO, "A name that nobody knows."),
     "connect-port-0": _fails(BOB["4"], 0, "Port 0."),

@@ -15,6 +15,26 @@ PAGE = Path(__file__).parents[4] / "oegw" / "docs" / "socks-differences.md"
 _HEAD = """\
 # The SOCKS server beside others
 
+## Clients
+
+Programs and libraries of others that our server is tested with, over both families wherever they
+can (`tests/oegw/socks5/clients`):
+
+| client | what it can |
+| --- | --- |
+| curl | CONNECT; names by the server with `socks5h`; passwords |
+| dante-client (`socksify`) | CONNECT, BIND, UDP ASSOCIATE; passwords. Finds servers at IPv4 \
+addresses only; its programs reach IPv6 by names |
+| PySocks | CONNECT, UDP ASSOCIATE; passwords. UDP by servers at IPv4 addresses only |
+| python-socks | CONNECT, blocking and asyncio; passwords |
+| npm's `socks` | CONNECT, BIND, UDP ASSOCIATE; passwords. It may declare its \
+destination as its own address |
+| OpenSSH | by ProxyCommand: `nc -X 5`, `oegw socks connect` |
+| proxychains4 | CONNECT; passwords. IPv4 addresses, and names of both families |
+| redsocks | redirected TCP by CONNECT, UDP by UDP ASSOCIATE. IPv4 only |
+
+## Servers
+
 The same octets told to ours and to Dante 1.4.2, microsocks 1.0.3 and OpenSSH's `ssh -D`, those of
 Debian 12, each on a host with IPv4 and IPv6 on both sides; what was heard, and why it is not the
 same. A test plays all of it anew: `tests/oegw/socks5/differences`, where `cases.py` has the octets.
@@ -61,7 +81,7 @@ def page() -> str:
 
     lines = [_HEAD]
     for title, prefixes in _GROUPS.items():
-        lines.append(f"## {title}\n\n| what is sent | ours | {' | '.join(OTHERS.values())} |\n")
+        lines.append(f"### {title}\n\n| what is sent | ours | {' | '.join(OTHERS.values())} |\n")
         lines.append("| --- " * (2 + len(OTHERS)) + "|\n")
         for case, work in CASES.items():
             if not case.startswith(prefixes):
@@ -76,7 +96,7 @@ def page() -> str:
                 cells.append(f"{_cell(difference.heard[0])} <sup>{marks}</sup>")
             lines.append(f"| {' | '.join(cells)} |\n")
         lines.append("\n")
-    lines.append("## Reasons\n\n| | |\n| --- | --- |\n")
+    lines.append("### Reasons\n\n| | |\n| --- | --- |\n")
     lines += [f"| {mark} | {known.reasons[reason]} |\n" for reason, mark in labels.items()]
     return "".join(lines)
 

@@ -1,16 +1,20 @@
 // npm's package "socks" as a client: one command, what came of it as lines of JSON.
 //
 //   npm_client.js COMMAND PROXY PROXY_PORT HOST PORT [USER PASSWORD]
+//
+// With DECLARED=destination in the environment, associate declares where it will send to, as many
+// programs do, in place of where it will send from.
 'use strict';
 const dgram = require('dgram');
 const { SocksClient } = require('socks');
 
 const [command, proxy, proxyPort, host, port, userId, password] = process.argv.slice(2);
+const unknown = command === 'associate' && process.env.DECLARED !== 'destination';
 const options = {
   proxy: { host: proxy, port: Number(proxyPort), type: 5, userId, password },
   command,
   // An association is for whatever the client sends to; it does not know its own port yet.
-  destination: command === 'associate' ? { host: '0.0.0.0', port: 0 } : { host, port: Number(port) },
+  destination: unknown ? { host: '0.0.0.0', port: 0 } : { host, port: Number(port) },
   timeout: 10000,
 };
 
