@@ -20,9 +20,12 @@ from oegw.socks5.codes import Flag, ReplyCode
 from oegw.socks5.interface import UDP, Demand, Refused
 from oegw.socks5.preference import bound_address, relay_address
 from oegw.socks5.rules import UDP as UDP_COMMAND
+from oegw.socks5.server.common import Common
 from oegw.socks5.server.failures import refusal
 from oegw.socks5.server.finding import (
     Found,
+    Way,
+    admitted,
     destination_of,
     find,
     judge,
@@ -100,7 +103,7 @@ async def _interface(conversation: Conversation, relay: Relaying, asked: Control
     async with Patience(conversation.input, common.settings.limits.connect):
         found = await find(common, client, asked.address, UDP)
     port = asked.port if found.port is None else found.port
-    way = judge(common, client, found, UDP_COMMAND, port)[0]
+    way = _nearest(common, judge(common, client, found, UDP_COMMAND, port))[0]
     here = common.outgoing.towards(way.address, way.address.version)
     if here is None:
         raise Refused(ReplyCode.NETWORK_UNREACHABLE, "no_route")
@@ -214,7 +217,7 @@ class Relaying:
                 case Open():
                     task = asyncio.ensure_future(self._open(step))
                     self._opening.add(task)
-                    task.add_done_callback(self._opening.discard)
+                    task.add_done_callback(self._opened)
                 case Dropped(trigger):
                     self._common.tally.drop(trigger, client=str(self._client.address))
 
@@ -235,6 +238,11 @@ class Relaying:
 
     # ------------------------------------------------------------ where datagrams go
 
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._common.broke(error)
+
     async def _open(self, step: Open) -> None:
         """Find out where a destination is, and whether it may be sent to (SK-23)."""
         common, place = self._common, step.place
@@ -242,8 +250,8 @@ class Relaying:
             async with asyncio.timeout(common.settings.limits.connect):
                 found = await lead(common, destination_of(step.destination), UDP, step.entry)
                 port = place.port if found.port is None else found.port
-                way, *_ = judge(common, self._client, found, UDP_COMMAND, port)
-                await common.dialler.allow(way.address, port, UDP, way.demand)
+                ways = _nearest(common, judge(common, self._client, found, UDP_COMMAND, port))
+                (way,) = await admitted(common, ways, port, UDP, 1)
         except Refused as refused:
             steps = self._core.refused(place, refused.reason, common.now())
         except TimeoutError:
@@ -266,6 +274,13 @@ def _datagrams(sock: socket.socket) -> Iterator[tuple[bytes, Any]]:
             yield sock.recvfrom(DATAGRAM_OCTETS)
         except OSError:
             return
+
+
+def _nearest(common: Common, ways: list[Way]) -> list[Way]:
+    """Those first to which there is a route: nobody is told that a datagram did not leave."""
+    return sorted(
+        ways, key=lambda way: common.outgoing.towards(way.address, way.address.version) is None
+    )
 
 
 def _seconds(found: Found) -> float:

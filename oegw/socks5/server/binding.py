@@ -13,7 +13,7 @@ from oegw.socks5.interface import TCP, Demand, Refused
 from oegw.socks5.preference import bound_address, peer_address
 from oegw.socks5.rules import BIND
 from oegw.socks5.server.failures import refusal
-from oegw.socks5.server.finding import Found, find, judge, judge_unknown, versions_of
+from oegw.socks5.server.finding import Found, admitted, find, judge, judge_unknown, versions_of
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import Requested
@@ -82,8 +82,7 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
     ways = judge(common, client, found, BIND, port or None)
-    for way in ways:
-        await common.dialler.allow(way.address, port, TCP, way.demand)
+    ways = await admitted(common, ways, port, TCP, len(ways))
     encrypted = any(way.demand.encrypted for way in ways)
     return _Peers(found, tuple(way.address for way in ways), Demand(encrypted))
 

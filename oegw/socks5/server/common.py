@@ -110,5 +110,10 @@ class Common:
             to_client=transferred.to_client,
         )
 
+    def broke(self, error: BaseException) -> None:
+        """A mistake of ours ends one client's connection, and is told; the others go on."""
+        self.tally.event("internal_error", detail=repr(error))
+        self.loop.call_exception_handler({"message": "a SOCKS client", "exception": error})
+
     def refused(self, refused: Refused, client: IPAddress, user: str) -> None:
         self.tally.drop(refused.reason, client=str(client), user=user, code=int(refused.code))

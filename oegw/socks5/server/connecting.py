@@ -84,8 +84,8 @@ class _Attempts:
 
 async def _attempt(common: Common, way: Way, port: int) -> socket.socket:
     """Raises Refused."""
-    await common.dialler.allow(way.address, port, TCP, way.demand)
     try:
+        await common.dialler.allow(way.address, port, TCP, way.demand)
         sock = common.outgoing.stream(way.address, way.demand)
     except OSError as error:
         raise refusal(error) from error

@@ -140,6 +140,7 @@ class Conversation:
     async def _farewell(self, reason: str) -> None:
         """The last reply is sent already.  What the client still sends would reset the connection,
         and the reply with it."""
+        self.common.places.answered(self.place)
         self.common.tally.event(f"ended_{reason}")
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(FAREWELL):

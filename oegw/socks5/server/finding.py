@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -12,6 +12,7 @@ from oegw.socks5.eyeballs import ordered
 from oegw.socks5.interface import TCP, Demand, Refused, Resolved, Scope
 from oegw.socks5.rules import Asked
 from oegw.socks5.server.common import Common
+from oegw.socks5.server.failures import refusal
 from oegw.socks5.wire import Address, AddressId, IPAddress, plain
 
 
@@ -71,7 +72,10 @@ async def lead(
         return Found(destination, (destination,), entry=entry)
     resolved = entry.resolved(common.now(), transport) if entry is not None else None
     if resolved is None:
-        resolved = await common.resolver.resolve(destination, transport)
+        try:
+            resolved = await common.resolver.resolve(destination, transport)
+        except OSError as error:
+            raise refusal(error, ReplyCode.FAILURE) from error
         if entry is not None:
             entry.learn(resolved, common.now(), transport)
     addresses = ordered(map(plain, resolved.addresses), common.settings.prefer)
@@ -105,6 +109,27 @@ def judge(
     if not ways:
         raise Refused(ReplyCode.NOT_ALLOWED, "rule", reason)
     return ways
+
+
+async def admitted(
+    common: Common, ways: Sequence[Way], port: int, transport: str, most: int
+) -> list[Way]:
+    """The first ``most`` of ``ways`` that the dialler lets us go; at least one.  Raises Refused."""
+    found, refusals = [], []
+    for way in ways:
+        try:
+            await common.dialler.allow(way.address, port, transport, way.demand)
+        except Refused as refused:
+            refusals.append(refused)
+        except OSError as error:
+            refusals.append(refusal(error))
+        else:
+            found.append(way)
+            if len(found) == most:
+                break
+    if not found:
+        raise refusals[0]
+    return found
 
 
 def judge_unknown(common: Common, client: Client, command: str) -> Demand:

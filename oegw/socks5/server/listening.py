@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from oegw.socks5.server.counting import Tally
+from oegw.socks5.server.outgoing import carry_on
 from oegw.socks5.settings import Listener
 
 # Our choices.
@@ -37,8 +38,7 @@ def bound(listener: Listener) -> socket.socket:
             # Linux takes packets to an inside address from any interface.
             name = listener.interface.encode()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
-        # Passed on to accepted sockets: replies are not held back.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        carry_on(sock)
         sock.bind(_place(listener))
         sock.listen(BACKLOG)
     except OSError as error:

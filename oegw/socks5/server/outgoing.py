@@ -45,6 +45,13 @@ def is_own(address: IPAddress) -> bool:
     return source_towards(address) == address
 
 
+def carry_on(sock: socket.socket) -> None:
+    """What a relayed connection is like, or those that a listening socket accepts: nothing is held
+    back, and who has gone without a word is noticed in the end."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 class OwnAddresses:
     """The same, remembered for `OWN_SECONDS`."""
 
@@ -159,6 +166,8 @@ class Outgoing:
         try:
             if version == 6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:
+                carry_on(sock)
             self._dialler.prepare(sock, demand)
         except BaseException:
             sock.close()

@@ -129,14 +129,22 @@ class Server:
             self._common.tally.drop("negotiating_crowd")
             self._talking[makes_room].cancel()
         self._lineage += 1
-        conversation = Conversation(self._common, sock, client, listener, place, self._lineage)
+        try:
+            conversation = Conversation(self._common, sock, client, listener, place, self._lineage)
+        except OSError as error:  # it has left already
+            self._common.tally.drop("client_gone", detail=error.strerror)
+            self._common.places.leave(place)
+            sock.close()
+            return
         task = self._common.loop.create_task(conversation.run())
         self._talking[place] = task
-        task.add_done_callback(lambda _: self._talked(conversation))
+        task.add_done_callback(lambda task: self._talked(conversation, task))
 
-    def _talked(self, conversation: Conversation) -> None:
+    def _talked(self, conversation: Conversation, task: asyncio.Task[None]) -> None:
         del self._talking[conversation.place]
         conversation.leave()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._common.broke(error)
 
     # ------------------------------------------------------------ the operator
 

@@ -423,7 +423,7 @@ const LOOPBACKS = [FOUR, SIX];
 const familyOf = (text) => (net.isIPv4(text) ? ATYP.ipv4 : ATYP.ipv6);
 const opened = [];
 
-// Tells whoever connects "ADDRESS PORT\n" of its own view, then echoes.
+// Echoes, counts who connects, and remembers whom it saw last.
 async function tcpDestination(host, port = 0) {
   const server = net.createServer((socket) => {
     server.connections += 1;
@@ -607,7 +607,8 @@ const cases = {
   async combined_connect(server) {
     for (const host of LOOPBACKS) {
       const destination = await tcpDestination(host);
-      const asked = { command: COMMAND.connect | AND_ASSOCIATE, address: addressOf(host), port: destination.address().port };
+      const { port } = destination.address();
+      const asked = { command: COMMAND.connect | AND_ASSOCIATE, address: addressOf(host), port };
       const conversation = await Conversation.open(server);
       const answer = await conversation.ask(asked);
       const known = idOf(answer, `X'09' ${host}`);
@@ -724,8 +725,9 @@ const cases = {
     conversation.close();
     const unknown = [id(known.realid, 1), id(known.realid ^ 1), id(0)];
     const { connect, bind: listen, addressAssociate, udpAssociate } = COMMAND;
+    const commands = [connect, listen, addressAssociate, connect | AND_ASSOCIATE, udpAssociate | AND_ASSOCIATE];
     for (const address of unknown) {
-      for (const command of [connect, listen, addressAssociate, connect | AND_ASSOCIATE, udpAssociate | AND_ASSOCIATE]) {
+      for (const command of commands) {
         const asked = { command, address, port: command === addressAssociate ? ATYP.ipv4 : 9 };
         const asking = await Conversation.open(server);
         const answer = await asking.ask(asked);

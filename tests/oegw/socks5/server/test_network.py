@@ -141,6 +141,22 @@ def test_nobody_outside_can_pretend_to_be_the_client(net: Net, server: Running) 
             assert server.counter("drop.udp_source_port") == 0
 
 
+def test_datagrams_go_where_there_is_a_route(net: Net, server: Running) -> None:
+    """A name leads to IPv6 first, which leads nowhere: of a datagram nobody would learn that."""
+    net.run(net.gateway, "ip", "-6", "route", "add", "unreachable", "fd00:66::/64")
+    server.names.of = {"bob.example": ("fd00:66::1", "10.9.0.2")}
+    with client(net, server) as asking:
+        asking.greet()
+        relay = asking.ask(UDP, "0.0.0.0", 0).port
+        sock = within(net.inside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        far = within(net.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sock, far:
+            far.bind(("10.9.0.2", 53))
+            far.settimeout(PATIENCE)
+            sock.sendto(Datagram("bob.example", 53, b"here").octets(), ("10.1.0.1", relay))
+            assert far.recvfrom(100)[0] == b"here"
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["v4-client", "v6-client"])
 @pytest.mark.parametrize("own", ["10.2.0.1", "fd00:2::1"], ids=["v4", "v6"])
 def test_bind_tells_the_address_that_the_peer_knows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from oegw.control import ControlError, request
 from oegw.socks5.codes import ReplyCode
+from oegw.socks5.interface import Resolved
 from oegw.socks5.passwords import hashed
 from oegw.socks5.settings import Limits, Listener, User
+from oegw.socks5.wire import Datagram
 from tests.support.socks_server import (
     LOOPBACK,
     PATIENCE,
@@ -146,6 +149,45 @@ def test_a_client_has_so_many_connections(tmp_path: Path) -> None:
             with server.client(source="127.0.0.3") as other:
                 assert other.greet() == 0
         assert server.counter("drop.limit_client") == 1
+
+
+class Broken(Names):
+    """A resolver of others that is broken in this way."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    async def resolve(self, name: str, transport: str) -> Resolved:
+        raise self.error
+
+
+def test_a_resolver_without_descriptors(tmp_path: Path) -> None:
+    names = Broken(OSError(24, "Too many open files"))
+    with running(tmp_path, names=names) as server, server.client() as client:
+        client.greet()
+        assert client.ask(CONNECT, "bob.example", 80).code == ReplyCode.FAILURE
+
+
+def test_a_mistake_of_ours_ends_one_connection(tmp_path: Path) -> None:
+    """It is told, and the others go on; a UDP association survives it."""
+    with running(tmp_path, names=Broken(KeyError("ours"))) as server:
+        server.loop.set_exception_handler(lambda *_: None)
+        with server.client() as other, server.client() as client, server.client() as third:
+            other.greet()
+            client.greet()
+            with pytest.raises((EOFError, ConnectionError)):
+                client.ask(CONNECT, "bob.example", 80)
+            assert other.ask(ASSOCIATE, "127.0.0.1", 0).code == 0
+            third.greet()
+            relay = third.ask(3, "0.0.0.0", 0)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(
+                    Datagram("bob.example", 53, b"x").octets(), (str(relay.address), relay.port)
+                )
+                server.until(lambda: server.counter("internal_error") == 2)
+        assert "KeyError" in repr(server.events)
+        server.until(lambda: server.snapshot()["connections"]["total"] == 0)
 
 
 # ---------------------------------------------------------------- where it listens
