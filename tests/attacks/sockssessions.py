@@ -1,4 +1,4 @@
-"""Attacks on the SOCKS server by who connects: with rubbish, silence, guesses, and wrong addresses."""
+"""Attacks on the SOCKS server by who connects: silence, guesses, addresses of another form."""
 
 from __future__ import annotations
 
