@@ -19,6 +19,21 @@ MOST_EARLY = MAX_MESSAGE // 2  # octets; a session takes no more than 16,384
 SPARE = 64  # descriptors of a process that are not of connections
 
 
+def most_connections(descriptors: int) -> int:
+    """How many can be relayed, if a process may have so many descriptors."""
+    return MOST * _capacity(descriptors)
+
+
+def _pipes(descriptors: int) -> int:
+    """Of a process."""
+    return min(PIPES // 2, descriptors // 8)
+
+
+def _capacity(descriptors: int) -> int:
+    """Connections of a process."""
+    return max(1, (descriptors - 2 * _pipes(descriptors) - SPARE) // 2)
+
+
 class ProcessRelay:
     """The `Relay` of `interface.py`.  What negotiates does not wait for what moves octets, nor the
     other way round, and each process has descriptors of its own.
@@ -29,8 +44,8 @@ class ProcessRelay:
 
     def __init__(self, processes: int = 0) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._pipes = min(PIPES // 2, descriptors // 8)
-        self._capacity = max(1, (descriptors - 2 * self._pipes - SPARE) // 2)
+        self._pipes = _pipes(descriptors)
+        self._capacity = _capacity(descriptors)
         self._numbers = itertools.count(1)
         self._carriers: list[Carrier] = []
         self._closed = False
