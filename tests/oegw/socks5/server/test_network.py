@@ -127,6 +127,37 @@ def test_what_is_routed_to_this_box_is_its_own_too(net: Net, server: Running) ->
                 service.recv(100)
 
 
+def seen_from(net: Net, server: Running, port: int, flag: int) -> int:
+    """The port by which a destination sees an association of a client that sends from ``port``."""
+    with client(net, server) as asking:
+        asking.greet()
+        relay = asking.ask(UDP, "0.0.0.0", port, flag).port
+        sock = within(net.inside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        far = within(net.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sock, far:
+            sock.bind(("10.1.0.2", port))
+            far.bind(("10.2.0.2", 5300))
+            far.settimeout(PATIENCE)
+            octets = Datagram(ip_address("10.2.0.2"), 5300, b"here").octets()
+            sock.sendto(octets, ("10.1.0.1", relay))
+            seen: int = far.recvfrom(100)[1][1]
+            return seen
+
+
+def test_the_clients_port_is_used_if_it_is_free(net: Net, server: Running) -> None:
+    """SK-40: FLAG 0x04 (pro-v5); else, and where the port is taken, another one."""
+    assert seen_from(net, server, 5777, 0x04) == 5777
+    assert seen_from(net, server, 5777, 0x00) != 5777
+    with within(net.gateway, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as service:
+        service.bind(("10.2.0.1", 5777))
+        assert seen_from(net, server, 5777, 0x04) != 5777
+
+
+def test_no_client_takes_the_port_of_a_service(net: Net, server: Running) -> None:
+    """One of this box that has not started yet, or is being started again: IKE has 500."""
+    assert seen_from(net, server, 500, 0x04) != 500
+
+
 def test_nobody_outside_gets_an_answer(net: Net, server: Running) -> None:
     """The address is an inside one; Linux would answer for it to anybody."""
     for which, host in ((0, "10.1.0.1"), (1, "fd00:1::1")):
