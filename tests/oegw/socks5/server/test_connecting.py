@@ -6,20 +6,23 @@ import socket
 import struct
 from contextlib import closing
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.interface import Demand
+from oegw.socks5.interface import Demand, Transferred
+from oegw.socks5.server.failures import IP_RECVERR, IPV6_RECVERR
 from oegw.socks5.settings import Limits, Rule
+from oegw.socks5.wire import Request
 from tests.support.socks_server import (
     OPEN,
     SETTINGS,
     Client,
     Destination,
     Gateway,
+    Kept,
     Names,
     running,
 )
@@ -89,6 +92,38 @@ def test_what_comes_with_the_request_and_before_the_reply_is_for_the_destination
             answer = client.rest()
         assert answer[:4] == b"\x05\x00\x05\x00"
         assert answer.endswith(b"late answer")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_the_relay_is_given(tmp_path: Path, host: str) -> None:
+    """Sockets that hold nothing back, and that an ICMP message does not end any more; its end is
+    told."""
+    relay = Kept()
+    settings = replace(SETTINGS, limits=Limits(idle=7.0))
+    with (
+        running(tmp_path, settings, relay=lambda: relay) as server,
+        Destination(host) as destination,
+        server.client() as client,
+    ):
+        client.send(b"\x05\x01\x00" + Request(CONNECT, ip_address(host), destination.port).octets())
+        client.received(2)
+        assert client.reply().code == 0
+        server.until(lambda: bool(relay.begun))
+        ((own, far, early, idle),) = relay.begun
+        assert (early, idle) == (b"", 7.0)
+        assert own.getpeername() == client.sock.getsockname()
+        assert far.getpeername()[:2] == (host, destination.port)
+        for sock in (own, far):
+            assert not sock.getblocking()
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        level, option = (41, IPV6_RECVERR) if ":" in host else (0, IP_RECVERR)
+        assert not far.getsockopt(level, option)
+        assert server.snapshot()["under_way"]["relayed"] == 1
+        server.loop.call_soon_threadsafe(relay.ends[0], Transferred(1, 2, "reset"))
+        server.until(lambda: server.snapshot()["connections"]["total"] == 0)
+        assert server.snapshot()["octets"] == {"to_destination": 1, "to_client": 2}
+        assert server.counter("relay_reset") == 1
 
 
 def test_one_octet_at_a_time(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_an_id_stands_for_an_address_or_a_name(tmp_path: Path, host: str) -> Non
         reply = client.ask(CONNECT, first.address, destination.port)
         assert reply.code == 0
         assert str(reply.address) == "127.0.0.1"
+        assert server.snapshot()["ids"]["used"] == 1  # SK-19
         destination.accept().close()
 
 
