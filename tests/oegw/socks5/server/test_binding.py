@@ -159,6 +159,27 @@ def test_the_socket_that_waits_has_the_strictest_mark(tmp_path: Path) -> None:
                 assert client.reply().code == 0
 
 
+def test_the_gateway_is_asked_for_anybody_as_well(tmp_path: Path) -> None:
+    """Where it has no guard, nobody may be waited for by a client that must be encrypted."""
+    gateway = Gateway(refuses=frozenset({"0.0.0.0", "::"}))
+    for host in ("0.0.0.0", "::"):
+        with running(tmp_path, gateway=gateway) as server, server.client() as client:
+            client.greet()
+            assert client.ask(BIND, host, 0).code == ReplyCode.NOT_ALLOWED
+            assert gateway.prepared == []
+
+
+def test_the_gateway_is_asked_again_when_the_peer_has_come(tmp_path: Path) -> None:
+    gateway = Gateway()
+    with running(tmp_path, gateway=gateway) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 0)
+        gateway.refuses = frozenset({"127.0.0.1"})
+        with come("127.0.0.1", first.port) as peer:
+            assert client.reply().code == ReplyCode.NOT_ALLOWED
+            assert peer.recv(1) == b""
+
+
 def test_combined_with_an_association(tmp_path: Path) -> None:
     """SK-29: first the ID of the destination, then that of who has come."""
     with running(tmp_path) as server, server.client() as client:
