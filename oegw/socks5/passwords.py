@@ -24,8 +24,8 @@ SALT_OCTETS, HASH_OCTETS = 16, 32
 MAX_MEMORY = 64 * 1024 * 1024
 MAX_PARALLEL = 4
 
-# Our choices: client addresses whose guesses are counted, and how much more often than one of them a
-# whole IPv6 network may guess.  Whoever has one has 2^64 addresses.
+# Our choices: client addresses whose guesses are counted, and how much more often than one of them
+# a whole IPv6 network may guess.  Whoever has one has 2^64 addresses.
 GUESSERS = 4096
 OF_A_NETWORK = 8
 NETWORK_BITS = 64
