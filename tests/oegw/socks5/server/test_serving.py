@@ -36,8 +36,8 @@ def load():
         raise Wrong("the word is bad")
     rules = () if word == "deny" else SETTINGS.rules
     settings = replace(SETTINGS, socket=folder / "socks.sock", rules=rules)
-    if word == "moved":
-        settings = replace(settings, listeners=())
+    if word == "fewer":
+        settings = replace(settings, ids=replace(settings.ids, per_scope=1))
     return Given(settings, Names(), Gateway())
 
 sys.exit(serve(load, JsonTrace(None, time.time), Wrong, parent))
@@ -107,7 +107,7 @@ def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
 def test_hang_up_reads_the_settings_again(tmp_path: Path) -> None:
     """What is wrong with them is told, and the old ones stay; so is what needs a restart."""
     with process(tmp_path) as server:
-        for word, told in (("bad", "the old settings stay: the word is bad"), ("moved", "listen")):
+        for word, told in (("bad", "the old settings stay: the word is bad"), ("fewer", "ids")):
             server.say(word)
             server.process.send_signal(signal.SIGHUP)
             server.says(told)
