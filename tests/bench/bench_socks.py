@@ -267,7 +267,7 @@ def measure(place: Place, arguments: argparse.Namespace, what: list[str]) -> Non
             if server.name in arguments.servers.split(",")
         ]
         if "bulk" in what:
-            for count in (1, 64):
+            for count in map(int, arguments.connections.split(",")):
                 bulk(place, measured, count, arguments.rounds, arguments.seconds)
         if "rate" in what:
             rate(place, measured, arguments.rounds, arguments.seconds)
@@ -282,6 +282,7 @@ def main() -> None:
     parser.add_argument("--only", default="bulk,rate,idle")
     parser.add_argument("--places", default="veth,lo")
     parser.add_argument("--servers", default="ours,dante,microsocks")
+    parser.add_argument("--connections", default="1,64", help="of bulk")
     parser.add_argument("--idle", type=int, default=IDLE)
     arguments = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,5 +1,4 @@
 """Octets between two connected sockets, moved by the kernel."""
 
 from oegw.socks5.relay.processes import ProcessRelay as ProcessRelay
-from oegw.socks5.relay.processes import most_connections as most_connections
 from oegw.socks5.relay.relay import SpliceRelay as SpliceRelay

@@ -10,18 +10,12 @@ from collections.abc import Callable
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.carrier import LOST, Carrier
-from oegw.socks5.relay.channel import MAX_MESSAGE, Begin
+from oegw.socks5.relay.channel import MOST_EARLY, Begin
 from oegw.socks5.relay.relay import PIPES, threads_here
 
 # Our choices
 MOST = 16  # processes
-MOST_EARLY = MAX_MESSAGE // 2  # octets; a session takes no more than 16,384
 SPARE = 64  # descriptors of a process that are not of connections
-
-
-def most_connections(descriptors: int) -> int:
-    """How many can be relayed, if a process may have so many descriptors."""
-    return MOST * _capacity(descriptors)
 
 
 def _pipes(descriptors: int) -> int:

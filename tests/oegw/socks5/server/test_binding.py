@@ -12,7 +12,7 @@ import pytest
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.settings import Limits, Rule
 from oegw.socks5.wire import AddressId
-from tests.support.socks_server import PATIENCE, SETTINGS, Gateway, Names, running
+from tests.support.socks_server import OPEN, PATIENCE, SETTINGS, Gateway, Names, running
 
 BIND = 2
 
@@ -69,6 +69,31 @@ def test_anybody_may_come_whom_the_rules_allow(tmp_path: Path) -> None:
         first = client.ask(BIND, "0.0.0.0", 0)
         with come("127.0.0.1", first.port) as stranger:
             assert stranger.recv(1) == b""
+
+
+def test_rules_judge_who_comes_at_that_moment(tmp_path: Path) -> None:
+    """Of a peer whose port was not said, the rules see the port that it comes from; and new rules
+    hold for who comes after them."""
+    name = Names({"bob.example": ("127.0.0.1",)})
+    low = replace(OPEN[0], ports=((1, 1023),))
+    for settings, again in (
+        (replace(SETTINGS, rules=(low,)), None),
+        (SETTINGS, replace(SETTINGS, rules=())),
+    ):
+        with running(tmp_path, settings, names=name) as server, server.client() as client:
+            client.greet()
+            first = client.ask(BIND, "bob.example", 0)
+            assert first.code == 0
+            if again is not None:
+                server.reload(replace(again, socket=tmp_path / "socks.sock"))
+            with come("127.0.0.1", first.port) as peer:
+                assert peer.recv(1) == b""
+            assert server.counter("drop.bind_other_peer") == 1
+    with running(tmp_path, replace(SETTINGS, rules=(low,))) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 20)  # FTP: where it will come from is said
+        with come("127.0.0.1", first.port):
+            assert client.reply().code == 0
 
 
 def test_a_peer_by_name_may_come_by_either_family(tmp_path: Path) -> None:
@@ -132,6 +157,27 @@ def test_the_socket_that_waits_has_the_strictest_mark(tmp_path: Path) -> None:
                 assert stranger.recv(1) == b""
             with come("127.0.0.1", first.port, "127.0.0.2"):
                 assert client.reply().code == 0
+
+
+def test_the_gateway_is_asked_for_anybody_as_well(tmp_path: Path) -> None:
+    """Where it has no guard, nobody may be waited for by a client that must be encrypted."""
+    gateway = Gateway(refuses=frozenset({"0.0.0.0", "::"}))
+    for host in ("0.0.0.0", "::"):
+        with running(tmp_path, gateway=gateway) as server, server.client() as client:
+            client.greet()
+            assert client.ask(BIND, host, 0).code == ReplyCode.NOT_ALLOWED
+            assert gateway.prepared == []
+
+
+def test_the_gateway_is_asked_again_when_the_peer_has_come(tmp_path: Path) -> None:
+    gateway = Gateway()
+    with running(tmp_path, gateway=gateway) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 0)
+        gateway.refuses = frozenset({"127.0.0.1"})
+        with come("127.0.0.1", first.port) as peer:
+            assert client.reply().code == ReplyCode.NOT_ALLOWED
+            assert peer.recv(1) == b""
 
 
 def test_combined_with_an_association(tmp_path: Path) -> None:
