@@ -95,7 +95,8 @@ def test_it_serves_reloads_and_ends(tmp_path: Path) -> None:
         path.write_text(good + "[socks.limits]\nidle = soon\n")
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
-        assert "the old settings stay" in process.stderr.readline()
+        # It may have told before that there are few descriptors here.
+        assert any("the old settings stay" in line for line in process.stderr)
         path.write_text(good.replace("s.sock", "other.sock"))
         process.send_signal(signal.SIGHUP)
         assert "[socks] socket changed" in process.stderr.readline()
