@@ -12,7 +12,14 @@ from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from pathlib import Path
 
-from dnsrecords.outcome import NameOutcome, NamesFound, PeerFound, PeerOutcome, Unanswered
+from dnsrecords.outcome import (
+    Malformed,
+    NameOutcome,
+    NamesFound,
+    PeerFound,
+    PeerOutcome,
+    Unanswered,
+)
 from dnsrecords.peer import PeerLookup
 from dnsrecords.pointer import PointerLookup
 from dnsrecords.resolver import Resolver
@@ -226,7 +233,10 @@ def is_ours(address: IPAddress) -> bool:
 
 
 def _missing(outcome: PeerOutcome | NameOutcome, what: str, reason: str) -> Refused:
-    if isinstance(outcome, Unanswered):
-        reason = "dns_unanswered"
+    match outcome:
+        case Unanswered():
+            reason = "dns_unanswered"
+        case Malformed():  # or bogus, by DNSSEC
+            reason = "dns_unusable"
     detail = getattr(outcome, "detail", "")
     return Refused(ReplyCode.HOST_UNREACHABLE, reason, f"{what}: {detail}")

@@ -194,6 +194,10 @@ def test_without_the_guard_nothing_of_it_leaves(net: Net, server: Path) -> None:
         with pytest.raises(PermissionError):
             through(net, SECRET, PEER)
         assert wire.to(PEER) == []
+        for peer in (PEER, "0.0.0.0"):
+            conversation = within(net.inside, lambda: Conversation(Proxy(SERVER, SECRET)))
+            with conversation, pytest.raises(PermissionError):
+                conversation.bind(peer)
         through(net, OPEN, PEER).close()
         assert wire.to(PEER)
 

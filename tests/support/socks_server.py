@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.interface import Demand, Refused, Resolved
+from oegw.socks5.interface import Demand, Refused, Relay, Resolved, Transferred
 from oegw.socks5.relay import SpliceRelay
 from oegw.socks5.server.service import Server
 from oegw.socks5.settings import Listener, Rule, SocksSettings
@@ -86,12 +86,43 @@ class Gateway:
         self.prepared.append(demand)
 
 
+@dataclass
+class Kept:
+    """A relay's twin: what it is given it has, until a test ends it."""
+
+    begun: list[tuple[socket.socket, socket.socket, bytes, float]] = field(default_factory=list)
+    ends: list[Callable[[Transferred], None]] = field(default_factory=list)
+
+    def begin(
+        self,
+        client: socket.socket,
+        destination: socket.socket,
+        early: bytes,
+        idle: float,
+        ended: Callable[[Transferred], None],
+    ) -> Kept:
+        self.begun.append((client, destination, early, idle))
+        self.ends.append(ended)
+        return self
+
+    def close(self) -> None:
+        for client, destination, _, _ in self.begun:
+            client.close()
+            destination.close()
+
+
 class Running:
     """The server, from the thread of a test."""
 
     def __init__(
-        self, settings: SocksSettings, names: Names, gateway: Gateway, enter: Callable[[], None]
+        self,
+        settings: SocksSettings,
+        names: Names,
+        gateway: Gateway,
+        enter: Callable[[], None],
+        relay: Callable[[], Relay],
     ) -> None:
+        self._relay = relay
         self.names = names
         self.gateway = gateway
         self.settings = settings
@@ -109,7 +140,7 @@ class Running:
         self.loop.run_forever()
 
     async def _start(self) -> Server:
-        server = Server(self.settings, self.names, self.gateway, SpliceRelay(), self.trace)
+        server = Server(self.settings, self.names, self.gateway, self._relay(), self.trace)
         await server.start()
         return server
 
@@ -237,10 +268,11 @@ def running(
     names: Names | None = None,
     gateway: Gateway | None = None,
     enter: Callable[[], None] = lambda: None,
+    relay: Callable[[], Relay] = SpliceRelay,
 ) -> Iterator[Running]:
     """``enter``: called in the server's thread, for a network namespace."""
     settings = replace(settings, socket=directory / "socks.sock")
-    server = Running(settings, names or Names(), gateway or Gateway(), enter)
+    server = Running(settings, names or Names(), gateway or Gateway(), enter, relay)
     try:
         yield server
     finally:

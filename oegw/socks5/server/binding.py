@@ -13,11 +13,19 @@ from oegw.socks5.interface import TCP, Demand, Refused
 from oegw.socks5.preference import bound_address, peer_address
 from oegw.socks5.rules import BIND
 from oegw.socks5.server.failures import refusal
-from oegw.socks5.server.finding import Found, admitted, find, judge, judge_unknown, versions_of
+from oegw.socks5.server.finding import (
+    Found,
+    Way,
+    admitted,
+    find,
+    judge,
+    judge_unknown,
+    versions_of,
+)
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import Requested
-from oegw.socks5.wire import Address, IPAddress, Reply, plain
+from oegw.socks5.wire import Address, AddressId, IPAddress, Reply, plain
 
 if TYPE_CHECKING:
     from oegw.socks5.server.conversation import Conversation
@@ -64,6 +72,8 @@ async def bind(conversation: Conversation, asked: Requested) -> bool:
         for each in waiting:
             each.close()
     try:
+        # The guard may have gone since.
+        await admitted(common, [Way(peer, peers.demand)], port, TCP, 1)
         address = _second_address(conversation, asked, peers, peer)
         conversation.session.reply(Reply(ReplyCode.SUCCEEDED, address, port))
     except BaseException:
@@ -76,10 +86,12 @@ async def bind(conversation: Conversation, asked: Requested) -> bool:
 async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
     """Raises Refused."""
     common, client = conversation.common, conversation.client
-    if getattr(asked.address, "is_unspecified", False):
+    if not isinstance(asked.address, str | AddressId) and asked.address.is_unspecified:
         if asked.command.associates:
             raise Refused(ReplyCode.INVALID_ADDRESS, "nothing_to_associate")
-        return _Peers(None, (), None, judge_unknown(common, client, BIND))
+        demand = judge_unknown(common, client, BIND)
+        await admitted(common, [Way(asked.address, demand)], 0, TCP, 1)
+        return _Peers(None, (), None, demand)
     found = await find(common, client, asked.address, TCP)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from oegw.control import ControlError
 from oegw.socks5.interface import Dialler, Resolver
@@ -17,12 +17,10 @@ from oegw.socks5.server.service import Server
 from oegw.socks5.settings import SocksSettings
 from oegw.trace import Trace
 
-# Our choices.  A relayed connection has two sockets, an association three, usually; beside them
-# there are pipes of the relay, which does without if it must, listeners, and what resolver and
-# dialler have.
+# Our choices, of descriptors.  A connection has two sockets, an association three, usually; beside
+# them there are pipes of the relay, listeners, and what resolver and dialler have.
 OF_A_CONNECTION = 2
 OF_ALL = 4096
-AT_LEAST = 256
 
 START_FAILURES: tuple[type[Exception], ...] = (OSError, ControlError)
 
@@ -50,12 +48,8 @@ def serve(
     1 if it could not start.
     """
     given = load()
-    descriptors = _raise_limit(OF_A_CONNECTION * given.settings.limits.total + OF_ALL)
-
-    def fitting(given: Given) -> Given:
-        return replace(given, settings=_fitting(given.settings, descriptors))
-
-    return asyncio.run(_serve(fitting(given), lambda: fitting(load()), trace, refused, parent))
+    _raise_limit(OF_A_CONNECTION * given.settings.limits.total + OF_ALL)
+    return asyncio.run(_serve(given, load, trace, refused, parent))
 
 
 async def _serve(
@@ -109,25 +103,14 @@ async def _serve(
         await server.close()
 
 
-def _raise_limit(wanted: int) -> int:
+def _raise_limit(wanted: int) -> None:
     """As many descriptors as the kernel lets us have; more than the limit that we were started
-    with, if we may.  Returns how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with, if we may.  The processes of the relay have the same limit each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (max(hard, wanted), hard):
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-            return limit
-    return soft
-
-
-def _fitting(settings: SocksSettings, descriptors: int) -> SocksSettings:
-    """No more connections than there are descriptors for."""
-    limits = settings.limits
-    most = max(1, (descriptors - AT_LEAST) // OF_A_CONNECTION)
-    if limits.total <= most:
-        return settings
-    _say(f"limits.total is {limits.total}, but of {descriptors} descriptors {most} can be served")
-    return replace(settings, limits=replace(limits, total=most))
+            return
 
 
 def _say(text: str) -> None:

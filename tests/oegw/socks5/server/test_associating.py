@@ -96,6 +96,9 @@ def test_by_name_and_by_id(tmp_path: Path) -> None:
             answer = client.receive()
             assert answer == Datagram(said, port, b"answer")
         assert len(answer.octets()) == 10 + len(b"answer")
+        assert server.snapshot()["ids"]["used"] == 1  # SK-19
+        client.client.sock.close()
+        server.until(lambda: server.snapshot()["ids"]["used"] == 0, "the release")
         assert server.names.asked == ["bob.example"] * 2  # for the ID, and for the name
 
 

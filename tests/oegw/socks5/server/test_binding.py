@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.settings import Limits
+from oegw.socks5.settings import Limits, Rule
 from oegw.socks5.wire import AddressId
 from tests.support.socks_server import OPEN, PATIENCE, SETTINGS, Gateway, Names, running
 
@@ -133,6 +133,51 @@ def test_the_gateway_is_asked_first(tmp_path: Path) -> None:
         client.greet()
         assert client.ask(BIND, "127.0.0.1", 0).code == ReplyCode.NOT_ALLOWED
         assert gateway.prepared == []
+
+
+def test_the_socket_that_waits_has_the_strictest_mark(tmp_path: Path) -> None:
+    """And where anybody may come, who must be encrypted does not get in without."""
+    plain = Rule(True, destinations=(ip_network("127.0.0.2/32"),), origin="plain")
+    encrypted = Rule(
+        True, destinations=(ip_network("127.0.0.1/32"),), encrypted=True, origin="encrypted"
+    )
+    names = Names({"bob.example": ("127.0.0.2", "127.0.0.1")})
+    settings = replace(SETTINGS, rules=(plain, encrypted))
+    with running(tmp_path, settings, names) as server:
+        with server.client() as client:
+            client.greet()
+            assert client.ask(BIND, "bob.example", 0).code == 0
+            assert [each.encrypted for each in server.gateway.prepared] == [True]
+        server.gateway.prepared.clear()
+        with server.client() as client:
+            client.greet()
+            first = client.ask(BIND, "0.0.0.0", 0)
+            assert not any(each.encrypted for each in server.gateway.prepared)
+            with come("127.0.0.1", first.port) as stranger:
+                assert stranger.recv(1) == b""
+            with come("127.0.0.1", first.port, "127.0.0.2"):
+                assert client.reply().code == 0
+
+
+def test_the_gateway_is_asked_for_anybody_as_well(tmp_path: Path) -> None:
+    """Where it has no guard, nobody may be waited for by a client that must be encrypted."""
+    gateway = Gateway(refuses=frozenset({"0.0.0.0", "::"}))
+    for host in ("0.0.0.0", "::"):
+        with running(tmp_path, gateway=gateway) as server, server.client() as client:
+            client.greet()
+            assert client.ask(BIND, host, 0).code == ReplyCode.NOT_ALLOWED
+            assert gateway.prepared == []
+
+
+def test_the_gateway_is_asked_again_when_the_peer_has_come(tmp_path: Path) -> None:
+    gateway = Gateway()
+    with running(tmp_path, gateway=gateway) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 0)
+        gateway.refuses = frozenset({"127.0.0.1"})
+        with come("127.0.0.1", first.port) as peer:
+            assert client.reply().code == ReplyCode.NOT_ALLOWED
+            assert peer.recv(1) == b""
 
 
 def test_combined_with_an_association(tmp_path: Path) -> None:
