@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from pyroute2 import NetlinkError
 
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
@@ -21,10 +26,14 @@ from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.socks5.server.serving import Given, serve
+from oegw.socks5.settings import Listener
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
 from oegw.trace import JsonTrace, Trace
+
+# Our choice, seconds: interfaces get their addresses when they do, at a start of the box above all.
+LOOK = 10.0
 
 
 class Loader:
@@ -34,7 +43,9 @@ class Loader:
         """Raises ConfigError, and OSError for a trace that can't be written."""
         self._path = path
         settings = _load(path)
-        self._at_start = settings
+        self._at_start = self._settings = settings
+        self._listeners: tuple[Listener, ...] = ()
+        self._moved = threading.Event()
         self.trace = _trace(settings)
         self._guard = _guard(settings)
         self._asked: object = None  # what the resolver was made by
@@ -42,8 +53,13 @@ class Loader:
 
     def __call__(self) -> Given:
         """Raises ConfigError.  Of the marks those of the start count, as for the gateway."""
-        settings = _load(self._path)
+        if self._moved.is_set():  # the box has changed, and nobody said that the file has
+            self._moved.clear()
+            settings = self._settings
+        else:
+            settings = _load(self._path)
         socks = settings_of(settings)
+        self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
             self._resolver(settings),
             confirm=socks.confirm_names,
@@ -51,6 +67,17 @@ class Loader:
         )
         mark = self._at_start.intercept.encrypted_mark
         return Given(socks, resolver, GatewayDialler(mark, self._guard))
+
+    def watch(self, over: threading.Event) -> None:
+        """Look now and then where we would listen by now, if the file does not say where: have the
+        server told.  In a thread of its own, until ``over``."""
+        while not over.wait(LOOK):
+            if self._settings.socks.listeners:
+                continue
+            with suppress(OSError, NetlinkError):  # in the middle of a change
+                if settings_of(self._settings).listeners != self._listeners:
+                    self._moved.set()
+                    os.kill(os.getpid(), signal.SIGHUP)  # in this thread it may be blocked
 
     def _resolver(self, settings: Settings) -> Resolver:
         """The same as before, with what it remembers, unless other servers are to be asked."""
@@ -119,7 +146,12 @@ def run(path: Path, parent: int | None = None) -> int:
     Raises ConfigError, and OSError for a trace that can't be written.
     """
     loader = Loader(path)
-    return serve(loader, loader.trace, config.ConfigError, parent)
+    over = threading.Event()
+    threading.Thread(target=loader.watch, args=(over,), daemon=True).start()
+    try:
+        return serve(loader, loader.trace, config.ConfigError, parent)
+    finally:
+        over.set()
 
 
 def main(arguments: list[str]) -> int:

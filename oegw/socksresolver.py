@@ -7,12 +7,19 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from pathlib import Path
 
-from dnsrecords.outcome import NameOutcome, NamesFound, PeerFound, PeerOutcome, Unanswered
+from dnsrecords.outcome import (
+    Malformed,
+    NameOutcome,
+    NamesFound,
+    PeerFound,
+    PeerOutcome,
+    Unanswered,
+)
 from dnsrecords.peer import PeerLookup
 from dnsrecords.pointer import PointerLookup
 from dnsrecords.resolver import Resolver
@@ -56,6 +63,14 @@ _CODES: tuple[tuple[type[MonikerError], ReplyCode, str], ...] = (
 )
 
 
+@dataclass(slots=True)
+class _Question:
+    """To a Moniker daemon.  ``waiting``: how many want the answer."""
+
+    task: asyncio.Task[Resolved]
+    waiting: int = 0
+
+
 class SocksResolver:
     """A `oegw.socks5.interface.Resolver`.
 
@@ -84,7 +99,7 @@ class SocksResolver:
         self._clock = clock
         self._moniker = asyncio.Semaphore(MONIKER_AT_ONCE)
         self._kept: dict[tuple[MonikerUri, str], tuple[float, Resolved]] = {}  # until when
-        self._asking: dict[tuple[MonikerUri, str], asyncio.Task[Resolved]] = {}
+        self._asking: dict[tuple[MonikerUri, str], _Question] = {}
 
     async def resolve(self, name: str, transport: str) -> Resolved:
         try:
@@ -136,13 +151,23 @@ class SocksResolver:
         until, found = self._kept.get(key, (0.0, None))
         if found is not None and self._clock() < until:
             return found
-        task = self._asking.get(key)
-        if task is None:  # who asks the same meanwhile waits for the same answer
-            task = self._asking[key] = asyncio.create_task(self._ask(uri, transport))
-            task.add_done_callback(lambda done: self._answered(key, done))
-        return await asyncio.shield(task)
+        question = self._asking.get(key)
+        if question is None:  # who asks the same meanwhile waits for the same answer
+            question = _Question(asyncio.create_task(self._ask(uri, transport)))
+            self._asking[key] = question
+            question.task.add_done_callback(lambda done: self._answered(key, done))
+        question.waiting += 1
+        try:
+            return await asyncio.shield(question.task)
+        finally:
+            question.waiting -= 1
+            if not question.waiting and not question.task.done():  # all who wanted it have gone
+                question.task.cancel()
+                del self._asking[key]
 
     def _answered(self, key: tuple[MonikerUri, str], task: asyncio.Task[Resolved]) -> None:
+        if (question := self._asking.get(key)) is None or question.task is not task:
+            return  # nobody wanted it any more
         del self._asking[key]
         self._kept.pop(key, None)
         if task.cancelled() or task.exception() is not None:
@@ -208,7 +233,10 @@ def is_ours(address: IPAddress) -> bool:
 
 
 def _missing(outcome: PeerOutcome | NameOutcome, what: str, reason: str) -> Refused:
-    if isinstance(outcome, Unanswered):
-        reason = "dns_unanswered"
+    match outcome:
+        case Unanswered():
+            reason = "dns_unanswered"
+        case Malformed():  # or bogus, by DNSSEC
+            reason = "dns_unusable"
     detail = getattr(outcome, "detail", "")
     return Refused(ReplyCode.HOST_UNREACHABLE, reason, f"{what}: {detail}")

@@ -31,14 +31,15 @@ def status(path: Path, timeout: float = STATUS_SECONDS) -> dict[str, Any]:
 
 def status_text(status: Row) -> str:
     """The whole of it, for people."""
-    connections, octets_of = _table(status, "connections"), _table(status, "octets")
+    connections = [_pairs(_table(status, key)) for key in ("connections", "under_way")]
+    octets_of = _table(status, "octets")
     facts = [
         [
             "Server",
             f"process {plain(status.get('pid', '?'))}, up for {_age(status.get('started'))}",
         ],
         *(["Listens at", _listener(row)] for row in status.get("listeners") or ()),
-        ["Connections", _pairs(connections) or "none"],
+        ["Connections", ", ".join(filter(None, connections)) or "none"],
         ["Octets", _pairs({name: octets(number) for name, number in octets_of.items()}) or "none"],
         ["ADDRESS IDs", _pairs(_table(status, "ids")) or "none"],
     ]

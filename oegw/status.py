@@ -273,13 +273,13 @@ def socks_section(socks: Row | None) -> list[str]:
     """The SOCKS server in one line; `oegw socks status` has the rest."""
     if not socks:
         return []
-    if "connections" not in socks:
+    under_way = socks.get("under_way")
+    if not isinstance(under_way, dict):
         return ["", f"SOCKS: does not answer: {plain(socks.get('reason', '?'))}"]
     listeners = socks.get("listeners") or ()
     at = sum(bool(row.get("listening", True)) for row in listeners)
     counted = ", ".join(
-        f"{plain(socks['connections'].get(name, 0))} {name}"
-        for name in ("relayed", "binding", "associations")
+        f"{plain(under_way.get(name, 0))} {name}" for name in ("relayed", "binding", "associations")
     )
     moved = octets(sum((socks.get("octets") or {}).values()))
     pid = plain(socks.get("pid", "?"))

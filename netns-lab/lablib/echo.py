@@ -2,7 +2,7 @@
 
     python echo.py PORT                            until it is ended
     python echo.py half PORT                       the same; it says no more after the first answer
-    python echo.py call ADDRESS PORT WORDS         connects, says WORDS, prints what comes back
+    python echo.py call ADDRESS PORT SECONDS WORDS connects, says WORDS, prints what comes back
 
 Each answer is one line: "you are ADDRESS PORT: " and what was heard.
 """
@@ -15,8 +15,6 @@ import sys
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
-
-PATIENCE = 5.0
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -75,15 +73,15 @@ async def serve(port: int, each: Answering = answer) -> None:
     await server.serve_forever()
 
 
-def call(address: str, port: int, line: str) -> None:
-    with socket.create_connection((address, port), PATIENCE) as connection:
+def call(address: str, port: int, seconds: float, line: str) -> None:
+    with socket.create_connection((address, port), seconds) as connection:
         connection.sendall(f"{line}\n".encode())
         print(connection.makefile().readline().strip(), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "call":
-        call(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+        call(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
     elif sys.argv[1] == "half":
         asyncio.run(serve(int(sys.argv[2]), answer_once))
     else:

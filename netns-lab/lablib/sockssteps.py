@@ -26,7 +26,7 @@ ASKED = {
 
 JUDGED = {
     *("host", "by", "door", "code", "kind", "bound", "heard", "header", "peer", "at", "seconds"),
-    *("within", "remember"),
+    *("within", "remember", "reached"),
 }
 
 
@@ -77,8 +77,9 @@ def socks(stage: Stage, step: dict[str, Any]) -> str:
     must name (4, 6, name, id); ``bound``: the address or name itself (``@sg-a`` is SG-A's).
     ``heard``: a pattern for what came back.  ``header``: octets of the UDP header of that.
     ``peer``: the host that connects to what BIND listens at, ``at`` this address if it is not what
-    the reply says.  ``seconds``: until the answer, at most.  ``within``: until so many seconds have
-    passed it is asked again.  ``remember``: the ADDRESS ID of the reply is called so from now on.
+    the reply says; it hears nothing if ``reached`` is false.  ``seconds``: until the answer, at
+    most.  ``within``: until so many seconds have passed it is asked again.  ``remember``: the
+    ADDRESS ID of the reply is called so from now on.
     """
     check_keys(step, ASKED | JUDGED)
     deadline = time.monotonic() + patient(step.get("within", 0))
@@ -139,8 +140,15 @@ def _bound(stage: Stage, step: dict[str, Any], order: dict[str, Any]) -> dict[st
     asking.await_text("listening")
     _, address, port = re.findall(r"(listening) (\S+) (\d+)", asking.text())[-1]
     address = str(lab.address(step["at"])) if "at" in step else address
-    call = [sys.executable, "-IS", str(Path(echo.__file__)), "call", address, port, "it is me"]
-    answer = lab.run.call(step["peer"], call, 20)
+    reached = step.get("reached", True)
+    seconds = str(patient(5.0 if reached else 1.2))
+    call = [sys.executable, "-IS", str(Path(echo.__file__)), "call", address, port, seconds]
+    answer = lab.run.call(step["peer"], [*call, "it is me"], 20)
+    if not reached:
+        asking.end()
+        if "timed out" not in answer.stderr:
+            raise Missed(f"the peer: {(answer.stdout + answer.stderr).strip()[-300:]!r}")
+        return {"code": 0, "ms": 0}
     if f"{step['words']}: it is me" not in answer.stdout:
         raise Missed(f"the peer heard {(answer.stdout + answer.stderr).strip()[-300:]!r}")
     wait_until("end of the client of BIND", lambda: not asking.running, 10)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from oegw.socks5.codes import AddressType, ReplyCode
 from oegw.socks5.settings import AddressIdSettings
-from oegw.socks5.terms import Refused, Resolved, Scope
+from oegw.socks5.terms import TCP, Refused, Resolved, Scope
 from oegw.socks5.wire import AddressId, IPAddress
 
 # Specification: CLASS is reserved, REALID has 3 octets.
@@ -73,15 +73,23 @@ class Entry:
     used: float
     uses: int = 0
     _resolved: Resolved | None = None
+    _transport: str = TCP
     _until: float = 0.0
 
-    def learn(self, resolved: Resolved, now: float) -> None:
+    def learn(self, resolved: Resolved, now: float, transport: str = TCP) -> None:
         """The destination is a name, and it leads there."""
-        self._resolved, self._until = resolved, now + resolved.seconds
+        self._resolved, self._transport = resolved, transport
+        self._until = now + resolved.seconds
 
-    def resolved(self, now: float) -> Resolved | None:
-        """Where the name led; None if that is not known, or its time is over."""
-        return self._resolved if now < self._until else None
+    def resolved(self, now: float, transport: str = TCP) -> Resolved | None:
+        """Where the name led; None if that is not known, or its time is over.
+
+        A name that says its port itself says another one for another transport.
+        """
+        found = self._resolved
+        if found is None or now >= self._until:
+            return None
+        return found if found.port is None or transport == self._transport else None
 
 
 _Destination = tuple[IPAddress | str, AddressType | None]
@@ -124,8 +132,10 @@ class AddressIds:
         *,
         preference: AddressType | None = None,
         resolved: Resolved | None = None,
+        transport: str = TCP,
     ) -> AddressId:
-        """An ID that stands for ``destination``.  Raises TableFull.
+        """An ID that stands for ``destination``, which for this transport is already ``resolved``,
+        if it is a name.  Raises TableFull.
 
         Who asks for the same again gets the same, and its time begins anew (SK-21).
         """
@@ -145,7 +155,7 @@ class AddressIds:
                 raise
             self.counters["associated"] += 1
         if resolved is not None:
-            entry.learn(resolved, now)
+            entry.learn(resolved, now, transport)
         return entry.id
 
     def associated(self, scope: Scope, number: AddressId) -> Entry:

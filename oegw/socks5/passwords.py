@@ -24,8 +24,11 @@ SALT_OCTETS, HASH_OCTETS = 16, 32
 MAX_MEMORY = 64 * 1024 * 1024
 MAX_PARALLEL = 4
 
-# Our choice: client addresses whose guesses are counted.
+# Our choices: client addresses whose guesses are counted, and how much more often than one of them
+# a whole IPv6 network may guess.  Whoever has one has 2^64 addresses.
 GUESSERS = 4096
+OF_A_NETWORK = 8
+NETWORK_BITS = 64
 
 
 class InvalidHash(SocksError):  # noqa: N818  (it names the fact)
@@ -158,25 +161,37 @@ class Guesses:
     """Wrong passwords by client address: who has too many waits, and costs us no hash.
 
     ``failures`` within ``window`` seconds are let pass; then the address may try again when the
-    window of its first has ended.  Others are not concerned.
+    window of its first has ended.  Others are not concerned, unless all of an IPv6 network together
+    had `OF_A_NETWORK` times as many.
     """
 
     def __init__(self, failures: int = 8, window: float = 60.0) -> None:
         self._failures = failures
         self._window = window
         # The count and the end of its window; the oldest first.
-        self._guessers: OrderedDict[IPAddress, tuple[int, float]] = OrderedDict()
+        self._guessers: OrderedDict[IPAddress | int, tuple[int, float]] = OrderedDict()
 
     def may_try(self, client: IPAddress, now: float) -> bool:
-        count, end = self._guessers.get(plain(client), (0, now))
-        return now >= end or count < self._failures
+        for guesser, most in self._guessers_of(client):
+            count, end = self._guessers.get(guesser, (0, now))
+            if now < end and count >= most:
+                return False
+        return True
 
     def failed(self, client: IPAddress, now: float) -> None:
-        client = plain(client)
-        count, end = self._guessers.get(client, (0, now))
-        if now >= end:
-            self._guessers.pop(client, None)
-            count, end = 0, now + self._window
-        self._guessers[client] = count + 1, end
-        if len(self._guessers) > GUESSERS:
+        for guesser, _ in self._guessers_of(client):
+            count, end = self._guessers.get(guesser, (0, now))
+            if now >= end:
+                self._guessers.pop(guesser, None)
+                count, end = 0, now + self._window
+            self._guessers[guesser] = count + 1, end
+        while len(self._guessers) > GUESSERS:
             self._guessers.popitem(last=False)
+
+    def _guessers_of(self, client: IPAddress) -> list[tuple[IPAddress | int, int]]:
+        """Each with the number of guesses that it has.  A network is the number of its prefix."""
+        client = plain(client)
+        if client.version == 4:
+            return [(client, self._failures)]
+        network = int(client) >> (client.max_prefixlen - NETWORK_BITS)
+        return [(client, self._failures), (network, OF_A_NETWORK * self._failures)]

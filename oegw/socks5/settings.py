@@ -150,6 +150,6 @@ def restart_notes(old: SocksSettings, new: SocksSettings) -> list[str]:
     """What of the new settings a server that began by ``old`` does not take over."""
     return [
         f"[socks] {name} changed: takes effect at the next restart of its server"
-        for name in ("socket", "listeners", "ids")
+        for name in ("socket", "ids")
         if getattr(new, name) != getattr(old, name)
     ]

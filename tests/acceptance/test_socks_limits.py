@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.support.intercept_net import PEER, PEER6, Net, wait_for
 from tests.support.serving import stays_small
 from tests.support.socks_rubbish import WHOLE, mutated, well_formed
 from tests.support.socks_strangers import (
+    BIND,
     CHOSEN,
     CLIENT,
     CLIENT6,
@@ -42,6 +44,8 @@ from tests.support.socks_strangers import (
 )
 
 pytestmark = pytest.mark.netns
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,28 @@ def test_slow_clients_hold_up_nobody_and_are_sent_away(
         assert is_served(net)
         for client in slow:
             client.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_who_waits_for_a_peer_and_is_gone_holds_nothing(
+    net: Net, echo: Echo, tmp_path: Path, reset: bool
+) -> None:
+    """Though it has sent ahead what nobody reads; a BIND may wait for minutes.
+
+    An end behind more than we take is not seen until its time is over.
+    """
+    with SocksServer(net, tmp_path) as server:
+        for ahead in (b"", b"x", bytes(200_000 if reset else 2000)):
+            client = Client(net)
+            client.greet()
+            assert client.ask(BIND, PEER, 0).code == 0
+            client.socket.settimeout(0.1)
+            with suppress(TimeoutError):
+                client.say(ahead)
+            if reset:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
+        until_idle(server)
 
 
 def test_a_client_with_too_many_connections_shuts_out_itself_only(

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import resource
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -37,6 +36,25 @@ SERVER, OUTSIDE, LOOPBACK = "10.1.0.1", "10.2.0.2", "127.0.0.1"
 IDLE = 10_000
 TICK = os.sysconf("SC_CLK_TCK")
 AT_A_TIME = 32  # connections that are being set up
+
+OURS = """
+version = 1
+[dns]
+resolvers = "127.0.0.1"
+[interfaces]
+outside = ["out0"]
+[socks]
+socket = "{name}.sock"
+[[socks.listener]]
+address = "{internal}"
+port = {port}
+[[socks.rule]]
+allow = true
+destinations = ["10.0.0.0/8", "127.0.0.0/8"]
+[socks.limits]
+total = 20000
+client = 20000
+"""
 
 DANTE = """
 logoutput: /dev/null
@@ -120,7 +138,12 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
 
 def start(stack: ExitStack, place: Place, name: str, command: list[str], port: int) -> Server:
     process = stack.enter_context(
-        ended(subprocess.Popen(nsenter(place.server, *command), stderr=subprocess.DEVNULL))
+        ended(
+            subprocess.Popen(
+                nsenter(place.server, *command),
+                stderr=None if name == "ours" else subprocess.DEVNULL,
+            )
+        )
     )
     probe = ["bash", "-c", f"exec 3<>/dev/tcp/{place.proxy}/{port}"]
     wait_for(
@@ -134,11 +157,13 @@ def start(stack: ExitStack, place: Place, name: str, command: list[str], port: i
     return Server(name, process, port)
 
 
-def servers(stack: ExitStack, place: Place, folder: Path, ours: str) -> list[Server]:
+def servers(stack: ExitStack, place: Place, folder: Path) -> list[Server]:
+    toml = folder / f"{place.name}.toml"
+    toml.write_text(OURS.format(internal=place.proxy, port=3001, name=place.name))
     external = LOOPBACK if place.name == "lo" else "10.2.0.1"
     conf = folder / f"danted-{place.name}.conf"
     conf.write_text(DANTE.format(internal=place.proxy, port=3002, external=external))
-    commands = {"ours": [*shlex.split(ours), place.proxy, "3001"]}
+    commands = {"ours": [sys.executable, "-m", "oegw", "socks", "serve", "--config", str(toml)]}
     for name, program, arguments in (
         ("dante", "danted", ["-f", str(conf), "-p", str(conf.with_suffix(".pid")), "-N", "1"]),
         ("microsocks", "microsocks", ["-i", place.proxy, "-p", "3003"]),
@@ -167,7 +192,7 @@ def load(place: Place, server: Server, role: str, port: int, *words: object) -> 
 
 def table(title: str, unit: str, results: dict[str, list[float]], cost: dict[str, float]) -> None:
     middle = {name: statistics.median(each) for name, each in results.items()}
-    best = max(value for name, value in middle.items() if name != "ours")
+    best = max((value for name, value in middle.items() if name != "ours"), default=1.0)
     print(f"{title} ({unit})")
     for name, value in middle.items():
         spread = f"{min(results[name]):.2f} to {max(results[name]):.2f}"
@@ -238,11 +263,11 @@ def measure(place: Place, arguments: argparse.Namespace, what: list[str]) -> Non
         end.stdout.readline()
         measured = [
             server
-            for server in servers(stack, place, folder, arguments.ours)
+            for server in servers(stack, place, folder)
             if server.name in arguments.servers.split(",")
         ]
         if "bulk" in what:
-            for count in (1, 64):
+            for count in map(int, arguments.connections.split(",")):
                 bulk(place, measured, count, arguments.rounds, arguments.seconds)
         if "rate" in what:
             rate(place, measured, arguments.rounds, arguments.seconds)
@@ -257,15 +282,15 @@ def main() -> None:
     parser.add_argument("--only", default="bulk,rate,idle")
     parser.add_argument("--places", default="veth,lo")
     parser.add_argument("--servers", default="ours,dante,microsocks")
+    parser.add_argument("--connections", default="1,64", help="of bulk")
     parser.add_argument("--idle", type=int, default=IDLE)
-    parser.add_argument("--ours", default="", help="command; address and port are added")
     arguments = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with Net() as net:
         places = (
             Place("veth", net.inside, net.gateway, net.outside, SERVER, OUTSIDE),
-            Place("lo", net.outside, net.outside, net.outside, LOOPBACK, LOOPBACK),
+            Place("lo", net.gateway, net.gateway, net.gateway, LOOPBACK, LOOPBACK),
         )
         for place in places:
             if place.name in arguments.places.split(","):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,16 +95,27 @@ def test_it_serves_reloads_and_ends(tmp_path: Path) -> None:
         until(lambda: reaches(proxy, there))
         path.write_text(good + "[socks.limits]\nidle = soon\n")
         process.send_signal(signal.SIGHUP)
-        assert process.stderr is not None
-        assert "the old settings stay" in process.stderr.readline()
+        await_line(process, "the old settings stay")
+        path.write_text(good.replace("127.0.0.1", "127.0.0.2"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: reaches(Proxy("127.0.0.2", port), there))
         path.write_text(good.replace("s.sock", "other.sock"))
         process.send_signal(signal.SIGHUP)
-        assert "[socks] socket changed" in process.stderr.readline()
+        await_line(process, "[socks] socket changed")
         with connect(proxy, "127.0.0.1", there):
             pass
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     assert not (tmp_path / "s.sock").exists()
+
+
+def await_line(process: subprocess.Popen[str], words: str) -> None:
+    """It says so; what it says of this machine is not looked at."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"ended without saying {words!r}")
 
 
 def reaches(proxy: Proxy, port: int) -> bool:
@@ -185,6 +197,36 @@ def test_strangers_are_not_served_without_password(text: str, words: str) -> Non
     assert words in problem
 
 
+def test_an_address_that_comes_later_is_listened_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a start of the box the inside may have its addresses after us."""
+    path = tmp_path / "oegw.toml"
+    path.write_text(HEAD + "[socks]\n")
+    box = replace(BOX, inside=())
+    told = threading.Event()
+    monkeypatch.setattr("oegw.sockslisteners.links", lambda _: box)
+    monkeypatch.setattr("oegw.socksprocess.LOOK", 0.001)
+    monkeypatch.setattr("os.kill", lambda _, number: number == signal.SIGHUP and told.set())
+    loader = Loader(path)
+    before = loader()
+    assert [each.address.is_loopback for each in before.settings.listeners] == [True, True]
+    over = threading.Event()
+    watch = threading.Thread(target=loader.watch, args=(over,))
+    watch.start()
+    try:
+        assert not told.wait(0.05)
+        path.write_text(HEAD + "[socks]\nprefer = '4'\n")  # not read until somebody says so
+        box = BOX
+        assert told.wait(PATIENCE)
+    finally:
+        over.set()
+        watch.join()
+    after = loader()
+    assert [str(each.address) for each in after.settings.listeners][:1] == ["192.168.1.1"]
+    assert after.settings.prefer == "6"
+
+
 def test_the_links_of_this_box() -> None:
     box = links(())
     assert "lo" in box.names
@@ -212,8 +254,8 @@ def test_a_child_lives_as_long_as_the_table_does(tmp_path: Path) -> None:
         assert row is not None
         assert row["listeners"][0]["address"] == "127.0.0.1"
         assert await child.follow(replace(settings, limits=Limits(total=7))) == []
-        (note,) = await child.follow(replace(settings, listeners=(Listener(ip_address("::1")),)))
-        assert "listeners changed: takes effect at the next restart" in note
+        (note,) = await child.follow(replace(settings, socket=tmp_path / "other.sock"))
+        assert "socket changed: takes effect at the next restart" in note
         path.write_text(path.read_text().replace("127.0.0.1", "192.0.2.9", 2))
         (note,) = await child.follow(settings)
         assert note.startswith("[socks] the old settings stay: socks.listener[1].address: 192.0.2")
@@ -234,7 +276,8 @@ TOLD = {
         {"address": "::", "port": 1081, "authentication": "password", "interface": None,
          "encrypted": True, "listening": False},
     ],
-    "connections": {"relayed": 3, "binding": 1, "associations": 2, "users": {"alice": 3}},
+    "connections": {"total": 6, "negotiating": 0, "users": {"alice": 3}, "associations": {"a": 2}},
+    "under_way": {"relayed": 3, "binding": 1, "associations": 2},
     "octets": {"to_destination": 1000, "to_client": 2_000_000},
     "octets_of_users": {"alice": 5000}, "ids": {"ids": 4}, "counters": {"drop.rule": 9},
 }  # fmt: skip
@@ -244,7 +287,8 @@ def test_its_state_is_told_in_words() -> None:
     text = status_text({**TOLD, "started": time.time() - 61})
     for words in (
         "process 7, up for 61s", "192.168.1.1:1080 of eth0",
-        "[::]:1081, with password, encrypted only (not yet", "relayed 3, binding 1", "ids 4",
+        "[::]:1081, with password, encrypted only (not yet", "total 6, negotiating 0",
+        "relayed 3, binding 1, associations 2", "ids 4",
         "alice", "drop.rule",
     ):  # fmt: skip
         assert words in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from math import inf
 from pathlib import Path
@@ -165,6 +165,42 @@ def test_a_service_by_its_name(tmp_path: Path) -> None:
             by_moniker(tmp_path, daemon, "starwars.localhost.mon", "udp")
         assert refused.value.code is ReplyCode.HOST_UNREACHABLE
         sock.close()
+
+
+def test_nobody_asks_for_clients_that_have_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that asks for ever more services and leaves would have us ask without end."""
+    under_way = 0
+
+    async def silence(*_: Any, **__: Any) -> None:
+        nonlocal under_way
+        under_way += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr("oegw.socksresolver.resolve", silence)
+
+    async def scenario() -> None:
+        async with resolving(tmp_path) as (resolver, _):
+
+            async def asked(name: str) -> None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await resolver.resolve(name, "tcp")
+
+            before = len(asyncio.all_tasks())
+            await asyncio.gather(*(asked(f"s{n}.bob.example.mon") for n in range(200)))
+            assert len(asyncio.all_tasks()) == before
+            assert under_way == 0
+            other = asyncio.create_task(resolver.resolve("s.bob.example.mon", "tcp"))
+            await asked("s.bob.example.mon")
+            assert under_way == 1  # somebody waits still
+            other.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_who_asks_for_the_same_service_shares_the_answer(tmp_path: Path) -> None:

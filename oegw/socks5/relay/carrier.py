@@ -10,10 +10,19 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from oegw.socks5.interface import Transferred
-from oegw.socks5.relay.channel import MAX_MESSAGE, Begin, Close, parse_ended
+from oegw.socks5.relay.channel import (
+    MAX_REPORT,
+    TOGETHER,
+    Begin,
+    Close,
+    parse_ended,
+    serialize_begins,
+    serialize_close,
+)
 
 # Our choices
 ROOT = Path(__file__).resolve().parents[3]  # of the package
@@ -66,7 +75,10 @@ class Carrier:
         self._channel = ours
         self._lost = lost
         self._carried: dict[int, Carried] = {}
-        self._unsent: deque[tuple[bytes, Carried | None]] = deque()
+        self._unsent: deque[Carried | Close] = deque()
+        self._sending = (
+            False  # at the end of this turn of the loop, or when the channel is writable
+        )
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._receive)
 
@@ -86,12 +98,12 @@ class Carrier:
     ) -> Carried:
         carried = Carried(self, message, sockets, ended)
         self._carried[message.number] = carried
-        self._send(message.serialize(), carried)
+        self._send(carried)
         return carried
 
     def end(self, carried: Carried) -> None:
         if carried.message.number in self._carried:
-            self._send(Close(carried.message.number).serialize(), None)
+            self._send(Close(carried.message.number))
 
     def close(self) -> None:
         """Ends all, and tells it, and waits for the process."""
@@ -100,45 +112,63 @@ class Carrier:
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
             self._channel.settimeout(END_PATIENCE)
-            while octets := self._channel.recv(MAX_MESSAGE):
+            while octets := self._channel.recv(MAX_REPORT):
                 self._tell(octets)
         self._end_process()
 
     # ------------------------------------------------------------ the channel
 
-    def _send(self, octets: bytes, carried: Carried | None) -> None:
-        self._unsent.append((octets, carried))
-        if len(self._unsent) == 1 and not self._flush():
-            self._loop.add_writer(self._channel, self._writable)
+    def _send(self, what: Carried | Close) -> None:
+        """What is begun in one turn of the event loop goes together."""
+        self._unsent.append(what)
+        if not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        while self._unsent:
+            begun = self._next_begun()
+            try:
+                if begun:
+                    numbers = [sock.fileno() for each in begun for sock in each.sockets]
+                    octets = serialize_begins([each.message for each in begun])
+                    socket.send_fds(self._channel, [octets], numbers)
+                else:
+                    close = self._unsent[0]
+                    assert isinstance(close, Close)
+                    self._channel.send(serialize_close(close))
+            except BlockingIOError:
+                self._loop.add_writer(self._channel, self._writable)
+                return
+            except OSError:  # the process has gone, which `_receive` will see
+                for each in begun:
+                    del self._carried[each.message.number]
+                    self._loop.call_soon(each.ended, LOST)
+            for _ in range(len(begun) or 1):
+                self._unsent.popleft()
+            for each in begun:
+                each.release()
+        self._sending = False
 
     def _writable(self) -> None:
-        if self._flush():
-            self._loop.remove_writer(self._channel)
+        self._loop.remove_writer(self._channel)
+        self._flush()
 
-    def _flush(self) -> bool:
-        """Whether nothing is left."""
-        while self._unsent:
-            octets, carried = self._unsent[0]
-            try:
-                if carried is None:
-                    self._channel.send(octets)
-                else:
-                    numbers = [sock.fileno() for sock in carried.sockets]
-                    socket.send_fds(self._channel, [octets], numbers)
-            except BlockingIOError:
-                return False
-            except OSError:  # the process has gone, which `_receive` will see
-                if carried is not None:
-                    del self._carried[carried.message.number]
-                    self._loop.call_soon(carried.ended, LOST)
-            self._unsent.popleft()
-            if carried is not None:
-                carried.release()
-        return True
+    def _next_begun(self) -> list[Carried]:
+        """The first connections that wait to be sent, as many as one message may have; none: it is
+        something else that waits first."""
+        found: list[Carried] = []
+        for each in islice(self._unsent, TOGETHER):
+            if isinstance(each, Close) or (found and each.message.early):
+                break
+            found.append(each)
+            if each.message.early:
+                break
+        return found
 
     def _receive(self) -> None:
         try:
-            octets = self._channel.recv(MAX_MESSAGE)
+            octets = self._channel.recv(MAX_REPORT)
         except BlockingIOError:
             return
         except OSError:

@@ -5,6 +5,7 @@ It gets connections through the channel (the descriptor ``CHANNEL``), and lives 
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
@@ -14,7 +15,9 @@ from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.channel import (
     MAX_MESSAGE,
     MOST_ENDED,
+    TOGETHER,
     Begin,
+    Close,
     Ended,
     parse,
     serialize_ended,
@@ -25,7 +28,7 @@ from oegw.socks5.relay.pair import Pair
 # Our choices
 MESSAGES = 64  # that are read before octets are moved again
 
-TWO = struct.Struct("=ii")  # descriptors
+SPACE = socket.CMSG_SPACE(2 * TOGETHER * 4)
 
 
 class NumberedPair(Pair):
@@ -41,6 +44,7 @@ class Child:
         self._channel = channel
         self._mover = Mover(pipes, self._over)
         self._pairs: dict[int, Pair] = {}
+        self._buffer = memoryview(bytearray(MAX_MESSAGE))
 
     def run(self) -> None:
         self._mover.attend(self._channel.fileno(), self._receive)
@@ -51,34 +55,42 @@ class Child:
         for _ in range(MESSAGES):
             try:
                 # Not socket.recv_fds: in Python 3.11 that does not heed its flags.
-                octets, ancillary, _, _ = self._channel.recvmsg(
-                    MAX_MESSAGE, socket.CMSG_SPACE(TWO.size), socket.MSG_DONTWAIT
+                count, ancillary, _, _ = self._channel.recvmsg_into(
+                    [self._buffer], SPACE, socket.MSG_DONTWAIT
                 )
             except BlockingIOError:
                 return
             except OSError:
-                octets, ancillary = b"", []
-            if not octets:
+                count, ancillary = 0, []
+            if not count:
                 self._mover.stop()
                 return
-            message = parse(octets)
-            if isinstance(message, Begin):
-                self._begin(message, sockets_in(ancillary))
-            elif (pair := self._pairs.get(message.number)) is not None:
-                pair.close()
+            message = parse(self._buffer[:count])
+            if isinstance(message, Close):
+                if (pair := self._pairs.get(message.number)) is not None:
+                    pair.close()
+            else:
+                self._begin(message, descriptors_in(ancillary))
 
-    def _begin(self, message: Begin, sockets: list[socket.socket]) -> None:
-        if len(sockets) != 2:  # no descriptor was left
-            for sock in sockets:
-                sock.close()
-            self._tell([(message.number, Transferred(0, 0, "closed"))])
-            return
-        pair = NumberedPair(
-            sockets[0], sockets[1], message.early, message.idle, lambda _: None, self._mover.end
-        )
-        pair.number = message.number
-        self._pairs[message.number] = pair
-        self._mover.begin(pair)
+    def _begin(self, begins: list[Begin], descriptors: list[int]) -> None:
+        """Those that there were no descriptors left for are over already."""
+        whole = len(descriptors) // 2
+        for number in descriptors[2 * whole :]:
+            os.close(number)
+        if whole < len(begins):
+            lost = Transferred(0, 0, "closed")
+            self._tell([(each.number, lost) for each in begins[whole:]])
+        for place, begin in enumerate(begins[:whole]):
+            client, destination = (
+                socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, number)
+                for number in descriptors[2 * place : 2 * place + 2]
+            )  # of either family: to say it here is cheaper than to ask, and nobody reads it
+            pair = NumberedPair(
+                client, destination, begin.early, begin.idle, untold, self._mover.end
+            )
+            pair.number = begin.number
+            self._pairs[begin.number] = pair
+            self._mover.begin(pair)
 
     def _over(self, pairs: list[Pair]) -> None:
         told: list[Ended] = []
@@ -96,9 +108,13 @@ class Child:
                 return
 
 
-def sockets_in(ancillary: list[tuple[int, int, bytes]]) -> list[socket.socket]:
+def untold(_: Transferred) -> None:
+    """It is told the server, see `Child._over`."""
+
+
+def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return [
-        socket.socket(fileno=number)
+        number
         for level, kind, octets in ancillary
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
         for (number,) in struct.iter_unpack("=i", octets[: len(octets) // 4 * 4])

@@ -139,10 +139,10 @@ class Mover:
             if not direction.blocked:  # all that the dead socket had sent is delivered
                 self._finish(pair, "reset")
         elif outcome is Outcome.ENDED:
-            if not direction.end(self.pipes):
+            if pair.other(direction).over:
+                self._finish(pair, "ended")  # closing a socket passes it on
+            elif not direction.end(self.pipes):
                 self._fail(pair, direction)
-            elif pair.other(direction).over:
-                self._finish(pair, "ended")
 
     def _fail(self, pair: Pair, back: Direction) -> None:
         """The socket that ``back`` leads to is dead.  What it sent before may wait to be read."""

@@ -10,13 +10,22 @@ from collections.abc import Callable
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.carrier import LOST, Carrier
-from oegw.socks5.relay.channel import MAX_MESSAGE, Begin
+from oegw.socks5.relay.channel import MOST_EARLY, Begin
 from oegw.socks5.relay.relay import PIPES, threads_here
 
 # Our choices
 MOST = 16  # processes
-MOST_EARLY = MAX_MESSAGE // 2  # octets; a session takes no more than 16,384
 SPARE = 64  # descriptors of a process that are not of connections
+
+
+def _pipes(descriptors: int) -> int:
+    """Of a process."""
+    return min(PIPES // 2, descriptors // 8)
+
+
+def _capacity(descriptors: int) -> int:
+    """Connections of a process."""
+    return max(1, (descriptors - 2 * _pipes(descriptors) - SPARE) // 2)
 
 
 class ProcessRelay:
@@ -29,8 +38,8 @@ class ProcessRelay:
 
     def __init__(self, processes: int = 0) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._pipes = min(PIPES // 2, descriptors // 8)
-        self._capacity = max(1, (descriptors - 2 * self._pipes - SPARE) // 2)
+        self._pipes = _pipes(descriptors)
+        self._capacity = _capacity(descriptors)
         self._numbers = itertools.count(1)
         self._carriers: list[Carrier] = []
         self._closed = False

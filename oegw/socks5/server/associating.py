@@ -46,6 +46,7 @@ AT_A_TIME = 32  # datagrams of one socket before others have their turn
 RECEIVE_BUFFER = 1 << 20  # octets; the kernel cuts that down to its own limit
 ADDRESS_SECONDS = 3600.0  # after which rules and dialler are asked again for an address
 EXPIRE_SECONDS = 15.0
+LEAST_PORT = 1024  # ports below are those of services of this box, which may not have started yet
 
 
 async def associate(conversation: Conversation, asked: Requested) -> None:
@@ -55,6 +56,7 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     async with Patience(conversation.input, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
             found = await find(common, client, asked.address, UDP)
+            conversation.holding.hold(found.entry)
             judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
         else:
@@ -183,6 +185,8 @@ class Relaying:
         sock = self._outside.get(key)
         if sock is None:
             port = self._core.port if self._use_client_port else None
+            if port is not None and port < LEAST_PORT:
+                port = None
             try:
                 sock = self._common.outgoing.datagrams(version, demand, port)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

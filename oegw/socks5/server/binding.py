@@ -35,11 +35,13 @@ Arrival = tuple[socket.socket, IPAddress, int]
 
 @dataclass(frozen=True, slots=True)
 class _Peers:
-    """Who may come.  ``addresses``: none: anybody whom the rules allow.  ``demand``: the strictest
-    of theirs: the socket that waits has one mark for all."""
+    """Who may come, if the rules allow it then.  ``addresses``: none: anybody.  ``port``: what the
+    rules see of the peer's; None: its own.  ``demand``: the strictest of theirs: the socket that
+    waits has one mark for all."""
 
     found: Found | None
     addresses: tuple[IPAddress, ...]
+    port: int | None
     demand: Demand
 
 
@@ -89,14 +91,14 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
             raise Refused(ReplyCode.INVALID_ADDRESS, "nothing_to_associate")
         demand = judge_unknown(common, client, BIND)
         await admitted(common, [Way(asked.address, demand)], 0, TCP, 1)
-        return _Peers(None, (), demand)
+        return _Peers(None, (), None, demand)
     found = await find(common, client, asked.address, TCP)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
     ways = judge(common, client, found, BIND, port or None)
     ways = await admitted(common, ways, port, TCP, len(ways))
     encrypted = any(way.demand.encrypted for way in ways)
-    return _Peers(found, tuple(way.address for way in ways), Demand(encrypted))
+    return _Peers(found, tuple(way.address for way in ways), port or None, Demand(encrypted))
 
 
 def _of_anybody(conversation: Conversation) -> list[int]:
@@ -183,14 +185,15 @@ class _Arrivals:
         self._come.set_result((sock, peer, sockaddr[1]))
 
     def _may(self, peer: IPAddress, port: int) -> bool:
-        if self._peers.addresses:
-            return peer in self._peers.addresses
-        conversation = self._conversation
+        conversation, peers = self._conversation, self._peers
+        if peers.addresses and peer not in peers.addresses:
+            return False
+        found = Found(peers.found.destination if peers.found else peer, (peer,))
         try:
             (way,) = judge(
-                conversation.common, conversation.client, Found(peer, (peer,)), BIND, port
+                conversation.common, conversation.client, found, BIND, peers.port or port
             )
         except Refused:
             return False
         # The socket that waits has its mark from the beginning.
-        return self._peers.demand.encrypted or not way.demand.encrypted
+        return peers.demand.encrypted or not way.demand.encrypted

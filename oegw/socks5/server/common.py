@@ -16,7 +16,8 @@ from oegw.socks5.limits import Places
 from oegw.socks5.passwords import Guesses, Passwords
 from oegw.socks5.rules import Rules
 from oegw.socks5.server.counting import Tally
-from oegw.socks5.server.outgoing import Outgoing, OwnAddresses, is_own
+from oegw.socks5.server.outgoing import Outgoing, OwnAddresses
+from oegw.socks5.server.routes import is_own
 from oegw.socks5.settings import SocksSettings, User
 from oegw.socks5.wire import Credentials, IPAddress
 from oegw.trace import Trace

@@ -216,7 +216,10 @@ class Conversation:
         if found.entry is not None:
             return found.entry.id
         ids, scope = self.common.ids, self.client.scope
-        number = ids.associate(scope, found.destination, self.common.now(), resolved=found.resolved)
+        number = ids.associate(
+            scope, found.destination, self.common.now(),
+            resolved=found.resolved, transport=found.transport,
+        )  # fmt: skip
         self.holding.hold(ids.associated(scope, number))
         return number
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from oegw.socks5.addressids import Entry
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.eyeballs import ordered
-from oegw.socks5.interface import Demand, Refused, Resolved, Scope
+from oegw.socks5.interface import TCP, Demand, Refused, Resolved, Scope
 from oegw.socks5.rules import Asked
 from oegw.socks5.server.common import Common
 from oegw.socks5.server.failures import refusal
@@ -32,13 +32,14 @@ class Client:
 class Found:
     """``destination``: an address, or a name as it was asked for.  ``addresses``: where that leads,
     in the order in which they are tried; at least one.  ``port``: where the name says it itself.
-    ``resolved``: of a name.  ``entry``: of the ID that was used."""
+    ``resolved``: of a name, for ``transport``.  ``entry``: of the ID that was used."""
 
     destination: IPAddress | str
     addresses: tuple[IPAddress, ...]
     port: int | None = None
     resolved: Resolved | None = None
     entry: Entry | None = None
+    transport: str = TCP
 
     @property
     def name(self) -> str | None:
@@ -69,18 +70,18 @@ async def lead(
     """Where ``destination`` leads; ``entry``: of the ID that stands for it.  Raises Refused."""
     if not isinstance(destination, str):
         return Found(destination, (destination,), entry=entry)
-    resolved = entry.resolved(common.now()) if entry is not None else None
+    resolved = entry.resolved(common.now(), transport) if entry is not None else None
     if resolved is None:
         try:
             resolved = await common.resolver.resolve(destination, transport)
         except OSError as error:
             raise refusal(error, ReplyCode.FAILURE) from error
         if entry is not None:
-            entry.learn(resolved, common.now())
+            entry.learn(resolved, common.now(), transport)
     addresses = ordered(map(plain, resolved.addresses), common.settings.prefer)
     if not addresses:
         raise Refused(ReplyCode.HOST_UNREACHABLE, "no_address")
-    return Found(destination, addresses, resolved.port, resolved, entry)
+    return Found(destination, addresses, resolved.port, resolved, entry, transport)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,6 @@ def source_towards(destination: IPAddress | str) -> IPAddress | None:
         return address_of(sock.getsockname())
 
 
-def is_own(address: IPAddress) -> bool:
-    """Whether ``address`` is one of this box's: to itself a box goes from that very address."""
-    return source_towards(address) == address
-
-
 def carry_on(sock: socket.socket) -> None:
     """What a relayed connection is like, or those that a listening socket accepts: nothing is held
     back, and who has gone without a word is noticed in the end."""
@@ -53,7 +48,7 @@ def carry_on(sock: socket.socket) -> None:
 
 
 class OwnAddresses:
-    """The same, remembered for `OWN_SECONDS`."""
+    """What ``is_own`` says, remembered for `OWN_SECONDS`."""
 
     def __init__(self, clock: Callable[[], float], is_own: Callable[[IPAddress], bool]) -> None:
         self._clock = clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from types import TracebackType
 
@@ -10,8 +11,9 @@ from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Refused
 from oegw.socks5.server.waiting import Input
 
-# Our choice: seconds before we look whether the client is still there; most are served by then.
+# Our choices: seconds before we look whether the client is still there; most are served by then.
 UNWATCHED = 0.25
+LOOK_SECONDS = 1.0  # between two looks at who has sent ahead
 
 
 class ClientGone(Exception):  # noqa: N818  (it names the fact)
@@ -23,10 +25,12 @@ class Patience:
     and ClientGone when ``client`` has reset its connection; ``half_closed``: or has
     ended its half of it.
 
-    A client that has sent ahead is not watched any more: those octets are not ours to read.
+    The octets of a client that has sent ahead are not ours to read: whether it is there still is
+    looked at now and then.
     """
 
     __slots__ = (
+        "_again",
         "_client",
         "_gone",
         "_half_closed",
@@ -43,6 +47,7 @@ class Patience:
         self._seconds = seconds
         self._half_closed = half_closed
         self._over = self._gone = self._watching = False
+        self._again: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -62,6 +67,8 @@ class Patience:
     ) -> None:
         self._timer.cancel()
         self._unwatch()
+        if self._again is not None:
+            self._again.cancel()
         if not (self._over or self._gone):
             return
         if self._task.uncancel() or kind is not asyncio.CancelledError:
@@ -94,6 +101,23 @@ class Patience:
         except OSError:
             ended = True
         self._unwatch()
-        if ended and not self._over:
+        if ended:
+            self._is_gone()
+        else:
+            self._again = self._loop.call_later(LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        """Without what it has sent, which a reader of the socket would be told of all the time."""
+        poll = select.poll()
+        poll.register(self._client.sock, select.POLLRDHUP)
+        told = sum(event for _, event in poll.poll(0))
+        ended = select.POLLERR | select.POLLHUP | (select.POLLRDHUP if self._half_closed else 0)
+        if told & ended:
+            self._is_gone()
+        else:
+            self._again = self._loop.call_later(LOOK_SECONDS, self._look_again)
+
+    def _is_gone(self) -> None:
+        if not self._over:
             self._gone = True
             self._task.cancel()

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -44,10 +44,7 @@ class Server:
     ) -> None:
         self._at_start = settings
         self._common = Common(settings, resolver, dialler, relay, trace)
-        self._doors = [
-            Door(each, self._accepted, self._common.tally)
-            for each in settings.listeners or LOOPBACK
-        ]
+        self._doors = [self._door(each) for each in settings.listeners or LOOPBACK]
         self._control = ControlServer(settings.socket, self._answer)
         self._talking: dict[Place, asyncio.Task[None]] = {}
         self._started = time.time()
@@ -84,10 +81,33 @@ class Server:
         dialler: Dialler | None = None,
     ) -> list[str]:
         """New rules, users and limits, for new requests and for each destination over UDP; what is
-        relayed stays.  Returns notes for the operator."""
+        relayed stays, and what came by a listener that is no more.  Returns notes for the
+        operator."""
         common = self._common
         common.apply(settings, resolver or common.resolver, dialler or common.dialler)
-        return restart_notes(self._at_start, settings)
+        notes = self._change_doors(settings.listeners or LOOPBACK)
+        return restart_notes(self._at_start, settings) + notes
+
+    def _door(self, listener: Listener) -> Door:
+        return Door(listener, self._accepted, self._common.tally)
+
+    def _change_doors(self, listeners: Sequence[Listener]) -> list[str]:
+        """Those that stay are not touched.  Returns what can't be opened."""
+        before = {door.listener: door for door in self._doors}
+        for listener, door in before.items():
+            if listener not in listeners:
+                door.close()
+        self._doors, notes = [], []
+        for listener in listeners:
+            door = before.get(listener) or self._door(listener)
+            if listener not in before:
+                try:
+                    door.open()
+                except OSError as error:
+                    notes.append(f"[socks] {error.strerror}")
+                    continue
+            self._doors.append(door)
+        return notes
 
     def snapshot(self) -> dict[str, Any]:
         """For status and metrics, JSON's types only::

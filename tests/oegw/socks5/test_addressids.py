@@ -16,7 +16,7 @@ from oegw.socks5 import addressids
 from oegw.socks5.addressids import AddressIds, Entry, LockedOut, TableFull, UnknownId
 from oegw.socks5.codes import AddressType, ReplyCode
 from oegw.socks5.settings import AddressIdSettings
-from oegw.socks5.terms import Refused, Resolved, Scope
+from oegw.socks5.terms import UDP, Refused, Resolved, Scope
 from oegw.socks5.wire import AddressId, place_octets
 from tests.support.amount import amount
 
@@ -336,6 +336,20 @@ def test_where_a_name_led_is_known_for_its_time() -> None:
     assert entry.resolved(30.0) is None
     entry.learn(replace(led, seconds=5.0), 40.0)
     assert entry.resolved(44.0) is not None
+
+
+def test_a_port_that_a_name_says_itself_is_of_one_transport() -> None:
+    """Moniker's services have another port for each."""
+    ids = table()
+    led = Resolved((BOB,), 30.0, 41234)
+    entry = ids.look_up(ALICE, ids.associate(ALICE, "star.mon", 0.0, resolved=led), 0.0)
+    assert entry.resolved(1.0) == led
+    assert entry.resolved(1.0, UDP) is None
+    entry.learn(replace(led, port=51234), 1.0, UDP)
+    assert entry.resolved(2.0, UDP) == replace(led, port=51234)
+    assert entry.resolved(2.0) is None
+    entry.learn(replace(led, port=None), 3.0)
+    assert entry.resolved(4.0, UDP) is not None
 
 
 def test_a_scope_that_is_over_is_forgotten() -> None:

@@ -9,7 +9,15 @@ from unittest.mock import patch
 import pytest
 
 from oegw.socks5 import passwords
-from oegw.socks5.passwords import GUESSERS, Guesses, InvalidHash, Passwords, check, hashed
+from oegw.socks5.passwords import (
+    GUESSERS,
+    OF_A_NETWORK,
+    Guesses,
+    InvalidHash,
+    Passwords,
+    check,
+    hashed,
+)
 from oegw.socks5.settings import User
 from oegw.socks5.wire import Credentials
 
@@ -161,6 +169,19 @@ def test_who_guesses_too_often_waits_and_nobody_else() -> None:
     assert guesses.may_try(GUESSER, 160.0)
     guesses.failed(GUESSER, 160.0)
     assert guesses.may_try(GUESSER, 161.0)
+
+
+def test_an_ipv6_network_has_more_addresses_than_guesses() -> None:
+    guesses = Guesses(failures=3, window=60.0)
+    tried = 0
+    for number in range(100):
+        address = ip_address("2001:db8::") + number
+        if guesses.may_try(address, 100.0):
+            tried += 1
+            guesses.failed(address, 100.0)
+    assert tried == 3 * OF_A_NETWORK
+    assert guesses.may_try(ip_address("2001:db8:0:1::1"), 100.0)
+    assert guesses.may_try(ip_address("2001:db8::1"), 160.0)
 
 
 def test_guessers_are_remembered_up_to_a_number() -> None:

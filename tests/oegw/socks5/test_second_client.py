@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from oegw.socks5 import wire
 from oegw.socks5.passwords import hashed
 from oegw.socks5.settings import AddressIdSettings, Listener, SocksSettings, User
+from oegw.socks5.wire import MalformedMessage
+from tests.support.socks_messages import PARSERS, VECTORS, VECTORS_FILE, message_of
 from tests.support.socks_server import LOOPBACK, SETTINGS, Names, Running, running
 
-FOLDER = Path(__file__).resolve().parents[2] / "vectors" / "socks5"
-PROGRAM = FOLDER / "second_client.js"
+PROGRAM = VECTORS_FILE.with_name("second_client.js")
 PATIENCE = 60.0
 PASSWORDS = {"anna": "first word", "berta": "second word"}
 KNOWN = {"four.test": ("127.0.0.1",), "six.test": ("::1",), "both.test": ("::1", "127.0.0.1")}
@@ -38,13 +43,12 @@ def _printed(*arguments: str) -> str:
 
 
 def test_it_reads_and_writes_every_vector_as_we_do() -> None:
-    file = json.loads((FOLDER / "messages.json").read_text())
-    seen = f"{len(file['messages'])} messages, {len(file['malformed'])} malformed"
-    assert _printed("vectors", str(FOLDER / "messages.json")).strip() == seen
+    seen = f"{len(VECTORS['messages'])} messages, {len(VECTORS['malformed'])} malformed"
+    assert _printed("vectors", str(VECTORS_FILE)).strip() == seen
 
 
 def test_it_would_see_a_wrong_vector(tmp_path: Path) -> None:
-    file = json.loads((FOLDER / "messages.json").read_text())
+    file = json.loads(VECTORS_FILE.read_text())
     file["messages"] = [m for m in file["messages"] if m["fields"].get("port") == 80]
     file["messages"][-1]["fields"]["port"] = 81
     (tmp_path / "wrong.json").write_text(json.dumps(file))
@@ -53,6 +57,60 @@ def test_it_would_see_a_wrong_vector(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert file["messages"][-1]["name"].encode() in done.stderr
+
+
+def _mutated(dice: random.Random) -> tuple[str, bytes]:
+    """A message of the vectors, changed in an octet or three; never too short, if of a stream."""
+    vector = dice.choice(VECTORS["messages"] + VECTORS["malformed"])
+    octets = bytearray.fromhex(vector["hex"])
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        place = dice.randrange(min(len(octets), 8)) if dice.random() < 0.7 else -1
+        octets[place] = dice.choice((0, 1, 3, 4, 5, 8, 0x80, 0xC3, 0xFF, dice.randrange(256)))
+    behind = dice.randbytes(dice.choice((0, 3)) if vector["message"] == "datagram" else 600)
+    return vector["message"], bytes(octets) + behind
+
+
+def _ours(kind: str, octets: bytes) -> Any:
+    """As the second client tells it, but for the message, which is in our form."""
+    try:
+        if kind == "datagram":
+            return wire.parse_datagram(octets), len(octets)
+        return PARSERS[kind](octets) or "missing"
+    except MalformedMessage:
+        return "malformed"
+
+
+def _theirs(kind: str, read: dict[str, Any]) -> Any:
+    if "error" in read:  # what is missing in a datagram will never come
+        return "malformed" if kind == "datagram" else read["error"]
+    return message_of(kind, read["fields"]), read["taken"]
+
+
+def _agree(tmp_path: Path, dice: random.Random, rounds: int) -> None:
+    mutated = [_mutated(dice) for _ in range(rounds)]
+    file = tmp_path / "octets.json"
+    file.write_text(json.dumps([{"message": k, "hex": o.hex()} for k, o in mutated]))
+    lines = _printed("read", str(file)).rstrip("\n").split("\n")  # a name may have other ends
+    seen: Counter[str] = Counter()
+    for (kind, octets), line in zip(mutated, lines, strict=True):
+        ours, theirs = _ours(kind, octets), _theirs(kind, json.loads(line))
+        seen[ours if isinstance(ours, str) else "message"] += 1
+        if kind == "credentials" and "\ufffd" in line:  # octets to us, and to them a text
+            assert ours[1] == theirs[1]
+        else:
+            assert ours == theirs, f"{kind} {octets[:40].hex(' ')}"
+    assert seen["message"] > rounds / 4
+    assert seen["malformed"] > rounds / 10
+    assert not seen["missing"]
+
+
+def test_both_read_the_same_in_what_was_tampered_with(tmp_path: Path) -> None:
+    _agree(tmp_path, random.Random(8), 2000)
+
+
+@pytest.mark.fuzz
+def test_both_read_the_same_in_much_that_was_tampered_with(tmp_path: Path) -> None:
+    _agree(tmp_path, random.Random(9), 20_000)
 
 
 # ------------------------------------------------------------------ with a server of ours

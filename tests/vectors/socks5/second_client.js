@@ -6,6 +6,9 @@
 // the draft is silent it follows RFC 1928, RFC 1929 and the settled ambiguities.
 //
 //   node second_client.js vectors messages.json      checks every vector both ways
+//   node second_client.js read octets.json           reads each {message, hex}, one line of JSON each: fields
+//                                                    and how many octets were taken, or error: missing,
+//                                                    malformed
 //   node second_client.js cases                      the names of what it can play with a server
 //   node second_client.js live '{"open": [{"host": ..., "port": ...}], "guarded": [{..., "user": ...,
 //       "password": ..., "other": {"user": ..., "password": ...}}], "cases": [...]}'
@@ -138,13 +141,15 @@ function ipv6Text(octets) {
 }
 
 function nameOf(octets) {
-  // UTF-8 is the project's choice; RFC 1928 has no terminating NUL, and so no NUL at all.
-  if (octets.includes(0)) throw new Malformed('a name has a NUL');
+  // As the project settles it, where RFC 1928 says nothing: UTF-8, without control characters.
+  let name;
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(octets);
+    name = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(octets);
   } catch {
     throw new Malformed('a name is not UTF-8');
   }
+  if (/[\x00-\x1f\x7f]/.test(name)) throw new Malformed('a name has a control character');
+  return name;
 }
 
 // An address is {type, value} for 1, 3, 4 and {type, class, realid} for an ADDRESS ID (4 octets, SK-11).
@@ -225,7 +230,7 @@ const credentials = {
 
 const credentialsAnswer = {
   read(octets) {
-    octets.must(PASSWORD_VERSION, 'VER of RFC 1929');
+    octets.octet(); // VER: 1, but there are servers that send 5, and the project lets them.
     return { status: octets.octet() };
   },
   write: ({ status }) => Buffer.from([PASSWORD_VERSION, status]),
@@ -263,8 +268,7 @@ const controlRequest = {
 
 const datagram = {
   read(octets) {
-    octets.must(0x00, 'the first octet of FLAG'); // "Reserved X'0000'"
-    octets.must(0x00, 'the second octet of FLAG');
+    octets.pair(); // FLAG, "Reserved X'0000'": written so, and not looked at where it is read.
     return { fragment: octets.octet(), address: readAddress(octets), port: octets.pair(), payload: octets.rest() };
   },
   write: ({ fragment = 0, address, port, payload }) =>
@@ -924,17 +928,34 @@ function vectors(path) {
   console.log(`${file.messages.length} messages, ${file.malformed.length} malformed`);
 }
 
+function read(path) {
+  for (const { message, hex } of JSON.parse(fs.readFileSync(path))) {
+    const octets = new Octets(octetsOf(hex));
+    let found;
+    try {
+      const fields = messages[message].read(octets);
+      if ('payload' in fields) fields.payload = fields.payload.toString('hex');
+      found = { fields, taken: octets.at };
+    } catch (error) {
+      if (!(error instanceof Truncated || error instanceof Malformed)) throw error;
+      found = { error: error instanceof Truncated ? 'missing' : 'malformed' };
+    }
+    console.log(JSON.stringify(found));
+  }
+}
+
 // ---- start -------------------------------------------------------------------------------------
 
 async function main([command, ...values]) {
   if (command === 'vectors') return vectors(values[0]);
+  if (command === 'read') return read(values[0]);
   if (command === 'live') return live(JSON.parse(values[0]));
   if (command === 'cases') return console.log(Object.keys(cases).join('\n'));
-  throw new Error('usage: second_client.js vectors FILE | live JSON | cases');
+  throw new Error('usage: second_client.js vectors FILE | read FILE | live JSON | cases');
 }
 
 main(process.argv.slice(2)).then(
-  () => process.exit(0),
+  () => process.stdout.write('', () => process.exit(0)), // When all that was printed is out.
   (error) => {
     console.error(error.stack);
     process.exit(1);

@@ -96,6 +96,9 @@ def test_by_name_and_by_id(tmp_path: Path) -> None:
             answer = client.receive()
             assert answer == Datagram(said, port, b"answer")
         assert len(answer.octets()) == 10 + len(b"answer")
+        assert server.snapshot()["ids"]["used"] == 1  # SK-19
+        client.client.sock.close()
+        server.until(lambda: server.snapshot()["ids"]["used"] == 0, "the release")
         assert server.names.asked == ["bob.example"] * 2  # for the ID, and for the name
 
 
@@ -114,6 +117,16 @@ def test_associated_at_once(tmp_path: Path) -> None:
         me.send(reply.address, peer.getsockname()[1], b"question")
         assert peer.recvfrom(100)[0] == b"question"
         assert server.names.asked == ["bob.example"]
+
+
+def test_an_association_holds_the_id_that_it_was_asked_for_with(tmp_path: Path) -> None:
+    """SK-19: whether datagrams use it or not."""
+    with running(tmp_path, names=names()) as server, server.client() as client:
+        client.greet()
+        number = client.ask(ASSOCIATE, "bob.example", 0).address
+        assert server.snapshot()["ids"]["used"] == 0
+        assert client.ask(BOTH, number, 0).address == number
+        assert server.snapshot()["ids"]["used"] == 1
 
 
 def test_a_forged_source_is_dropped(tmp_path: Path) -> None:
@@ -209,23 +222,6 @@ def test_the_control_channel(tmp_path: Path) -> None:
         client.client.send(ControlRequest(1, LOOPBACK[0], 1).octets())
         reply = client.client.reply()
         assert (reply.code, str(reply.address)) == (0, "127.0.0.1")
-
-
-def test_the_clients_port_is_used_if_it_is_free(tmp_path: Path) -> None:
-    """SK-40: FLAG 0x04 (pro-v5); where the port is taken, another one."""
-    with running(tmp_path) as server, bound("127.0.0.1") as peer:
-        for taken in (False, True):
-            with server.client() as client, bound("127.0.0.1") as sock:
-                own = sock.getsockname()[1]
-                if not taken:
-                    sock.close()
-                client.greet()
-                reply = client.ask(UDP, "127.0.0.1", own, flag=0x04)
-                with bound("127.0.0.1", own) if not taken else bound("127.0.0.1") as other:
-                    sending = sock if taken else other
-                    me = Associated(client, sending, (str(reply.address), reply.port))
-                    me.send(LOOPBACK[0], peer.getsockname()[1], b"question")
-                    assert peer.recvfrom(100)[0] == b"question"
 
 
 def test_how_many_a_client_may_have(tmp_path: Path) -> None:

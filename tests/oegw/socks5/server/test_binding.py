@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.settings import Limits
+from oegw.socks5.settings import Limits, Rule
 from oegw.socks5.wire import AddressId
-from tests.support.socks_server import PATIENCE, SETTINGS, Gateway, Names, running
+from tests.support.socks_server import OPEN, PATIENCE, SETTINGS, Gateway, Names, running
 
 BIND = 2
 
@@ -71,6 +71,31 @@ def test_anybody_may_come_whom_the_rules_allow(tmp_path: Path) -> None:
             assert stranger.recv(1) == b""
 
 
+def test_rules_judge_who_comes_at_that_moment(tmp_path: Path) -> None:
+    """Of a peer whose port was not said, the rules see the port that it comes from; and new rules
+    hold for who comes after them."""
+    name = Names({"bob.example": ("127.0.0.1",)})
+    low = replace(OPEN[0], ports=((1, 1023),))
+    for settings, again in (
+        (replace(SETTINGS, rules=(low,)), None),
+        (SETTINGS, replace(SETTINGS, rules=())),
+    ):
+        with running(tmp_path, settings, names=name) as server, server.client() as client:
+            client.greet()
+            first = client.ask(BIND, "bob.example", 0)
+            assert first.code == 0
+            if again is not None:
+                server.reload(replace(again, socket=tmp_path / "socks.sock"))
+            with come("127.0.0.1", first.port) as peer:
+                assert peer.recv(1) == b""
+            assert server.counter("drop.bind_other_peer") == 1
+    with running(tmp_path, replace(SETTINGS, rules=(low,))) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 20)  # FTP: where it will come from is said
+        with come("127.0.0.1", first.port):
+            assert client.reply().code == 0
+
+
 def test_a_peer_by_name_may_come_by_either_family(tmp_path: Path) -> None:
     names = Names({"bob.example": ("127.0.0.1", "::1")})
     for host in ("127.0.0.1", "::1"):
@@ -108,6 +133,30 @@ def test_the_gateway_is_asked_first(tmp_path: Path) -> None:
         client.greet()
         assert client.ask(BIND, "127.0.0.1", 0).code == ReplyCode.NOT_ALLOWED
         assert gateway.prepared == []
+
+
+def test_the_socket_that_waits_has_the_strictest_mark(tmp_path: Path) -> None:
+    """And where anybody may come, who must be encrypted does not get in without."""
+    plain = Rule(True, destinations=(ip_network("127.0.0.2/32"),), origin="plain")
+    encrypted = Rule(
+        True, destinations=(ip_network("127.0.0.1/32"),), encrypted=True, origin="encrypted"
+    )
+    names = Names({"bob.example": ("127.0.0.2", "127.0.0.1")})
+    settings = replace(SETTINGS, rules=(plain, encrypted))
+    with running(tmp_path, settings, names) as server:
+        with server.client() as client:
+            client.greet()
+            assert client.ask(BIND, "bob.example", 0).code == 0
+            assert [each.encrypted for each in server.gateway.prepared] == [True]
+        server.gateway.prepared.clear()
+        with server.client() as client:
+            client.greet()
+            first = client.ask(BIND, "0.0.0.0", 0)
+            assert not any(each.encrypted for each in server.gateway.prepared)
+            with come("127.0.0.1", first.port) as stranger:
+                assert stranger.recv(1) == b""
+            with come("127.0.0.1", first.port, "127.0.0.2"):
+                assert client.reply().code == 0
 
 
 def test_the_gateway_is_asked_for_anybody_as_well(tmp_path: Path) -> None:

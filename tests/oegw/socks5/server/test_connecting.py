@@ -13,10 +13,12 @@ import pytest
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Demand, Transferred
+from oegw.socks5.server import patience
 from oegw.socks5.server.failures import IP_RECVERR, IPV6_RECVERR
-from oegw.socks5.settings import Limits, Rule
+from oegw.socks5.settings import Limits, Listener, Rule
 from oegw.socks5.wire import Request
 from tests.support.socks_server import (
+    LOOPBACK,
     OPEN,
     SETTINGS,
     Client,
@@ -231,6 +233,19 @@ def test_who_is_there_no_more_is_served_no_more(tmp_path: Path) -> None:
         assert server.counter("drop.client_gone") == 1
 
 
+def test_who_is_half_closed_is_still_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "UNWATCHED", 0.01)
+    settings = replace(SETTINGS, limits=Limits(connect=0.1))
+    gateway = Gateway(silent=frozenset({"127.0.0.1"}))
+    with running(tmp_path, settings, gateway=gateway) as server, server.client() as client:
+        client.greet()
+        client.send(Request(CONNECT, ip_address("127.0.0.1"), 80).octets())
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.reply().code == ReplyCode.HOST_UNREACHABLE
+
+
 def test_an_attempt_has_an_end(tmp_path: Path) -> None:
     settings = replace(SETTINGS, limits=Limits(connect=0.05))
     gateway = Gateway(silent=frozenset({"127.0.0.1"}))
@@ -310,6 +325,31 @@ def test_new_rules_hold_for_new_requests(tmp_path: Path) -> None:
             after.greet()
             reply = after.ask(CONNECT, "127.0.0.1", destination.port)
             assert reply.code == ReplyCode.NOT_ALLOWED
-        notes = server.reload(replace(server.settings, listeners=()))
+        notes = server.reload(replace(server.settings, socket=tmp_path / "other.sock"))
         assert len(notes) == 1
-        assert "listeners" in notes[0]
+        assert "socket" in notes[0]
+
+
+def test_listeners_come_and_go_at_a_reload(tmp_path: Path) -> None:
+    with running(tmp_path) as server, Destination() as destination:
+        four, six = server.server.ports
+        with server.client() as before:
+            before.greet()
+            assert before.ask(CONNECT, "127.0.0.1", destination.port).code == 0
+            with closing(destination.accept()) as far:
+                new = Listener(LOOPBACK[0], 0, encrypted=True)
+                kept = server.settings.listeners[1]
+                assert server.reload(replace(server.settings, listeners=(new, kept))) == []
+                exchange(before, far)  # goes on
+        assert server.server.ports[0] != four
+        assert server.server.ports[1] == six
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", four))
+        with server.client() as after:
+            after.greet()
+            assert after.ask(CONNECT, "127.0.0.1", destination.port).code == 0
+        assert server.gateway.prepared == [Demand(), Demand(True)]
+        taken = Listener(LOOPBACK[0], destination.port)
+        (note,) = server.reload(replace(server.settings, listeners=(taken, kept)))
+        assert note.endswith(f"127.0.0.1 port {destination.port}: Address already in use")
+        assert server.server.ports == (six,)

@@ -48,6 +48,22 @@ def test_an_id_stands_for_an_address_or_a_name(tmp_path: Path, host: str) -> Non
         destination.accept().close()
 
 
+def test_a_name_is_resolved_again_when_its_time_is_over(tmp_path: Path) -> None:
+    """And what is learned then holds for the next."""
+    asked = replace(names(), seconds=0.0)
+    with running(tmp_path, names=asked) as server, Destination() as destination:
+        with server.client() as client:
+            client.greet()
+            number = client.ask(ASSOCIATE, "four.example", 0).address
+        asked.seconds = 60.0
+        for _ in range(2):
+            with server.client() as client:
+                client.greet()
+                assert client.ask(CONNECT, number, destination.port).code == 0
+                destination.accept().close()
+        assert asked.asked == ["four.example"] * 2
+
+
 def test_an_id_of_another_connection_of_the_same_client(tmp_path: Path) -> None:
     """And of nobody else (SK-15): another address, or scoped by connection."""
     with running(tmp_path, names=names()) as server, Destination() as destination:

@@ -101,6 +101,63 @@ def test_this_boxs_own_addresses_are_no_destinations(net: Net, server: Running) 
             assert asking.ask(CONNECT, host, 80).code == ReplyCode.NOT_ALLOWED
 
 
+def test_what_is_routed_to_this_box_is_its_own_too(net: Net, server: Running) -> None:
+    """The address of all routers of an IPv6 network, and networks that are routed to loopback:
+    services that listen at any address have those as well."""
+    net.run(net.gateway, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    net.run(net.gateway, "ip", "-6", "route", "add", "local", "fd00:77::/64", "dev", "lo")
+    net.run(net.gateway, "ip", "route", "add", "local", "10.77.0.0/24", "dev", "lo")
+    net.run(net.gateway, "ip", "-6", "addr", "add", "fd00:78::1/64", "dev", "out0", "nodad")
+    for host in ("fd00:78::", "fd00:77::5", "10.77.0.5"):
+        with client(net, server) as asking:
+            asking.greet()
+            assert asking.ask(CONNECT, host, 80).code == ReplyCode.NOT_ALLOWED, host
+    with client(net, server) as asking:
+        asking.greet()
+        relay = asking.ask(UDP, "0.0.0.0", 0).port
+        service = within(net.gateway, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        sock = within(net.inside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sock, service:
+            service.bind(("::", 0))
+            place = ip_address("fd00:78::"), service.getsockname()[1]
+            sock.sendto(Datagram(*place, b"in").octets(), ("10.1.0.1", relay))
+            server.until(lambda: server.counter("drop.udp_rule") == 1)
+            service.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                service.recv(100)
+
+
+def seen_from(net: Net, server: Running, port: int, flag: int) -> int:
+    """The port by which a destination sees an association of a client that sends from ``port``."""
+    with client(net, server) as asking:
+        asking.greet()
+        relay = asking.ask(UDP, "0.0.0.0", port, flag).port
+        sock = within(net.inside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        far = within(net.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with sock, far:
+            sock.bind(("10.1.0.2", port))
+            far.bind(("10.2.0.2", 5300))
+            far.settimeout(PATIENCE)
+            octets = Datagram(ip_address("10.2.0.2"), 5300, b"here").octets()
+            sock.sendto(octets, ("10.1.0.1", relay))
+            seen: int = far.recvfrom(100)[1][1]
+            return seen
+
+
+def test_the_clients_port_is_used_if_it_is_free(net: Net, server: Running) -> None:
+    """SK-40: FLAG 0x04 (pro-v5); else, and where the port is taken, another one."""
+    assert seen_from(net, server, 5777, 0x04) == 5777
+    assert seen_from(net, server, 5777, 0x00) != 5777
+    with within(net.gateway, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as service:
+        service.bind(("10.2.0.1", 5777))
+        assert seen_from(net, server, 5777, 0x04) != 5777
+
+
+def test_no_client_takes_the_port_of_a_service(net: Net, server: Running) -> None:
+    """One of this box that has not started yet, or is being started again: IKE has 500."""
+    assert seen_from(net, server, 500, 0x04) != 500
+
+
 def test_nobody_outside_gets_an_answer(net: Net, server: Running) -> None:
     """The address is an inside one; Linux would answer for it to anybody."""
     for which, host in ((0, "10.1.0.1"), (1, "fd00:1::1")):

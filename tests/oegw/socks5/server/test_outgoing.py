@@ -10,7 +10,7 @@ import pytest
 
 from oegw.socks5.interface import Demand
 from oegw.socks5.server.listening import bound
-from oegw.socks5.server.outgoing import OWN_SECONDS, Outgoing, OwnAddresses, is_own
+from oegw.socks5.server.outgoing import OWN_SECONDS, Outgoing, OwnAddresses
 from oegw.socks5.settings import Listener
 from tests.support.socks_server import LOOPBACK, Gateway
 
@@ -77,12 +77,6 @@ def test_what_may_not_be_prepared_is_not_opened() -> None:
     with pytest.raises(PermissionError):
         Outgoing((), gateway).stream(LOOPBACK[0], PLAIN)
     assert gateway.seen.fileno() == -1
-
-
-def test_own_addresses() -> None:
-    assert is_own(LOOPBACK[0])
-    assert is_own(LOOPBACK[1])
-    assert not is_own(ip_address("192.0.2.1"))
 
 
 def test_own_addresses_are_remembered_for_a_while() -> None:

@@ -14,12 +14,13 @@ from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Resolved
 from oegw.socks5.passwords import hashed
 from oegw.socks5.settings import Limits, Listener, User
-from oegw.socks5.wire import Datagram
+from oegw.socks5.wire import Datagram, Request
 from tests.support.socks_server import (
     LOOPBACK,
     PATIENCE,
     SETTINGS,
     Destination,
+    Gateway,
     Names,
     running,
 )
@@ -138,6 +139,22 @@ def test_silence_gives_way(tmp_path: Path) -> None:
             assert honest.greet() == 0
             assert oldest.rest() == b""
             assert next_.greet() == 0
+
+
+def test_a_request_that_is_served_does_not_give_way(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, limits=Limits(negotiating=1))
+    gateway = Gateway(silent=frozenset({"127.0.0.1"}))
+    with (
+        running(tmp_path, settings, gateway=gateway) as server,
+        server.client(source="127.0.0.2") as served,
+    ):
+        served.greet()
+        served.send(Request(CONNECT, LOOPBACK[0], 80).octets())
+        server.until(lambda: bool(gateway.allowed))
+        with server.client(source="127.0.0.3") as more:
+            assert more.rest() == b""
+        assert server.counter("drop.limit_negotiating") == 1
+        assert server.snapshot()["connections"]["negotiating"] == 1
 
 
 def test_a_client_has_so_many_connections(tmp_path: Path) -> None:
