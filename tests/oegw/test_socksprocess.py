@@ -186,6 +186,8 @@ def test_without_password_an_address_belongs_to_its_interface() -> None:
         ('address = "192.1.1.4"\n', "192.1.1.4 is neither loopback nor of an inside interface"),
         ('address = "192.0.2.1"\n', "192.0.2.1 is neither loopback nor of an inside interface"),
         ('address = "192.1.1.4"\ninterface = "eth1"\n', "eth1 is outside: strangers must show"),
+        ('address = "127.0.0.2"\ninterface = "eth1"\n', "eth1 is outside: strangers must show"),
+        ('address = "192.0.2.1"\ninterface = "oegw0"\n', "oegw0 is the tunnels' interface"),
         ('address = "192.1.1.4"\ninterface = "eth7"\n', "there is no interface 'eth7'"),
     ],
 )
