@@ -756,7 +756,8 @@ class Daemon:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
         notes += await self.moniker.follow(settings.moniker)
-        self.interception.demand(settings.socks.demands_encryption)
+        if settings.socks.demands_encryption:
+            self.interception.demand()
         notes += await self.socks.follow(settings.socks)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes

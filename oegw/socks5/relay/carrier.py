@@ -59,19 +59,24 @@ class Carried:
 
 
 class Carrier:
-    """``lost`` is called when the process has ended by itself, and its connections with it."""
+    """``lost`` is called when the process has ended by itself, and its connections with it.  Raises
+    OSError if it can't be started."""
 
     def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                )
+        except OSError:
+            ours.close()
+            raise
         self._channel = ours
         self._lost = lost
         self._carried: dict[int, Carried] = {}
@@ -179,6 +184,7 @@ class Carrier:
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
         self._lost(self)
+        self._process.kill()  # it has ended, or it will not
         self._end_process()
 
     def _tell(self, octets: bytes) -> None:

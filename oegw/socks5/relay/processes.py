@@ -7,6 +7,7 @@ import itertools
 import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.carrier import LOST, Carrier
@@ -33,7 +34,7 @@ class ProcessRelay:
     other way round, and each process has descriptors of its own.
 
     ``processes``: to begin with; 0: as suits this machine.  More are started when those are full.
-    It is made, and used, in an event loop.
+    It is made, and used, in an event loop.  Raises OSError where no process can be started.
     """
 
     def __init__(self, processes: int = 0) -> None:
@@ -54,10 +55,11 @@ class ProcessRelay:
         idle: float,
         ended: Callable[[Transferred], None],
     ) -> Relayed:
-        if self._closed or len(early) > MOST_EARLY:
+        carrier = None if self._closed or len(early) > MOST_EARLY else self._carrier()
+        if carrier is None:
             return _Over(client, destination, ended)
         message = Begin(next(self._numbers), idle, early)
-        return self._carrier().begin(message, (client, destination), ended)
+        return carrier.begin(message, (client, destination), ended)
 
     @property
     def pids(self) -> list[int]:
@@ -70,11 +72,13 @@ class ProcessRelay:
         for carrier in carriers:
             carrier.close()
 
-    def _carrier(self) -> Carrier:
-        """The one with the fewest; another beside them if all are full."""
+    def _carrier(self) -> Carrier | None:
+        """The one with the fewest; another beside them if all are full.  None: there is none, and
+        none can be started."""
         best = min(self._carriers, key=len, default=None)
         if best is None or (len(best) >= self._capacity and len(self._carriers) < MOST):
-            return self._start()
+            with suppress(OSError):
+                return self._start()
         return best
 
     def _start(self) -> Carrier:
@@ -84,7 +88,8 @@ class ProcessRelay:
 
 
 class _Over:
-    """A connection that came too late, or with more than goes into a message."""
+    """A connection that came too late, or with more than goes into a message, or where no process
+    can be started."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -140,6 +141,24 @@ def test_a_process_that_dies_takes_its_own_connections_only() -> None:
         _, destination, _ = pairs.begin(b"again")
         assert await read(destination, 5) == b"again"
         assert len(pairs.told) == 1
+
+    with_pairs(test)
+
+
+def test_where_no_process_can_be_started_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(*_: object, **__: object) -> None:
+        raise BlockingIOError("fork")
+
+    async def test(pairs: Pairs) -> None:
+        os.kill(pairs.relay.pids[0], signal.SIGKILL)
+        while pairs.relay.pids:
+            await asyncio.sleep(0.002)
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", no_more)
+            pairs.begin()
+            await pairs.until_told(1)
+        _, destination, _ = pairs.begin(b"x")
+        assert await read(destination, 1) == b"x"
 
     with_pairs(test)
 
