@@ -19,7 +19,7 @@ from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
 from oegw.daemonconfiguration import child_main, load, trace_of
-from oegw.environment import UnsuitableBox
+from oegw.environment import Links, UnsuitableBox, links
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
@@ -43,6 +43,7 @@ class Loader:
         settings = load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
+        self._outside: frozenset[str] = frozenset()
         self._moved = threading.Event()
         self.trace = trace_of(settings)
         self._guard = _guard(settings)
@@ -56,7 +57,7 @@ class Loader:
             settings = self._settings
         else:
             settings = load(self._path)
-        socks = settings_of(settings)
+        socks = settings_of(settings, self._box(settings))
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
             self._resolver(settings),
@@ -73,9 +74,19 @@ class Loader:
             if self._settings.socks.listeners:
                 continue
             with suppress(OSError, NetlinkError):  # in the middle of a change
-                if settings_of(self._settings).listeners != self._listeners:
+                box = self._box(self._settings)
+                if settings_of(self._settings, box).listeners != self._listeners:
                     self._moved.set()
                     os.kill(os.getpid(), signal.SIGHUP)  # in this thread it may be blocked
+
+    def _box(self, settings: Settings) -> Links:
+        """What was outside once stays so: a line to a provider that has lost its route is none to
+        our own clients, nor are these outside."""
+        named, tunnel = settings.interfaces.outside, settings.datapath.tunnel_interface
+        if named:
+            return links(named, tunnel)
+        self._outside |= set(links((), tunnel).outside)
+        return links(tuple(sorted(self._outside)), tunnel)
 
     def _resolver(self, settings: Settings) -> Resolver:
         """The same as before, with what it remembers, unless other servers are to be asked."""
