@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
@@ -67,10 +68,14 @@ def _read() -> _Found:
     return _Found(names, addresses, tuple(sorted(routed)))
 
 
-def links(outside: tuple[str, ...]) -> Links:
-    """What is inside and what outside; where nothing is known to be outside, nothing is inside."""
+def links(outside: tuple[str, ...], once: Collection[str] = ()) -> Links:
+    """What is inside and what outside; where nothing is known to be outside, nothing is inside.
+
+    ``once``: interfaces that were outside before.  Where none are named they still are: a default
+    route may go to another one, and what is public remains so.
+    """
     found = _read()
-    outside = outside or found.routed
+    outside = outside or tuple(sorted({*found.routed, *once}))
     inside = [
         (name, i.ip)
         for name, scope, i in found.addresses

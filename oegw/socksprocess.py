@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from pyroute2 import NetlinkError
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
-from oegw.environment import UnsuitableBox
+from oegw.environment import UnsuitableBox, links
 from oegw.exitcodes import FAILED
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.socks5.server.serving import Given, serve
-from oegw.socks5.settings import Listener
+from oegw.socks5.settings import Listener, SocksSettings
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
@@ -39,9 +40,13 @@ LOOK = 10.0
 class Loader:
     """What the server is handed, by the configuration at ``path``, at its start and at reloads."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigError, and OSError for a trace that can't be written."""
+    def __init__(self, path: Path, outside: Collection[str] = ()) -> None:
+        """``outside``: interfaces that are, as the gateway knows.
+
+        Raises ConfigError, and OSError for a trace that can't be written.
+        """
         self._path = path
+        self._outside = frozenset(outside)
         settings = _load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
@@ -58,7 +63,7 @@ class Loader:
             settings = self._settings
         else:
             settings = _load(self._path)
-        socks = settings_of(settings)
+        socks = self._with_listeners(settings)
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
             self._resolver(settings),
@@ -68,6 +73,12 @@ class Loader:
         mark = self._at_start.intercept.encrypted_mark
         return Given(socks, resolver, GatewayDialler(mark, self._guard))
 
+    def _with_listeners(self, settings: Settings) -> SocksSettings:
+        """What was outside once remains so: strangers know its addresses."""
+        box = links(settings.interfaces.outside, self._outside)
+        self._outside |= set(box.outside)
+        return settings_of(settings, box)
+
     def watch(self, over: threading.Event) -> None:
         """Look now and then where we would listen by now, if the file does not say where: have the
         server told.  In a thread of its own, until ``over``."""
@@ -75,7 +86,7 @@ class Loader:
             if self._settings.socks.listeners:
                 continue
             with suppress(OSError, NetlinkError):  # in the middle of a change
-                if settings_of(self._settings).listeners != self._listeners:
+                if self._with_listeners(self._settings).listeners != self._listeners:
                     self._moved.set()
                     os.kill(os.getpid(), signal.SIGHUP)  # in this thread it may be blocked
 
@@ -138,14 +149,15 @@ def _own_mark(settings: Settings) -> int | None:
     return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
 
 
-def run(path: Path, parent: int | None = None) -> int:
+def run(path: Path, parent: int | None = None, outside: Collection[str] = ()) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
-    ``parent``: a pipe whose other end is the parent's; the server ends with it.
+    ``parent``: a pipe whose other end is the parent's; the server ends with it.  ``outside``:
+    interfaces that it knows to be.
 
     Raises ConfigError, and OSError for a trace that can't be written.
     """
-    loader = Loader(path)
+    loader = Loader(path, outside)
     over = threading.Event()
     threading.Thread(target=loader.watch, args=(over,), daemon=True).start()
     try:
@@ -155,9 +167,9 @@ def run(path: Path, parent: int | None = None) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """``arguments``: the configuration, and the number of the parent's pipe."""
+    """``arguments``: the configuration, the number of the parent's pipe, outside interfaces."""
     try:
-        return run(Path(arguments[0]), int(arguments[1]))
+        return run(Path(arguments[0]), int(arguments[1]), arguments[2:])
     except (config.ConfigError, OSError) as error:
         print(f"oegw socks: {error}", file=sys.stderr)
         return FAILED
