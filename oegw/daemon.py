@@ -225,7 +225,7 @@ class Daemon:
             self.trace,
         )  # fmt: skip
         self.moniker = moniker_child(config_path, self.trace)
-        self.socks = socks_child(config_path, self.trace)
+        self.socks = socks_child(config_path, self.trace, environment.outside)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath

@@ -33,11 +33,11 @@ def trace_of(settings: Settings) -> JsonTrace:
     return JsonTrace(stream, time.time)
 
 
-def child_main(name: str, run: Callable[[Path, int], int], arguments: list[str]) -> int:
-    """``arguments``, as `childprocess` writes them: the configuration, and the number of the
-    parent's pipe.  Returns the exit code."""
+def child_main(name: str, run: Callable[..., int], arguments: list[str]) -> int:
+    """``arguments``, as `childprocess` writes them: the configuration, the number of the parent's
+    pipe, and what only this program is told.  Returns the exit code."""
     try:
-        return run(Path(arguments[0]), int(arguments[1]))
+        return run(Path(arguments[0]), int(arguments[1]), *arguments[2:])
     except (config.ConfigError, OSError) as error:
         print(f"oegw {name}: {error}", file=sys.stderr)
         return FAILED

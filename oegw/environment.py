@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
@@ -89,11 +90,15 @@ def _ways_of(route: Any) -> list[int]:
     return [each["oif"] for each in several] + ([] if single is None else [single])
 
 
-def links(outside: tuple[str, ...], tunnel: str) -> Links:
+def links(outside: tuple[str, ...], tunnel: str, once: Collection[str] = ()) -> Links:
     """What is inside and what outside; where nothing is known to be outside, nothing is inside.
-    ``tunnel``: the gateway's own interface, whose routes say nothing of that."""
+
+    ``tunnel``: the gateway's own interface, whose routes say nothing of that.  ``once``: interfaces
+    that were outside before.  Where none are named they still are: a default route may be lost, or
+    go to another one, and what is public remains so.
+    """
     found = _read()
-    outside = outside or tuple(name for name in found.wide if name != tunnel)
+    outside = outside or tuple(sorted({*found.wide, *once} - {tunnel}))
     inside = [
         (name, i.ip)
         for name, scope, i in found.addresses

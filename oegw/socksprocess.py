@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
 from oegw.daemonconfiguration import child_main, load, trace_of
-from oegw.environment import Links, UnsuitableBox, links
+from oegw.environment import UnsuitableBox, links
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
 from oegw.settings import Settings
 from oegw.socks5.server.serving import Given, serve
-from oegw.socks5.settings import Listener
+from oegw.socks5.settings import Listener, SocksSettings
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
@@ -37,13 +38,16 @@ LOOK = 10.0
 class Loader:
     """What the server is handed, by the configuration at ``path``, at its start and at reloads."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigError, and OSError for a trace that can't be written."""
+    def __init__(self, path: Path, outside: Collection[str] = ()) -> None:
+        """``outside``: interfaces that are, as the gateway knows.
+
+        Raises ConfigError, and OSError for a trace that can't be written.
+        """
         self._path = path
+        self._outside = frozenset(outside)
         settings = load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
-        self._outside: frozenset[str] = frozenset()
         self._moved = threading.Event()
         self.trace = trace_of(settings)
         self._guard = _guard(settings)
@@ -57,7 +61,7 @@ class Loader:
             settings = self._settings
         else:
             settings = load(self._path)
-        socks = settings_of(settings, self._box(settings))
+        socks = self._with_listeners(settings)
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
             self._resolver(settings),
@@ -67,6 +71,14 @@ class Loader:
         mark = self._at_start.intercept.encrypted_mark
         return Given(socks, resolver, GatewayDialler(mark, self._guard))
 
+    def _with_listeners(self, settings: Settings) -> SocksSettings:
+        """What was outside once remains so: a line to a provider that has lost its route is none to
+        our own clients, and strangers know its addresses."""
+        tunnel = settings.datapath.tunnel_interface
+        box = links(settings.interfaces.outside, tunnel, self._outside)
+        self._outside |= set(box.outside)
+        return settings_of(settings, box)
+
     def watch(self, over: threading.Event) -> None:
         """Look now and then where we would listen by now, if the file does not say where: have the
         server told.  In a thread of its own, until ``over``."""
@@ -74,19 +86,9 @@ class Loader:
             if self._settings.socks.listeners:
                 continue
             with suppress(OSError, NetlinkError):  # in the middle of a change
-                box = self._box(self._settings)
-                if settings_of(self._settings, box).listeners != self._listeners:
+                if self._with_listeners(self._settings).listeners != self._listeners:
                     self._moved.set()
                     os.kill(os.getpid(), signal.SIGHUP)  # in this thread it may be blocked
-
-    def _box(self, settings: Settings) -> Links:
-        """What was outside once stays so: a line to a provider that has lost its route is none to
-        our own clients, nor are these outside."""
-        named, tunnel = settings.interfaces.outside, settings.datapath.tunnel_interface
-        if named:
-            return links(named, tunnel)
-        self._outside |= set(links((), tunnel).outside)
-        return links(tuple(sorted(self._outside)), tunnel)
 
     def _resolver(self, settings: Settings) -> Resolver:
         """The same as before, with what it remembers, unless other servers are to be asked."""
@@ -128,14 +130,15 @@ def _own_mark(settings: Settings) -> int | None:
     return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
 
 
-def run(path: Path, parent: int | None = None) -> int:
+def run(path: Path, parent: int | None = None, *outside: str) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
-    ``parent``: a pipe whose other end is the parent's; the server ends with it.
+    ``parent``: a pipe whose other end is the parent's; the server ends with it.  ``outside``:
+    interfaces that it knows to be.
 
     Raises ConfigError, and OSError for a trace that can't be written.
     """
-    loader = Loader(path)
+    loader = Loader(path, outside)
     over = threading.Event()
     threading.Thread(target=loader.watch, args=(over,), daemon=True).start()
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from oegw import config
 from oegw.control import ControlError
-from oegw.environment import Links, links
+from oegw.environment import Links, _Found, links
 from oegw.exitcodes import CONFIGURATION
 from oegw.socks5.client import Proxy, connect
 from oegw.socks5.settings import Limits, Listener, SocksSettings
@@ -144,6 +144,7 @@ def test_a_trace_that_can_not_be_written_is_named(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- where it listens
 
+PUBLIC = "198.51.100.7/24"
 BOX = Links(
     frozenset({"lo", "eth0", "eth1", "oegw0"}),
     ("eth1",),
@@ -267,6 +268,28 @@ def test_what_leads_to_everywhere_is_outside(routes: tuple[str, ...]) -> None:
         found = within(net.gateway, lambda: links((), "oegw0"))
         assert found.outside == ("out0",)
         assert {name for name, _ in found.inside} == {"in0"}
+
+
+def test_what_was_outside_once_stays_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default route may move into a VPN, or to another provider: the address that it leaves is
+    as public as before, and no place for a listener without a password."""
+    path = tmp_path / "oegw.toml"
+    path.write_text(HEAD + "[socks]\n")
+    addresses = [("eth0", 0, ip_interface("192.168.1.1/24")), ("eth1", 0, ip_interface(PUBLIC))]
+    names = {1: "eth0", 2: "eth1", 3: "wg0"}
+
+    def routed(*by: str) -> None:
+        monkeypatch.setattr("oegw.environment._read", lambda: _Found(names, addresses, by, by))
+
+    routed("eth1")
+    itself, by_the_gateway = Loader(path), Loader(path, ("eth1",))
+    ours = ["192.168.1.1", "127.0.0.1"]
+    assert [str(each.address) for each in itself().settings.listeners] == ours
+    routed("wg0")
+    for loader in (itself, by_the_gateway):
+        assert [str(each.address) for each in loader().settings.listeners] == ours
 
 
 def test_the_links_of_this_box() -> None:
