@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,17 @@ from pyroute2 import NetlinkError
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
+from oegw.daemonconfiguration import child_main, load, trace_of
 from oegw.environment import Links, UnsuitableBox, links
-from oegw.exitcodes import FAILED
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
-from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.settings import Settings
 from oegw.socks5.server.serving import Given, serve
 from oegw.socks5.settings import Listener
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
-from oegw.trace import JsonTrace, Trace
 
 # Our choice, seconds: interfaces get their addresses when they do, at a start of the box above all.
 LOOK = 10.0
@@ -42,12 +40,12 @@ class Loader:
     def __init__(self, path: Path) -> None:
         """Raises ConfigError, and OSError for a trace that can't be written."""
         self._path = path
-        settings = _load(path)
+        settings = load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
         self._outside: frozenset[str] = frozenset()
         self._moved = threading.Event()
-        self.trace = _trace(settings)
+        self.trace = trace_of(settings)
         self._guard = _guard(settings)
         self._asked: object = None  # what the resolver was made by
         self._dns: Resolver | None = None
@@ -58,7 +56,7 @@ class Loader:
             self._moved.clear()
             settings = self._settings
         else:
-            settings = _load(self._path)
+            settings = load(self._path)
         socks = settings_of(settings, self._box(settings))
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
@@ -117,25 +115,6 @@ class Loader:
             self.trace.event("dns", event, purpose="socks", **fields)
 
 
-def _load(path: Path) -> Settings:
-    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
-    if path == DEFAULT_CONFIG and not path.exists():
-        return Settings()
-    return config.load(path)
-
-
-def _trace(settings: Settings) -> Trace:
-    stream = None
-    if settings.gateway.trace is not None:
-        try:
-            # The gateway appends its lines to the same file; each line is one write.
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-    return JsonTrace(stream, time.time)
-
-
 def _guard(settings: Settings) -> GuardCheck | None:
     """None on a host without nftables: nothing can be kept from leaving in clear there."""
     try:
@@ -165,14 +144,5 @@ def run(path: Path, parent: int | None = None) -> int:
         over.set()
 
 
-def main(arguments: list[str]) -> int:
-    """``arguments``: the configuration, and the number of the parent's pipe."""
-    try:
-        return run(Path(arguments[0]), int(arguments[1]))
-    except (config.ConfigError, OSError) as error:
-        print(f"oegw socks: {error}", file=sys.stderr)
-        return FAILED
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(child_main("socks", run, sys.argv[1:]))
