@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 
 from oegw.socks5.codes import Command, Method, ReplyCode
-from oegw.socks5.interface import TCP, Refused, Scope
+from oegw.socks5.interface import Refused, Scope
 from oegw.socks5.limits import Place
 from oegw.socks5.preference import (
     Preference,
@@ -184,7 +184,7 @@ class Conversation:
         return True
 
     async def _reach(self, asked: Requested) -> tuple[Found, socket.socket]:
-        found = await find(self.common, self.client, asked.address, TCP)
+        found = await find(self.common, self.client, asked.address, CONNECT)
         self.holding.hold(found.entry)
         port = asked.port if found.port is None else found.port
         ways = judge(self.common, self.client, found, CONNECT, port)
