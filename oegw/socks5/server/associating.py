@@ -97,6 +97,7 @@ async def _control(conversation: Conversation, relay: Relaying) -> None:
                 conversation.session.refuse(refused.code, refused.reason)
             else:
                 conversation.session.reply(reply)
+            await asyncio.sleep(0)  # others have their turn, however many it sends at once
 
 
 async def _interface(conversation: Conversation, relay: Relaying, asked: ControlRequested) -> Reply:

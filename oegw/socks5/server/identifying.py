@@ -48,7 +48,6 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
             answer = await _answer(conversation, found, preference, allowed)
     port = found.port if found.port is not None and not isinstance(answer, str) else 0
     conversation.session.reply(Reply(ReplyCode.SUCCEEDED, answer, port))
-    await conversation.flush()
     common.places.answered(conversation.place)
 
 
