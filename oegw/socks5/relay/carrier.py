@@ -62,16 +62,21 @@ class Carrier:
     """``lost`` is called when the process has ended by itself, and its connections with it."""
 
     def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
+        """Raises OSError: it can't be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                )
+        except OSError:
+            ours.close()
+            raise
         self._channel = ours
         self._lost = lost
         self._carried: dict[int, Carried] = {}

@@ -7,10 +7,12 @@ import itertools
 import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.carrier import LOST, Carrier
 from oegw.socks5.relay.channel import MOST_EARLY, Begin
+from oegw.socks5.relay.pair import reset_when_closed
 from oegw.socks5.relay.relay import PIPES, threads_here
 
 # Our choices
@@ -54,10 +56,15 @@ class ProcessRelay:
         idle: float,
         ended: Callable[[Transferred], None],
     ) -> Relayed:
+        reset_when_closed(client, destination)
         if self._closed or len(early) > MOST_EARLY:
             return _Over(client, destination, ended)
+        try:
+            carrier = self._carrier()
+        except OSError:
+            return _Over(client, destination, ended)
         message = Begin(next(self._numbers), idle, early)
-        return self._carrier().begin(message, (client, destination), ended)
+        return carrier.begin(message, (client, destination), ended)
 
     @property
     def pids(self) -> list[int]:
@@ -71,10 +78,14 @@ class ProcessRelay:
             carrier.close()
 
     def _carrier(self) -> Carrier:
-        """The one with the fewest; another beside them if all are full."""
+        """The one with the fewest; another beside them if all are full.  Raises OSError: there is
+        none, and none can be started."""
         best = min(self._carriers, key=len, default=None)
-        if best is None or (len(best) >= self._capacity and len(self._carriers) < MOST):
+        if best is None:
             return self._start()
+        if len(best) >= self._capacity and len(self._carriers) < MOST:
+            with suppress(OSError):
+                return self._start()
         return best
 
     def _start(self) -> Carrier:
@@ -84,7 +95,8 @@ class ProcessRelay:
 
 
 class _Over:
-    """A connection that came too late, or with more than goes into a message."""
+    """A connection that came too late, or with more than goes into a message, or that no process
+    can be started for."""
 
     def __init__(
         self,
