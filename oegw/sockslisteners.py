@@ -20,7 +20,7 @@ def settings_of(settings: Settings, box: Links | None = None) -> SocksSettings:
     password belongs to an inside interface.  Raises ConfigError.
     """
     socks, tunnel = settings.socks, settings.datapath.tunnel_interface
-    box = box or links(settings.interfaces.outside)
+    box = box or links(settings.interfaces.outside, tunnel)
     inside = {address: name for name, address in box.inside if name != tunnel}
     if not socks.listeners:
         ours = [Listener(each, interface=name) for each, name in inside.items()]

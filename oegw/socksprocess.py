@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -20,18 +19,17 @@ from pyroute2 import NetlinkError
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
+from oegw.daemonconfiguration import child_main, load, trace_of
 from oegw.environment import UnsuitableBox, links
-from oegw.exitcodes import FAILED
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
-from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.settings import Settings
 from oegw.socks5.server.serving import Given, serve
 from oegw.socks5.settings import Listener, SocksSettings
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
-from oegw.trace import JsonTrace, Trace
 
 # Our choice, seconds: interfaces get their addresses when they do, at a start of the box above all.
 LOOK = 10.0
@@ -47,11 +45,11 @@ class Loader:
         """
         self._path = path
         self._outside = frozenset(outside)
-        settings = _load(path)
+        settings = load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
         self._moved = threading.Event()
-        self.trace = _trace(settings)
+        self.trace = trace_of(settings)
         self._guard = _guard(settings)
         self._asked: object = None  # what the resolver was made by
         self._dns: Resolver | None = None
@@ -62,7 +60,7 @@ class Loader:
             self._moved.clear()
             settings = self._settings
         else:
-            settings = _load(self._path)
+            settings = load(self._path)
         socks = self._with_listeners(settings)
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
@@ -74,8 +72,10 @@ class Loader:
         return Given(socks, resolver, GatewayDialler(mark, self._guard))
 
     def _with_listeners(self, settings: Settings) -> SocksSettings:
-        """What was outside once remains so: strangers know its addresses."""
-        box = links(settings.interfaces.outside, self._outside)
+        """What was outside once remains so: a line to a provider that has lost its route is none to
+        our own clients, and strangers know its addresses."""
+        tunnel = settings.datapath.tunnel_interface
+        box = links(settings.interfaces.outside, tunnel, self._outside)
         self._outside |= set(box.outside)
         return settings_of(settings, box)
 
@@ -117,25 +117,6 @@ class Loader:
             self.trace.event("dns", event, purpose="socks", **fields)
 
 
-def _load(path: Path) -> Settings:
-    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
-    if path == DEFAULT_CONFIG and not path.exists():
-        return Settings()
-    return config.load(path)
-
-
-def _trace(settings: Settings) -> Trace:
-    stream = None
-    if settings.gateway.trace is not None:
-        try:
-            # The gateway appends its lines to the same file; each line is one write.
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-    return JsonTrace(stream, time.time)
-
-
 def _guard(settings: Settings) -> GuardCheck | None:
     """None on a host without nftables: nothing can be kept from leaving in clear there."""
     try:
@@ -149,7 +130,7 @@ def _own_mark(settings: Settings) -> int | None:
     return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
 
 
-def run(path: Path, parent: int | None = None, outside: Collection[str] = ()) -> int:
+def run(path: Path, parent: int | None = None, *outside: str) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
     ``parent``: a pipe whose other end is the parent's; the server ends with it.  ``outside``:
@@ -166,14 +147,5 @@ def run(path: Path, parent: int | None = None, outside: Collection[str] = ()) ->
         over.set()
 
 
-def main(arguments: list[str]) -> int:
-    """``arguments``: the configuration, the number of the parent's pipe, outside interfaces."""
-    try:
-        return run(Path(arguments[0]), int(arguments[1]), arguments[2:])
-    except (config.ConfigError, OSError) as error:
-        print(f"oegw socks: {error}", file=sys.stderr)
-        return FAILED
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(child_main("socks", run, sys.argv[1:]))

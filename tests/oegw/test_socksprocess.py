@@ -30,6 +30,7 @@ from oegw.socksprocess import Loader
 from oegw.socksstatus import status, status_text
 from oegw.status import socks_section
 from oegw.trace import JsonTrace
+from tests.support.intercept_net import Net, within
 from tests.support.moniker_daemon import PATIENCE, until
 
 COMMAND = [sys.executable, "-m", "oegw", "socks"]
@@ -230,6 +231,45 @@ def test_an_address_that_comes_later_is_listened_at(
     assert after.settings.prefer == "6"
 
 
+@pytest.mark.netns
+def test_a_line_that_has_lost_its_route_is_outside_still(tmp_path: Path) -> None:
+    """Strangers are there, whatever became of the route; and who was inside stays that."""
+    path = tmp_path / "oegw.toml"
+    path.write_text(HEAD + "[socks]\n")
+    with Net() as net:
+
+        def listening(loader: Loader) -> set[str]:
+            found = within(net.gateway, lambda: loader().settings.listeners)
+            return {str(each.interface) for each in found}
+
+        loader = within(net.gateway, lambda: Loader(path))
+        assert listening(loader) == {"in0", "None"}
+        for family in ("-4", "-6"):
+            net.run(net.gateway, "ip", family, "route", "flush", "default")
+        assert listening(loader) == {"in0", "None"}
+        net.run(net.gateway, "ip", "route", "add", "default", "via", "10.1.0.2")
+        assert listening(loader) == {"None"}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    "routes",
+    [
+        ("-4 route add 0.0.0.0/1 via 10.2.0.2", "-4 route add 128.0.0.0/1 via 10.2.0.2"),
+        ("-4 route add default table 77 nexthop via 10.2.0.2 nexthop via 10.2.0.9",),
+        ("-6 route add 2000::/3 via fd00:2::2",),
+    ],
+    ids=["halves", "several-ways", "ipv6"],
+)
+def test_what_leads_to_everywhere_is_outside(routes: tuple[str, ...]) -> None:
+    with Net() as net:
+        for route in routes:
+            net.run(net.gateway, "ip", *route.split())
+        found = within(net.gateway, lambda: links((), "oegw0"))
+        assert found.outside == ("out0",)
+        assert {name for name, _ in found.inside} == {"in0"}
+
+
 def test_what_was_outside_once_stays_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,7 +281,7 @@ def test_what_was_outside_once_stays_outside(
     names = {1: "eth0", 2: "eth1", 3: "wg0"}
 
     def routed(*by: str) -> None:
-        monkeypatch.setattr("oegw.environment._read", lambda: _Found(names, addresses, by))
+        monkeypatch.setattr("oegw.environment._read", lambda: _Found(names, addresses, by, by))
 
     routed("eth1")
     itself, by_the_gateway = Loader(path), Loader(path, ("eth1",))
@@ -253,10 +293,10 @@ def test_what_was_outside_once_stays_outside(
 
 
 def test_the_links_of_this_box() -> None:
-    box = links(())
+    box = links((), "oegw0")
     assert "lo" in box.names
     assert all(name not in box.outside and not each.is_loopback for name, each in box.inside)
-    everything = links(("lo",))
+    everything = links(("lo",), "oegw0")
     assert everything.outside == ("lo",)
     assert set(box.inside) <= set(everything.inside)
 
