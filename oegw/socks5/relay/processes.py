@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
-from oegw.socks5.relay.carrier import LOST, Carrier
+from oegw.socks5.relay.carrier import LOST, BeginChild, Carrier, begin_process
 from oegw.socks5.relay.channel import MOST_EARLY, Begin
 from oegw.socks5.relay.pair import reset_when_closed
 from oegw.socks5.relay.relay import PIPES, threads_here
@@ -35,15 +35,17 @@ class ProcessRelay:
     other way round, and each process has descriptors of its own.
 
     ``processes``: to begin with; 0: as suits this machine.  More are started when those are full.
-    It is made, and used, in an event loop.  Raises OSError where no process can be started.
+    ``begin_child``: how one is started.  It is made, and used, in an event loop.  Raises OSError
+    where no process can be started.
     """
 
-    def __init__(self, processes: int = 0) -> None:
+    def __init__(self, processes: int = 0, begin_child: BeginChild = begin_process) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._pipes = _pipes(descriptors)
         self._capacity = _capacity(descriptors)
         self._numbers = itertools.count(1)
         self._carriers: list[Carrier] = []
+        self._begin_child = begin_child
         self._closed = False
         for _ in range(processes or threads_here()):
             self._start()
@@ -89,7 +91,7 @@ class ProcessRelay:
         return best
 
     def _start(self) -> Carrier:
-        carrier = Carrier(self._pipes, self._carriers.remove)
+        carrier = Carrier(self._pipes, self._carriers.remove, self._begin_child)
         self._carriers.append(carrier)
         return carrier
 
