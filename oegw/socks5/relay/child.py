@@ -42,14 +42,14 @@ class NumberedPair(Pair):
 class Child:
     def __init__(self, channel: socket.socket, pipes: int) -> None:
         self._channel = channel
-        self._mover = Mover(pipes, self._over)
+        self.mover = Mover(pipes, self._over)
         self._pairs: dict[int, Pair] = {}
         self._buffer = memoryview(bytearray(MAX_MESSAGE))
 
     def run(self) -> None:
-        self._mover.attend(self._channel.fileno(), self._receive)
-        self._mover.run()
-        self._mover.close()
+        self.mover.attend(self._channel.fileno(), self._receive)
+        self.mover.run()
+        self.mover.close()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES):
@@ -63,7 +63,7 @@ class Child:
             except OSError:
                 count, ancillary = 0, []
             if not count:
-                self._mover.stop()
+                self.mover.stop()
                 return
             message = parse(self._buffer[:count])
             if isinstance(message, Close):
@@ -86,11 +86,11 @@ class Child:
                 for number in descriptors[2 * place : 2 * place + 2]
             )  # of either family: to say it here is cheaper than to ask, and nobody reads it
             pair = NumberedPair(
-                client, destination, begin.early, begin.idle, untold, self._mover.end
+                client, destination, begin.early, begin.idle, untold, self.mover.end
             )
             pair.number = begin.number
             self._pairs[begin.number] = pair
-            self._mover.begin(pair)
+            self.mover.begin(pair)
 
     def _over(self, pairs: list[Pair]) -> None:
         told: list[Ended] = []
