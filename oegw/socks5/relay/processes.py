@@ -68,7 +68,8 @@ class ProcessRelay:
         ended: Callable[[Transferred], None],
     ) -> Relayed:
         reset_when_closed(client, destination)
-        if self._closed or len(early) > MOST_EARLY:
+        dead = -1 in (client.fileno(), destination.fileno())  # nothing could be sent with it
+        if self._closed or dead or len(early) > MOST_EARLY:
             return _Over(client, destination, ended)
         try:
             carrier = self._carrier()
@@ -106,8 +107,8 @@ class ProcessRelay:
 
 
 class _Over:
-    """A connection that came too late, or with more than goes into a message, or that no process
-    can be started for."""
+    """A connection that came too late, or dead, or with more than goes into a message, or
+    that no process can be started for."""
 
     def __init__(
         self,

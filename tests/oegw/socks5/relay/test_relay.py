@@ -418,6 +418,8 @@ def test_without_descriptors_for_pipes_octets_are_copied(monkeypatch: pytest.Mon
 
 
 def test_a_dead_socket_is_taken_and_told() -> None:
+    """And is nothing to those that begin at the same time."""
+
     async def test(through: Callable[..., Through]) -> None:
         splicing = through.relay  # type: ignore[attr-defined]
         client, ours = connected()
@@ -430,14 +432,17 @@ def test_a_dead_socket_is_taken_and_told() -> None:
             told.append(transferred)
             over.set()
 
+        other = through()  # these go to the child together
         splicing.begin(ours, theirs, b"", 0.0, ended)
         await asyncio.wait_for(over.wait(), LONG)
         assert told[0].reason == "closed"
         assert ours.fileno() == -1
+        await send(other.client, b"goes on")
+        assert await read(other.destination, 7) == b"goes on"
         client.close()
         destination.close()
 
-    relayed(test)
+    relayed(test, threads=1)
 
 
 def test_what_the_kernel_does_not_watch_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
