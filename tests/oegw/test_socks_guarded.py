@@ -155,9 +155,9 @@ def test_a_rule_may_demand_it(net: Net, server: Path) -> None:
 
 def test_datagrams_are_no_exception(net: Net, server: Path) -> None:
     there = net.udp(net.outside, PEER, PORT)
-    wire = net.capture(net.gateway, "out0")
     with gateway(net, policy()) as gate:
         decided(gate, PEER, Verdict.CLEAR)
+        wire = net.capture(net.gateway, "out0")  # without what another test's server still tries
         for port in (SECRET, OPEN):
             with within(net.inside, lambda p=port: udp(Proxy(SERVER, p))) as datagrams:  # type: ignore[misc]
                 datagrams.send(f"{port}".encode(), PEER, PORT)

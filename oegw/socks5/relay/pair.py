@@ -11,6 +11,7 @@ from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.direction import Direction
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: what is closed so is reset
+NO_RESET = struct.pack("ii", 0, 0)
 
 
 class Pair:
@@ -53,10 +54,17 @@ class Pair:
         return Transferred(self.to_destination.octets, self.to_client.octets, self.reason)
 
     def close_sockets(self) -> None:
-        """What was cut off on one side is cut off on the other too: half a file must not look like
-        a whole one."""
         for sock in (self.client, self.destination):
-            if self.reason != "ended":
+            if self.reason == "ended":
                 with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_RESET)
             sock.close()
+
+
+def reset_when_closed(*socks: socket.socket) -> None:
+    """What is cut off on one side is cut off on the other too: half a file must not look like a
+    whole one.  Said when a connection begins, that holds for a process that is killed as well; a
+    connection that has ended takes it back."""
+    for sock in socks:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

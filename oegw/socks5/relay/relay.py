@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
 from oegw.socks5.relay.mover import Mover
-from oegw.socks5.relay.pair import Pair
+from oegw.socks5.relay.pair import Pair, reset_when_closed
 
 # Our choices
 PIPES = 1024  # in all; each is two descriptors, as long as octets are under way
@@ -57,6 +57,7 @@ class SpliceRelay:
     ) -> Relayed:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        reset_when_closed(client, destination)
         mover = self._movers[self._next]
         self._next = (self._next + 1) % len(self._movers)
         pair = Pair(client, destination, early, idle, ended, mover.end)

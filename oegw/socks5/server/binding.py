@@ -22,6 +22,7 @@ from oegw.socks5.server.finding import (
     judge_unknown,
     versions_of,
 )
+from oegw.socks5.server.listening import EXHAUSTED, EXHAUSTED_SECONDS
 from oegw.socks5.server.outgoing import address_of
 from oegw.socks5.server.patience import Patience
 from oegw.socks5.session import Requested
@@ -174,8 +175,11 @@ class _Arrivals:
             return
         try:
             sock, sockaddr = waiting.accept()
-        except OSError:
-            return  # it has left already
+        except OSError as error:
+            if error.errno in EXHAUSTED:  # it would be readable all the time
+                self._loop.remove_reader(waiting)
+                self._loop.call_later(EXHAUSTED_SECONDS, self._go_on, waiting)
+            return  # else it has left already
         peer = plain(address_of(sockaddr))
         if not self._may(peer, sockaddr[1]):
             self._conversation.common.tally.drop("bind_other_peer", peer=str(peer))
@@ -183,6 +187,10 @@ class _Arrivals:
             return
         sock.setblocking(False)
         self._come.set_result((sock, peer, sockaddr[1]))
+
+    def _go_on(self, waiting: socket.socket) -> None:
+        if not self._come.done():
+            self._loop.add_reader(waiting, self._readable, waiting)
 
     def _may(self, peer: IPAddress, port: int) -> bool:
         conversation, peers = self._conversation, self._peers

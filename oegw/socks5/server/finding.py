@@ -117,7 +117,10 @@ def judge(
         asked = Asked(
             command, client.address, client.user, address, port, found.name, client.encrypted
         )
-        verdict = common.rules.decide(asked)
+        try:
+            verdict = common.rules.decide(asked)
+        except OSError as error:  # whose address it is can't be asked: no descriptor is left
+            raise refusal(error) from error
         if verdict.allowed:
             ways.append(Way(address, verdict.demand))
         else:

@@ -19,7 +19,7 @@ AT_A_TIME = 64  # connections accepted before others have their turn
 AGAIN_SECONDS = 2.0  # after which an address that was not there is tried again
 EXHAUSTED_SECONDS = 0.5  # without accepting, when there are no descriptors
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NOT_THERE = (errno.EADDRNOTAVAIL, errno.ENODEV)  # an address or an interface, as yet
 
 Accepted = Callable[[socket.socket, Any, Listener], None]  # the second is the client's address
@@ -139,7 +139,7 @@ class Door:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._tally.drop("no_descriptors", detail=error.strerror)
                     self._loop.remove_reader(self._sock)
                     self._loop.call_later(EXHAUSTED_SECONDS, self._go_on, self._sock)

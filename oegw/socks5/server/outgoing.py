@@ -9,6 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from oegw.socks5.interface import Demand, Dialler
+from oegw.socks5.server.failures import refusal
 from oegw.socks5.wire import IPAddress
 
 # Our choices: a connection costs no question to the kernel if there was one lately.
@@ -30,7 +31,8 @@ def family_of(address: IPAddress) -> socket.AddressFamily:
 
 
 def source_towards(destination: IPAddress | str) -> IPAddress | None:
-    """Our address towards ``destination`` as the routing table says; None: no way."""
+    """Our address towards ``destination`` as the routing table says; None: no way.  Raises
+    OSError."""
     where = ip_address(destination)
     with socket.socket(family_of(where), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         try:
@@ -141,9 +143,15 @@ class Outgoing:
         raise failure
 
     def towards(self, destination: IPAddress | None, version: int) -> IPAddress | None:
-        """Our address towards ``destination``; None: towards anywhere by that family."""
+        """Our address towards ``destination``; None: towards anywhere by that family.  Raises
+        Refused."""
         own = self._own.get(version)
-        return own if own is not None else source_towards(destination or _ANYWHERE[version])
+        if own is not None:
+            return own
+        try:
+            return source_towards(destination or _ANYWHERE[version])
+        except OSError as error:  # no descriptor is left
+            raise refusal(error) from error
 
     def _host(self, version: int, peers: Sequence[IPAddress]) -> str:
         """Where to wait: at the address that the peers know, if they agree on it."""

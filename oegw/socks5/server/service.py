@@ -122,6 +122,7 @@ class Server:
          "ids": AddressIds.snapshot(), "counters": {name: count}}
         """
         common = self._common
+        common.ids.expire(common.now())
         return {
             "pid": os.getpid(),
             "started": self._started,

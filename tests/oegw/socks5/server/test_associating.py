@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from oegw.socks5.codes import ReplyCode
+from oegw.socks5.rules import Rules
 from oegw.socks5.settings import Limits, UdpSettings
 from oegw.socks5.wire import (
     AddressId,
@@ -229,3 +231,21 @@ def test_how_many_a_client_may_have(tmp_path: Path) -> None:
     with running(tmp_path, settings) as server, associated(server), server.client() as second:
         second.greet()
         assert second.ask(UDP, "0.0.0.0", 0).code == ReplyCode.FAILURE
+
+
+def test_without_descriptors_a_destination_is_refused_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is this box itself can't be asked."""
+
+    def none_left(*_: object) -> bool:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with running(tmp_path) as server, bound("127.0.0.1") as peer, associated(server) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(Rules, "decide", none_left)
+            client.send(LOOPBACK[0], peer.getsockname()[1], b"lost")
+            server.until(lambda: server.counter("drop.udp_emfile") == 1)
+        server.reload(server.settings)  # or two seconds
+        client.send(LOOPBACK[0], peer.getsockname()[1], b"here")
+        assert peer.recv(10) == b"here"

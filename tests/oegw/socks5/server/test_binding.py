@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import time
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -193,3 +195,25 @@ def test_combined_with_an_association(tmp_path: Path) -> None:
     with running(tmp_path) as server, server.client() as client:
         client.greet()
         assert client.ask(0x0A, "0.0.0.0", 0).code == ReplyCode.INVALID_ADDRESS
+
+
+def test_without_descriptors_for_who_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He is waited for, but not asked for all the time."""
+    tried = 0
+
+    def none_left(_: socket.socket) -> None:
+        nonlocal tried
+        tried += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with running(tmp_path) as server, server.client() as client:
+        client.greet()
+        first = client.ask(BIND, "127.0.0.1", 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "accept", none_left)
+            peer = come("127.0.0.1", first.port)
+            server.until(lambda: tried > 0)
+            time.sleep(0.1)
+        with peer:
+            assert client.reply().port == peer.getsockname()[1]
+    assert tried == 1

@@ -15,7 +15,8 @@ from oegw.control import ControlError, request
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Resolved
 from oegw.socks5.passwords import hashed
-from oegw.socks5.settings import Limits, Listener, User
+from oegw.socks5.rules import Rules
+from oegw.socks5.settings import AddressIdSettings, Limits, Listener, User
 from oegw.socks5.wire import ControlRequest, Datagram, Request
 from tests.support.socks_server import (
     LOOPBACK,
@@ -188,6 +189,21 @@ def test_a_resolver_without_descriptors(tmp_path: Path) -> None:
         assert client.ask(CONNECT, "bob.example", 80).code == ReplyCode.FAILURE
 
 
+def test_no_descriptor_to_ask_whose_an_address_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> bool:
+        raise OSError(24, "Too many open files")
+
+    with running(tmp_path) as server:
+        monkeypatch.setattr(Rules, "decide", none_left)
+        for command in (CONNECT, 2, ASSOCIATE):
+            with server.client() as client:
+                client.greet()
+                assert client.ask(command, "127.0.0.1", 0).code == ReplyCode.FAILURE
+        assert server.counter("drop.emfile") == 3
+
+
 def test_a_mistake_of_ours_ends_one_connection(tmp_path: Path) -> None:
     """It is told, and the others go on; a UDP association survives it."""
     with running(tmp_path, names=Broken(KeyError("ours"))) as server:
@@ -250,6 +266,17 @@ def test_requests_without_end_take_nobody_elses_turn(
             flooding.sock.shutdown(socket.SHUT_RDWR)
             for thread in threads:
                 thread.join()
+
+
+def test_ids_that_are_over_are_not_shown(tmp_path: Path) -> None:
+    """Though nobody asks for any."""
+    settings = replace(SETTINGS, ids=AddressIdSettings(idle=0.05, quarantine=0.05))
+    with running(tmp_path, settings) as server:
+        with server.client() as client:
+            client.greet()
+            assert client.ask(ASSOCIATE, "127.0.0.1", 0).code == 0
+        server.until(lambda: server.snapshot()["ids"]["ids"] == 0)
+        server.until(lambda: server.snapshot()["ids"]["scopes"] == 0)
 
 
 # ---------------------------------------------------------------- where it listens
