@@ -49,12 +49,12 @@ class Program(Generic[SettingsT]):
     """What is particular to one daemon.
 
     ``name``: its table in the configuration, and its category in the trace.  ``words``: what it is
-    called to the operator.  ``module``: what is started, with two arguments: the configuration, and
-    the number of a pipe that has an end when the gateway has.  ``unset``: the settings before any.
-    ``status``: asks it at a socket, within seconds; raises ControlError.  ``restart_notes``: what
-    of new settings takes effect at its restart only.  ``refusal``: why it stays with the old ones,
-    None if it does not, by the settings and the configuration that they are of; may read files.
-    ``remains``: what its end leaves behind.
+    called to the operator.  ``module``: what is started, with the arguments: the configuration, the
+    number of a pipe that has an end when the gateway has, and what only this program is told.
+    ``unset``: the settings before any.  ``status``: asks it at a socket, within seconds; raises
+    ControlError.  ``restart_notes``: what of new settings takes effect at its restart only.
+    ``refusal``: why it stays with the old ones, None if it does not, by the settings and the
+    configuration that they are of; may read files.  ``remains``: what its end leaves behind.
     """
 
     name: str
@@ -70,10 +70,14 @@ class Program(Generic[SettingsT]):
 class ChildProcess(Generic[SettingsT]):
     """The daemon's process, as long as the configuration at ``path`` has its table."""
 
-    def __init__(self, program: Program[SettingsT], path: Path, trace: Trace) -> None:
+    def __init__(
+        self, program: Program[SettingsT], path: Path, trace: Trace, more: tuple[str, ...] = ()
+    ) -> None:
+        """``more``: further arguments of the process."""
         self._program = program
         self._path = path
         self._trace = trace
+        self._more = more
         self._settings = program.unset
         self._at_start = program.unset  # of the process
         self._reason = "it is being started"  # why there is no process
@@ -179,6 +183,7 @@ class ChildProcess(Generic[SettingsT]):
             self._program.module,
             str(self._path),
             str(pipe),
+            *self._more,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(pipe,),
             env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},

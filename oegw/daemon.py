@@ -225,7 +225,7 @@ class Daemon:
             self.trace,
         )  # fmt: skip
         self.moniker = moniker_child(config_path, self.trace)
-        self.socks = socks_child(config_path, self.trace)
+        self.socks = socks_child(config_path, self.trace, environment.outside)
         self.firewall_gaps: list[str] = []
         self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
         self.datapath: Datapath
@@ -756,7 +756,8 @@ class Daemon:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
         notes += await self.moniker.follow(settings.moniker)
-        self.interception.demand(settings.socks.demands_encryption)
+        if settings.socks.demands_encryption:
+            self.interception.demand()
         notes += await self.socks.follow(settings.socks)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from typing import Any
 
 from pyroute2 import IPRoute
 
@@ -13,6 +15,11 @@ from oegw.natsurvey import translating_rules
 from policy.flow import IPAddress, IPNetwork
 
 _SCOPE_UNIVERSE = 0  # rtnetlink(7): addresses valid everywhere
+_UNICAST = 1  # rtnetlink(7): a type of routes
+
+# Our choice: prefixes that are as good as a default route: the halves of all addresses that VPNs
+# set, 2000::/3.
+WIDE = 3
 
 
 class UnsuitableBox(Exception):  # noqa: N818  (it names the fact)
@@ -34,9 +41,9 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """``outside``: those with a default route, where none are named; ``inside``: the addresses of
-    all others, but loopback and those that are valid on their link only, each with its interface;
-    ``families``: those that the box has."""
+    """``outside``: those by which routes lead to everywhere, where none are named; ``inside``: the
+    addresses of all others, but loopback and those that are valid on their link only, each with its
+    interface; ``families``: those that the box has."""
 
     names: frozenset[str]
     outside: tuple[str, ...]
@@ -49,6 +56,7 @@ class _Found:
     names: dict[int, str]
     addresses: list[tuple[str, int, IPv4Interface | IPv6Interface]]  # interface, scope
     routed: tuple[str, ...]  # interfaces of default routes
+    wide: tuple[str, ...]  # the same, of whatever leads to everywhere
 
 
 def _read() -> _Found:
@@ -64,13 +72,33 @@ def _read() -> _Found:
             for route in ipr.get_default_routes(family=family)
             if (index := route.get_attr("RTA_OIF")) is not None
         }
-    return _Found(names, addresses, tuple(sorted(routed)))
+        wide = {
+            names[index]
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in ipr.get_routes(family=family)
+            if route["dst_len"] <= WIDE and route["type"] == _UNICAST
+            for index in _ways_of(route)
+            if index in names
+        }
+    return _Found(names, addresses, tuple(sorted(routed)), tuple(sorted(routed | wide)))
 
 
-def links(outside: tuple[str, ...]) -> Links:
-    """What is inside and what outside; where nothing is known to be outside, nothing is inside."""
+def _ways_of(route: Any) -> list[int]:
+    """The interfaces by which a route leads: of a route with several ways each of them."""
+    several = route.get_attr("RTA_MULTIPATH") or ()
+    single = route.get_attr("RTA_OIF")
+    return [each["oif"] for each in several] + ([] if single is None else [single])
+
+
+def links(outside: tuple[str, ...], tunnel: str, once: Collection[str] = ()) -> Links:
+    """What is inside and what outside; where nothing is known to be outside, nothing is inside.
+
+    ``tunnel``: the gateway's own interface, whose routes say nothing of that.  ``once``: interfaces
+    that were outside before.  Where none are named they still are: a default route may be lost, or
+    go to another one, and what is public remains so.
+    """
     found = _read()
-    outside = outside or found.routed
+    outside = outside or tuple(sorted({*found.wide, *once} - {tunnel}))
     inside = [
         (name, i.ip)
         for name, scope, i in found.addresses

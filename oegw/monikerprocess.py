@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from oegw import config
-from oegw.exitcodes import FAILED
+from oegw.daemonconfiguration import child_main, load, trace_of
 from oegw.moniker.daemon.serving import serve
 from oegw.moniker.settings import MonikerSettings
-from oegw.settings import DEFAULT_CONFIG, Settings
-from oegw.trace import JsonTrace
+from oegw.settings import Settings
 from policy.flow import IPAddress
 
 
@@ -38,13 +36,6 @@ def _outside(addresses: tuple[IPAddress, ...]) -> tuple[str, ...]:
         raise config.ConfigError([f"moniker.firewall.outside: {error}"]) from error
 
 
-def _load(path: Path) -> Settings:
-    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
-    if path == DEFAULT_CONFIG and not path.exists():
-        return Settings()
-    return config.load(path)
-
-
 def run(path: Path, parent: int | None = None) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
@@ -52,28 +43,10 @@ def run(path: Path, parent: int | None = None) -> int:
 
     Raises ConfigError, and OSError for a trace that can't be written.
     """
-    settings = _load(path)
-    moniker = settings_of(settings)
-    stream = None
-    if settings.gateway.trace is not None:
-        try:
-            # The gateway appends its lines to the same file; each line is one write.
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-    trace = JsonTrace(stream, time.time)
-    return serve(moniker, trace, lambda: settings_of(_load(path)), config.ConfigError, parent)
-
-
-def main(arguments: list[str]) -> int:
-    """``arguments``: the configuration, and the number of the parent's pipe."""
-    try:
-        return run(Path(arguments[0]), int(arguments[1]))
-    except (config.ConfigError, OSError) as error:
-        print(f"oegw moniker: {error}", file=sys.stderr)
-        return FAILED
+    settings = load(path)
+    moniker, trace = settings_of(settings), trace_of(settings)
+    return serve(moniker, trace, lambda: settings_of(load(path)), config.ConfigError, parent)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(child_main("moniker", run, sys.argv[1:]))

@@ -12,9 +12,14 @@ from oegw.socksstatus import status
 from oegw.trace import Trace
 
 
-def socks_child(path: Path, trace: Trace) -> ChildProcess[SocksSettings]:
-    """Its process, as long as the configuration at ``path`` has ``[socks]``."""
-    return ChildProcess(PROGRAM, path, trace)
+def socks_child(
+    path: Path, trace: Trace, outside: tuple[str, ...] = ()
+) -> ChildProcess[SocksSettings]:
+    """Its process, as long as the configuration at ``path`` has ``[socks]``.
+
+    ``outside``: the gateway's outside interfaces, which default routes may leave meanwhile.
+    """
+    return ChildProcess(PROGRAM, path, trace, outside)
 
 
 def _refusal(_: SocksSettings, path: Path) -> str | None:

@@ -20,7 +20,7 @@ def settings_of(settings: Settings, box: Links | None = None) -> SocksSettings:
     password belongs to an inside interface.  Raises ConfigError.
     """
     socks, tunnel = settings.socks, settings.datapath.tunnel_interface
-    box = box or links(settings.interfaces.outside)
+    box = box or links(settings.interfaces.outside, tunnel)
     inside = {address: name for name, address in box.inside if name != tunnel}
     if not socks.listeners:
         ours = [Listener(each, interface=name) for each, name in inside.items()]
@@ -32,14 +32,16 @@ def settings_of(settings: Settings, box: Links | None = None) -> SocksSettings:
         place, interface = f"socks.listener[{number}]", listener.interface
         if interface is not None and interface not in box.names:
             problems.append(f"{place}.interface: there is no interface {interface!r}")
-        if listener.authentication == "none" and not listener.address.is_loopback:
-            interface = interface or inside.get(listener.address)
-            if interface is None:
-                reason = "neither loopback nor of an inside interface: give interface, or"
-                text = f'{listener.address} is {reason} authentication = "password"'
-                problems.append(f"{place}.address: {text}")
-            elif interface in box.outside:
-                text = f"{interface} is outside: strangers must show a password"
+        if listener.authentication == "none":
+            if not listener.address.is_loopback:
+                interface = interface or inside.get(listener.address)
+                if interface is None:
+                    reason = "neither loopback nor of an inside interface: give interface, or"
+                    text = f'{listener.address} is {reason} authentication = "password"'
+                    problems.append(f"{place}.address: {text}")
+            if interface is not None and interface in (*box.outside, tunnel):
+                where = "the tunnels' interface" if interface == tunnel else "outside"
+                text = f"{interface} is {where}: strangers must show a password"
                 problems.append(f"{place}.authentication: {text}")
         listeners.append(replace(listener, interface=interface))
     if problems:

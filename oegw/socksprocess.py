@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,17 @@ from pyroute2 import NetlinkError
 from dnsrecords.budget import Budget
 from dnsrecords.resolver import Resolver
 from oegw import config
-from oegw.environment import UnsuitableBox
-from oegw.exitcodes import FAILED
+from oegw.daemonconfiguration import child_main, load, trace_of
+from oegw.environment import UnsuitableBox, links
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
 from oegw.resolvers import in_use, trusted
-from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.settings import Settings
 from oegw.socks5.server.serving import Given, serve
-from oegw.socks5.settings import Listener
+from oegw.socks5.settings import Listener, SocksSettings
 from oegw.socksdialler import GatewayDialler
 from oegw.sockslisteners import settings_of
 from oegw.socksresolver import SocksResolver
-from oegw.trace import JsonTrace, Trace
 
 # Our choice, seconds: interfaces get their addresses when they do, at a start of the box above all.
 LOOK = 10.0
@@ -39,14 +38,18 @@ LOOK = 10.0
 class Loader:
     """What the server is handed, by the configuration at ``path``, at its start and at reloads."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigError, and OSError for a trace that can't be written."""
+    def __init__(self, path: Path, outside: Collection[str] = ()) -> None:
+        """``outside``: interfaces that are, as the gateway knows.
+
+        Raises ConfigError, and OSError for a trace that can't be written.
+        """
         self._path = path
-        settings = _load(path)
+        self._outside = frozenset(outside)
+        settings = load(path)
         self._at_start = self._settings = settings
         self._listeners: tuple[Listener, ...] = ()
         self._moved = threading.Event()
-        self.trace = _trace(settings)
+        self.trace = trace_of(settings)
         self._guard = _guard(settings)
         self._asked: object = None  # what the resolver was made by
         self._dns: Resolver | None = None
@@ -57,8 +60,8 @@ class Loader:
             self._moved.clear()
             settings = self._settings
         else:
-            settings = _load(self._path)
-        socks = settings_of(settings)
+            settings = load(self._path)
+        socks = self._with_listeners(settings)
         self._settings, self._listeners = settings, socks.listeners
         resolver = SocksResolver(
             self._resolver(settings),
@@ -68,6 +71,14 @@ class Loader:
         mark = self._at_start.intercept.encrypted_mark
         return Given(socks, resolver, GatewayDialler(mark, self._guard))
 
+    def _with_listeners(self, settings: Settings) -> SocksSettings:
+        """What was outside once remains so: a line to a provider that has lost its route is none to
+        our own clients, and strangers know its addresses."""
+        tunnel = settings.datapath.tunnel_interface
+        box = links(settings.interfaces.outside, tunnel, self._outside)
+        self._outside |= set(box.outside)
+        return settings_of(settings, box)
+
     def watch(self, over: threading.Event) -> None:
         """Look now and then where we would listen by now, if the file does not say where: have the
         server told.  In a thread of its own, until ``over``."""
@@ -75,7 +86,7 @@ class Loader:
             if self._settings.socks.listeners:
                 continue
             with suppress(OSError, NetlinkError):  # in the middle of a change
-                if settings_of(self._settings).listeners != self._listeners:
+                if self._with_listeners(self._settings).listeners != self._listeners:
                     self._moved.set()
                     os.kill(os.getpid(), signal.SIGHUP)  # in this thread it may be blocked
 
@@ -106,25 +117,6 @@ class Loader:
             self.trace.event("dns", event, purpose="socks", **fields)
 
 
-def _load(path: Path) -> Settings:
-    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
-    if path == DEFAULT_CONFIG and not path.exists():
-        return Settings()
-    return config.load(path)
-
-
-def _trace(settings: Settings) -> Trace:
-    stream = None
-    if settings.gateway.trace is not None:
-        try:
-            # The gateway appends its lines to the same file; each line is one write.
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-    return JsonTrace(stream, time.time)
-
-
 def _guard(settings: Settings) -> GuardCheck | None:
     """None on a host without nftables: nothing can be kept from leaving in clear there."""
     try:
@@ -138,14 +130,15 @@ def _own_mark(settings: Settings) -> int | None:
     return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
 
 
-def run(path: Path, parent: int | None = None) -> int:
+def run(path: Path, parent: int | None = None, *outside: str) -> int:
     """Serve until SIGTERM, by the configuration at ``path``; returns the exit code.
 
-    ``parent``: a pipe whose other end is the parent's; the server ends with it.
+    ``parent``: a pipe whose other end is the parent's; the server ends with it.  ``outside``:
+    interfaces that it knows to be.
 
     Raises ConfigError, and OSError for a trace that can't be written.
     """
-    loader = Loader(path)
+    loader = Loader(path, outside)
     over = threading.Event()
     threading.Thread(target=loader.watch, args=(over,), daemon=True).start()
     try:
@@ -154,14 +147,5 @@ def run(path: Path, parent: int | None = None) -> int:
         over.set()
 
 
-def main(arguments: list[str]) -> int:
-    """``arguments``: the configuration, and the number of the parent's pipe."""
-    try:
-        return run(Path(arguments[0]), int(arguments[1]))
-    except (config.ConfigError, OSError) as error:
-        print(f"oegw socks: {error}", file=sys.stderr)
-        return FAILED
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(child_main("socks", run, sys.argv[1:]))

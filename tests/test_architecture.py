@@ -409,6 +409,7 @@ def test_some_do_not_know_each_other(start: str, modules: tuple[str, ...], why: 
 MONIKER_MAY = (
     "oegw.moniker",
     "oegw.config",  # the policy for applications, where no daemon tells it
+    "oegw.daemonlife",
     "oegw.intercept.interface",
     "oegw.intercept.nft",
     "oegw.keyfile",
@@ -433,7 +434,7 @@ def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
     ]
 
 
-SOCKS_MAY = ("oegw.control", "oegw.socks5", "oegw.trace", "oegw.unixsocket")
+SOCKS_MAY = ("oegw.control", "oegw.daemonlife", "oegw.socks5", "oegw.trace", "oegw.unixsocket")
 
 
 def test_socks_knows_nothing_of_the_gateway() -> None:

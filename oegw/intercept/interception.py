@@ -138,9 +138,9 @@ class NftInterception:
         self._installed = kept
         self._chains = chains
 
-    def demand(self, demanded: bool) -> None:
-        """Whether what must be encrypted is still kept from leaving in clear after a stop."""
-        self._settings = replace(self._settings, demanded=demanded)
+    def demand(self) -> None:
+        """After a stop as well, what must be encrypted is kept from leaving in clear."""
+        self._settings = replace(self._settings, demanded=True)
 
     async def close(self) -> None:
         """Drop what is held, and remove all but the guard.  Raises InterceptError."""

@@ -91,8 +91,9 @@ class Interception(Protocol):
         """Install the static rules of a new policy and empty the verdicts, in one transaction,
         keeping TUNNEL verdicts."""
 
-    def demand(self, demanded: bool) -> None:
-        """What ``InterceptSettings.demanded`` is from now on."""
+    def demand(self) -> None:
+        """``InterceptSettings.demanded`` is true from now on, until `close`: what was sent while it
+        was demanded may be under way still when it is not any more."""
 
     async def close(self) -> None:
         """Remove all but the guard: rules that keep protected traffic from leaving in clear."""

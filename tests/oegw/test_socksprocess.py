@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from oegw import config
 from oegw.control import ControlError
-from oegw.environment import Links, links
+from oegw.environment import Links, _Found, links
 from oegw.exitcodes import CONFIGURATION
 from oegw.socks5.client import Proxy, connect
 from oegw.socks5.settings import Limits, Listener, SocksSettings
@@ -30,6 +30,7 @@ from oegw.socksprocess import Loader
 from oegw.socksstatus import status, status_text
 from oegw.status import socks_section
 from oegw.trace import JsonTrace
+from tests.support.intercept_net import Net, within
 from tests.support.moniker_daemon import PATIENCE, until
 
 COMMAND = [sys.executable, "-m", "oegw", "socks"]
@@ -143,6 +144,7 @@ def test_a_trace_that_can_not_be_written_is_named(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- where it listens
 
+PUBLIC = "198.51.100.7/24"
 BOX = Links(
     frozenset({"lo", "eth0", "eth1", "oegw0"}),
     ("eth1",),
@@ -186,6 +188,8 @@ def test_without_password_an_address_belongs_to_its_interface() -> None:
         ('address = "192.1.1.4"\n', "192.1.1.4 is neither loopback nor of an inside interface"),
         ('address = "192.0.2.1"\n', "192.0.2.1 is neither loopback nor of an inside interface"),
         ('address = "192.1.1.4"\ninterface = "eth1"\n', "eth1 is outside: strangers must show"),
+        ('address = "127.0.0.2"\ninterface = "eth1"\n', "eth1 is outside: strangers must show"),
+        ('address = "192.0.2.1"\ninterface = "oegw0"\n', "oegw0 is the tunnels' interface"),
         ('address = "192.1.1.4"\ninterface = "eth7"\n', "there is no interface 'eth7'"),
     ],
 )
@@ -205,7 +209,7 @@ def test_an_address_that_comes_later_is_listened_at(
     path.write_text(HEAD + "[socks]\n")
     box = replace(BOX, inside=())
     told = threading.Event()
-    monkeypatch.setattr("oegw.sockslisteners.links", lambda _: box)
+    monkeypatch.setattr("oegw.socksprocess.links", lambda *_: box)
     monkeypatch.setattr("oegw.socksprocess.LOOK", 0.001)
     monkeypatch.setattr("os.kill", lambda _, number: number == signal.SIGHUP and told.set())
     loader = Loader(path)
@@ -227,11 +231,72 @@ def test_an_address_that_comes_later_is_listened_at(
     assert after.settings.prefer == "6"
 
 
+@pytest.mark.netns
+def test_a_line_that_has_lost_its_route_is_outside_still(tmp_path: Path) -> None:
+    """Strangers are there, whatever became of the route; and who was inside stays that."""
+    path = tmp_path / "oegw.toml"
+    path.write_text(HEAD + "[socks]\n")
+    with Net() as net:
+
+        def listening(loader: Loader) -> set[str]:
+            found = within(net.gateway, lambda: loader().settings.listeners)
+            return {str(each.interface) for each in found}
+
+        loader = within(net.gateway, lambda: Loader(path))
+        assert listening(loader) == {"in0", "None"}
+        for family in ("-4", "-6"):
+            net.run(net.gateway, "ip", family, "route", "flush", "default")
+        assert listening(loader) == {"in0", "None"}
+        net.run(net.gateway, "ip", "route", "add", "default", "via", "10.1.0.2")
+        assert listening(loader) == {"None"}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    "routes",
+    [
+        ("-4 route add 0.0.0.0/1 via 10.2.0.2", "-4 route add 128.0.0.0/1 via 10.2.0.2"),
+        ("-4 route add default table 77 nexthop via 10.2.0.2 nexthop via 10.2.0.9",),
+        ("-6 route add 2000::/3 via fd00:2::2",),
+    ],
+    ids=["halves", "several-ways", "ipv6"],
+)
+def test_what_leads_to_everywhere_is_outside(routes: tuple[str, ...]) -> None:
+    with Net() as net:
+        for route in routes:
+            net.run(net.gateway, "ip", *route.split())
+        found = within(net.gateway, lambda: links((), "oegw0"))
+        assert found.outside == ("out0",)
+        assert {name for name, _ in found.inside} == {"in0"}
+
+
+def test_what_was_outside_once_stays_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default route may move into a VPN, or to another provider: the address that it leaves is
+    as public as before, and no place for a listener without a password."""
+    path = tmp_path / "oegw.toml"
+    path.write_text(HEAD + "[socks]\n")
+    addresses = [("eth0", 0, ip_interface("192.168.1.1/24")), ("eth1", 0, ip_interface(PUBLIC))]
+    names = {1: "eth0", 2: "eth1", 3: "wg0"}
+
+    def routed(*by: str) -> None:
+        monkeypatch.setattr("oegw.environment._read", lambda: _Found(names, addresses, by, by))
+
+    routed("eth1")
+    itself, by_the_gateway = Loader(path), Loader(path, ("eth1",))
+    ours = ["192.168.1.1", "127.0.0.1"]
+    assert [str(each.address) for each in itself().settings.listeners] == ours
+    routed("wg0")
+    for loader in (itself, by_the_gateway):
+        assert [str(each.address) for each in loader().settings.listeners] == ours
+
+
 def test_the_links_of_this_box() -> None:
-    box = links(())
+    box = links((), "oegw0")
     assert "lo" in box.names
     assert all(name not in box.outside and not each.is_loopback for name, each in box.inside)
-    everything = links(("lo",))
+    everything = links(("lo",), "oegw0")
     assert everything.outside == ("lo",)
     assert set(box.inside) <= set(everything.inside)
 

@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -91,15 +92,33 @@ class Serving:
         lines = self.trace.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    @property
-    def resident(self) -> int:
-        """Octets of memory."""
-        text = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        [kilobytes] = re.findall(r"VmRSS:\s+(\d+) kB", text)
-        return int(kilobytes) * 1024
+    def processes(self) -> list[int]:
+        """It, and those that it has started."""
+        found = [self.pid]
+        for pid in found:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (task / "children").read_text(encoding="ascii").split())
+        return found
+
+    def resident(self) -> dict[int, int]:
+        """Octets of memory of each process."""
+        octets = {}
+        for pid in self.processes():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+                for kilobytes in re.findall(r"VmRSS:\s+(\d+) kB", text):
+                    octets[pid] = int(kilobytes) * 1024
+        return octets
+
+    def grown(self, before: Mapping[int, int]) -> int:
+        """By how many octets those processes have that were there before."""
+        now = self.resident()
+        return sum(now[pid] - octets for pid, octets in before.items() if pid in now)
 
     @property
     def descriptors(self) -> int:
+        """Its own, not its children's."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     @property
@@ -113,8 +132,8 @@ def stays_small(
 ) -> None:
     """The same again and again: what the first time took is all that is ever taken."""
     attack()
-    before = server.resident
+    before = server.resident()
     for _ in range(times):
         attack()
-    grown = server.resident - before
+    grown = server.grown(before)
     assert grown < most, f"{grown} octets more after {times} times the same"

@@ -59,10 +59,10 @@ class Carried:
 
 
 class Carrier:
-    """``lost`` is called when the process has ended by itself, and its connections with it."""
+    """``lost`` is called when the process has ended by itself, and its connections with it.  Raises
+    OSError if it can't be started."""
 
     def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
-        """Raises OSError: it can't be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
@@ -184,6 +184,7 @@ class Carrier:
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
         self._lost(self)
+        self._process.kill()  # it has ended, or it will not
         self._end_process()
 
     def _tell(self, octets: bytes) -> None:

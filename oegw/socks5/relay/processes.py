@@ -35,7 +35,7 @@ class ProcessRelay:
     other way round, and each process has descriptors of its own.
 
     ``processes``: to begin with; 0: as suits this machine.  More are started when those are full.
-    It is made, and used, in an event loop.
+    It is made, and used, in an event loop.  Raises OSError where no process can be started.
     """
 
     def __init__(self, processes: int = 0) -> None:
@@ -57,11 +57,8 @@ class ProcessRelay:
         ended: Callable[[Transferred], None],
     ) -> Relayed:
         reset_when_closed(client, destination)
-        if self._closed or len(early) > MOST_EARLY:
-            return _Over(client, destination, ended)
-        try:
-            carrier = self._carrier()
-        except OSError:
+        carrier = None if self._closed or len(early) > MOST_EARLY else self._carrier()
+        if carrier is None:
             return _Over(client, destination, ended)
         message = Begin(next(self._numbers), idle, early)
         return carrier.begin(message, (client, destination), ended)
@@ -77,13 +74,11 @@ class ProcessRelay:
         for carrier in carriers:
             carrier.close()
 
-    def _carrier(self) -> Carrier:
-        """The one with the fewest; another beside them if all are full.  Raises OSError: there is
-        none, and none can be started."""
+    def _carrier(self) -> Carrier | None:
+        """The one with the fewest; another beside them if all are full.  None: there is none, and
+        none can be started."""
         best = min(self._carriers, key=len, default=None)
-        if best is None:
-            return self._start()
-        if len(best) >= self._capacity and len(self._carriers) < MOST:
+        if best is None or (len(best) >= self._capacity and len(self._carriers) < MOST):
             with suppress(OSError):
                 return self._start()
         return best
@@ -95,8 +90,8 @@ class ProcessRelay:
 
 
 class _Over:
-    """A connection that came too late, or with more than goes into a message, or that no process
-    can be started for."""
+    """A connection that came too late, or with more than goes into a message, or where no process
+    can be started."""
 
     def __init__(
         self,

@@ -1,16 +1,13 @@
-"""The process of the server: signals, and its end."""
+"""The process of the server."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from oegw.control import ControlError
+from oegw.daemonlife import Life, live, raise_limit
 from oegw.socks5.interface import Dialler, Resolver
 from oegw.socks5.relay import ProcessRelay
 from oegw.socks5.server.service import Server
@@ -40,86 +37,28 @@ def serve(
     refused: type[Exception],
     parent: int | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; SIGHUP calls ``load`` again, which raises ``refused`` for what
-    is wrong with the settings: then the old ones stay.  The first call of ``load`` is made before
-    there is an event loop, and what it raises is the caller's.
+    """Serve as `daemonlife.live` says; a reload calls ``load`` again, which raises ``refused`` for
+    what is wrong with the settings.  The first call of ``load`` is made before there is an event
+    loop, and what it raises is the caller's.
 
-    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code: 0, or
-    1 if it could not start.
+    ``parent``: a descriptor that has an end when who started us has.  Returns the exit code.
     """
     given = load()
-    _raise_limit(OF_A_CONNECTION * given.settings.limits.total + OF_ALL)
-    return asyncio.run(_serve(given, load, trace, refused, parent))
 
+    async def begin() -> Server:
+        server = Server(given.settings, given.resolver, given.dialler, ProcessRelay(), trace)
+        try:
+            await server.start()
+        except BaseException:
+            await server.close()
+            raise
+        return server
 
-async def _serve(
-    given: Given,
-    load: Callable[[], Given],
-    trace: Trace,
-    refused: type[Exception],
-    parent: int | None,
-) -> int:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    hang_up = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # as who started us may have it
-    if parent is not None:
-        loop.add_reader(parent, stopping.set)
-    server = Server(given.settings, given.resolver, given.dialler, ProcessRelay(), trace)
-    try:
-        await server.start()
-    except START_FAILURES as error:
-        await server.close()
-        _say(f"cannot start: {_in_words(error)}")
-        return 1
+    async def reload(server: Server) -> Sequence[str]:
+        again = await asyncio.to_thread(load)
+        return await server.reload(again.settings, again.resolver, again.dialler)
 
-    async def reload_when_told() -> None:
-        while True:
-            await hang_up.wait()
-            hang_up.clear()
-            try:
-                again = await asyncio.to_thread(load)
-            except (refused, OSError) as error:
-                trace.event("socks", "reload_failed", detail=str(error))
-                _say(f"reload: the old settings stay: {_in_words(error)}")
-                continue
-            for note in await server.reload(again.settings, again.resolver, again.dialler):
-                _say(note)
-
-    reloading = asyncio.create_task(reload_when_told())
-    ended = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait((ended, reloading), return_when=asyncio.FIRST_COMPLETED)
-        if reloading.done():
-            reloading.result()  # our own mistake: raises
-        return 0
-    finally:
-        ended.cancel()
-        reloading.cancel()
-        await asyncio.gather(ended, reloading, return_exceptions=True)
-        await server.close()
-
-
-def _raise_limit(wanted: int) -> None:
-    """As many descriptors as the kernel lets us have; more than the limit that we were started
-    with, if we may.  The processes of the relay have the same limit each."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (max(hard, wanted), hard):
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-            return
-
-
-def _say(text: str) -> None:
-    for line in text.splitlines():
-        print(f"oegw socks: {line}", file=sys.stderr, flush=True)
-
-
-def _in_words(error: Exception) -> str:
-    """The error without the number that Python writes before that of a system call."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    # The processes of the relay have the same limit each.
+    raise_limit(OF_A_CONNECTION * given.settings.limits.total + OF_ALL)
+    life = Life("socks", trace, parent)
+    return asyncio.run(live(life, begin, reload, START_FAILURES, (refused, OSError)))

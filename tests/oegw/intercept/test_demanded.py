@@ -178,7 +178,7 @@ def test_after_a_stop_nothing_leaves_where_one_demands_it(net: Net) -> None:
     running = Gateway(net.gateway)
     running.start(policy())
     assert check.stands()
-    running.call(running.interception.demand, True)
+    running.call(running.interception.demand)
     running.end()
     assert check.stands()
     assert Attempt(net, PEER).outcome(5) in TOLD

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -259,7 +260,7 @@ def test_a_little_one_has_its_turn_beside_much() -> None:
 
 def test_idle_ones_end_and_busy_ones_do_not() -> None:
     async def test(through: Callable[..., Through]) -> None:
-        busy, idle = through(idle=0.3), through(idle=0.05)
+        busy, idle = through(idle=2.0), through(idle=0.05)
         for _ in range(30):
             await send(busy.client, b"x")
             assert await read(busy.destination, 1) == b"x"
@@ -328,6 +329,29 @@ def test_idle_connections_have_their_sockets_only() -> None:
             each.destination.close()
             await each.ended()
         assert descriptors() == before - 2 * 4
+
+    relayed(test)
+
+
+def test_an_idle_connection_costs_little_memory() -> None:
+    """10,000 are to have less than 500 MB; of that the relay takes a small part."""
+
+    async def test(through: Callable[..., Through]) -> None:
+        splicing = through.relay  # type: ignore[attr-defined]
+        sockets = [(connected(), connected()) for _ in range(50)]
+        ended: list[Transferred] = []
+        tracemalloc.start()
+        try:
+            for (_, ours), (theirs, _) in sockets:
+                splicing.begin(ours, theirs, b"", 60.0, ended.append)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / len(sockets) < 5_000
+        for (client, _), (_, destination) in sockets:
+            client.close()
+            destination.close()
+        await until(lambda: len(ended) == len(sockets))
 
     relayed(test)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from oegw.control import ControlError, request
 from tests.support.intercept_net import wait_for
@@ -20,8 +21,10 @@ ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
 import sys, time
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from oegw.socks5.server.serving import Given, serve
+from oegw.socks5.settings import Listener
 from oegw.trace import JsonTrace
 from tests.support.socks_server import SETTINGS, Gateway, Names
 
@@ -37,7 +40,9 @@ def load():
     rules = () if word == "deny" else SETTINGS.rules
     settings = replace(SETTINGS, socket=folder / "socks.sock", rules=rules)
     if word == "moved":
-        settings = replace(settings, listeners=())
+        ids = replace(settings.ids, total=17)
+        elsewhere = Listener(ip_address("127.0.0.3"), 0)
+        settings = replace(settings, listeners=(elsewhere,), ids=ids)
     return Given(settings, Names(), Gateway())
 
 sys.exit(serve(load, JsonTrace(None, time.time), Wrong, parent))
@@ -69,6 +74,11 @@ class Process:
             return None
         found: dict[str, object] = answer["status"]
         return found
+
+    def addresses(self) -> list[str]:
+        """At which it listens."""
+        status: Any = self.status()
+        return [each["address"] for each in status["listeners"]]
 
     def says(self, words: str) -> None:
         """Among the lines up to the one with ``words``, which must come."""
@@ -105,13 +115,18 @@ def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
 
 
 def test_hang_up_reads_the_settings_again(tmp_path: Path) -> None:
-    """What is wrong with them is told, and the old ones stay; so is what needs a restart."""
+    """What is wrong with them is told, and the old ones stay; so is what needs a restart.  Where
+    it listens does not."""
     with process(tmp_path) as server:
-        for word, told in (("bad", "the old settings stay: the word is bad"), ("moved", "listen")):
+        for word, told in (
+            ("bad", "the old settings stay: the word is bad"),
+            ("moved", "[socks] ids changed: takes effect at the next restart"),
+        ):
+            assert "127.0.0.3" not in server.addresses()
             server.say(word)
             server.process.send_signal(signal.SIGHUP)
             server.says(told)
-        assert server.status() is not None
+        assert server.addresses() == ["127.0.0.3"]
 
 
 def test_a_second_one_does_not_start(tmp_path: Path) -> None:

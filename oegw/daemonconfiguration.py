@@ -1,0 +1,43 @@
+"""What daemons that are processes of their own take from the gateway's configuration."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from oegw import config
+from oegw.exitcodes import FAILED
+from oegw.settings import DEFAULT_CONFIG, Settings
+from oegw.trace import JsonTrace
+
+
+def load(path: Path) -> Settings:
+    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
+    if path == DEFAULT_CONFIG and not path.exists():
+        return Settings()
+    return config.load(path)
+
+
+def trace_of(settings: Settings) -> JsonTrace:
+    """Beside the gateway's lines, in the same file.  Raises OSError."""
+    stream = None
+    if settings.gateway.trace is not None:
+        try:
+            # The gateway appends its lines to the same file; each line is one write.
+            stream = settings.gateway.trace.open("a", encoding="utf-8")
+        except OSError as error:
+            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
+            raise OSError(error.errno, reason) from error
+    return JsonTrace(stream, time.time)
+
+
+def child_main(name: str, run: Callable[..., int], arguments: list[str]) -> int:
+    """``arguments``, as `childprocess` writes them: the configuration, the number of the parent's
+    pipe, and what only this program is told.  Returns the exit code."""
+    try:
+        return run(Path(arguments[0]), int(arguments[1]), *arguments[2:])
+    except (config.ConfigError, OSError) as error:
+        print(f"oegw {name}: {error}", file=sys.stderr)
+        return FAILED
