@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.rules import Rules
+from oegw.socks5.server import associating
 from oegw.socks5.settings import Limits, Rule, UdpSettings
 from oegw.socks5.wire import (
     AddressId,
@@ -215,6 +217,21 @@ def test_it_ends_with_its_connection(tmp_path: Path) -> None:
         with bound("127.0.0.1", relay[1]):
             pass
         assert server.snapshot()["under_way"]["associations"] == 0
+
+
+def test_nothing_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a timer keep it."""
+    monkeypatch.setattr(associating, "EXPIRE_SECONDS", 0.02)
+
+    def none() -> bool:
+        gc.collect()
+        return not any(isinstance(each, associating.Relaying) for each in gc.get_objects())
+
+    with running(tmp_path) as server:
+        with bound("127.0.0.1") as peer, associated(server) as client:
+            client.send(LOOPBACK[0], peer.getsockname()[1], b"x")
+            assert peer.recv(10) == b"x"
+        server.until(none)
 
 
 def test_the_control_channel(tmp_path: Path) -> None:
