@@ -71,6 +71,8 @@ def _proxy(arguments: Arguments) -> Proxy:
 def _connect(arguments: Arguments) -> int:
     from oegw import pipe
 
+    if not arguments.port and not _says_its_port(arguments.host):
+        raise UsageError(f"PORT is missing: {arguments.host} is not the name of a service")
     proxy = _proxy(arguments)
     what = f"{arguments.host} port {arguments.port}" if arguments.port else arguments.host
     with _failing(what):
@@ -78,6 +80,11 @@ def _connect(arguments: Arguments) -> int:
             proxy, arguments.host, arguments.port, timeout=arguments.seconds
         )
     return pipe.serve(connection, what, pass_fd=arguments.pass_fd)
+
+
+def _says_its_port(host: str) -> bool:
+    """A Moniker name (`oegw.socksnames`)."""
+    return "://" in host or host.removesuffix(".").lower().endswith(".mon")
 
 
 def _resolve(arguments: Arguments) -> int:

@@ -190,6 +190,13 @@ def test_ports_that_are_none(oegw: Any, port: str) -> None:
     assert "not a number within 1 to 65535" in result.err
 
 
+@pytest.mark.parametrize("host", ["bob.example", "192.2.0.66", "mon"])
+def test_a_host_that_is_no_service_needs_a_port(oegw: Any, host: str) -> None:
+    result = oegw("connect", host)
+    text = f"oegw: PORT is missing: {host} is not the name of a service"
+    assert (result.code, result.err.startswith(text)) == (USAGE, True)
+
+
 # ------------------------------------------------------------------------------ resolve
 
 

@@ -57,8 +57,11 @@ class ProcessRelay:
         ended: Callable[[Transferred], None],
     ) -> Relayed:
         reset_when_closed(client, destination)
-        carrier = None if self._closed or len(early) > MOST_EARLY else self._carrier()
-        if carrier is None:
+        if self._closed or len(early) > MOST_EARLY:
+            return _Over(client, destination, ended)
+        try:
+            carrier = self._carrier()
+        except OSError:
             return _Over(client, destination, ended)
         message = Begin(next(self._numbers), idle, early)
         return carrier.begin(message, (client, destination), ended)
@@ -74,11 +77,13 @@ class ProcessRelay:
         for carrier in carriers:
             carrier.close()
 
-    def _carrier(self) -> Carrier | None:
-        """The one with the fewest; another beside them if all are full.  None: there is none, and
-        none can be started."""
+    def _carrier(self) -> Carrier:
+        """The one with the fewest; another beside them if all are full.  Raises OSError: there is
+        none, and none can be started."""
         best = min(self._carriers, key=len, default=None)
-        if best is None or (len(best) >= self._capacity and len(self._carriers) < MOST):
+        if best is None:
+            return self._start()
+        if len(best) >= self._capacity and len(self._carriers) < MOST:
             with suppress(OSError):
                 return self._start()
         return best
@@ -90,8 +95,8 @@ class ProcessRelay:
 
 
 class _Over:
-    """A connection that came too late, or with more than goes into a message, or where no process
-    can be started."""
+    """A connection that came too late, or with more than goes into a message, or that no process
+    can be started for."""
 
     def __init__(
         self,

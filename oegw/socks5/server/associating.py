@@ -55,7 +55,7 @@ async def associate(conversation: Conversation, asked: Requested) -> None:
     found = None
     async with Patience(conversation.input, common.settings.limits.connect):
         if asked.command.associates:  # SK-30: DST.ADDR is a destination, DST.PORT the client's
-            found = await find(common, client, asked.address, UDP)
+            found = await find(common, client, asked.address, UDP_COMMAND, UDP)
             conversation.holding.hold(found.entry)
             judge(common, client, found, UDP_COMMAND, found.port)
             port = asked.port or None
@@ -97,13 +97,14 @@ async def _control(conversation: Conversation, relay: Relaying) -> None:
                 conversation.session.refuse(refused.code, refused.reason)
             else:
                 conversation.session.reply(reply)
+            await asyncio.sleep(0)  # others have their turn, however many it sends at once
 
 
 async def _interface(conversation: Conversation, relay: Relaying, asked: ControlRequested) -> Reply:
     """Our address and port towards a destination.  Raises Refused."""
     common, client = conversation.common, conversation.client
     async with Patience(conversation.input, common.settings.limits.connect):
-        found = await find(common, client, asked.address, UDP)
+        found = await find(common, client, asked.address, UDP_COMMAND, UDP)
     port = asked.port if found.port is None else found.port
     way = _nearest(common, judge(common, client, found, UDP_COMMAND, port))[0]
     here = common.outgoing.towards(way.address, way.address.version)
@@ -252,7 +253,8 @@ class Relaying:
         common, place = self._common, step.place
         try:
             async with asyncio.timeout(common.settings.limits.connect):
-                found = await lead(common, destination_of(step.destination), UDP, step.entry)
+                destination = destination_of(step.destination)
+                found = await lead(common, self._client, destination, UDP_COMMAND, UDP, step.entry)
                 port = place.port if found.port is None else found.port
                 ways = _nearest(common, judge(common, self._client, found, UDP_COMMAND, port))
                 (way,) = await admitted(common, ways, port, UDP, 1)

@@ -93,7 +93,7 @@ async def _peers(conversation: Conversation, asked: Requested) -> _Peers:
         demand = judge_unknown(common, client, BIND)
         await admitted(common, [Way(asked.address, demand)], 0, TCP, 1)
         return _Peers(None, (), None, demand)
-    found = await find(common, client, asked.address, TCP)
+    found = await find(common, client, asked.address, BIND)
     conversation.holding.hold(found.entry)
     port = asked.port if found.port is None else found.port
     ways = judge(common, client, found, BIND, port or None)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from oegw.socks5.server.associating import Relaying
 
 VERIFIERS = 2  # threads; a flood of wrong passwords gets no more of the box
+# Names that one client has asked for at a time; the next wait.  What all of them may ask is limited
+# by the resolver, and who asks for names that nobody answers would have all of that.
+NAMES_AT_A_TIME = 32
 
 
 class Common:
@@ -52,6 +55,7 @@ class Common:
         self._guesses = Guesses()
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "passwords")
         self._turns: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
+        self._asking: WeakValueDictionary[IPAddress, asyncio.Semaphore] = WeakValueDictionary()
         self.settings = settings
         self.apply(settings, resolver, dialler)
 
@@ -99,6 +103,12 @@ class Common:
             if not right:
                 self._guesses.failed(client, self.now())
             return right
+
+    def asking(self, client: IPAddress) -> asyncio.Semaphore:
+        """Held while the resolver is asked for a client."""
+        asking = self._asking.get(client) or asyncio.Semaphore(NAMES_AT_A_TIME)
+        self._asking[client] = asking
+        return asking
 
     def ended(self, user: str, transferred: Transferred) -> None:
         """A relayed connection."""

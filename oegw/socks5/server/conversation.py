@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 
 from oegw.socks5.codes import Command, Method, ReplyCode
-from oegw.socks5.interface import TCP, Refused, Scope
+from oegw.socks5.interface import Refused, Scope
 from oegw.socks5.limits import Place
 from oegw.socks5.preference import (
     Preference,
@@ -34,6 +34,9 @@ BETWEEN_REQUESTS = 300.0  # after an ADDRESS ASSOCIATE, until the next request (
 FAREWELL = 2.0  # for a client to read its last reply before the connection is reset
 
 FAREWELL_OCTETS = 256 * 1024  # that a client may still send us then
+
+# Our choice: reads from a client that say nothing yet, before others have their turn.
+ROUNDS = 2
 
 
 class Conversation:
@@ -106,15 +109,20 @@ class Conversation:
             if event.command is not Command.ASSOCIATE:
                 return relayed
             until = self.common.now() + BETWEEN_REQUESTS
+            # Who sends one request after the other never has us wait, nor anybody else served.
+            await asyncio.sleep(0)
 
     async def next_event(self) -> Event:
         """Raises OSError."""
-        session = self.session
+        session, rounds = self.session, 0
         while True:
             await self.flush()
             event = session.next_event()
             if event is not None:
                 return event
+            rounds += 1
+            if rounds > ROUNDS:
+                await asyncio.sleep(0)
             octets = await self.input.receive(session.room())
             if octets:
                 session.receive(octets)
@@ -184,7 +192,7 @@ class Conversation:
         return True
 
     async def _reach(self, asked: Requested) -> tuple[Found, socket.socket]:
-        found = await find(self.common, self.client, asked.address, TCP)
+        found = await find(self.common, self.client, asked.address, CONNECT)
         self.holding.hold(found.entry)
         port = asked.port if found.port is None else found.port
         ways = judge(self.common, self.client, found, CONNECT, port)

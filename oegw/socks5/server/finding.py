@@ -56,24 +56,40 @@ def destination_of(address: IPAddress | str) -> IPAddress | str:
     return plain(address)
 
 
-async def find(common: Common, client: Client, address: Address, transport: str) -> Found:
+async def find(
+    common: Common, client: Client, address: Address, command: str, transport: str = TCP
+) -> Found:
     """Raises Refused."""
+    entry = None
     if isinstance(address, AddressId):
         entry = common.ids.look_up(client.scope, address, common.now())
-        return await lead(common, entry.destination, transport, entry)
-    return await lead(common, destination_of(address), transport, None)
+        destination = entry.destination
+    else:
+        destination = destination_of(address)
+    return await lead(common, client, destination, command, transport, entry)
 
 
 async def lead(
-    common: Common, destination: IPAddress | str, transport: str, entry: Entry | None
+    common: Common,
+    client: Client,
+    destination: IPAddress | str,
+    command: str,
+    transport: str,
+    entry: Entry | None,
 ) -> Found:
-    """Where ``destination`` leads; ``entry``: of the ID that stands for it.  Raises Refused."""
+    """Where ``destination`` leads; ``entry``: of the ID that stands for it.  Raises Refused.
+
+    Nobody is asked for a client that may do nothing with the answer: a question tells something,
+    too.
+    """
     if not isinstance(destination, str):
         return Found(destination, (destination,), entry=entry)
     resolved = entry.resolved(common.now(), transport) if entry is not None else None
     if resolved is None:
+        judge_unknown(common, client, command)
         try:
-            resolved = await common.resolver.resolve(destination, transport)
+            async with common.asking(client.address):
+                resolved = await common.resolver.resolve(destination, transport)
         except OSError as error:
             raise refusal(error, ReplyCode.FAILURE) from error
         if entry is not None:

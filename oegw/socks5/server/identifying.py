@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oegw.socks5.codes import AddressType, ReplyCode
-from oegw.socks5.interface import TCP
 from oegw.socks5.preference import (
     AskName,
     Preference,
@@ -39,7 +38,7 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
         common.tally.drop("reserved_preference")  # ignored, and counted
     preference = preference_of(asked.flag, asked.port)
     async with Patience(conversation.input, common.settings.limits.connect):
-        found = await find(common, conversation.client, asked.address, TCP)
+        found = await find(common, conversation.client, asked.address, ASSOCIATE)
         ways = judge(common, conversation.client, found, ASSOCIATE, found.port)
         allowed = tuple(way.address for way in ways)
         # What an ID stands for is told in either mode (SK-32): otherwise nobody could ask for it.
@@ -49,7 +48,6 @@ async def identify(conversation: Conversation, asked: Requested) -> None:
             answer = await _answer(conversation, found, preference, allowed)
     port = found.port if found.port is not None and not isinstance(answer, str) else 0
     conversation.session.reply(Reply(ReplyCode.SUCCEEDED, answer, port))
-    await conversation.flush()
     common.places.answered(conversation.place)
 
 
@@ -76,7 +74,9 @@ async def _answer(
         case TellName(name):
             return name
         case AskName(address):
-            return await conversation.common.resolver.name_of(address)
+            common = conversation.common
+            async with common.asking(conversation.client.address):
+                return await common.resolver.name_of(address)
 
 
 def _identified(

@@ -179,6 +179,30 @@ def test_half_a_file_does_not_look_whole_if_a_process_is_killed() -> None:
     with_pairs(test)
 
 
+def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as any other end, and the next connection tries again."""
+
+    async def test(pairs: Pairs) -> None:
+        _, destination, _ = pairs.begin(b"x")
+        assert await read(destination, 1) == b"x"
+        os.kill(pairs.relay.pids[0], signal.SIGKILL)
+        await pairs.until_told(1)
+
+        def none_left(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", none_left)
+            client, _, _ = pairs.begin()
+            await pairs.until_told(2)
+            with pytest.raises(ConnectionResetError):
+                await read(client, 1)
+        _, destination, _ = pairs.begin(b"again")
+        assert await read(destination, 5) == b"again"
+
+    with_pairs(test)
+
+
 def test_all_are_full_and_no_other_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (86, 86))
 
@@ -189,24 +213,6 @@ def test_all_are_full_and_no_other_can_be_started(monkeypatch: pytest.MonkeyPatc
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
         monkeypatch.setattr(subprocess, "Popen", none_left)
-        _, destination, _ = pairs.begin(b"x")
-        assert await read(destination, 1) == b"x"
-
-    with_pairs(test)
-
-
-def test_where_no_process_can_be_started_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_more(*_: object, **__: object) -> None:
-        raise BlockingIOError("fork")
-
-    async def test(pairs: Pairs) -> None:
-        os.kill(pairs.relay.pids[0], signal.SIGKILL)
-        while pairs.relay.pids:
-            await asyncio.sleep(0.002)
-        with monkeypatch.context() as patched:
-            patched.setattr(subprocess, "Popen", no_more)
-            pairs.begin()
-            await pairs.until_told(1)
         _, destination, _ = pairs.begin(b"x")
         assert await read(destination, 1) == b"x"
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
-from contextlib import closing
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from oegw.socks5.codes import ReplyCode
-from oegw.socks5.interface import Demand, Transferred
+from oegw.socks5.interface import Demand, Resolved, Transferred
 from oegw.socks5.server import patience
+from oegw.socks5.server.common import NAMES_AT_A_TIME
 from oegw.socks5.server.failures import IP_RECVERR, IPV6_RECVERR
 from oegw.socks5.settings import Limits, Listener, Rule
 from oegw.socks5.wire import Request
@@ -353,3 +355,48 @@ def test_listeners_come_and_go_at_a_reload(tmp_path: Path) -> None:
         (note,) = server.reload(replace(server.settings, listeners=(taken, kept)))
         assert note.endswith(f"127.0.0.1 port {destination.port}: Address already in use")
         assert server.server.ports == (six,)
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_nobody_asks_names_for_who_may_do_nothing(tmp_path: Path) -> None:
+    """The question itself would tell somebody something."""
+    names = Names({"bob.example": ("127.0.0.1",)})
+    rules = (Rule(False, clients=(ip_network("127.0.0.2"),)), *OPEN)
+    with running(tmp_path, replace(SETTINGS, rules=rules), names=names) as server:
+        for command in (1, 2, 3, 8, 9, 10, 11):
+            with server.client(source="127.0.0.2") as client:
+                client.greet()
+                assert client.ask(command, "bob.example", 0).code == ReplyCode.NOT_ALLOWED
+        assert names.asked == []
+        with server.client() as client:
+            client.greet()
+            assert client.ask(8, "bob.example", 0).code == 0
+
+
+@dataclass
+class Silent(Names):
+    """Whose servers say nothing of most names."""
+
+    waiting: int = 0
+
+    async def resolve(self, name: str, transport: str) -> Resolved:
+        if name not in self.of:
+            self.waiting += 1
+            await asyncio.get_running_loop().create_future()
+        return await super().resolve(name, transport)
+
+
+def test_names_that_nobody_answers_take_a_clients_own_share(tmp_path: Path) -> None:
+    names = Silent({"bob.example": ("127.0.0.1",)})
+    with running(tmp_path, names=names) as server, ExitStack() as clients:
+        for number in range(NAMES_AT_A_TIME + 8):
+            client = clients.enter_context(server.client(source="127.0.0.2"))
+            client.greet()
+            client.send(Request(1, f"n{number}.example", 80).octets())
+        server.until(lambda: names.waiting == NAMES_AT_A_TIME)
+        other = clients.enter_context(server.client())
+        other.greet()
+        assert other.ask(8, "bob.example", 0).code == 0
+        assert names.waiting == NAMES_AT_A_TIME

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from oegw.socks5.interface import Resolved
 from oegw.socks5.passwords import hashed
 from oegw.socks5.rules import Rules
 from oegw.socks5.settings import AddressIdSettings, Limits, Listener, User
-from oegw.socks5.wire import Datagram, Request
+from oegw.socks5.wire import ControlRequest, Datagram, Request
 from tests.support.socks_server import (
     LOOPBACK,
     PATIENCE,
@@ -221,6 +223,49 @@ def test_a_mistake_of_ours_ends_one_connection(tmp_path: Path) -> None:
                 server.until(lambda: server.counter("internal_error") == 2)
         assert "KeyError" in repr(server.events)
         server.until(lambda: server.snapshot()["connections"]["total"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"", Request(ASSOCIATE, LOOPBACK[0], 0).octets()),
+        (Request(3, ip_address("0.0.0.0"), 0).octets(), ControlRequest(9, "b", 1).octets()),
+        (Request(3, ip_address("0.0.0.0"), 0).octets(), ControlRequest(1, LOOPBACK[0], 1).octets()),
+    ],
+    ids=["associate", "unknown-subcommand", "interface-data"],
+)
+def test_requests_without_end_take_nobody_elses_turn(
+    tmp_path: Path, first: bytes, then: bytes
+) -> None:
+    """A client that always has sent the next one, and reads the answers or not."""
+    over = threading.Event()
+
+    def send(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while not over.is_set():
+                sock.sendall(then * 4096)
+
+    def read(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while sock.recv(1 << 20):
+                pass
+
+    with running(tmp_path) as server, server.client() as flooding:
+        flooding.greet()
+        flooding.send(first)
+        threads = [threading.Thread(target=each, args=(flooding.sock,)) for each in (send, read)]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in range(20):
+                with server.client() as client:
+                    client.greet()
+                    assert client.ask(ASSOCIATE, "127.0.0.1", 0).code == 0
+        finally:
+            over.set()
+            flooding.sock.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
 
 
 def test_ids_that_are_over_are_not_shown(tmp_path: Path) -> None:
