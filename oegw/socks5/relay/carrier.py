@@ -63,7 +63,6 @@ class Carrier:
     OSError if it can't be started."""
 
     def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
-        """Raises OSError: it can't be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
