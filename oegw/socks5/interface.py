@@ -95,5 +95,5 @@ class Relay(Protocol):
         ...
 
     def close(self) -> None:
-        """End all, and the threads with them."""
+        """End all, and what moves them."""
         ...

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.interface import Demand, Refused, Relay, Resolved, Transferred
-from oegw.socks5.relay import SpliceRelay
 from oegw.socks5.server.service import Server
 from oegw.socks5.settings import Listener, Rule, SocksSettings
 from oegw.socks5.wire import (
@@ -29,6 +28,7 @@ from oegw.socks5.wire import (
     parse_reply,
 )
 from oegw.trace import JsonTrace
+from tests.support.socks_relay import relay_in_threads
 
 T = TypeVar("T")
 
@@ -268,7 +268,7 @@ def running(
     names: Names | None = None,
     gateway: Gateway | None = None,
     enter: Callable[[], None] = lambda: None,
-    relay: Callable[[], Relay] = SpliceRelay,
+    relay: Callable[[], Relay] = relay_in_threads,
 ) -> Iterator[Running]:
     """``enter``: called in the server's thread, for a network namespace."""
     settings = replace(settings, socket=directory / "socks.sock")

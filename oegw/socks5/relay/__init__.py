@@ -1,4 +1,3 @@
 """Octets between two connected sockets, moved by the kernel."""
 
 from oegw.socks5.relay.processes import ProcessRelay as ProcessRelay
-from oegw.socks5.relay.relay import SpliceRelay as SpliceRelay

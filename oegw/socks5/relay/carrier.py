@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.channel import (
@@ -30,6 +31,34 @@ CHILD = "oegw.socks5.relay.child"
 END_PATIENCE = 10.0  # seconds for it to close its connections
 
 LOST = Transferred(0, 0, "closed")
+
+
+class Running(Protocol):
+    """Who relays at the other end of a channel: a `subprocess.Popen`, or its like."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        ...
+
+
+# From its end of the channel, which is closed here afterwards, and the pipes that it may have.
+# Raises OSError.
+BeginChild = Callable[[socket.socket, int], Running]
+
+
+def begin_process(channel: socket.socket, pipes: int) -> Running:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", CHILD, str(channel.fileno()), str(pipes)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(channel.fileno(),),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 class Carried:
@@ -62,18 +91,14 @@ class Carrier:
     """``lost`` is called when the process has ended by itself, and its connections with it.  Raises
     OSError if it can't be started."""
 
-    def __init__(self, pipes: int, lost: Callable[[Carrier], None]) -> None:
+    def __init__(
+        self, pipes: int, lost: Callable[[Carrier], None], begin_child: BeginChild
+    ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
             with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", CHILD, str(theirs.fileno()), str(pipes)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
-                )
+                self._process = begin_child(theirs, pipes)
         except OSError:
             ours.close()
             raise
@@ -81,9 +106,8 @@ class Carrier:
         self._lost = lost
         self._carried: dict[int, Carried] = {}
         self._unsent: deque[Carried | Close] = deque()
-        self._sending = (
-            False  # at the end of this turn of the loop, or when the channel is writable
-        )
+        # It is sent at the end of this turn of the loop, or when the channel is writable.
+        self._sending = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._receive)
 

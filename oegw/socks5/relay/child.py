@@ -31,25 +31,16 @@ MESSAGES = 64  # that are read before octets are moved again
 SPACE = socket.CMSG_SPACE(2 * TOGETHER * 4)
 
 
-class NumberedPair(Pair):
-    """``number``: what the server calls it."""
-
-    __slots__ = ("number",)
-
-    number: int
-
-
 class Child:
     def __init__(self, channel: socket.socket, pipes: int) -> None:
         self._channel = channel
-        self._mover = Mover(pipes, self._over)
+        self.mover = Mover(pipes, self._over)
         self._pairs: dict[int, Pair] = {}
         self._buffer = memoryview(bytearray(MAX_MESSAGE))
 
     def run(self) -> None:
-        self._mover.attend(self._channel.fileno(), self._receive)
-        self._mover.run()
-        self._mover.close()
+        self.mover.attend(self._channel.fileno(), self._receive)
+        self.mover.run()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES):
@@ -63,12 +54,12 @@ class Child:
             except OSError:
                 count, ancillary = 0, []
             if not count:
-                self._mover.stop()
+                self.mover.stop()
                 return
             message = parse(self._buffer[:count])
             if isinstance(message, Close):
                 if (pair := self._pairs.get(message.number)) is not None:
-                    pair.close()
+                    self.mover.end(pair)
             else:
                 self._begin(message, descriptors_in(ancillary))
 
@@ -85,17 +76,13 @@ class Child:
                 socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, number)
                 for number in descriptors[2 * place : 2 * place + 2]
             )  # of either family: to say it here is cheaper than to ask, and nobody reads it
-            pair = NumberedPair(
-                client, destination, begin.early, begin.idle, untold, self._mover.end
-            )
-            pair.number = begin.number
+            pair = Pair(begin.number, client, destination, begin.early, begin.idle)
             self._pairs[begin.number] = pair
-            self._mover.begin(pair)
+            self.mover.begin(pair)
 
     def _over(self, pairs: list[Pair]) -> None:
         told: list[Ended] = []
         for pair in pairs:
-            assert isinstance(pair, NumberedPair)
             del self._pairs[pair.number]
             told.append((pair.number, pair.transferred()))
         self._tell(told)
@@ -106,10 +93,6 @@ class Child:
                 self._channel.send(serialize_ended(told[first : first + MOST_ENDED]))
             except OSError:  # the server has gone; the end of the channel comes next
                 return
-
-
-def untold(_: Transferred) -> None:
-    """It is told the server, see `Child._over`."""
 
 
 def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

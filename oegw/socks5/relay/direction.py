@@ -28,7 +28,7 @@ class Outcome(Enum):
 class Direction:
     """Octets on their way from ``source`` to ``sink``, both non-blocking.
 
-    Few octets are copied through a buffer that all directions of a thread share; many are spliced
+    Few octets are copied through a buffer that all directions of a process share; many are spliced
     through a pipe, and never are in this process's memory.  Nothing is read as long as the sink
     has not taken all that was read before: who reads slowly slows the sender down.
 

@@ -1,8 +1,7 @@
-"""Moves the octets of a share of the connections, in a thread or in a process of its own."""
+"""Moves the octets of a share of the connections."""
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import time
@@ -23,60 +22,51 @@ WANTED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 class Mover:
     """Edge-triggered: a socket is registered once, for both ways; what has more to do when its
-    turn is over stands in a queue.  ``over`` is called by who runs it, with pairs whose sockets are
-    closed."""
+    turn is over stands in a queue.  ``over`` is called with pairs whose sockets are closed.
+
+    One thread uses it, the one that runs it: whoever else wants something makes a descriptor
+    readable that is attended to, and what is said there is done from within `run`.
+    """
 
     def __init__(self, pipes: int, over: Callable[[list[Pair]], None]) -> None:
         self.pipes = Pipes(pipes)
         self._over = over
         self._epoll = select.epoll()
         self._attended: dict[int, Callable[[], None]] = {}
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.attend(self._wake, self._woken)
         # By each socket: the connection, the way from this socket, the way to it.
         self._sockets: dict[int, tuple[Pair, Direction, Direction]] = {}
-        self._begun: deque[Pair] = deque()  # whose idle time is to be watched
-        self._orders: deque[Pair] = deque()  # to be closed
         self._idleness = Idleness()
         self._queue: deque[tuple[Pair, Direction]] = deque()
         self._finished: list[Pair] = []
         self._buffer = memoryview(bytearray(SMALL))
         self._stopping = False
 
-    # ------------------------------------------------------- by any thread
+    def attend(self, descriptor: int, readable: Callable[[], None]) -> None:
+        self._attended[descriptor] = readable
+        self._epoll.register(descriptor, select.EPOLLIN)
 
-    def begin(self, pair: Pair) -> Pair:
-        """The kernel tells who runs it: both sockets are writable, at least."""
+    def begin(self, pair: Pair) -> None:
+        """The kernel tells of both sockets soon: they are writable, at least."""
         pair.active_at = time.monotonic()
         client, destination = pair.client.fileno(), pair.destination.fileno()
         self._sockets[client] = (pair, pair.to_destination, pair.to_client)
         self._sockets[destination] = (pair, pair.to_client, pair.to_destination)
         if pair.idle:
-            self._begun.append(pair)
+            self._idleness.watch(pair)
         try:
             self._epoll.register(client, WANTED)
             self._epoll.register(destination, WANTED)
-        except (OSError, ValueError):  # the latter: it was closed already
+        except OSError:  # too many are watched already
             self.end(pair)
-        return pair
 
     def end(self, pair: Pair) -> None:
-        if not pair.reason:
-            self._orders.append(pair)
-            os.eventfd_write(self._wake, 1)
+        self._finish(pair, "closed")
 
     def stop(self) -> None:
-        """All connections are closed, and `run` returns."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
-
-    # ----------------------------------------------------------- by who runs it
-
-    def attend(self, descriptor: int, readable: Callable[[], None]) -> None:
-        self._attended[descriptor] = readable
-        self._epoll.register(descriptor, select.EPOLLIN)
 
     def run(self) -> None:
+        """Until one of those that it attends to stops it; all connections are closed then."""
         while not self._stopping:
             for number, what in self._epoll.poll(self._patience(), BATCH):
                 if (found := self._sockets.get(number)) is not None:
@@ -86,22 +76,14 @@ class Mover:
             now = time.monotonic()
             for _ in range(len(self._queue)):
                 self._turn(*self._queue.popleft(), now)
-            while self._orders:
-                self._finish(self._orders.popleft(), "closed")
-            self._look_for_idle(now)
+            for pair in self._idleness.over(now):
+                self._finish(pair, "idle")
             self._tell_finished()
         for pair, _, _ in list(self._sockets.values()):
             self._finish(pair, "closed")
         self._tell_finished()
         self.pipes.close()
-
-    def close(self) -> None:
-        """After `run`."""
         self._epoll.close()
-        os.close(self._wake)
-
-    def _woken(self) -> None:
-        os.eventfd_read(self._wake)
 
     def _patience(self) -> float:
         if self._queue:
@@ -165,14 +147,6 @@ class Mover:
             self._sockets.pop(sock.fileno(), None)
         self._idleness.forget(pair)
         self._finished.append(pair)
-
-    def _look_for_idle(self, now: float) -> None:
-        while self._begun:
-            pair = self._begun.popleft()
-            if not pair.reason:
-                self._idleness.watch(pair)
-        for pair in self._idleness.over(now):
-            self._finish(pair, "idle")
 
     def _tell_finished(self) -> None:
         if self._finished:

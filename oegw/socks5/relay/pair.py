@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
 from contextlib import suppress
 
 from oegw.socks5.interface import Transferred
@@ -15,37 +14,32 @@ NO_RESET = struct.pack("ii", 0, 0)
 
 
 class Pair:
-    """``failed``: one of the sockets is dead; what it had sent before is delivered still.
-    ``active_at``: when a socket was ready last.  ``reason``: why it ended; empty until then."""
+    """``number``: what the server calls it.  ``failed``: one of the sockets is dead; what it had
+    sent before is delivered still.  ``active_at``: when a socket was ready last.  ``reason``: why
+    it ended; empty until then."""
 
     __slots__ = (
-        "_end", "active_at", "client", "destination", "ended", "failed", "idle", "reason",
-        "to_client", "to_destination",
+        "active_at", "client", "destination", "failed", "idle", "number", "reason", "to_client",
+        "to_destination",
     )  # fmt: skip
 
     def __init__(
         self,
+        number: int,
         client: socket.socket,
         destination: socket.socket,
         early: bytes,
         idle: float,
-        ended: Callable[[Transferred], None],
-        end: Callable[[Pair], None],
     ) -> None:
+        self.number = number
         self.client = client
         self.destination = destination
         self.to_destination = Direction(client, destination, early)
         self.to_client = Direction(destination, client)
         self.idle = idle
-        self.ended = ended
         self.reason = ""
         self.failed = False
         self.active_at = 0.0
-        self._end = end
-
-    def close(self) -> None:
-        """End it (`Relayed`)."""
-        self._end(self)
 
     def other(self, direction: Direction) -> Direction:
         return self.to_client if direction is self.to_destination else self.to_destination

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 # Our choices
 OCTETS = 1024 * 1024  # what pays with few busy connections; the kernel's fs.pipe-max-size
-PLENTY = 64  # pipes of one thread, as many as busy connections usually want: kept, and filled
+PLENTY = 64  # pipes of a process, as many as busy connections usually want: kept, and filled
 SCARCE = 64 * 1024  # octets in each beyond them: who reads slowly holds them, and they add up
 
 
@@ -24,7 +24,7 @@ class Pipe:
 
 
 class Pipes:
-    """The pipes of one thread: at most ``most``.
+    """The pipes of a process: at most ``most``.
 
     A connection without octets under way has none, so that idle ones cost their two sockets only.
     """

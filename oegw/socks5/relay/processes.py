@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 from oegw.socks5.interface import Relayed, Transferred
-from oegw.socks5.relay.carrier import LOST, Carrier
+from oegw.socks5.relay.carrier import LOST, BeginChild, Carrier, begin_process
 from oegw.socks5.relay.channel import MOST_EARLY, Begin
 from oegw.socks5.relay.pair import reset_when_closed
-from oegw.socks5.relay.relay import PIPES, threads_here
 
 # Our choices
 MOST = 16  # processes
+PIPES = 512  # of a process; each is two descriptors, as long as octets are under way
 SPARE = 64  # descriptors of a process that are not of connections
+
+
+def processes_here() -> int:
+    """Half as many as CPUs, for the kernel does the other half of the work in those who send and
+    receive; but two if there are two: measured on such a machine, many connections gain more by
+    the second than one connection loses."""
+    cpus = len(os.sched_getaffinity(0))
+    return min(4, max(min(2, cpus), cpus // 2))
 
 
 def _pipes(descriptors: int) -> int:
     """Of a process."""
-    return min(PIPES // 2, descriptors // 8)
+    return min(PIPES, descriptors // 8)
 
 
 def _capacity(descriptors: int) -> int:
@@ -35,17 +44,19 @@ class ProcessRelay:
     other way round, and each process has descriptors of its own.
 
     ``processes``: to begin with; 0: as suits this machine.  More are started when those are full.
-    It is made, and used, in an event loop.  Raises OSError where no process can be started.
+    ``begin_child``: how one is started.  It is made, and used, in an event loop.  Raises OSError
+    where no process can be started.
     """
 
-    def __init__(self, processes: int = 0) -> None:
+    def __init__(self, processes: int = 0, begin_child: BeginChild = begin_process) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._pipes = _pipes(descriptors)
         self._capacity = _capacity(descriptors)
         self._numbers = itertools.count(1)
         self._carriers: list[Carrier] = []
+        self._begin_child = begin_child
         self._closed = False
-        for _ in range(processes or threads_here()):
+        for _ in range(processes or processes_here()):
             self._start()
 
     def begin(
@@ -89,7 +100,7 @@ class ProcessRelay:
         return best
 
     def _start(self) -> Carrier:
-        carrier = Carrier(self._pipes, self._carriers.remove)
+        carrier = Carrier(self._pipes, self._carriers.remove, self._begin_child)
         self._carriers.append(carrier)
         return carrier
 

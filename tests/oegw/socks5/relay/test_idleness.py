@@ -12,7 +12,7 @@ from oegw.socks5.relay.pair import Pair
 def pair(idle: float, active_at: float = 0.0) -> Pair:
     never = socket.socket()
     never.close()
-    made = Pair(never, never, b"", idle, lambda _: None, lambda _: None)
+    made = Pair(0, never, never, b"", idle)
     made.active_at = active_at
     return made
 

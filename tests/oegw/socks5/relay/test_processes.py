@@ -86,7 +86,7 @@ async def read(sock: socket.socket, count: int) -> bytes:
     return got
 
 
-def test_early_octets_reset_idle_and_close_are_as_with_threads() -> None:
+def test_early_octets_an_end_idle_and_close_go_through_the_channel() -> None:
     async def test(pairs: Pairs) -> None:
         client, destination, _ = pairs.begin(b"early")
         assert await read(destination, 5) == b"early"

@@ -19,9 +19,12 @@ from typing import Any
 import pytest
 
 from oegw.socks5.interface import Relayed, Transferred
-from oegw.socks5.relay import ProcessRelay, SpliceRelay, pipes
+from oegw.socks5.relay import ProcessRelay, mover, pipes
+from oegw.socks5.relay.channel import MOST_EARLY
+from tests.support.socks_relay import Children
 
 LONG = 30.0  # seconds until a test has waited in vain
+SMALL, TINY = 100_000, 4_000  # buffers of sockets, in octets
 
 
 def connected() -> tuple[socket.socket, socket.socket]:
@@ -51,18 +54,22 @@ class Through:
 
 
 @asynccontextmanager
-async def relay(processes: int = 0, **words: int) -> AsyncIterator[Callable[..., Through]]:
-    """The relay, as a function that makes connections through it."""
-    splicing = ProcessRelay(processes) if processes else SpliceRelay(**words)
+async def relay(
+    processes: int = 0, threads: int = 0, pipes: int | None = None
+) -> AsyncIterator[Callable[..., Through]]:
+    """The relay, as a function that makes connections through it.  ``threads``: instead of
+    processes, and each with so many ``pipes``."""
+    children = Children(pipes)
+    splicing = (
+        ProcessRelay(processes) if processes else ProcessRelay(threads, begin_child=children.begin)
+    )
     made: list[Through] = []
 
-    def through(early: bytes = b"", idle: float = 0.0, smallest: bool = False) -> Through:
+    def through(early: bytes = b"", idle: float = 0.0, buffers: int = 0) -> Through:
         client, ours = connected()
         theirs, destination = connected()
-        if smallest:  # buffers, so that little is under way
-            for sock in (client, ours, theirs, destination):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+        if buffers:  # so that little is under way
+            shorten(buffers, client, ours, theirs, destination)
         end: list[Through] = []
 
         def ended(transferred: Transferred) -> None:
@@ -75,6 +82,7 @@ async def relay(processes: int = 0, **words: int) -> AsyncIterator[Callable[...,
         return end[0]
 
     through.relay = splicing  # type: ignore[attr-defined]
+    through.children = children  # type: ignore[attr-defined]
     try:
         yield through
     finally:
@@ -108,6 +116,12 @@ async def send(sock: socket.socket, octets: bytes) -> None:
     await asyncio.get_running_loop().sock_sendall(sock, octets)
 
 
+def shorten(buffers: int, *socks: socket.socket) -> None:
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+
+
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -138,7 +152,7 @@ def test_octets_come_out_as_they_went_in_both_ways_at_once(words: dict[str, int]
         assert await got == [there, back]
         assert await each.ended() == Transferred(len(there), len(back), "ended")
         if "processes" not in words:
-            copied = through.relay.snapshot()["copied"]  # type: ignore[attr-defined]
+            copied = through.children.copied()  # type: ignore[attr-defined]
             assert (copied > 0) == ("pipes" in words)
 
     relayed(test, **words)
@@ -148,8 +162,12 @@ def test_early_octets_go_first() -> None:
     """SK-9: optimistic data, come behind the request."""
 
     async def test(through: Callable[..., Through]) -> None:
-        early = random.Random(3).randbytes(3_000_000)  # more than a socket takes at once
-        each = through(early)
+        early = random.Random(3).randbytes(MOST_EARLY)
+        one, other = connected()
+        with one, other:  # it is more than such sockets take at once
+            shorten(TINY, one, other)
+            assert 0 < one.send(early) < len(early)
+        each = through(early, buffers=TINY)
         await send(each.client, b"and then")
         assert await read(each.destination, len(early) + 8) == early + b"and then"
         each.client.close()
@@ -221,7 +239,7 @@ def test_what_was_said_before_a_reset_is_delivered() -> None:
 
 def test_who_reads_slowly_slows_the_sender_down() -> None:
     async def test(through: Callable[..., Through]) -> None:
-        slow, quick = through(smallest=True), through()
+        slow, quick = through(buffers=SMALL), through()
         sent = 0
         octets = random.Random(4).randbytes(1 << 20)
         for _ in range(50):  # until nothing more is taken for a while
@@ -316,8 +334,8 @@ def test_idle_connections_have_their_sockets_only() -> None:
             sending = asyncio.create_task(send(each.client, bytes(2_000_000)))
             await read(each.destination, 2_000_000)
             await sending
-        snapshot = through.relay.snapshot  # type: ignore[attr-defined]
-        await until(lambda: snapshot()["pipes"] == 0)
+        children = through.children  # type: ignore[attr-defined]
+        await until(lambda: children.pipes() == 0)
         before = descriptors()
         many += [through() for _ in range(20)]
         for each in many:
@@ -334,7 +352,8 @@ def test_idle_connections_have_their_sockets_only() -> None:
 
 
 def test_an_idle_connection_costs_little_memory() -> None:
-    """10,000 are to have less than 500 MB; of that the relay takes a small part."""
+    """10,000 are to have less than 500 MB; of that the relay takes a small part, here and in the
+    process that has it."""
 
     async def test(through: Callable[..., Through]) -> None:
         splicing = through.relay  # type: ignore[attr-defined]
@@ -344,6 +363,9 @@ def test_an_idle_connection_costs_little_memory() -> None:
         try:
             for (_, ours), (theirs, _) in sockets:
                 splicing.begin(ours, theirs, b"", 60.0, ended.append)
+            (client, _), (_, destination) = sockets[-1]
+            client.send(b"x")
+            assert await read(destination, 1) == b"x"  # all have come to the child
             taken, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -353,24 +375,24 @@ def test_an_idle_connection_costs_little_memory() -> None:
             destination.close()
         await until(lambda: len(ended) == len(sockets))
 
-    relayed(test)
+    relayed(test, threads=1)
 
 
 def test_pipes_with_octets_that_nobody_wants_are_closed() -> None:
     """They would come out of another connection."""
 
     async def test(through: Callable[..., Through]) -> None:
-        snapshot = through.relay.snapshot  # type: ignore[attr-defined]
-        stuck = through(smallest=True)
+        children = through.children  # type: ignore[attr-defined]
+        stuck = through(buffers=SMALL)
         octets = bytes([1]) * (1 << 20)
-        while not snapshot()["pipes"]:
+        while not children.pipes():
             try:
                 stuck.client.send(octets)
             except BlockingIOError:
                 await asyncio.sleep(0.001)
         stuck.relayed.close()
         await stuck.ended()
-        assert snapshot()["pipes"] == 0
+        assert children.pipes() == 0
         other = through()
         sending = asyncio.create_task(send(other.client, bytes(1 << 20)))
         assert await read(other.destination, 1 << 20) == bytes(1 << 20)
@@ -418,7 +440,28 @@ def test_a_dead_socket_is_taken_and_told() -> None:
     relayed(test)
 
 
-@pytest.mark.parametrize("words", [{"threads": 2, "pipes": 4}, {"processes": 2}], ids=str)
+def test_what_the_kernel_does_not_watch_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many descriptors as a user may have watched are watched already, for instance."""
+
+    async def test(through: Callable[..., Through]) -> None:
+        first = through(b"x")
+        assert await read(first.destination, 1) == b"x"
+        before = descriptors()
+        with monkeypatch.context() as patched:
+            refused = mover.WANTED | select.EPOLLEXCLUSIVE  # not together with EPOLLRDHUP
+            patched.setattr(mover, "WANTED", refused)
+            each = through()
+            assert await each.ended() == Transferred(0, 0, "closed")
+        with pytest.raises(ConnectionResetError):
+            await read(each.client)
+        assert descriptors() == before + 2  # the test's own
+        await send(first.client, b"goes on")
+        assert await read(first.destination, 7) == b"goes on"
+
+    relayed(test, threads=1)
+
+
+@pytest.mark.parametrize("words", [{"threads": 2, "pipes": 2}, {"processes": 2}], ids=str)
 def test_chance_does_not_find_a_lost_octet(words: dict[str, int]) -> None:
     """Pieces of any size, pauses, halves that end at any time."""
     chance = random.Random(6)
@@ -438,7 +481,7 @@ def test_chance_does_not_find_a_lost_octet(words: dict[str, int]) -> None:
             there = chance.randbytes(chance.choice((0, 3, 20_000, 700_000)))
             back = chance.randbytes(chance.choice((0, 3, 20_000, 700_000)))
             early = chance.randbytes(chance.choice((0, 10, 60_000)))
-            each = through(early, smallest=chance.random() < 0.3)
+            each = through(early, buffers=SMALL if chance.random() < 0.3 else 0)
             *_, got_there, got_back = await asyncio.gather(
                 say(each.client, there),
                 say(each.destination, back),
