@@ -60,17 +60,19 @@ class _Found:
 
 
 def _read() -> _Found:
+    """An interface that comes between two of the questions is seen the next time."""
     with IPRoute() as ipr:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ipr.get_links()}
         addresses = [
             (names[a["index"]], a["scope"], ip_interface(f"{_address_of(a)}/{a['prefixlen']}"))
             for a in ipr.get_addr()
+            if a["index"] in names
         ]
         routed = {
             names[index]
             for family in (socket.AF_INET, socket.AF_INET6)
             for route in ipr.get_default_routes(family=family)
-            if (index := route.get_attr("RTA_OIF")) is not None
+            if (index := route.get_attr("RTA_OIF")) in names
         }
         wide = {
             names[index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +36,7 @@ from oegw.moniker.names import InvalidName, MonikerError
 from oegw.moniker.uri import MonikerUri
 from oegw.moniker.wire import DEFAULT_PORT
 from oegw.socks5.codes import ReplyCode
+from oegw.socks5.server.routes import is_own
 from oegw.socks5.terms import Refused, Resolved
 from oegw.socksnames import HostName, UnreadableName, is_localhost, wanted
 from policy.flow import IPAddress
@@ -223,13 +223,10 @@ def is_ours(address: IPAddress) -> bool:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped is not None:
         return is_ours(mapped)
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as trial:
-            trial.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
+        return is_own(address)
+    except OSError:  # no descriptor: nobody is asked then
+        return True
 
 
 def _missing(outcome: PeerOutcome | NameOutcome, what: str, reason: str) -> Refused:

@@ -10,13 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from oegw import config
 from oegw.control import ControlError
@@ -299,6 +301,20 @@ def test_the_links_of_this_box() -> None:
     everything = links(("lo",), "oegw0")
     assert everything.outside == ("lo",)
     assert set(box.inside) <= set(everything.inside)
+
+
+def test_an_interface_that_comes_between_two_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has an address, or a default route, and was not there when interfaces were asked for."""
+
+    with IPRoute() as asked:
+        late = SimpleNamespace(
+            get_links=list,
+            get_addr=asked.get_addr,
+            get_default_routes=asked.get_default_routes,
+            get_routes=asked.get_routes,
+        )
+        monkeypatch.setattr("oegw.environment.IPRoute", lambda: nullcontext(late))
+        assert links((), "oegw0") == Links(frozenset(), (), (), frozenset())
 
 
 # ---------------------------------------------------------------- beside the gateway

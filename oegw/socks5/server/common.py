@@ -56,9 +56,11 @@ class Common:
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "passwords")
         self._turns: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
         self._asking: WeakValueDictionary[IPAddress, asyncio.Semaphore] = WeakValueDictionary()
+        self.settings = settings
         self.apply(settings, resolver, dialler)
 
     def apply(self, settings: SocksSettings, resolver: Resolver, dialler: Dialler) -> None:
+        same_rules = settings.rules == self.settings.rules
         self.settings = settings
         self.resolver = resolver
         self.dialler = dialler
@@ -68,8 +70,9 @@ class Common:
         self.places.configure(settings.limits, settings.users)
         self._passwords.replace(settings.users)
 
-        for association in self.associations:
-            association.reconsider()
+        if not same_rules:  # else what is on its way to a client would be nobody's
+            for association in self.associations:
+                association.reconsider()
 
     def close(self) -> None:
         self._verifiers.shutdown(wait=False, cancel_futures=True)

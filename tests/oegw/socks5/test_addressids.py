@@ -133,6 +133,7 @@ def test_sk_17_who_guesses_is_locked_out_and_nobody_else() -> None:
     assert ids.look_up(CAROL, carols, 2.0).destination == BOB
     assert ids.look_up(ALICE, number, 1.0 + SETTINGS.lockout).destination == BOB
     assert ids.snapshot()["lockouts"] == 1
+    assert ids.snapshot()["locked_out"] == 3
 
 
 def test_sk_17_failures_are_counted_within_the_window_only() -> None:

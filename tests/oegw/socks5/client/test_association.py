@@ -117,7 +117,7 @@ def test_the_control_channel(begin: Begin, relay: socket.socket) -> None:
 
 def test_a_control_channel_that_says_nothing(begin: Begin, relay: socket.socket) -> None:
     async def body(script: Script) -> None:
-        conversation = await begin(script.proxy(), 0.05)
+        conversation = await begin(script.proxy(), 0.5)
         association = await got(conversation.udp())
         with pytest.raises(socks5.TooSlow):
             await got(association.interface_towards(BOB, 53))

@@ -207,7 +207,7 @@ def test_a_control_channel_that_is_none(run: Run, begin: Begin) -> None:
     """Dante writes it into its log, and says nothing."""
 
     async def body() -> None:
-        conversation = await begin(Proxy(SERVER["4"], OPEN_PORT), 0.2)
+        conversation = await begin(Proxy(SERVER["4"], OPEN_PORT), 1.0)
         association = await got(conversation.udp())
         with pytest.raises(socks5.TooSlow):
             await got(association.interface_towards(BOB["4"], ECHO))

@@ -145,6 +145,25 @@ def test_a_process_that_dies_takes_its_own_connections_only() -> None:
     with_pairs(test)
 
 
+def test_a_process_that_stands_still_holds_up_nobody() -> None:
+    """What it does not take waits for it, and the server does not."""
+
+    async def test(pairs: Pairs) -> None:
+        _, destination, _ = pairs.begin(b"x")
+        assert await read(destination, 1) == b"x"
+        (pid,) = pairs.relay.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            begun = [pairs.begin(bytes(16384)) for _ in range(60)]
+            await asyncio.sleep(0.05)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for _, destination, _ in begun:
+            assert await read(destination, 16384) == bytes(16384)
+
+    with_pairs(test)
+
+
 def test_half_a_file_does_not_look_whole_if_a_process_is_killed() -> None:
     async def test(pairs: Pairs) -> None:
         client, destination, _ = pairs.begin(b"x")

@@ -278,7 +278,7 @@ def test_a_little_one_has_its_turn_beside_much() -> None:
 
 def test_idle_ones_end_and_busy_ones_do_not() -> None:
     async def test(through: Callable[..., Through]) -> None:
-        busy, idle = through(idle=0.3), through(idle=0.05)
+        busy, idle = through(idle=2.0), through(idle=0.05)
         for _ in range(30):
             await send(busy.client, b"x")
             assert await read(busy.destination, 1) == b"x"

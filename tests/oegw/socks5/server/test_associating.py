@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import pytest
 
 from oegw.socks5.codes import ReplyCode
 from oegw.socks5.rules import Rules
-from oegw.socks5.settings import Limits, UdpSettings
+from oegw.socks5.server import associating
+from oegw.socks5.settings import Limits, Rule, UdpSettings
 from oegw.socks5.wire import (
     AddressId,
     ControlRequest,
@@ -195,6 +197,16 @@ def test_rules_hold_for_each_destination(tmp_path: Path) -> None:
         server.until(lambda: server.counter("drop.udp_rule") == 1)
 
 
+def test_a_reload_with_the_same_rules_loses_no_answer(tmp_path: Path) -> None:
+    """Who listens to a peer, and says nothing meanwhile, hears all of it."""
+    with running(tmp_path) as server, bound("127.0.0.1") as peer, associated(server) as client:
+        client.send(LOOPBACK[0], peer.getsockname()[1], b"tell me")
+        _, relay = peer.recvfrom(10)
+        server.reload(replace(server.settings, limits=Limits(idle=60)))
+        peer.sendto(b"all of it", relay)
+        assert client.receive().payload == b"all of it"
+
+
 def test_it_ends_with_its_connection(tmp_path: Path) -> None:
     """SK-6: the port is closed, and nothing is left."""
     with running(tmp_path) as server:
@@ -205,6 +217,21 @@ def test_it_ends_with_its_connection(tmp_path: Path) -> None:
         with bound("127.0.0.1", relay[1]):
             pass
         assert server.snapshot()["under_way"]["associations"] == 0
+
+
+def test_nothing_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a timer keep it."""
+    monkeypatch.setattr(associating, "EXPIRE_SECONDS", 0.02)
+
+    def none() -> bool:
+        gc.collect()
+        return not any(isinstance(each, associating.Relaying) for each in gc.get_objects())
+
+    with running(tmp_path) as server:
+        with bound("127.0.0.1") as peer, associated(server) as client:
+            client.send(LOOPBACK[0], peer.getsockname()[1], b"x")
+            assert peer.recv(10) == b"x"
+        server.until(none)
 
 
 def test_the_control_channel(tmp_path: Path) -> None:
@@ -246,6 +273,7 @@ def test_without_descriptors_a_destination_is_refused_for_a_while_only(
             patched.setattr(Rules, "decide", none_left)
             client.send(LOOPBACK[0], peer.getsockname()[1], b"lost")
             server.until(lambda: server.counter("drop.udp_emfile") == 1)
-        server.reload(server.settings)  # or two seconds
+        others = (*server.settings.rules, Rule(False, ports=((1, 1),)))
+        server.reload(replace(server.settings, rules=others))  # or two seconds
         client.send(LOOPBACK[0], peer.getsockname()[1], b"here")
         assert peer.recv(10) == b"here"

@@ -63,6 +63,7 @@ def test_anybody_may_come_whom_the_rules_allow(tmp_path: Path) -> None:
         client.greet()
         first = client.ask(BIND, "0.0.0.0", 0)
         assert first.code == 0
+        assert not ip_address(str(first.address)).is_unspecified, "nobody can connect there"
         with come("127.0.0.1", first.port) as peer:
             second = client.reply()
             assert (str(second.address), second.port) == peer.getsockname()
