@@ -8,10 +8,8 @@ from __future__ import annotations
 import random
 import signal
 import socket
-import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,32 +30,17 @@ from tests.support.socks_strangers import (
     GREETING,
     HERE,
     OTHERS,
+    RESET,
     Client,
     Echo,
     SocksServer,
     datagrams,
-    inhabited,
     is_served,
     place,
-    servers,
     until_idle,
 )
 
 pytestmark = pytest.mark.netns
-
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
-
-
-@pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
-    with inhabited() as net:
-        yield net
-
-
-@pytest.fixture(scope="module")
-def echo(net: Net) -> Iterator[Echo]:
-    with servers(net) as echo:
-        yield echo
 
 
 def test_garbage_of_all_kinds_at_every_stage(net: Net, echo: Echo, tmp_path: Path) -> None:

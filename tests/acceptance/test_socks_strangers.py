@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import select
 import socket
-import struct
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,36 +33,21 @@ from tests.support.socks_strangers import (
     HERE6,
     OTHERS,
     PORT,
+    RESET,
     Client,
     Echo,
     SocksServer,
     datagrams,
-    inhabited,
     is_served,
     place,
-    servers,
     until_idle,
 )
 from tests.support.sst_packets import UDP, ipv4, packed, udp
 
 pytestmark = pytest.mark.netns
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
-
 IMPATIENT = "[socks.limits]\nhandshake = 1\nconnect = 2\nbind = 3\n"
 REFUSED = 9  # "invalid address", of the draft
-
-
-@pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
-    with inhabited() as net:
-        yield net
-
-
-@pytest.fixture(scope="module")
-def echo(net: Net) -> Iterator[Echo]:
-    with servers(net) as echo:
-        yield echo
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ HERE, HERE6 = "10.1.0.1", "fd00:1::1"
 CLIENT, CLIENT6 = "10.1.0.2", "fd00:1::2"
 OTHERS = [f"10.1.0.{number}" for number in range(10, 30)]  # further clients
 PORT = 1080
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
 ECHO = 7
 
 CONNECT, BIND, UDP_ASSOCIATE, ASSOCIATE = 1, 2, 3, 8
