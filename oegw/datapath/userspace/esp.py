@@ -186,7 +186,7 @@ class OutboundSa(_Sa):
             return None
         return self.record.take(count, octets, now, self.last)
 
-    def seal(self, packet: Buffer, next_header: int, now: float = 0.0) -> bytes | None:
+    def seal(self, packet: bytes, next_header: int, now: float = 0.0) -> bytes | None:
         """The ESP packet that carries ``packet``, which is counted; None if `take` gives none."""
         sequence = self.take(1, len(packet), now)
         if sequence is None:
