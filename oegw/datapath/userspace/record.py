@@ -76,7 +76,7 @@ class Record:
     @property
     def used(self) -> tuple[int, int, int, int]:
         """Sequence, packets, octets, last used in nanoseconds."""
-        return _USED.unpack_from(self.memory, self.at)  # type: ignore[return-value]
+        return _USED.unpack_from(self.memory, self.at)
 
     @property
     def flags(self) -> int:
