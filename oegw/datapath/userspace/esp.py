@@ -94,12 +94,12 @@ class _Sa:
 
     @property
     def softened(self) -> bool:
-        return bool(self.record.flags & SOFTENED)
+        return self.record.flag(SOFTENED)
 
     @property
     def expired(self) -> bool:
         """Whether a hard limit was passed, whoever saw it: it carries nothing more."""
-        return bool(self.record.flags & EXPIRED)
+        return self.record.flag(EXPIRED)
 
     def soften(self) -> bool:
         """The replacement is asked for.  Whether it was not before."""
@@ -182,7 +182,7 @@ class OutboundSa(_Sa):
         None if the SA is expired, there are not so many numbers, or these octets pass the hard
         limit; then nothing was taken.
         """
-        if self.record.flags & EXPIRED or self.would_exceed(octets):
+        if self.record.flag(EXPIRED) or self.would_exceed(octets):
             return None
         return self.record.take(count, octets, now, self.last)
 
