@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oegw.sst.asking import programs
-from oegw.sst.asking.instructions import (
+from oegw.bpf.instructions import (
     Instruction,
     Label,
     Register,
@@ -26,6 +25,7 @@ from oegw.sst.asking.instructions import (
     store,
     store_octet,
 )
+from oegw.sst.asking import programs
 
 R0, R1, R2, R6, R9, R10 = (Register(n) for n in (0, 1, 2, 6, 9, 10))
 
