@@ -45,10 +45,12 @@ from oegw.datapath.userspace.outside import (
     NON_ESP_MARKER,
     Ancillary,
     IcmpSocket,
+    OuterGroup,
     OuterSocket,
     path_mtu,
     source_of,
 )
+from oegw.datapath.userspace.receiving import Receiver
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.transform import warm_up
 from oegw.datapath.userspace.tun import open_tun
@@ -77,6 +79,8 @@ class Worker:
         self._mark = 0
         self._port: int | None = None
         self._outside: dict[tuple[int, bool], OuterSocket] = {}
+        self._groups: list[OuterGroup] = []
+        self._receiver = Receiver(_PACKETS_PER_TURN)
         self._icmp: dict[int, IcmpSocket] = {}
         self._routes: TunnelRoutes | None = None
         self._requests: dict[Kind, Callable[[Message], None]] = {
@@ -125,13 +129,15 @@ class Worker:
         deliver = self._udp_received if outer.encapsulated else self._esp_received
 
         def read() -> None:
-            for _ in range(_PACKETS_PER_TURN):
-                try:
-                    outer.receive(deliver)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    self._engine.counters["drop_in_socket"] += 1
+            try:
+                datagrams = self._receiver.receive(
+                    outer.socket.fileno(), outer.version, outer.encapsulated
+                )
+            except OSError:
+                self._engine.counters["drop_in_socket"] += 1
+                return
+            for payload, _, source, port, destination, traffic_class in datagrams:
+                deliver(payload, source, port, destination, traffic_class)
 
         return read
 
@@ -256,7 +262,9 @@ class Worker:
         for version in (4, 6) if _has_ipv6() else (4,):
             self._icmp[version] = IcmpSocket(version, marks.own)
             for port in ports:
-                outer = OuterSocket(version, port, marks.own)
+                group = OuterGroup(version, port, marks.own, offloads=False)
+                self._groups.append(group)
+                [outer] = group.opening
                 self._outside[version, outer.encapsulated] = outer
                 self._selector.register(outer.socket, selectors.EVENT_READ, self._reader(outer))
         self._selector.register(self._tun, selectors.EVENT_READ, self._read_tun)
@@ -329,7 +337,8 @@ class Worker:
             self._tun = -1
         for outer in self._outside.values():
             self._selector.unregister(outer.socket)
-            outer.socket.close()
+        for group in self._groups:
+            group.close()
         self._outside.clear()
         for icmp in self._icmp.values():
             icmp.socket.close()
