@@ -167,6 +167,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/bpf/*.py",
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
@@ -206,6 +207,7 @@ CORES = (
     "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = (  # in a room of cores
+    "oegw/bpf/kernel.py",
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
@@ -552,9 +554,9 @@ def test_the_top_level_is_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay", "oegw/socks5/server",
-     "tests", "netns-lab"],
+    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
+     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
+     "oegw/socks5/server", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
