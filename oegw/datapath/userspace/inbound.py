@@ -72,6 +72,9 @@ class InboundEngine:
         self._join(added)
         return added
 
+    def find(self, key: SaKey) -> InboundSa | None:
+        return self._sas.find(key)
+
     def remove(self, key: SaKey) -> InboundSa | None:
         """The SA that was removed, or None."""
         sa = self._sas.remove(key)

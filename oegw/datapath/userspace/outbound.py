@@ -115,6 +115,10 @@ class OutboundEngine:
             raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
         self._sas.prefer(sa)
 
+    def one_for_each_peer(self) -> list[OutboundSa]:
+        """One SA to each."""
+        return [next(iter(sas)) for sas in self._peers.values()]
+
     def set_path_mtu(self, peer: IPAddress, mtu: int, now: float) -> set[OutboundSa]:
         """The path to ``peer`` takes packets of ``mtu`` octets, outer header included; the SAs
         whose MTU changed by that.
