@@ -212,6 +212,7 @@ CORES = (
     "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = (  # in a room of cores
+    "oegw/bpf/classic.py",
     "oegw/bpf/kernel.py",
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
