@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 from oegw.datapath.interface import (
@@ -33,18 +34,13 @@ from oegw.datapath.userspace.grounds import Grounds
 from oegw.datapath.userspace.installed import Installed, InstalledSas
 from oegw.datapath.userspace.keyingsocket import KeyingSockets
 from oegw.datapath.userspace.settings import MOST_WORKERS, UserspaceSettings
-from oegw.datapath.userspace.supervisor import Request, Supervisor
+from oegw.datapath.userspace.supervisor import Place, Request, Supervisor
 from oegw.datapath.userspace.transform import CIPHERS
 from oegw.intercept.interface import Marks
 
 # Our choices.
 _CRASHES = 3  # of the compiled core
 _CRASH_TIME = 60.0  # within so many seconds: then the Python core runs
-
-_MODULES = {
-    Direction.OUTBOUND: ("sealing", "oegw.datapath.userspace.sealing"),
-    Direction.INBOUND: ("opening", "oegw.datapath.userspace.opening"),
-}
 
 
 class UserspaceDatapath:
@@ -88,10 +84,9 @@ class UserspaceDatapath:
                 self._grounds.memory, self._grounds.versions, settings.encapsulation_port
             )
             self._failure = None
-            for direction, (name, module) in _MODULES.items():
-                self._supervisors[direction] = [
-                    Supervisor(f"{name} {index}", module, self) for index in range(self._count)
-                ]
+            for direction in Direction:
+                places = (Place(direction, index) for index in range(self._count))
+                self._supervisors[direction] = [Supervisor(place, self) for place in places]
             await _all(supervisor.start() for supervisor in self._each())
             if settings.encapsulation_port is not None:
                 self._keying.open(settings.encapsulation_port, self._grounds.versions)
@@ -157,14 +152,13 @@ class UserspaceDatapath:
         moved = self._running().move(key, source, destination, encapsulation)
         name = moved.sa.key
         self._forget_path(key)
-        await self._ask(
-            moved, Kind.MOVE, channel.move_body(key, source, destination, encapsulation)
-        )
+        body = channel.move_body(key, source, destination, encapsulation)
+        await self._change(moved, Kind.MOVE, body)
         return name
 
     async def prefer(self, key: SaKey) -> None:
         preferred = self._running().prefer(key)
-        await self._ask(preferred, Kind.PREFER, channel.key_body(key))
+        await self._change(preferred, Kind.PREFER, channel.key_body(key))
 
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
@@ -180,18 +174,20 @@ class UserspaceDatapath:
         return dict(self._keying.counters() + self._grounds.counters.counted())
 
     def workers(self) -> tuple[WorkerReport, ...]:
-        return tuple(supervisor.report for supervisor in self._each())
+        reports = (supervisor.report for supervisor in self._each())
+        if not self._core_reason:
+            return tuple(reports)
+        return tuple(replace(report, core_reason=self._core_reason) for report in reports)
 
     # What the supervisors need.
 
-    def equipment(self, name: str) -> Equipment:
+    def equipment(self, place: Place) -> Equipment:
         assert self._grounds is not None
-        direction, index = self._place(name)
-        return self._grounds.equipment(direction, index, self._core)
+        return self._grounds.equipment(*place, self._core)
 
-    def all_told(self, name: str) -> Iterable[Request]:
+    def all_told(self, place: Place) -> Iterable[Request]:
         assert self._sas is not None
-        direction, index = self._place(name)
+        direction, index = place
         for installed in self._sas:
             if installed.sa.direction is direction and index in self._indices(installed):
                 yield Kind.INSTALL, channel.install_body(installed.sa, installed.offset)
@@ -207,7 +203,7 @@ class UserspaceDatapath:
         if not isinstance(event, SaExpired) or self._sas.first_said(event):
             self._report(event)
 
-    def died(self, name: str, core: str, crashed_by: signal.Signals | None) -> None:
+    def died(self, core: str, crashed_by: signal.Signals | None) -> None:
         assert self._sas is not None
         for event in self._sas.unsaid():
             self._report(event)
@@ -243,12 +239,6 @@ class UserspaceDatapath:
     def _each(self) -> list[Supervisor]:
         return [each for supervisors in self._supervisors.values() for each in supervisors]
 
-    def _place(self, name: str) -> tuple[Direction, int]:
-        for direction, (kind, _) in _MODULES.items():
-            if name.startswith(kind):
-                return direction, int(name.split()[1])
-        raise AssertionError(name)
-
     def _indices(self, installed: Installed) -> Iterable[int]:
         """Which workers have this SA: outbound all; inbound the one that its packets come to."""
         if installed.sa.direction is Direction.OUTBOUND:
@@ -261,6 +251,16 @@ class UserspaceDatapath:
 
     async def _ask(self, installed: Installed, kind: Kind, body: Any) -> None:
         await _all(supervisor.ask(kind, body) for supervisor in self._of(installed))
+
+    async def _change(self, installed: Installed, kind: Kind, body: Any) -> None:
+        """What we checked, no worker refuses; if one does, it has other SAs than it is to have,
+        and its successor will have the right ones."""
+        try:
+            await self._ask(installed, kind, body)
+        except DatapathError:
+            self._running()
+            for supervisor in self._of(installed):
+                supervisor.restart()
 
     async def _forget(self, removed: Installed, key: SaKey) -> Usage:
         """No worker has it, and then its record is free; what it carried."""

@@ -1,7 +1,7 @@
 """What the two engines share: one packet and the time in, actions out, sans IO.
 
-`outbound.py` and `inbound.py` know all the rules of RFC 4301 and 4303 for one packet at a time.  The
-cores (`core/interface.py`) do what is ordinary by themselves, and hand all else to them.
+`outbound.py` and `inbound.py` know all the rules of RFC 4301 and 4303 for one packet at a time.
+The cores (`core/interface.py`) do what is ordinary by themselves, and hand all else to them.
 
 Outbound, the TTL of the inner packet is left alone: the kernel lowered it when it routed the
 packet into the tunnel device, and lowers it again on the other side (RFC 4301 section

@@ -57,12 +57,17 @@ class Equipment:
         """Raises ValueError, TypeError: this is not what ``body`` gave."""
         core, (memory, shared), (counters, page), (device, virtio, uso), outer, rest = body
         mtu, mark, dont_fragment = rest
-        handles = tuple(Handle(*handle) for handle in outer)
         return cls(
-            core,
-            *(memory, shared),
-            *(counters, page),
-            *(device, virtio, uso),
-            handles,
-            *(mtu, mark, DontFragment(dont_fragment)),
+            core=core,
+            memory=memory,
+            shared=shared,
+            counters=counters,
+            page=page,
+            device=device,
+            virtio=virtio,
+            uso=uso,
+            outer=tuple(Handle(*handle) for handle in outer),
+            mtu=mtu,
+            mark=mark,
+            dont_fragment=DontFragment(dont_fragment),
         )

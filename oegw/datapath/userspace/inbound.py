@@ -97,9 +97,7 @@ class InboundEngine:
         if sa is None:
             raise DatapathError(f"SA {key.spi:#010x}: there is none to move")
         self._leave(sa)
-        sa.move(
-            replace(sa.sa, source=source, destination=destination, encapsulation=encapsulation)
-        )
+        sa.move(replace(sa.sa, source=source, destination=destination, encapsulation=encapsulation))
         self._sas.rename(key, sa)
         self._join(sa)
         return sa

@@ -6,7 +6,6 @@ needs care.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time

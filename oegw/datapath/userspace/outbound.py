@@ -115,6 +115,10 @@ class OutboundEngine:
             raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
         self._sas.prefer(sa)
 
+    def sends_to(self, peer: IPAddress) -> bool:
+        """Whether there is an SA to ``peer``."""
+        return peer in self._peers
+
     def one_for_each_peer(self) -> list[OutboundSa]:
         """One SA to each."""
         return [next(iter(sas)) for sas in self._peers.values()]

@@ -36,7 +36,7 @@ from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.outbound import OutboundEngine
 from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, Way, path_mtu
 from oegw.datapath.userspace.record import Record
-from oegw.datapath.userspace.worker import BATCHES_PER_TURN, WorkerFailed, run
+from oegw.datapath.userspace.worker import BATCHES_PER_TURN, CannotGoOnError, run
 
 
 class Sealing:
@@ -80,6 +80,7 @@ class Sealing:
         if removed is not None:
             self._core.remove(removed)
             self._core.forget()
+            self._forget_path(key)
 
     def move(
         self,
@@ -90,6 +91,7 @@ class Sealing:
     ) -> None:
         moved = self._engine.move(key, source, destination, encapsulation)
         self._core.refresh(moved)
+        self._forget_path(key)
         if self._began:
             self._measure(moved.sa)
 
@@ -98,8 +100,9 @@ class Sealing:
         self._core.forget()
 
     def set_path_mtu(self, peer: IPAddress, mtu: int) -> None:
-        self._told[peer] = mtu
-        self._take_path_mtu(peer, mtu)
+        if self._engine.sends_to(peer):
+            self._told[peer] = mtu
+            self._take_path_mtu(peer, mtu)
 
     def begin(self) -> None:
         self._began = True
@@ -116,7 +119,7 @@ class Sealing:
                     return
             except OSError as error:
                 if error.errno == errno.EBADFD:
-                    raise WorkerFailed("the tunnel device is gone") from None
+                    raise CannotGoOnError("the tunnel device is gone") from None
                 self._counters["drop_out_device"] += 1
                 return
             now = time.monotonic()
@@ -191,9 +194,7 @@ class Sealing:
     def _send(self, send: SendEsp) -> bool:
         way: Way = send.sa.way or self._way_of(send.sa)
         try:
-            way.outer.send(
-                send.payload, way.from_, way.to, send.traffic_class, send.dont_fragment
-            )
+            way.outer.send(send.payload, way.from_, way.to, send.traffic_class, send.dont_fragment)
         except BlockingIOError:
             self._counters["drop_out_queue"] += 1
         except OSError as error:
@@ -220,6 +221,10 @@ class Sealing:
         if self._told.get(peer, self._mtu) != mtu:
             self._told[peer] = mtu
             self.measured.append((peer, mtu))
+
+    def _forget_path(self, key: SaKey) -> None:
+        if not self._engine.sends_to(key.destination):
+            self._told.pop(key.destination, None)
 
     def _take_path_mtu(self, peer: IPAddress, mtu: int) -> None:
         for sa in self._engine.set_path_mtu(peer, mtu, time.monotonic()):

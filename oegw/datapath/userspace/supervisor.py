@@ -15,13 +15,13 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import oegw
-from oegw.datapath.interface import DatapathError, WorkerReport
+from oegw.datapath.interface import DatapathError, Direction, WorkerReport
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.equipment import Equipment
@@ -52,20 +52,38 @@ CRASHES = frozenset(
     )
 )
 
+_MODULES = {
+    Direction.OUTBOUND: "oegw.datapath.userspace.sealing",
+    Direction.INBOUND: "oegw.datapath.userspace.opening",
+}
+
 Request = tuple[Kind, Any]
+
+
+class Place(NamedTuple):
+    """Which worker: of those for a direction, the one with this number."""
+
+    direction: Direction
+    number: int
+
+    @property
+    def name(self) -> str:
+        """As ``status`` calls it."""
+        kind = "sealing" if self.direction is Direction.OUTBOUND else "opening"
+        return f"{kind} {self.number}"
 
 
 class Datapath(Protocol):
     """What a worker's supervisor needs of the datapath.  Nothing of it waits."""
 
-    def equipment(self, name: str) -> Equipment: ...
-    def all_told(self, name: str) -> Iterable[Request]:
+    def equipment(self, place: Place) -> Equipment: ...
+    def all_told(self, place: Place) -> Iterable[Request]:
         """What a successor is to be told before packets move."""
 
     def said(self, kind: Kind, body: Any) -> None:
         """A worker said something by itself."""
 
-    def died(self, name: str, core: str, crashed_by: signal.Signals | None) -> None:
+    def died(self, core: str, crashed_by: signal.Signals | None) -> None:
         """It did, and a successor is being started."""
 
     def failed(self, reason: str) -> None:
@@ -79,11 +97,10 @@ class _Question:
 
 
 class Supervisor:
-    """``name`` is what ``status`` calls the worker; ``module`` is what it runs."""
+    """Of the worker at ``place``."""
 
-    def __init__(self, name: str, module: str, datapath: Datapath) -> None:
-        self.name = name
-        self._module = module
+    def __init__(self, place: Place, datapath: Datapath) -> None:
+        self.place = place
         self._datapath = datapath
         self._process: Process | None = None
         self._control: socket.socket | None = None
@@ -94,6 +111,7 @@ class Supervisor:
         self._waiting: list[asyncio.Future[Any]] = []  # answered once a successor knows all
         self._unsent: deque[bytes] = deque()
         self._told = False
+        self._failure: str | None = None
         self._starting: asyncio.Future[Any] | None = None  # the answer to START, then to BEGIN
         self._restarts = 0
         self._core = self._core_reason = ""
@@ -106,7 +124,7 @@ class Supervisor:
     @property
     def report(self) -> WorkerReport:
         pid = self.pid if self._told else None
-        return WorkerReport(self.name, pid, self._restarts, self._core, self._core_reason)
+        return WorkerReport(self.place.name, pid, self._restarts, self._core, self._core_reason)
 
     async def start(self) -> None:
         """Raises DatapathError, and then nothing is left."""
@@ -119,7 +137,7 @@ class Supervisor:
 
     async def end(self) -> None:
         """By closing the channel, and if that does not help, by force."""
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._end_process()
@@ -130,7 +148,8 @@ class Supervisor:
             self._process.kill()
 
     def give_up(self, reason: str) -> None:
-        """All that was asked has this answer."""
+        """All that was asked, or will be, has this answer."""
+        self._failure = reason
         self._unfold()
         for answer in self._waiting:
             if not answer.done():
@@ -140,7 +159,9 @@ class Supervisor:
     def ask(self, kind: Kind, body: Any) -> asyncio.Future[Any]:
         """What the worker, or a successor, answers; DatapathError if it refuses."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self._told:
+        if self._failure is not None:
+            answer.set_exception(DatapathError(self._failure))
+        elif self._told:
             self._send(kind, body, [answer], _ANSWER_TIMEOUT)
         else:
             self._waiting.append(answer)
@@ -161,7 +182,7 @@ class Supervisor:
             code = await self._bury()
             crash = next((each for each in CRASHES if code == -each), None)
             self._restarts += 1
-            self._datapath.died(self.name, self._core, crash)
+            self._datapath.died(self._core, crash)
             died = died + 1 if asyncio.get_running_loop().time() - began < _LIVED else 0
             if died > 1:
                 await asyncio.sleep(min(_FIRST_PAUSE * 2 ** min(died, 10), _LONGEST_PAUSE))
@@ -172,7 +193,9 @@ class Supervisor:
                     await self._bury()
                     failed += 1
                     if failed >= _STARTS:
-                        self._datapath.failed(f"the {self.name} worker cannot be started: {error}")
+                        self._datapath.failed(
+                            f"the {self.place.name} worker cannot be started: {error}"
+                        )
                         return
                     await asyncio.sleep(_FIRST_PAUSE)
                 else:
@@ -182,13 +205,13 @@ class Supervisor:
     async def _begin(self) -> None:
         """Start a process, and tell it all that it is to have.  Raises DatapathError."""
         loop = asyncio.get_running_loop()
-        equipment = self._datapath.equipment(self.name)
+        equipment = self._datapath.equipment(self.place)
         await self._spawn(equipment)
         self._starting = loop.create_future()
         self._send(Kind.START, equipment.body(), [self._starting], _START_TIMEOUT)
         self._core, self._core_reason = await self._starting
         # From here to the end there is no other task's turn: what is asked later comes behind it.
-        requests = list(self._datapath.all_told(self.name))
+        requests = list(self._datapath.all_told(self.place))
         for kind, body in requests:
             self._post(Message(kind, 0, body))
         self._starting = loop.create_future()
@@ -208,7 +231,7 @@ class Supervisor:
                     sys.executable,
                     "-P",  # nothing is imported from the working directory
                     "-m",
-                    self._module,
+                    _MODULES[self.place.direction],
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
@@ -326,7 +349,7 @@ class Supervisor:
             self._datapath.said(message.kind, message.body)
             return
         if message.number == 0:
-            self._datapath.failed(f"the {self.name} worker: {message.body}")
+            self._refused(str(message.body))
             return
         question = self._questions.pop(message.number, None)
         if question is None:
@@ -339,6 +362,13 @@ class Supervisor:
                 answer.set_exception(DatapathError(message.body))
             else:
                 answer.set_result(message.body)
+
+    def _refused(self, reason: str) -> None:
+        """It cannot go on at all, or not begin."""
+        if self._starting is not None and not self._starting.done():
+            self._starting.set_exception(DatapathError(reason))
+        else:
+            self._datapath.failed(f"the {self.place.name} worker: {reason}")
 
     def _lost(self) -> None:
         """The channel ended: the worker is dead, or dies."""

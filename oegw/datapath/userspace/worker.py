@@ -1,8 +1,8 @@
 """What `sealing.py` and `opening.py` share: the process, its channel and its loop.
 
 A worker lives as long as the channel to the control process: when that dies, however it dies, the
-channel ends, and with the workers go the last descriptors of the tunnel device.  IKE on our UDP port
-does not come here: see ``keyingsocket.py``.
+channel ends, and with the workers go the last descriptors of the tunnel device.  IKE on our UDP
+port does not come here: see ``keyingsocket.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BATCHES_PER_TURN = 4  # of one descriptor, before the others and the channel hav
 _BACKLOG = 4096  # messages to a control process that does not read; then events are lost
 
 
-class WorkerFailed(Exception):
+class CannotGoOnError(Exception):
     """This worker cannot go on, and a successor could not either; the message says why."""
 
 
@@ -172,7 +172,7 @@ class Worker:
             self._poll.register(descriptor, select.EPOLLIN)
 
     def _report(self, duty: Duty) -> None:
-        """Events may be lost if the control process does not read; the path MTU is measured again."""
+        """Events may be lost if the control process does not read; a path is measured again."""
         bodies = [(Kind.EVENT, channel.event_body(event)) for event in duty.events]
         bodies += [(Kind.PATH_MTU, channel.path_mtu_body(*path)) for path in duty.measured]
         duty.events.clear()
@@ -214,5 +214,5 @@ def run(arguments: list[str], make: MakesDuty) -> None:
         worker = Worker(control, make)
         try:
             worker.run()
-        except WorkerFailed as failure:
+        except CannotGoOnError as failure:
             worker.fail(str(failure))
