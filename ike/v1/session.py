@@ -130,7 +130,7 @@ class Session:
         """Begin main mode with the peer of ``request``."""
         path = _opening_path(directory, request)
         session = cls(station, directory, path.local, path.remote, now, initiator=True)
-        encapsulation = request.encapsulation or station.configuration.encapsulation
+        encapsulation = station.in_effect(request.encapsulation)
         session.identity = session._own_identity(request)
         session.keys_given = not request.peer_keys
         session._begin(now, expected_identity(request), request.peer_keys, encapsulation)
@@ -453,7 +453,10 @@ class Session:
                 isinstance(opening, InitiatorOpening)
                 and opening.expected == expected
                 and opening.peer_keys == request.peer_keys
-                and request.encapsulation in (None, opening.encapsulation)
+                and (
+                    request.encapsulation is None
+                    or self._station.in_effect(request.encapsulation) is opening.encapsulation
+                )
                 and len(self._waiting) < QUEUE_MOST
             )
         assert self.established_at is not None

@@ -12,8 +12,11 @@ import socket
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from oegw.datapath.interface import DatapathError, IPAddress
+from oegw.datapath.userspace.core.interface import Run
+from oegw.datapath.userspace.offloads import Offload
 from oegw.packet.ip import ESP, ICMP, ICMPV6
 
 # Linux, <linux/in.h>, <linux/in6.h>, <asm/socket.h>, <linux/filter.h>; Python does not name them.
@@ -53,11 +56,75 @@ Received = Callable[[memoryview, bytes, int, bytes, int], None]
 """Called with payload, packed source, its port, packed destination, traffic class octet."""
 
 
+class Handle(NamedTuple):
+    """How a worker is told of a socket that it inherits: `OuterSocket.adopt` takes it."""
+
+    descriptor: int
+    version: int
+    encapsulated: bool
+    segments: bool  # UDP_SEGMENT may be used
+
+
+class Way(NamedTuple):
+    """How the packets of an SA go: made once by `OuterSocket.way`, kept as ``sa.way``."""
+
+    outer: OuterSocket
+    from_: Ancillary
+    to: tuple[str, int]
+    name: bytes  # ``to`` and ``from_`` as the kernel takes them
+    control: bytes
+
+
+class Sent(NamedTuple):
+    """How many packets of a run the kernel took, and the ``errno`` that stopped it, else 0:
+    EAGAIN (the queue is full: the rest is lost), EMSGSIZE (the path got narrower), or another."""
+
+    packets: int
+    error: int
+
+
+class OuterGroup:
+    """All sockets for one family, plain or in UDP: the control process opens and keeps them.
+
+    ``opening``: each receives what belongs to that opening worker, SPI modulo ``workers``.
+    ``sealing``: each sends, and receives nothing.  With UDP the next socket that is bound to the
+    port (`keyingsocket.py`) receives IKE.  Raises DatapathError, and leaves nothing open.
+    """
+
+    def __init__(
+        self, version: int, port: int | None, mark: int, workers: int = 1, offloads: bool = True
+    ) -> None:
+        self.opening: tuple[OuterSocket, ...]
+        self.sealing: tuple[OuterSocket, ...]
+        self.told: tuple[Offload, ...]
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
 class OuterSocket:
     """One socket of one family.  ``port`` None: raw ESP, else ESP in UDP on that port.
 
     Raises DatapathError.
     """
+
+    @classmethod
+    def adopt(cls, handle: Handle) -> OuterSocket:
+        """A socket that the control process opened."""
+        raise NotImplementedError
+
+    @property
+    def handle(self) -> Handle:
+        raise NotImplementedError
+
+    def way(self, source: IPAddress, destination: IPAddress, port: int) -> Way:
+        """``port`` 0 for plain ESP."""
+        raise NotImplementedError
+
+    def send_run(self, run: Run, way: Way) -> Sent:
+        """All packets of a run with as few system calls as the kernel has.  Does not raise."""
+        raise NotImplementedError
 
     def __init__(self, version: int, port: int | None, mark: int) -> None:
         self.version = version

@@ -9,7 +9,8 @@ The record of an SA, in the machine's byte order, at an offset that is a multipl
     8   u64  packets
     16  u64  octets     of plaintext, as RFC 4301 counts lifetimes
     24  u64  last used  monotonic nanoseconds; 0: never
-    32  u32  flags      SOFTENED, EXPIRED
+    32  u8   softened   1: the soft limit was reached, and said
+    33  u8   expired    1: the hard limit was; it carries nothing more
     36  u32  ring       inbound: its size in bits, a power of two, at least the window's
     40  24 octets, zero
     64  inbound: the ring; bit ``sequence % ring`` says whether that number was accepted
@@ -18,6 +19,9 @@ Numbers are taken from ``sequence`` before they are used, all that a frame needs
 in between loses numbers and repeats none.  A window moves in this order: ``sequence``, then the
 bits that it passed over are cleared, then the bit is set; so a death in between makes it forget
 what was never delivered, or refuse what it need not, and never accept a replay.
+
+The two flags have an octet each, since the control process sets them too (its clock, the limits
+of seconds): neither side can lose what the other sets in the same moment.
 
 One worker writes the record of an inbound SA.  Of an outbound one several may: ``take`` is one step
 for all of them (an atomic addition in the compiled core, a lock of the record in pure Python;
@@ -34,8 +38,8 @@ from struct import Struct
 RECORD = 64
 CHUNK = 2**20  # octets; no record crosses from one into the next
 
-SEQUENCE, PACKETS, OCTETS, LAST_USED, FLAGS, RING_SIZE, RING = 0, 8, 16, 24, 32, 36, 64
-SOFTENED, EXPIRED = 1, 2
+SEQUENCE, PACKETS, OCTETS, LAST_USED, RING_SIZE, RING = 0, 8, 16, 24, 36, 64
+SOFTENED, EXPIRED = 32, 33  # where each stands
 
 _U64 = Struct("=Q")
 _U32 = Struct("=I")
@@ -123,15 +127,15 @@ class Record:
         """Sequence, packets, octets, last used in nanoseconds."""
         return _USED.unpack_from(self.memory, self.at)  # type: ignore[return-value]
 
-    @property
-    def flags(self) -> int:
-        return int(_U32.unpack_from(self.memory, self.at + FLAGS)[0])
+    def flag(self, which: int) -> bool:
+        """``which``: SOFTENED or EXPIRED."""
+        return self.memory[self.at + which] != 0
 
-    def set_flag(self, flag: int) -> bool:
+    def set_flag(self, which: int) -> bool:
         """Whether it was not set before."""
-        before = self.flags
-        _U32.pack_into(self.memory, self.at + FLAGS, before | flag)
-        return not before & flag
+        before = self.memory[self.at + which]
+        self.memory[self.at + which] = 1
+        return not before
 
     def take(self, numbers: int, octets: int, now: float, last: int) -> int | None:
         """Take the next sequence numbers, for packets of so many octets in all: the first of them;

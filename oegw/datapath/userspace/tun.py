@@ -7,9 +7,11 @@ import errno
 import fcntl
 import os
 import struct
+from dataclasses import dataclass
 
 from oegw.datapath.device import configure_device
 from oegw.datapath.interface import DatapathError
+from oegw.datapath.userspace.offloads import Offload
 
 # Linux, <linux/if_tun.h>.
 _TUNSETIFF = 0x400454CA
@@ -24,9 +26,30 @@ _REFUSALS = {
 }
 
 
-def open_tun(name: str, mtu: int) -> int:
-    """Make the device, set it up, and return its non-blocking descriptor.
+@dataclass(frozen=True, slots=True)
+class Tun:
+    """The device: one non-blocking descriptor for each queue.
 
+    ``virtio``: each frame begins with a virtio header of 10 octets, in the machine's byte order.
+    ``uso``: the device takes super-packets of UDP (UDP_L4) from us.
+    A worker needs nothing but the number of its descriptor, and these two.
+    """
+
+    descriptors: tuple[int, ...]
+    virtio: bool
+    uso: bool
+    told: tuple[Offload, ...]
+
+    def close(self) -> None:
+        """The device is gone once its workers have closed their copies too."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def open_tun(name: str, mtu: int, queues: int = 1, offloads: bool = False) -> Tun:
+    """Make the device, and set it up.
+
+    With several queues a flow, and all between two hosts, stays in one.
     Raises DatapathError, and leaves no device behind.
     """
     if not 0 < len(name) <= _NAME_LIMIT:
@@ -43,4 +66,4 @@ def open_tun(name: str, mtu: int) -> int:
         os.close(descriptor)
         what = _REFUSALS.get(error.errno or 0, error.strerror)
         raise DatapathError(f"tunnel interface {name}: {what}") from None
-    return descriptor
+    return Tun((descriptor,), False, False, ())

@@ -251,7 +251,7 @@ class Worker:
         self._mtu = settings.mtu
         self._port = settings.encapsulation_port
         self._engine = Engine(EngineSettings(settings.mtu, settings.dont_fragment), os.urandom)
-        self._tun = open_tun(settings.tunnel_interface, settings.mtu)
+        [self._tun] = open_tun(settings.tunnel_interface, settings.mtu).descriptors
         ports = (None, settings.encapsulation_port) if settings.encapsulation_port else (None,)
         for version in (4, 6) if _has_ipv6() else (4,):
             self._icmp[version] = IcmpSocket(version, marks.own)
