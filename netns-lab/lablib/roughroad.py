@@ -8,8 +8,8 @@ answered with a JSON object, and the end of the input ends the program.
 
 The witness file gets 24 octets for each ESP packet that its sender put on the wire (not for what is
 made of it here): SPI, sequence number, the first eight octets behind them (the IV, or its
-first half), and the time in nanoseconds.  ``watched`` counts frames with one of the watched addresses in their outermost IP
-header: what should be nowhere but inside of ESP.
+first half), and the time in nanoseconds.  ``watched`` counts frames with one of the watched
+addresses in their outermost IP header: what should be nowhere but inside of ESP.
 
 It needs frames as they are on a wire: ``ethtool -K`` must have turned off what the two neighbours
 leave to the card.
@@ -261,7 +261,7 @@ class Interface:
 class Program:
     def __init__(self, ends: list[str], seed: int, conduct: Conduct, watch: Watch) -> None:
         self._interfaces = [Interface(name) for name in ends]
-        self._roads = [Road(conduct, Random(seed + side)) for side in range(2)]  # noqa: S311
+        self._roads = [Road(conduct, Random(seed + side)) for side in range(2)]
         self._watch = watch
         self._unsent = 0
         self._rest = b""

@@ -1,4 +1,4 @@
-"""Two gateways with a rough road between them, for one test; and what it takes to see what came of it.
+"""Two gateways with a rough road between them; and what it takes to see what came of it.
 
     alice -- gwa -- road -- gwb -- bob
 
@@ -38,11 +38,14 @@ from tests.support.datapath_sas import (
 
 ROAD = ROOT / "netns-lab" / "lablib" / "roughroad.py"
 STREAMS = ROOT / "tests" / "support" / "datapath_streams.py"
+KERNEL = ROOT / "tests" / "support" / "refusing_kernel.py"
 PORT = 5001
 _WITNESS = struct.Struct("!II8sQ")  # as the road writes it
 
 Key = list[Any]
 """Direction, SPI, destination: an SA's name in JSON's types."""
+Tunnel = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""A's SAs and B's."""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -55,11 +58,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 class Conversation:
     """A program in a namespace that is asked in lines, and answers in JSON, a line for each."""
 
-    def __init__(self, namespace: str, *command: str) -> None:
+    def __init__(self, namespace: str, *command: str, lacking: str = "") -> None:
+        """``lacking``: what the kernel seems to lack, see `tests/support/refusing_kernel.py`."""
+        kernel = [sys.executable, "-I", str(KERNEL), lacking] if lacking else []
         self.process = subprocess.Popen(
             [
                 str(shutil.which("nsenter")),
                 f"--net=/run/netns/{namespace}",
+                *kernel,
                 sys.executable,
                 *command,
             ],
@@ -102,15 +108,16 @@ class Conversation:
                 pipe.close()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The datapath's words."""
 
 
 class Subject(Conversation):
     """A `tests.support.datapath_subject` at work.  ``events`` are those heard so far."""
 
-    def __init__(self, namespace: str, settings: dict[str, Any]) -> None:
-        super().__init__(namespace, "-m", "tests.support.datapath_subject", json.dumps(settings))
+    def __init__(self, namespace: str, settings: dict[str, Any], lacking: str) -> None:
+        module = "tests.support.datapath_subject"
+        super().__init__(namespace, "-m", module, json.dumps(settings), lacking=lacking)
         self._number = 0
         self.events: list[dict[str, Any]] = []
         self.capability: dict[str, Any] = self.answer(0)
@@ -128,11 +135,16 @@ class Subject(Conversation):
                 self.events.append(said)
             elif said["number"] == number:
                 if "refusal" in said:
-                    raise Refused(said["refusal"])
+                    raise RefusedError(said["refusal"])
                 return said["answer"]
 
     def ask(self, verb: str, argument: Any = None, seconds: float = 60) -> Any:
         return self.answer(self.begin(verb, argument), seconds)
+
+    def heard(self, event: str) -> list[dict[str, Any]]:
+        """Events of this kind so far."""
+        self.ask("nothing")
+        return [each for each in self.events if each["event"] == event]
 
     def counters(self) -> Counter[str]:
         return Counter(self.ask("counters"))
@@ -156,6 +168,7 @@ class RoughLab(Lab):
         super().__init__()
         self._seed = seed
         self._together = together
+        self.lacking = ""  # of the gateways' kernels, as of those that are started from now on
         self.road = self.gwa.removesuffix("gwa") + "road"
         self.names.append(self.road)
         self._files = tempfile.TemporaryDirectory(prefix="oegwrough")
@@ -177,7 +190,7 @@ class RoughLab(Lab):
         return self.subject("a", **settings), self.subject("b", **settings)
 
     def subject(self, side: str, **settings: Any) -> Subject:
-        subject = Subject({"a": self.gwa, "b": self.gwb}[side], settings)
+        subject = Subject({"a": self.gwa, "b": self.gwb}[side], settings, self.lacking)
         self._programs.append(subject)
         return subject
 
@@ -203,7 +216,8 @@ class RoughLab(Lab):
     def on_the_wire(self) -> Iterator[tuple[int, int, bytes, int]]:
         """SPI, sequence number, IV and nanoseconds of each ESP packet that a gateway sent.  Ends
         the road."""
-        assert self._cable is not None and self._cable.process.stdin is not None
+        assert self._cable is not None
+        assert self._cable.process.stdin is not None
         self._cable.process.stdin.close()
         self._cable.process.wait(20)
         return _WITNESS.iter_unpack(self.witness.read_bytes())
@@ -261,7 +275,7 @@ class RoughLab(Lab):
 
 def tunnel(
     number: int = 0, family: int = 4, inner: int = 4, udp: bool = True, **fields: Any
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Tunnel:
     """A's and B's SAs of one tunnel between Alice and Bob, both ways, in JSON's types.
 
     ``family`` is of the outer addresses, ``inner`` of Alice's and Bob's.  Both SPIs of tunnel
@@ -286,5 +300,42 @@ def tunnel(
     return [there | out, back | arriving], [there | arriving, back | out]
 
 
+def connected(lab: RoughLab, *tunnels: Tunnel, **settings: Any) -> tuple[Subject, Subject]:
+    """Both gateways at work, with these tunnels."""
+    gwa, gwb = lab.subjects(**settings)
+    for at_a, at_b in tunnels:
+        gwa.ask("install", at_a)
+        gwb.ask("install", at_b)
+    return gwa, gwb
+
+
 def keys_of(sas: list[dict[str, Any]]) -> list[Key]:
     return [[sa["direction"], sa["spi"], sa["destination"]] for sa in sas]
+
+
+def of_kind(subject: Subject, kind: str) -> list[int]:
+    return [pid for pid, command in subject.workers().items() if kind in command]
+
+
+def progress(talk: Conversation) -> int:
+    talk.tell("progress")
+    count: int = talk.read("progress")["progress"]
+    return count
+
+
+def await_progress(talk: Conversation, octets: int = 1 << 18) -> None:
+    """Alice goes on hearing Bob, who goes on hearing her, or TCP would have stopped."""
+    before = progress(talk)
+    wait_for(lambda: progress(talk) > before + octets)
+
+
+def successor(subject: Subject, kind: str, dead: int) -> int:
+    """The worker that took the place of ``dead``."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found[:] = [pid for pid in of_kind(subject, kind) if pid != dead]
+        return bool(found)
+
+    wait_for(is_there)
+    return found[-1]

@@ -6,11 +6,13 @@
     python datapath_streams.py say ADDRESS PORT SEED COUNT RATE
 
 ``talk`` and ``serve`` send each other OCTETS at the same time (0: until ``end`` is read on
-standard input), each with the SHA-256 of it behind it, and ``serve`` with an octet more, whether what it heard was
-whole; ``talk`` prints what came of both directions.  ``progress`` on its input is answered with the octets received.
+standard input), each with the SHA-256 of it behind it, and ``serve`` with an octet more, whether
+what it heard was whole; ``talk`` prints what came of both directions.  ``progress`` on its input is
+answered with the octets received.
 
-``say`` sends numbered UDP datagrams of many sizes, RATE a second; ``hear`` knows from number and seed what each must be, and
-says at ``end`` how many came, how many were other than sent, and how many came twice.
+``say`` sends numbered UDP datagrams of many sizes, RATE a second; ``hear`` knows from number and
+seed what each must be, and says at ``end`` how many came, how many were other than sent, and how
+many came twice.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from random import Random
 BLOCK = 1 << 16
 DIGEST = 32
 _TRAILER = DIGEST + 1
-_BASE = Random(9).randbytes(BLOCK - 8)  # noqa: S311 - no secret; it must not repeat within a block
+_BASE = Random(9).randbytes(BLOCK - 8)  # it does not repeat within a block
 SIZES = (0, 1, 16, 64, 256, 511, 512, 700, 1000, 1200, 1300, 1372)
 
 

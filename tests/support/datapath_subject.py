@@ -2,16 +2,18 @@
 
     python -m tests.support.datapath_subject SETTINGS
 
-SETTINGS is a JSON object, fields of `UserspaceSettings`.  Each line on its standard input is a JSON list,
-``[number, verb, argument]``, each line of its output an answer ``{"number": ..., "answer" or
-"refusal": ...}`` or an event.  Several questions may be under way at once.  `tests.support.datapath_rough`
-asks them.
+SETTINGS is a JSON object, fields of `UserspaceSettings`.  Each line on its standard input is a JSON
+list, ``[number, verb, argument]``, each line of its output an answer ``{"number": ..., "answer" or
+"refusal": ...}`` or an event.  Several questions may be under way at once.
+`tests.support.datapath_rough` asks them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import sys
 from dataclasses import asdict
 from ipaddress import ip_address
@@ -29,6 +31,7 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.state import Memory, Record
 from tests.support.datapath_sas import make_sa, selector
 
 
@@ -47,15 +50,50 @@ def key_of(said: list[Any]) -> SaKey:
     return SaKey(Direction(direction), spi, ip_address(destination))
 
 
+class Records:
+    """Where the records of SAs are: the memory is watched while it gives them out."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Memory, int] | None = None
+        self._records: dict[SaKey, Record] = {}
+        self._descriptor = -1
+        allocate = Memory.allocate
+
+        def watched(memory: Memory, window: int = 0) -> int:
+            offset = allocate(memory, window)
+            self._last = memory, offset
+            return offset
+
+        Memory.allocate = watched  # type: ignore[method-assign]
+
+    def installed(self, key: SaKey) -> None:
+        if self._last is None:
+            return
+        memory, offset = self._last
+        self._descriptor = memory.descriptor
+        self._records[key] = memory.record(offset)
+
+    def of(self, said: list[Any]) -> Record:
+        return self._records[key_of(said)]
+
+    def no_more(self) -> None:
+        """The memory may not grow."""
+        size = os.fstat(self._descriptor).st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 class Subject:
     def __init__(self, settings: UserspaceSettings) -> None:
+        self.records = Records()
         self.datapath = UserspaceDatapath(settings)
 
     async def asked(self, verb: str, argument: Any) -> Any:
         datapath = self.datapath
         if verb == "install":
             for said in argument:
-                await datapath.install(sa_of(said))
+                sa = sa_of(said)
+                await datapath.install(sa)
+                self.records.installed(sa.key)
             return len(argument)
         if verb == "install-at-once":
             sas = [sa_of(said) for said in argument]
@@ -75,6 +113,20 @@ class Subject:
             ]
         if verb == "counters":
             return await datapath.counters()
+        if verb == "nothing":
+            return None
+        if verb == "break-starts":
+            sys.executable = "/bin/false"  # of workers that are started from now on
+            return None
+        if verb == "no-more-memory":
+            return self.records.no_more()
+        if verb == "set-sequence":
+            for key, number in argument:
+                self.records.of(key).sequence = number
+            return None
+        if verb == "records":
+            records = [self.records.of(key) for key in argument]
+            return [[*record.used, record.flags] for record in records]
         assert verb == "close", verb
         return await datapath.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.amount import amount
-from tests.support.datapath_rough import PORT, RoughLab, Subject, tunnel, wait_for
+from tests.support.datapath_rough import PORT, RoughLab, Subject, connected, tunnel, wait_for
 from tests.support.datapath_sas import A4, A6, B4, B6
 
 pytestmark = pytest.mark.netns
@@ -41,14 +41,6 @@ def settled(lab: RoughLab, receiver: Subject) -> tuple[Counter[str], Counter[str
 
     wait_for(at_rest)
     return seen[0], seen[1]
-
-
-def connected(lab: RoughLab, *sas: Any, **settings: Any) -> tuple[Subject, Subject]:
-    gwa, gwb = lab.subjects(**settings)
-    for at_a, at_b in sas:
-        gwa.ask("install", at_a)
-        gwb.ask("install", at_b)
-    return gwa, gwb
 
 
 @pytest.mark.parametrize(
@@ -85,7 +77,7 @@ def test_a_stream_is_whole(
         assert talked["sent"] == talked["received"] == octets
         for road, receiver in zip(counts["roads"], (gwb, gwa), strict=True):
             counters = receiver.counters()
-            assert road["replayed"] and road["duplicated"] and road["corrupted"]
+            assert min(road["replayed"], road["duplicated"], road["corrupted"]) > 0
             assert counters["drop_in_replay"] >= 0.8 * (road["duplicated"] + road["replayed"])
             assert counters["drop_in_invalid"] >= 0.5 * road["corrupted"]
         assert counts["watched"] == 0
