@@ -249,14 +249,13 @@ class Engine:
             if inner_forbids and dont_fragment and length > mtu:
                 return self._too_big(packet, version, mtu, layout, now)
             dont_fragment = False
-        if sa.expired or sa.exhausted or sa.would_exceed(length):
+        if protocol == TCP and not layout[6]:
+            packet = clamp_mss(packet, version, offset, mtu)
+        sealed = sa.seal(packet, IPV4 if version == 4 else IPV6, now)
+        if sealed is None:
             self._expire(sa)
             counters["drop_out_expired"] += 1
             return _NOTHING
-        if protocol == TCP and not layout[6]:
-            packet = clamp_mss(packet, version, offset, mtu)
-        sealed = sa.seal(packet, IPV4 if version == 4 else IPV6)
-        sa.count(length, now)
         if not sa.softened and sa.wants_replacement:
             self._soften(sa)
         counters["esp_out_packets"] += 1
@@ -410,10 +409,9 @@ class Engine:
             self._unknown.clear()
 
     def _soften(self, sa: InboundSa | OutboundSa) -> None:
-        sa.softened = True
+        sa.soften()
         self.events.append(SaExpired(sa.key, hard=False))
 
     def _expire(self, sa: InboundSa | OutboundSa) -> None:
-        if not sa.expired:
-            sa.expired = True
+        if sa.expire():
             self.events.append(SaExpired(sa.key, hard=True))
