@@ -168,6 +168,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/bpf/*.py",
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
@@ -193,8 +194,13 @@ CORES = (
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
+    "oegw/datapath/userspace/core/virtio.py",
+    "oegw/datapath/userspace/core/flows.py",
+    "oegw/datapath/userspace/core/cutting.py",
+    "oegw/datapath/userspace/core/joining.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
+    "oegw/datapath/userspace/record.py",
     "oegw/datapath/userspace/replay.py",
     "oegw/datapath/userspace/sad.py",
     "oegw/datapath/userspace/selectors.py",
@@ -207,6 +213,8 @@ CORES = (
     "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = (  # in a room of cores
+    "oegw/bpf/classic.py",
+    "oegw/bpf/kernel.py",
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
@@ -558,9 +566,9 @@ def test_the_top_level_is_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay", "oegw/socks5/server",
-     "tests", "netns-lab"],
+    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
+     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
+     "oegw/socks5/server", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
