@@ -58,7 +58,7 @@ struct oegw_sa_now {
 };
 
 struct oegw_run {
-    uint64_t offset; /* in the octets of oegw_sealing_packets */
+    uint64_t offset; /* in the core's memory */
     uint64_t octets; /* of inner packets */
     uint32_t length; /* of all packets */
     uint32_t size;
@@ -71,18 +71,19 @@ struct oegw_run {
 };
 
 struct oegw_frame {
-    uint64_t offset; /* in the octets of oegw_sealing_frames */
+    uint64_t offset; /* in the core's memory */
     uint32_t header;
     uint32_t packet;
 };
 
 struct oegw_care {
-    uint64_t offset; /* in the octets of oegw_opening_received */
+    uint64_t offset; /* in the core's memory */
     uint32_t length;
     uint32_t sa;          /* unchecked */
     uint32_t next_header; /* unchecked */
     uint32_t port;        /* unopened, and so is what follows but for the traffic class */
     uint32_t address_octets;
+    uint32_t destined; /* whether the kernel said where to */
     uint32_t traffic_class;
     uint8_t source[16];
     uint8_t destination[16];
@@ -111,8 +112,13 @@ uint32_t oegw_core_layout(void); /* the sizes of the structures above, added up 
    One step for all who take. */
 uint64_t oegw_take(uint8_t *record, uint64_t numbers, uint64_t octets, uint64_t last, uint64_t now);
 
-/* Null if there is no memory, or libcrypto lacks something. */
-oegw_sealing *oegw_sealing_new(int offloads);
+/* A core reads into memory that it is handed, and leaves there what it made: so many octets, at a
+   multiple of 64, which stay as long as the core. */
+uint64_t oegw_sealing_memory(void);
+uint64_t oegw_opening_memory(void);
+
+/* Null if there is no memory for the rest, or libcrypto lacks something. */
+oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory);
 void oegw_sealing_free(oegw_sealing *core);
 /* The SA's number, which is greater than 0; 0 if libcrypto refuses, or there is no memory. */
 uint32_t oegw_sealing_install(oegw_sealing *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);
@@ -130,10 +136,8 @@ uint32_t oegw_sealing_run_count(const oegw_sealing *core);
 uint32_t oegw_sealing_care(const oegw_sealing *core);
 const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core);
 const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index);
-uint8_t *oegw_sealing_packets(const oegw_sealing *core, uint64_t *octets);
-uint8_t *oegw_sealing_frames(const oegw_sealing *core, uint64_t *octets);
 
-oegw_opening *oegw_opening_new(int offloads, int joins_udp);
+oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
 void oegw_opening_free(oegw_opening *core);
 /* As above; also 0 if there is an SA of this SPI and destination. */
 uint32_t oegw_opening_install(oegw_opening *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);
@@ -147,7 +151,6 @@ const struct oegw_care *oegw_opening_care(const oegw_opening *core);
 /* packet stays where it is, and as it is, until the next fill. */
 int oegw_opening_append(oegw_opening *core, const uint8_t *packet, uint32_t octets);
 uint32_t oegw_opening_deliver(oegw_opening *core, int device);
-uint8_t *oegw_opening_received(const oegw_opening *core, uint64_t *octets);
 /* Each forgets what it says; at most so many as there is room for, and their number. */
 void oegw_opening_counted(oegw_opening *core, struct oegw_counted *counted);
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);

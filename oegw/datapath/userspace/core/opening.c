@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -57,17 +56,17 @@ struct oegw_opening {
     struct datagram datagrams[OEGW_BATCH_FRAMES];
 };
 
-EXPORTED oegw_opening *oegw_opening_new(int offloads, int joins_udp)
+EXPORTED uint64_t oegw_opening_memory(void) { return SLOTS_OCTETS; }
+
+EXPORTED oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory)
 {
     oegw_opening *core = calloc(1, sizeof *core);
     if (!core)
         return NULL;
     core->joiner.offloads = offloads != 0;
     core->joiner.joins_udp = joins_udp != 0;
-    core->slots = mmap(NULL, SLOTS_OCTETS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (core->slots == MAP_FAILED)
-        core->slots = NULL;
-    if (!sas_make(&core->sas, true) || !table_make(&core->flows) || !table_make(&core->spis) || !core->slots) {
+    core->slots = memory;
+    if (!sas_make(&core->sas, true) || !table_make(&core->flows) || !table_make(&core->spis)) {
         oegw_opening_free(core);
         return NULL;
     }
@@ -82,8 +81,6 @@ EXPORTED void oegw_opening_free(oegw_opening *core)
     table_free(&core->flows);
     table_free(&core->spis);
     joiner_free(&core->joiner);
-    if (core->slots)
-        munmap(core->slots, SLOTS_OCTETS);
     free(core->moved);
     free(core->softened);
     free(core);
@@ -291,12 +288,11 @@ static void unopened(oegw_opening *core, const struct datagram *datagram, const 
 {
     core->care = (struct oegw_care){
         .offset = (uint64_t)(packet - core->slots), .length = octets, .port = datagram->port,
-        .address_octets = datagram->address_octets, .traffic_class = datagram->traffic_class,
+        .address_octets = datagram->address_octets, .destined = datagram->destined,
+        .traffic_class = datagram->traffic_class,
     };
     memcpy(core->care.source, datagram->source, 16);
     memcpy(core->care.destination, datagram->destination, 16);
-    if (!datagram->destined)
-        core->care.address_octets |= 0x100; /* see compiled.py */
 }
 
 /* Whether RFC 6040 (section 4.2, figure 4) leaves the inner ECN field as it is. */
@@ -427,12 +423,6 @@ EXPORTED uint32_t oegw_opening_deliver(oegw_opening *core, int device)
     }
     joiner_clear(joiner);
     return (uint32_t)refused;
-}
-
-EXPORTED uint8_t *oegw_opening_received(const oegw_opening *core, uint64_t *octets)
-{
-    *octets = SLOTS_OCTETS;
-    return core->slots;
 }
 
 EXPORTED void oegw_opening_counted(oegw_opening *core, struct oegw_counted *counted)

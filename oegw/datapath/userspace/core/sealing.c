@@ -15,7 +15,7 @@ enum {
     PACKETS_MOST = READ_OCTETS / OEGW_SMALLEST_SEGMENT + 2 * OEGW_BATCH_FRAMES,
     HEADERS_MOST = IPV6_HEADER + 60,   /* that are in each packet again */
     AROUND_MOST = ESP_HEADER + 16 + 15 + 2 + 16, /* IV, padding, trailer, ICV */
-    SEALED_OCTETS = READ_OCTETS + PACKETS_MOST * (HEADERS_MOST + AROUND_MOST) + 64,
+    SEALED_OCTETS = (READ_OCTETS + PACKETS_MOST * (HEADERS_MOST + AROUND_MOST)) / 64 * 64 + 64,
     FRAME_PACKETS = OEGW_LARGEST_FRAME / OEGW_SMALLEST_SEGMENT + 1,
     BLOCK_MOST = 16,
 };
@@ -32,7 +32,7 @@ struct oegw_sealing {
     uint32_t run_count;
     bool extending;   /* the last run may grow */
     uint64_t end;     /* of the packets made */
-    uint8_t *read, *sealed;
+    uint8_t *sealed, *read; /* the memory, in this order */
     struct layout last_layout; /* of the last packet whose flow was looked up, and its SA */
     uint32_t last_sa;
     struct oegw_frame frames[OEGW_BATCH_FRAMES];
@@ -47,18 +47,21 @@ struct cutting {
     uint32_t packets;
     uint32_t octets;  /* of all packets together */
     uint32_t largest;
-    uint32_t complete_from, complete_at; /* a checksum that is partial; 0 and 0: none */
+    bool partial; /* only the pseudo-header's sum stands at `complete_at` */
+    uint32_t complete_from, complete_at;
 };
 
-EXPORTED oegw_sealing *oegw_sealing_new(int offloads)
+EXPORTED uint64_t oegw_sealing_memory(void) { return SEALED_OCTETS + READ_OCTETS; }
+
+EXPORTED oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory)
 {
     oegw_sealing *core = calloc(1, sizeof *core);
     if (!core)
         return NULL;
     core->offloads = offloads != 0;
-    core->read = malloc(READ_OCTETS);
-    core->sealed = aligned_alloc(64, (SEALED_OCTETS + 63) / 64 * 64);
-    if (!sas_make(&core->sas, false) || !table_make(&core->flows) || !core->read || !core->sealed) {
+    core->sealed = memory;
+    core->read = memory + SEALED_OCTETS;
+    if (!sas_make(&core->sas, false) || !table_make(&core->flows)) {
         oegw_sealing_free(core);
         return NULL;
     }
@@ -71,8 +74,6 @@ EXPORTED void oegw_sealing_free(oegw_sealing *core)
         return;
     sas_free(&core->sas);
     table_free(&core->flows);
-    free(core->read);
-    free(core->sealed);
     free(core);
 }
 
@@ -124,7 +125,7 @@ EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
         }
         struct oegw_frame *frame = &core->frames[core->frame_count++];
         uint32_t header = core->offloads ? VIRTIO_HEADER : 0;
-        frame->offset = end;
+        frame->offset = SEALED_OCTETS + end;
         frame->header = header < (size_t)size ? header : (uint32_t)size;
         frame->packet = (uint32_t)size - frame->header;
         end += (size_t)size;
@@ -143,7 +144,7 @@ static uint32_t sa_of(oegw_sealing *core, const struct layout *layout)
 }
 
 /* Whether the header fits the packet, and how it is cut then. */
-static bool cutting_of(const uint8_t *header, const uint8_t *packet, uint32_t octets, const struct layout *layout, struct cutting *cutting)
+static bool cutting_of(const uint8_t *header, uint32_t octets, const struct layout *layout, struct cutting *cutting)
 {
     uint16_t field[4]; /* header length, segment size, start and place of the checksum */
     *cutting = (struct cutting){.packets = 1, .octets = octets, .largest = octets};
@@ -154,6 +155,7 @@ static bool cutting_of(const uint8_t *header, const uint8_t *packet, uint32_t oc
     if (gso == GSO_NONE) {
         if (!(header[0] & NEEDS_CSUM))
             return true;
+        cutting->partial = true;
         cutting->complete_from = start;
         cutting->complete_at = start + place;
         return start + place + 2 <= octets;
@@ -161,7 +163,7 @@ static bool cutting_of(const uint8_t *header, const uint8_t *packet, uint32_t oc
     if (!(header[0] & NEEDS_CSUM) || segment < OEGW_SMALLEST_SEGMENT || start != layout->offset)
         return false;
     if (layout->protocol == TCP) {
-        if ((gso & ~GSO_ECN) != (layout->version == 4 ? GSO_TCPV4 : GSO_TCPV6) || place != 16)
+        if ((gso & ~(uint32_t)GSO_ECN) != (layout->version == 4 ? GSO_TCPV4 : GSO_TCPV6) || place != 16)
             return false;
     } else if (layout->protocol != UDP || gso != GSO_UDP_L4 || place != 6) {
         return false;
@@ -218,7 +220,7 @@ static uint32_t cut(uint8_t *to, const uint8_t *packet, uint32_t octets, const s
 static void whole(uint8_t *to, const uint8_t *packet, uint32_t octets, const struct cutting *cutting)
 {
     memcpy(to, packet, octets);
-    if (cutting->complete_at) {
+    if (cutting->partial) {
         uint8_t *check = to + cutting->complete_at;
         store_sum(check, sum_of(packet + cutting->complete_from, octets - cutting->complete_from));
         if (!check[0] && !check[1])
@@ -250,15 +252,15 @@ static void add_to_run(oegw_sealing *core, uint32_t number, uint32_t size, uint3
 static int seal_frame(oegw_sealing *core, uint64_t now)
 {
     const struct oegw_frame *frame = &core->frames[core->next];
-    const uint8_t *header = core->offloads ? core->read + frame->offset : NULL;
-    const uint8_t *packet = core->read + frame->offset + frame->header;
+    const uint8_t *header = core->offloads ? core->sealed + frame->offset : NULL;
+    const uint8_t *packet = core->sealed + frame->offset + frame->header;
     struct layout layout;
     struct cutting cutting;
     if (!layout_of(packet, frame->packet, &layout) || (header && frame->header < VIRTIO_HEADER))
         return OEGW_CARE;
     uint32_t number = sa_of(core, &layout);
     struct sa *sa = sas_find(&core->sas, number);
-    if (!sa || !cutting_of(header, packet, frame->packet, &layout, &cutting) || cutting.largest > sa->now.mtu)
+    if (!sa || !cutting_of(header, frame->packet, &layout, &cutting) || cutting.largest > sa->now.mtu)
         return OEGW_CARE;
     uint64_t room = cutting.octets + (uint64_t)cutting.packets * AROUND_MOST;
     if (core->end + room > SEALED_OCTETS || core->run_count + cutting.packets > PACKETS_MOST)
@@ -328,16 +330,4 @@ EXPORTED const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core) { re
 EXPORTED const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index)
 {
     return index < core->frame_count ? &core->frames[index] : NULL;
-}
-
-EXPORTED uint8_t *oegw_sealing_packets(const oegw_sealing *core, uint64_t *octets)
-{
-    *octets = SEALED_OCTETS;
-    return core->sealed;
-}
-
-EXPORTED uint8_t *oegw_sealing_frames(const oegw_sealing *core, uint64_t *octets)
-{
-    *octets = READ_OCTETS;
-    return core->read;
 }
