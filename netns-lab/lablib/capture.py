@@ -14,9 +14,11 @@ from lablib.topology import Topology
 from lablib.waiting import patient, wait_until
 
 # Octets kept of a frame: all of it at an MTU of 1500.  The kernel's ring has slots of this size,
-# so that a larger number would leave room for few frames.  A host's own TCP may put a batch of
+# so that a larger number would leave room for few frames (about 4,000, or 32,000 for `much`; the
+# larger ring takes a test kernel two seconds to make).  A host's own TCP may put a batch of
 # segments on its link as one large frame, which is then cut; claims about payloads mind that.
 SNAP = "2048"
+RING, LARGE_RING = "8192", "65536"  # KiB
 QUIET = 0.06  # seconds without a new octet in the file, after which a capture is complete
 
 
@@ -45,11 +47,15 @@ class Capture:
     process: Process
 
     @classmethod
-    def begin(cls, run: Run, topology: Topology, link: str) -> Capture:
-        """Start tcpdump; it captures already when this returns, if ``ready`` is called after."""
+    def begin(cls, run: Run, topology: Topology, link: str, much: bool) -> Capture:
+        """Start tcpdump; it captures already when this returns, if ``ready`` is called after.
+
+        ``much``: thousands of packets may come within a moment.
+        """
         host, interface = place(topology, link)
         path = run.directory / f"{link.replace(':', '-')}.pcap"
-        options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", SNAP, "-B", "65536"]
+        options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", SNAP]
+        options += ["-B", LARGE_RING if much else RING]
         process = run.start(
             f"tcpdump-{link.replace(':', '-')}",
             host,

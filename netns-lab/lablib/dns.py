@@ -17,6 +17,12 @@ from lablib.topology import Topology, twin_address, twin_network
 AUTHORITATIVE = "192.1.1.54"
 FAR_AUTHORITATIVE = "192.9.1.54"  # the same server by way of R, for a resolver on a gateway
 
+# Both servers make room when they start for what a lab never has: tables of rates of a million
+# clients, a thousand connections, a list of all ports.  Where a page of memory costs much, as in a
+# test kernel, that is some seconds of each lab.
+FEW_CLIENTS = ("  rrl-size: 100", "  rrl-ratelimit: 0", "  tcp-count: 20", "  xfrd-tcp-max: 4")
+FEW_PORTS = ("  outgoing-port-avoid: 0-65535", "  outgoing-port-permit: 20000-24999")
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -153,6 +159,7 @@ def nsd_configuration(directory: Path, written: list[Zone]) -> str:
         '  chroot: ""',
         "  server-count: 1",
         "  verbosity: 1",
+        *FEW_CLIENTS,
         '  database: ""',
         f'  zonesdir: "{directory}/zones"',
         f'  pidfile: "{directory}/nsd.pid"',
@@ -199,6 +206,7 @@ def unbound_configuration(
         '  logfile: ""',
         "  verbosity: 1",
         "  num-threads: 1",
+        *FEW_PORTS,
         f'  module-config: "{modules}"',
         *([] if anchor is None else [f'  trust-anchor-file: "{anchor}"', "  ede: yes"]),
         "  qname-minimisation: no",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -78,14 +79,15 @@ def placeholder(gateway: str) -> str:
 class Oegw:
     """The installed command, run beside the lab (not inside a namespace) to its end.
 
-    ``$OEGW_LAB_KEYS`` is a folder in which the labs of one series share their keys: to make them
-    is a large part of what a lab needs to come up.
+    ``$OEGW_LAB_KEYS`` is a folder in which the labs of one series share their keys, and what the
+    command printed as their records: to make them is a large part of what a lab needs to come up.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         folder = os.environ.get(SHARED_KEYS)
         self._shared = Path(folder) if folder else None
+        self._to_keep: dict[int, Path] = {}  # by PID: where the others find what this one prints
         if not COMMAND.exists():
             raise LabError("oegw is not installed: netns-lab/setup runtime lab")
 
@@ -110,9 +112,14 @@ class Oegw:
     def keep_key(self, gateway: str, bits: int) -> None:
         """For the other labs of this series, if there is one."""
         if self._shared is not None:
-            fresh = self._shared / f"{gateway}-{bits}.{self._run.identifier}"
-            shutil.copy(self._run.directory / f"{gateway}.pem", fresh)
-            fresh.replace(self._shared / f"{gateway}-{bits}.pem")
+            own = self._run.directory / f"{gateway}.pem"
+            self._share(own, self._shared / f"{gateway}-{bits}.pem")
+
+    def _share(self, own: Path, place: Path) -> None:
+        """For the other labs of this series, none of which finds half of it."""
+        fresh = place.with_suffix(f".{self._run.identifier}")
+        shutil.copy(own, fresh)  # with its mode
+        fresh.replace(place)
 
     def begin_records(
         self,
@@ -124,19 +131,28 @@ class Oegw:
     ) -> Process:
         """``identity``: the options that say what the gateway is called, and its precedence.
 
-        With a ``port_key`` its records are among them; it is known by a configuration only.
+        With a ``port_key`` its records are among them; it is known by a configuration only.  The
+        same records of the same key are printed once for all labs of a series.
         """
         key = self._run.directory / f"{gateway}.pem"
         source = ["--key", str(key)]
+        words = [*identity, *(word for client in clients for word in ("--client", client))]
         if port_key is not None:
             file = self._run.directory / f"{name}.publishing"
             text = f'[gateway]\nprivate_key = "{key}"\n\n[sst]\nprivate_key = "{port_key}"\n'
             file.write_text(f"version = 1\n\n{text}")
             source = ["--config", str(file)]
-        arguments = ["dns-records", *source, *identity]
-        for client in clients:
-            arguments += ["--client", client]
-        return self._run.start(name, None, [str(COMMAND), *arguments])
+        kept = None
+        if self._shared is not None and port_key is None:
+            asked = key.read_bytes() + b"\0".join(word.encode() for word in words)
+            kept = self._shared / f"{hashlib.sha256(asked).hexdigest()}.records"
+            if kept.exists():
+                return self._run.start(name, None, ["cat", str(kept)])
+        command = [str(COMMAND), "dns-records", *source, *words]
+        process = self._run.start(name, None, command)
+        if kept is not None:
+            self._to_keep[process.pid] = kept
+        return process
 
     def begin_question_records(self, host: str, key: Path, addresses: list[str]) -> Process:
         """The records of the key to which questions for the host's services are encrypted."""
@@ -154,6 +170,8 @@ class Oegw:
         self._run.save()
         if process.popen.returncode:
             raise LabError(f"{process.name}: {process.text().strip()}")
+        if kept := self._to_keep.pop(process.pid, None):
+            self._share(process.log, kept)
         return process.text()
 
 

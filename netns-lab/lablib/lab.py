@@ -123,7 +123,8 @@ class Lab:
         """Those on links; or those on ``devices``, which are there when their gateways run."""
         links = [link for link in self.scenario.links if (":" in link) is devices]
         for link in links:
-            self.captures[link] = Capture.begin(self.run, self.topology, link)
+            much = self.scenario.moves_much
+            self.captures[link] = Capture.begin(self.run, self.topology, link, much)
         for link in links:
             self.captures[link].ready()
 

@@ -24,6 +24,9 @@ KNOWN = {
     *("port_keys", "clock", "resolvers", "users", "secrets", "services", "question_keys"),
 }
 
+# Steps that bring, or may bring, thousands of packets within a moment.
+MUCH = {"cross", "download", "iperf", "matrix", "run", "start", "start-transfer", "stream"}
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -94,6 +97,11 @@ class Scenario:
     def seconds(self) -> float:
         """What its steps say that they take at least; how long it runs is more."""
         return sum(float(step.get("seconds", 0)) for step in self.steps)
+
+    @property
+    def moves_much(self) -> bool:
+        """Whether captures need room for bursts."""
+        return any(step["do"] in MUCH for step in self.steps)
 
     def precedence(self, gateway: str) -> list[str]:
         """The option of ``oegw dns-records`` for the precedence of a gateway's records."""

@@ -91,14 +91,14 @@ class Series:
 
     def _run(self, scenario: Scenario) -> tuple[Outcome, str]:
         path = self.folder / f"{scenario.name}.json"
-        command = [sys.executable, "-B", str(HOME / "lab"), "run", scenario.name, *self.options]
+        command = [sys.executable, str(HOME / "lab"), "run", scenario.name, *self.options]
         started = time.monotonic()
         with self.lock:
             if self.stopped:
                 return Outcome(scenario.name, NOT_RUN), ""
             process = subprocess.Popen(
                 [*command, "--outcome", str(path)],
-                env={**os.environ, SHARED_KEYS: str(self.folder)},
+                env={SHARED_KEYS: str(self.folder), **os.environ},  # or of a series of series
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, errors="replace",
                 start_new_session=True,  # Ctrl-C is for us, who then end it in order

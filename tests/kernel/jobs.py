@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import tomllib
@@ -28,6 +29,7 @@ PATIENCE = (
 MEMORY = 1536  # MB; half of it is room for what a job writes, captures above all
 TIMEOUT = 900.0
 TOGETHER = 6  # lab scenarios in one guest: fewer starts, and yet enough guests for all CPUs
+KEYS = "OEGW_LAB_KEYS"  # in the environment: where labs share the keys that they make
 TABLE = "table"  # the file with what became of each of them
 
 # After a failure what the lab kept is brought out, because it would vanish with the guest.
@@ -52,14 +54,16 @@ class Job:
     scenarios: tuple[str, ...] = ()  # of the lab, which the command is then completed with
     datapath: str = ""
 
-    def command_line(self, kernel: Kernel, folder: Path) -> list[str]:
+    def command_line(self, kernel: Kernel, folder: Path, keys: Path) -> list[str]:
+        """``keys``: a folder that the guests of a round have in common."""
         if self.here:
             return list(self.command)
         settings = {"OEGW_LAB_PATIENCE": f"{self.patience:g}", "PYTHONUNBUFFERED": "1"}
+        settings[KEYS] = str(keys)
         settings["PYTEST_ADDOPTS"] = f"-p no:cacheprovider -o timeout={self.timeout:g}"
         return [
             str(HERE / "boot"), "--kernel", str(kernel.image), "--memory", str(self.memory),
-            "--timeout", f"{self.timeout:g}", "--share", str(folder),
+            "--timeout", f"{self.timeout:g}", "--share", str(folder), "--share", str(keys),
             *(word for pair in settings.items() for word in ("--env", "=".join(pair))),
             "--", "sh", "-c", _BRING_OUT, str(folder), *self._inside(folder),
         ]  # fmt: skip
@@ -130,6 +134,7 @@ class Round:
 
     kernel: Kernel
     jobs: list[Job]
+    keys: Path  # where its labs share theirs
     waiting: queue.SimpleQueue[Job] = field(default_factory=queue.SimpleQueue)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
     codes: dict[str, tuple[int, float]] = field(default_factory=dict)  # by name: code, seconds
@@ -178,7 +183,7 @@ class Round:
             if self.stopped:
                 return 130
             process = subprocess.Popen(
-                job.command_line(self.kernel, folder),
+                job.command_line(self.kernel, folder, self.keys),
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, errors="replace",
             )  # fmt: skip
@@ -208,7 +213,7 @@ def _prepared() -> bool:
     setup = [str(ROOT / "netns-lab" / "setup"), "runtime", "lab", "test", "kernel"]
     if subprocess.run(setup, stdout=2).returncode:
         return False
-    rooms = ["oegw", "ike", "policy", "dnsrecords", "tests"]
+    rooms = ["oegw", "ike", "policy", "dnsrecords", "tests", "netns-lab"]
     subprocess.run([str(ROOT / ".venv/bin/python"), "-m", "compileall", "-q", *rooms], cwd=ROOT)
     return True
 
@@ -269,8 +274,9 @@ def main(arguments: list[str]) -> int:
         kernel = built()
         if not _boots(kernel):
             return 1
-        round_ = Round(kernel, grouped(jobs))
-        round_.play(max(1, options.guests))
+        with tempfile.TemporaryDirectory(prefix="oegw-lab-keys-") as keys:
+            round_ = Round(kernel, grouped(jobs), Path(keys))
+            round_.play(max(1, options.guests))
         return 1 if _report(round_) else 0
     except BuildFailed as error:
         say(str(error))

@@ -38,7 +38,7 @@ class Run(NamedTuple):
     sa: OutboundSa
     packets: memoryview
     size: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides that of tuples
     octets: int
     traffic_class: int
     dont_fragment: bool
@@ -69,6 +69,11 @@ class SealingCore(Protocol):
     Cutting is that of ``cutting.py``: per packet the IPv4 identification counts up, lengths,
     checksums and TCP's sequence number are set anew, CWR stays on the first, PSH and FIN on the
     last.  A partial checksum (NEEDS_CSUM) is completed before anything is encrypted.
+
+    AES-GCM's IV is the sequence number.  In CBC mode one random block for each packet, in the
+    packets' order, goes through the cipher with an IV of zeros, and what comes out is the packet's
+    IV (so what was sealed before, by whomever, has no part in it): ``R`` and the plaintext,
+    encrypted in CBC mode with an IV of zeros, are IV and ciphertext.
 
     The numbers of a frame are taken from the SA's state (``OutboundSa.take``) in one step before
     any of them is used: whoever dies in between has lost numbers, and used none twice.
