@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -15,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 from oegw.datapath.interface import DatapathError
+from oegw.datapath.userspace import mmsghdr
 from oegw.datapath.userspace import outside as module
 from oegw.datapath.userspace.core.interface import RUN_PACKETS, Run
 from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF
@@ -272,3 +274,19 @@ def test_more_than_one_batch(port: int | None) -> None:
 def test_a_socket_that_is_gone_is_an_error() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         Receiver().receive(1023, 4, True)
+
+
+@pytest.mark.parametrize("port", [None, PORT])
+def test_without_batched_system_calls(monkeypatch: pytest.MonkeyPatch, port: int | None) -> None:
+    def lacking(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSYS)
+        return -1
+
+    monkeypatch.setattr(mmsghdr, "_sendmmsg", lacking)
+    monkeypatch.setattr(mmsghdr, "_recvmmsg", lacking)
+    group = OuterGroup(4, port, MARK, offloads=False)
+    [sealing], [opening] = group.sealing, group.opening
+    packets = packets_of(0x1000, *[700] * 50, 90)
+    assert sealing.send_run(run_of(packets), way(sealing, port)) == Sent(51, 0)
+    assert cut(received(opening, 51)) == packets
+    group.close()
