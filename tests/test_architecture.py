@@ -89,6 +89,7 @@ MAY_IMPORT = {
         "netfilterqueue",
         "aiohttp",
         "zeroconf",
+        "cffi",
     ),
 }
 
@@ -129,7 +130,7 @@ def test_the_lab_imports_nothing_of_the_gateway() -> None:
 IO = (
     "asyncio", "concurrent", "ctypes", "fcntl", "multiprocessing", "os", "random", "secrets",
     "select", "selectors", "shutil", "signal", "socket", "socketserver", "ssl", "subprocess",
-    "tempfile", "threading", "time", "datetime", "pyroute2", "netfilterqueue", "logging",
+    "tempfile", "threading", "time", "datetime", "cffi", "pyroute2", "netfilterqueue", "logging",
 )  # fmt: skip
 
 CORES = (
@@ -322,6 +323,11 @@ ONLY = [
         ("netfilterqueue",),
         ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
+    ),
+    (
+        ("cffi",),
+        ("oegw/datapath/userspace/core/compiled.py",),
+        "One module runs the compiled core; without it the gateway does without cffi.",
     ),
     (
         ("zeroconf",),
