@@ -48,6 +48,7 @@ KEEPALIVE = b"\xff"
 # Our choices.
 _BUFFER = 8 * 2**20  # octets: a hundred milliseconds of a gigabit while the worker is busy
 _DISCARD_PORT = 9
+_QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
@@ -205,8 +206,9 @@ class OuterSocket:
             if self.segments and self._send_segmented(packets, size, way):
                 return Sent(run.count, 0)
         except OSError as error:
-            return Sent(0, error.errno or errno.EIO)
-        return Sent(*self._batch.send(self.socket.fileno(), packets, size, way.name, way.control))
+            return Sent(0, _QUEUE_FULL.get(error.errno or errno.EIO, error.errno or errno.EIO))
+        sent, number = self._batch.send(self.socket.fileno(), packets, size, way.name, way.control)
+        return Sent(sent, _QUEUE_FULL.get(number, number))
 
     def _send_segmented(self, packets: Buffer, size: int, way: Way) -> bool:
         """Leave the cutting to the kernel; whether it did it.  Raises OSError."""
