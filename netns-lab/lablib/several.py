@@ -145,9 +145,12 @@ def run(scenarios: list[Scenario], options: list[str], jobs: int, file: Path | N
         lines += ["", *outcome.drawing] if outcome.drawing else []
     codes = [series.outcomes[s.name].code for s in scenarios]
     passed, seconds = codes.count(0), time.monotonic() - started
+    variants = {str(scenario.userspace) for scenario in scenarios} - {""}
+    variant = f" with {'; '.join(sorted(variants))}" if variants else ""
     lines += [
         "",
-        f"{passed} of {len(codes)} scenarios as expected, {jobs} at a time, {seconds:.0f} s",
+        f"{passed} of {len(codes)} scenarios as expected{variant}, {jobs} at a time, "
+        f"{seconds:.0f} s",
     ]
     say("\n" + "\n".join(lines))
     if file is not None:
