@@ -202,6 +202,9 @@ class Lab:
             f"{GATEWAY_B4}/24",
             f"{GATEWAY_B6}/64",
         )
+        self._routes_outside()
+
+    def _routes_outside(self) -> None:
         for name, far, via4, via6 in (
             (self.gwa, "2", GATEWAY_B4, GATEWAY_B6),
             (self.gwb, "1", GATEWAY_A4, GATEWAY_A6),

@@ -38,7 +38,7 @@ class Run(NamedTuple):
     sa: OutboundSa
     packets: memoryview
     size: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides that of tuples
     octets: int
     traffic_class: int
     dont_fragment: bool
