@@ -122,7 +122,8 @@ def _run(arguments: argparse.Namespace) -> int:
     options += ["--datapath", arguments.datapath] if arguments.datapath else []
     options += _userspace(arguments).options()
     table = Path(arguments.table) if arguments.table else None
-    return several.run(wanted, options, arguments.jobs or several.default_jobs(), table)
+    jobs = arguments.jobs or several.default_jobs()
+    return several.run(wanted, options, jobs, table, str(_userspace(arguments)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
