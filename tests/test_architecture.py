@@ -89,6 +89,7 @@ MAY_IMPORT = {
         "netfilterqueue",
         "aiohttp",
         "zeroconf",
+        "cffi",
     ),
 }
 
@@ -129,7 +130,7 @@ def test_the_lab_imports_nothing_of_the_gateway() -> None:
 IO = (
     "asyncio", "concurrent", "ctypes", "fcntl", "multiprocessing", "os", "random", "secrets",
     "select", "selectors", "shutil", "signal", "socket", "socketserver", "ssl", "subprocess",
-    "tempfile", "threading", "time", "datetime", "pyroute2", "netfilterqueue", "logging",
+    "tempfile", "threading", "time", "datetime", "cffi", "pyroute2", "netfilterqueue", "logging",
 )  # fmt: skip
 
 CORES = (
@@ -167,6 +168,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/bpf/*.py",
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
@@ -211,6 +213,8 @@ CORES = (
     "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = (  # in a room of cores
+    "oegw/bpf/classic.py",
+    "oegw/bpf/kernel.py",
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
@@ -319,6 +323,11 @@ ONLY = [
         ("netfilterqueue",),
         ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
+    ),
+    (
+        ("cffi",),
+        ("oegw/datapath/userspace/core/compiled.py",),
+        "One module runs the compiled core; without it the gateway does without cffi.",
     ),
     (
         ("zeroconf",),
@@ -557,9 +566,9 @@ def test_the_top_level_is_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay", "oegw/socks5/server",
-     "tests", "netns-lab"],
+    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
+     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
+     "oegw/socks5/server", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"

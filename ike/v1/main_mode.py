@@ -212,15 +212,18 @@ class _Branch:
 
 @dataclass(frozen=True, slots=True)
 class OwnMessage:
-    """One of ours to send.  ``floats``: from port 4500 to port 4500 (RFC 3947 section 4)."""
+    """One of ours to send.  ``floats``: from port 4500 to port 4500 (RFC 3947 section 4);
+    ``may_stay``: it need not, since nobody is known to be behind a NAT."""
 
     name: str
     octets: bytes
     floats: bool = False
+    may_stay: bool = False
 
 
 def _message_5(candidate: _Candidate) -> OwnMessage:
-    return OwnMessage("MM5", candidate.own_message, candidate.nat.encapsulated)
+    nat = candidate.nat
+    return OwnMessage("MM5", candidate.own_message, nat.encapsulated, nat.optional)
 
 
 class MainModeInitiator:

@@ -5,9 +5,9 @@ it sees them: first of the destination, then of its own.  Whoever gets the messa
 compares them with what the datagram says.  These payloads are not authenticated
 (section 8): a forger can bring ESP into UDP or keep it out, and nothing worse.
 
-Who wants ESP in UDP though there is no NAT lets the peer find one: the hash of its own address is
-another one than the specification says.  Ours is made of the same address, so that a peer of our kind
-sees both, the wish and whether there is a NAT; to all others it is a hash that does not fit.
+Who wants ESP in UDP though there is no NAT lets the peer find one: the hash of its own address
+is another one than the specification says.  Ours is made of the same address, so that a peer of
+our kind sees both, the wish and whether there is a NAT; to all others it does not fit.
 """
 
 from __future__ import annotations

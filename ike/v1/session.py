@@ -305,6 +305,9 @@ class Session:
 
     def opened(self, now: float, end: Authenticated) -> None:
         """Phase 1 is over, both sides are authenticated."""
+        port = self.arrival.local.port if self.initiator else self.local.port
+        if end.nat.optional and port != NAT_PORT:
+            end = replace(end, nat=replace(end.nat, blocked=True))
         self.end = end
         self.peer = end.peer
         self.established_at = now

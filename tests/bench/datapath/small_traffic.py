@@ -158,8 +158,8 @@ def main(role: str) -> None:
             continue
         counter = Counter(int(words[0]))
         _say({"listening": int(words[0])})
-        # Nothing is taken while packets flow: the queue is large enough for seconds of them, and the
-        # gateways have the CPUs for themselves.
+        # Nothing is taken while packets flow: the queue is large enough for seconds of them, and
+        # the gateways have the CPUs for themselves.
         sys.stdin.readline()
         _say({"counted": counter.rest()})
 

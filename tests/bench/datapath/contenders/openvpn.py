@@ -55,9 +55,7 @@ def write_certificates(folder: Path) -> None:
         path = folder / f"{side}.key"
         path.touch(mode=0o600)
         path.write_bytes(
-            key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
 
 

@@ -1,0 +1,73 @@
+"""What a worker is given at its start, START's body: descriptors as numbers, which it inherited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from oegw.datapath.userspace.engine import DontFragment
+from oegw.datapath.userspace.outside import Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """``memory`` is that of the SAs' records (``state.Memory``), ``shared`` whether other workers
+    use the same ones; ``counters`` that of all workers' counters, of which ``page`` is this one's.
+
+    ``device``: its queue of the tunnel device; ``virtio``, ``uso`` as `tun.Tun` says them.
+    ``outer``: the sockets towards the Internet, to send through or to receive from.
+    ``mtu``: of the device, and of paths that cannot be measured; ``mark``: the gateway's own.
+    ``core``: as ``UserspaceSettings`` says it.
+    """
+
+    core: str
+    memory: int
+    shared: bool
+    counters: int
+    page: int
+    device: int
+    virtio: bool
+    uso: bool
+    outer: tuple[Handle, ...]
+    mtu: int
+    mark: int
+    dont_fragment: DontFragment
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (
+            self.memory,
+            self.counters,
+            self.device,
+            *(handle.descriptor for handle in self.outer),
+        )
+
+    def body(self) -> list[Any]:
+        return [
+            self.core,
+            [self.memory, self.shared],
+            [self.counters, self.page],
+            [self.device, self.virtio, self.uso],
+            [list(handle) for handle in self.outer],
+            [self.mtu, self.mark, self.dont_fragment.value],
+        ]
+
+    @classmethod
+    def of(cls, body: list[Any]) -> Equipment:
+        """Raises ValueError, TypeError: this is not what ``body`` gave."""
+        core, (memory, shared), (counters, page), (device, virtio, uso), outer, rest = body
+        mtu, mark, dont_fragment = rest
+        return cls(
+            core=core,
+            memory=memory,
+            shared=shared,
+            counters=counters,
+            page=page,
+            device=device,
+            virtio=virtio,
+            uso=uso,
+            outer=tuple(Handle(*handle) for handle in outer),
+            mtu=mtu,
+            mark=mark,
+            dont_fragment=DontFragment(dont_fragment),
+        )

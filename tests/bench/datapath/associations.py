@@ -1,0 +1,44 @@
+"""What many SAs cost: memory, and throughput beside that of one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from tests.bench.accounts import memory
+from tests.bench.datapath import small, tcp
+from tests.bench.datapath.contender import Standing
+from tests.bench.datapath.contenders.ours import Variant
+from tests.bench.datapath.row import MANY
+
+TUNNELS = 10_000  # pairs of SAs, one in each direction
+SPREAD = 1000  # of them that get a datagram in turn
+
+
+def many(variant: Variant) -> Variant:
+    return replace(
+        variant,
+        name=f"{variant.name}-many",
+        title=f"{variant.title}, {TUNNELS:,} tunnels",
+        sas=TUNNELS,
+    )
+
+
+def memory_of_each(few: Standing, crowd: Standing) -> dict[str, float]:
+    """Megabytes of one gateway for 1,000 SAs."""
+    one, most = (memory(each.pids()) / 2 for each in (few, crowd))
+    return {"memory_1000": (most - one) * 1000 / (2 * (TUNNELS - 1))}
+
+
+def installing(crowd: Standing) -> dict[str, float]:
+    """Seconds until all of them were installed, the slower of both gateways."""
+    return {"many_seconds": max(json.loads(each)["seconds"] for each in crowd.answers.values())}
+
+
+def throughput(standing: Standing, seconds: float, which: str) -> dict[str, float]:
+    """Of Alice's and Bob's own tunnel, somewhere among the others, and of datagrams each of which
+    takes another than the one before.  ``which``: few or many."""
+    first = MANY.partition("/")[0]
+    with small.traffic(standing, first, SPREAD) as attempt:
+        packets = small.highest(attempt, small.FIRST_GUESS)
+    return {f"{which}_tcp1": tcp.bulk(standing, seconds).mbits, f"{which}_udp": packets}
