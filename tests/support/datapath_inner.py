@@ -1,4 +1,4 @@
-"""Inner packets by the thousand: flows that look like bulk and are not quite, made octet by octet."""
+"""Inner packets by the thousand: flows that look like bulk and are not quite, octet by octet."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ class Flow:
                 segment = segment[:6] + bytes(2) + segment[8:]  # none, as IPv4 allows
         if dice.random() < quirk:  # something else than its checksum says
             at = dice.randrange(len(segment))
-            segment = segment[:at] + bytes((segment[at] ^ 1 << dice.randrange(8),)) + segment[at + 1 :]
+            segment = (
+                segment[:at] + bytes((segment[at] ^ 1 << dice.randrange(8),)) + segment[at + 1 :]
+            )
         tos = dice.choice((0x10, 0x02)) if dice.random() < quirk else 0
         if self._version == 6:
             if dice.random() < quirk:  # an empty option header in between
@@ -192,6 +194,4 @@ def as_forwarded(packet: bytes) -> bytes:
         return packet[:7] + b"\0" + packet[8:]
     never = packet[6] & 0x40 and not packet[6] & 0x3F and not packet[7]
     identification = bytes(2) if never else packet[4:6]
-    return (
-        packet[:4] + identification + packet[6:8] + b"\0" + packet[9:10] + bytes(2) + packet[12:]
-    )
+    return packet[:4] + identification + packet[6:8] + b"\0" + packet[9:10] + bytes(2) + packet[12:]
