@@ -126,7 +126,11 @@ UNFIT: list[tuple[VirtioHeader, bytes]] = [
     (HEADER, b""),
     (HEADER, Inner(b"").whole()),  # nothing to cut
     (HEADER, bytes(IP(src=A4, dst=B4, flags="MF") / TCP(flags="A") / bytes(900))),
-    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 20, 16), bytes(37)),
+    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 20, 16), Inner(options=b"").whole()[:37]),
+    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 20, 16), bytes(60)),
+    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 12, 24), Inner().whole()),  # the IP header
+    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 20, 2), Inner().whole()),  # the ports
+    (VirtioHeader(virtio.NEEDS_CSUM, 0, 0, 0, 20, 65535), Inner().whole()),
 ]
 
 
