@@ -57,7 +57,7 @@ def test_a_frame_becomes_the_packets_that_were_cut(
         side.install(sa, BULK.whole())
         runs, care = side.seal(bulk, small)
         assert care == []
-        assert opened(sa, runs) == cut(bulk[:10], bulk[10:]) + [SMALL.whole()]
+        assert opened(sa, runs) == [*cut(bulk[:10], bulk[10:]), SMALL.whole()]
         assert sa.usage.packets == 5
         assert sa.usage.bytes == sum(run.octets for run in runs)
         assert sa.usage.last_used == NOW
@@ -253,9 +253,7 @@ def test_numbers_cross_2_to_the_32(core: CoreChoice) -> None:
         packets = packets_of(runs[0])
         lows = [int.from_bytes(packet[4:8], "big") for packet in packets]
         assert lows == [2**32 - 2, 2**32 - 1, 0, 1]
-        inner = [
-            receiver.open(packet, low)[1] for packet, low in zip(packets, lows, strict=True)
-        ]
+        inner = [receiver.open(packet, low)[1] for packet, low in zip(packets, lows, strict=True)]
         assert inner == cut(frame[:10], frame[10:])
 
 
