@@ -86,11 +86,12 @@ class PureOpeningCore:
         self._softened: dict[InboundSa, None] = {}
 
     def install(self, sa: InboundSa) -> None:
-        sa.core = inlet = _Inlet(sa)
+        inlet = _Inlet(sa)
+        sa.core = inlet
         self._inlets[inlet.key] = inlet
 
     def remove(self, sa: InboundSa) -> None:
-        inlet = sa.core
+        inlet: _Inlet = sa.core
         if self._inlets.get(inlet.key) is inlet:
             del self._inlets[inlet.key]
         self._learned -= len(inlet.flows)
@@ -196,7 +197,7 @@ class PureOpeningCore:
                 inlet.octets += size_inside
                 came = inlet, next_header, outer_class
                 if came == alike and joiner.extend(inner):
-                    pass
+                    pass  # it is as ordinary as the one before
                 elif _is_ordinary(inlet, next_header, inner, outer_class):
                     joiner.add(inner)
                     alike = came
@@ -238,12 +239,13 @@ class PureOpeningCore:
                 self._softened[sa] = None
 
 
-def _plain(sa: InboundSa, packet: memoryview, sequence: int) -> Buffer:
+def _plain(sa: InboundSa, packet: memoryview, sequence: int) -> memoryview:
     """The plaintext with its padding; it may be where the packet was.  Raises
     AuthenticationError."""
     transform = sa.transform
     if not isinstance(transform, AuthenticatedEncryption):
-        return transform.open(packet, _HIGH.pack(sequence >> 32) if sa.extended else b"")
+        high = _HIGH.pack(sequence >> 32) if sa.extended else b""
+        return memoryview(transform.open(packet, high))
     if len(packet) < _GCM_LEAST:
         raise AuthenticationError
     plain = packet[_GCM_PLAIN:-_GCM_ICV]
