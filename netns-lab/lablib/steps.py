@@ -41,6 +41,7 @@ from lablib import (
     sockssteps,
     stream,
     whole,
+    workersteps,
 )
 from lablib.errors import LabError
 from lablib.gateway import ask
@@ -469,6 +470,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "ask-for-sealed": programs.ask_for,
     "start-transfer": programs.start_transfer,
     "await-progress": programs.await_progress,
+    "kill-workers": workersteps.kill_workers,
+    "age-sas": workersteps.age_sas,
     "end-transfer": programs.end_transfer,
     "set-clock": sealedsteps.set_clock,
     "new-port-key": sealedsteps.new_port_key,
