@@ -57,7 +57,8 @@ class Gateway:
             text=True,
             cwd=ROOT,
         )
-        self.worker: int = self.read("worker")
+        started: dict[str, tuple[int, int]] = self.read("workers")
+        self.workers = {name: pid for name, (pid, _) in started.items()}
 
     def read(self, key: str, seconds: float = 40) -> Any:
         """The value of the next line that has ``key``."""
@@ -82,6 +83,12 @@ class Gateway:
     def counters(self) -> dict[str, int]:
         counters: dict[str, int] = self.ask("counters", "counters")
         return counters
+
+    def restarted(self) -> dict[str, tuple[int | None, int]]:
+        """The process id of each worker (None: of a successor that does not run yet), and how
+        often there was another."""
+        reports: dict[str, tuple[int | None, int]] = self.ask("workers", "workers")
+        return {name: (pid, restarts) for name, (pid, restarts) in reports.items()}
 
     def end(self) -> None:
         if self.process.poll() is None:
