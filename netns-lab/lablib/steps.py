@@ -264,7 +264,7 @@ def await_packets(stage: Stage, step: dict[str, Any]) -> str:
     capture, more = stage.lab.captures[step["link"]], int(step.get("more", 1))
 
     def seen() -> int:
-        return sum(packet.kind == step["type"] for packet in capture.packets_so_far())
+        return sum(packet.is_a(step["type"]) for packet in capture.packets_so_far())
 
     before = seen()
     try:

@@ -29,7 +29,7 @@ from tests.bench.datapath.table import markdown
 from tests.interop.processes import InteropError
 
 NOT_UNLESS_ASKED = {"strongswan-cbc"}
-_CROWDS = ("ours", "ours-python")  # whose figures with many SAs are told
+_CROWDS = ("ours-compiled", "ours-python")  # whose figures with many SAs are told
 
 
 def _list(text: str) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from tests.bench.accounts import memory
 from tests.bench.datapath import small, tcp
 from tests.bench.datapath.contender import Standing
-from tests.bench.datapath.contenders.ours import Variant
+from tests.bench.datapath.contenders.ours import Variant, stood
 from tests.bench.datapath.row import MANY
 
 TUNNELS = 10_000  # pairs of SAs, one in each direction
@@ -32,7 +31,7 @@ def memory_of_each(few: Standing, crowd: Standing) -> dict[str, float]:
 
 def installing(crowd: Standing) -> dict[str, float]:
     """Seconds until all of them were installed, the slower of both gateways."""
-    return {"many_seconds": max(json.loads(each)["seconds"] for each in crowd.answers.values())}
+    return {"many_seconds": max(stood(each)["seconds"] for each in crowd.processes)}
 
 
 def throughput(standing: Standing, seconds: float, which: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.bench.datapath.figures import Run
 
-COMPILED, PYTHON = "ours", "ours-python"
+COMPILED, PYTHON = "ours-compiled", "ours-python"
 
 
 @dataclass(frozen=True, slots=True)

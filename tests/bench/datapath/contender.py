@@ -19,14 +19,17 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(slots=True)
 class Standing:
-    """A contender at work in a row of its own; ``folder`` is for its keys and logs."""
+    """A contender at work in a row of its own; ``folder`` is for its keys and logs.
+
+    ``says``: what it is, in its own words, where only one at work can tell.
+    """
 
     name: str
     row: Row
     folder: Path
     stack: ExitStack
     processes: list[Process] = field(default_factory=list)
-    answers: dict[str, str] = field(default_factory=dict)
+    says: str = ""
 
     def start(
         self, side: str, argv: list[str], environment: dict[str, str] | None = None
@@ -100,7 +103,7 @@ class Contender:
         if path is None:
             return ""
         done = call(None, path, *self.version[1:], check=False)
-        lines = (done.stdout + done.stderr).strip().splitlines()
+        lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
         return lines[0] if lines else ""
 
 

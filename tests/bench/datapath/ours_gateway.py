@@ -23,9 +23,12 @@ import sys
 import time
 from dataclasses import fields
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
+import oegw
 from oegw.datapath.interface import (
+    Capability,
     DatapathEvent,
     Direction,
     SecurityAssociation,
@@ -109,6 +112,16 @@ def settings(wanted: dict[str, Any]) -> UserspaceSettings:
     return UserspaceSettings(**wanted)
 
 
+def _described(capability: Capability) -> str:
+    """What it says of its core and its offloads, if this revision has any."""
+    known = {each.name: getattr(capability, each.name) for each in fields(capability)}
+    words = [f"{known['core']} core ({known['core_reason']})"] if known.get("core") else []
+    words += [f"{known['workers']} worker(s) for each direction"] if known.get("workers") else []
+    for name, used, why in known.get("offloads", ()):
+        words.append(f"{name}{'' if used else ' not'} in use{f' ({why})' if why else ''}")
+    return ", ".join(words) or "one core, without offloads"
+
+
 async def main(asked: dict[str, Any]) -> None:
     datapath = UserspaceDatapath(settings(asked["settings"]))
     capability = await datapath.start(_heard)
@@ -116,7 +129,12 @@ async def main(asked: dict[str, Any]) -> None:
     made = associations(asked)
     for first in range(0, len(made), AT_A_TIME):
         await asyncio.gather(*map(datapath.install, made[first : first + AT_A_TIME]))
-    _say(ready=str(capability), seconds=time.monotonic() - began, sas=len(made))
+    _say(
+        ready=_described(capability),
+        seconds=time.monotonic() - began,
+        sas=len(made),
+        root=str(Path(oegw.__file__).resolve().parent.parent),
+    )
     del made
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

@@ -73,6 +73,7 @@ class Rounds:
             return None
         if "memory" in self.measures and not contender.in_clear:
             self.run.add(name, {"memory": memory(standing.pids())})
+        about.version = standing.says or about.version
         self.say(f"{name}: stands")
         return standing
 
@@ -116,7 +117,9 @@ class Rounds:
             bulk = tcp.bulk(standing, self.seconds)
             yield {"tcp1": bulk.mbits}
             if "cpu" in self.measures:
-                yield {"cpu_gateways": bulk.gateways, "cpu_machine": bulk.machine}
+                yield {"cpu_gateways": bulk.gateways}
+                if bulk.machine is not None:
+                    yield {"cpu_machine": bulk.machine}
         if "tcp4" in self.measures:
             yield {"tcp4": tcp.bulk(standing, self.seconds, 4).mbits}
         if "udp" in self.measures:

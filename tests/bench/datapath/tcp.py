@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,18 +17,22 @@ from tests.interop.processes import InteropError, Process, wait_until
 
 _PORT = 5201
 _IDLE_SECONDS = 0.3  # how long the machine is looked at before, for what it does anyway
+_TOO_BUSY = 0.1  # part of all CPUs that others use
 _SLACK = 20.0  # seconds beyond those measured
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
     """Megabits a second that arrived; CPU seconds for each gigabyte of it: of the gateways'
-    processes, and of the whole machine with the kernel, Alice and Bob, less what it did before."""
+    processes, and of the whole machine with the kernel, Alice and Bob, less what it did before.
+
+    ``machine`` is None if it did so much before that the difference would say nothing.
+    """
 
     mbits: float
     retransmits: int
     gateways: float
-    machine: float
+    machine: float | None
 
 
 @contextmanager
@@ -84,13 +89,14 @@ def bulk(standing: Standing, seconds: float, streams: int = 1) -> Bulk:
     began, busy, gateways = time.monotonic(), machine_busy(), spent(pids)
     with stream(standing, seconds, streams) as client:
         mbits, retransmits = arrived(client, seconds)
-    took = time.monotonic() - began
+    took, busy = time.monotonic() - began, machine_busy() - busy
+    cpus = os.cpu_count() or 1
     gigabytes = mbits * seconds / 8000
     return Bulk(
         mbits,
         retransmits,
         (spent(pids) - gateways).both / gigabytes,
-        max(0.0, machine_busy() - busy - idle * took) / gigabytes,
+        None if idle > _TOO_BUSY * cpus else (busy - idle * took) / gigabytes,
     )
 
 

@@ -35,6 +35,7 @@ _CONSTANTS = (
     "BATCH_OCTETS",
     "JOINED_PACKETS",
     "LARGEST_FRAME",
+    "FLOWS",
 )
 _STRUCTURES = ("sa", "sa_now", "run", "frame", "care", "moved", "counted")
 _NO_LIMIT = 2**64 - 1

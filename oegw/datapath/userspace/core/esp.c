@@ -384,12 +384,12 @@ enum opened open_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t *
     uint8_t *plain = packet + ESP_HEADER + sa->iv;
     size_t padding = plain[all - 2];
     if (padding + 2 > all)
-        return INVALID;
+        return MALFORMED;
     size_t size = all - 2 - padding;
     /* A default scheme of padding must be checked (RFC 4303 section 2.4). */
     for (size_t i = 0; i < padding; i++)
         if (plain[size + i] != i + 1)
-            return INVALID;
+            return MALFORMED;
     *payload = plain;
     *payload_octets = size;
     *next_header = plain[all - 1];

@@ -49,8 +49,9 @@ struct oegw_opening {
     struct oegw_counted counted;
     uint32_t *moved, *softened; /* numbers of SAs, room for all of them */
     uint32_t moved_count, softened_count, listed_room;
-    struct layout last_layout;
-    uint32_t last_flow;
+    uint8_t last_key[TABLE_KEY_OCTETS]; /* of the last flow that was looked up; 0 octets: none */
+    uint32_t last_key_octets;
+    bool last_learned;
     uint8_t last_name[21]; /* of the last SA that was looked up */
     uint32_t last_sa;
     struct datagram datagrams[OEGW_BATCH_FRAMES];
@@ -134,7 +135,7 @@ EXPORTED uint32_t oegw_opening_install(oegw_opening *core, const struct oegw_sa 
         return 0;
     uint32_t octets = name_of(name, sa->spi, now->destination, now->address_octets);
     core->last_sa = 0;
-    core->last_flow = 0;
+    core->last_key_octets = 0;
     if (core->sas.serials && table_find(&core->spis, core->sas.serials, name, octets))
         return 0;
     uint32_t number = sas_install(&core->sas, sa, now);
@@ -170,16 +171,40 @@ static void strike(uint32_t *list, uint32_t *count, uint32_t number)
 EXPORTED void oegw_opening_remove(oegw_opening *core, uint32_t number)
 {
     core->last_sa = 0;
-    core->last_flow = 0;
+    core->last_key_octets = 0;
     strike(core->moved, &core->moved_count, number);
     strike(core->softened, &core->softened_count, number);
     sas_remove(&core->sas, number);
 }
 
+/* A flow is learned for one SA: while a peer changes from one to another it may come by both. */
+static uint32_t flow_of(uint8_t flow[TABLE_KEY_OCTETS], const uint8_t *key, uint32_t octets, uint32_t sa)
+{
+    memcpy(flow, key, octets);
+    put32(flow + octets, sa);
+    return octets + 4;
+}
+
 EXPORTED int oegw_opening_learn(oegw_opening *core, const uint8_t *key, uint32_t octets, uint32_t sa)
 {
-    core->last_flow = 0;
-    return sas_find(&core->sas, sa) && table_set(&core->flows, core->sas.serials, key, octets, sa, OEGW_FLOWS);
+    uint8_t flow[TABLE_KEY_OCTETS];
+    core->last_key_octets = 0;
+    if (octets > KEY_OCTETS || !sas_find(&core->sas, sa))
+        return 0;
+    octets = flow_of(flow, key, octets, sa);
+    return table_set(&core->flows, core->sas.serials, flow, octets, sa, OEGW_FLOWS);
+}
+
+static bool is_learned(oegw_opening *core, const struct layout *layout, uint32_t sa)
+{
+    uint8_t flow[TABLE_KEY_OCTETS];
+    uint32_t octets = flow_of(flow, layout->key, layout->key_octets, sa);
+    if (octets != core->last_key_octets || memcmp(flow, core->last_key, octets)) {
+        memcpy(core->last_key, flow, octets);
+        core->last_key_octets = octets;
+        core->last_learned = table_find(&core->flows, core->sas.serials, flow, octets) == sa;
+    }
+    return core->last_learned;
 }
 
 /* --------------------------------------------------------------------------------- receiving */
@@ -234,11 +259,11 @@ static void read_message(struct mmsghdr *message, int version, bool encapsulated
     if (version == 4 && message->msg_hdr.msg_namelen >= sizeof(struct sockaddr_in)) {
         const struct sockaddr_in *source = (const struct sockaddr_in *)from;
         memcpy(datagram->source, &source->sin_addr, 4);
-        datagram->port = ntohs(source->sin_port);
+        datagram->port = encapsulated ? ntohs(source->sin_port) : 0;
     } else if (version == 6 && message->msg_hdr.msg_namelen >= sizeof(struct sockaddr_in6)) {
         const struct sockaddr_in6 *source = (const struct sockaddr_in6 *)from;
         memcpy(datagram->source, &source->sin6_addr, 16);
-        datagram->port = ntohs(source->sin6_port);
+        datagram->port = encapsulated ? ntohs(source->sin6_port) : 0;
     }
 }
 
@@ -307,10 +332,17 @@ static bool keeps_ecn(uint8_t inner, uint8_t outer)
     return !(inner == ECT_0 && outer == ECT_1);
 }
 
-static void note_peer(oegw_opening *core, const struct datagram *datagram, uint32_t number, struct sa *sa)
+/* A packet with the low number `low` was authentic.  Only the newest says where its sender is. */
+static void note_peer(oegw_opening *core, const struct datagram *datagram, uint32_t number, struct sa *sa, uint32_t low)
 {
-    if (datagram->port == sa->now.peer_port && !memcmp(datagram->source, sa->now.peer, datagram->address_octets))
+    if (!core->encapsulated || (uint32_t)record_get(sa, SEQUENCE) != low)
         return;
+    if (datagram->port == sa->now.peer_port && !memcmp(datagram->source, sa->now.peer, datagram->address_octets)) {
+        if (sa->moved)
+            strike(core->moved, &core->moved_count, number);
+        sa->moved = false;
+        return;
+    }
     if (!sa->moved)
         core->moved[core->moved_count++] = number;
     sa->moved = true;
@@ -338,28 +370,21 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
     case INVALID:
         core->counted.invalid++;
         return OEGW_DONE;
-    default:
-        break;
+    case MALFORMED:
+        core->counted.invalid++;
+        note_peer(core, datagram, number, sa, low);
+        return OEGW_DONE;
+    case OPENED:
+        note_peer(core, datagram, number, sa, low);
     }
     count_received(sa, size, now);
-    if (record_get(sa, OCTETS) >= sa->now.soft_octets && !__atomic_exchange_n(sa->record + SOFTENED, 1, __ATOMIC_RELAXED)
-        && !sa->softened) {
-        sa->softened = true;
+    if (record_get(sa, OCTETS) >= sa->now.soft_octets && !is_softened(sa) && !sa->softened) {
+        sa->softened = true; /* whoever tells of it sets the record's flag */
         core->softened[core->softened_count++] = number;
     }
-    if (core->encapsulated && (uint32_t)record_get(sa, SEQUENCE) == low)
-        note_peer(core, datagram, number, sa);
     struct layout layout;
     bool ordinary = layout_of(payload, size, &layout) && next_header == (layout.version == 4 ? IPV4 : IPV6)
-                    && keeps_ecn(layout.traffic_class, datagram->traffic_class);
-    if (ordinary) {
-        struct layout *last = &core->last_layout;
-        if (!core->last_flow || last->key_octets != layout.key_octets || memcmp(last->key, layout.key, layout.key_octets)) {
-            *last = layout;
-            core->last_flow = table_find(&core->flows, core->sas.serials, layout.key, layout.key_octets);
-        }
-        ordinary = core->last_flow == number;
-    }
+                    && keeps_ecn(layout.traffic_class, datagram->traffic_class) && is_learned(core, &layout, number);
     if (!ordinary) {
         core->care = (struct oegw_care){
             .offset = (uint64_t)(payload - core->slots), .length = (uint32_t)size, .sa = number,

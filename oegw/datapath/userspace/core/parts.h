@@ -36,6 +36,7 @@ static inline void put32(uint8_t *p, uint32_t value) { put16(p, value >> 16); pu
    not folded; `store_sum` folds it, complements it and writes it. */
 
 #define KEY_OCTETS 38
+#define TABLE_KEY_OCTETS 42 /* a flow's, and an SA's number */
 
 struct layout { /* of an ordinary packet */
     uint8_t key[KEY_OCTETS];
@@ -66,7 +67,7 @@ struct entry {
     uint32_t serial;     /* of the SA, when the entry was made */
     uint32_t generation; /* of the table, likewise */
     uint8_t octets;
-    uint8_t key[KEY_OCTETS];
+    uint8_t key[TABLE_KEY_OCTETS];
 };
 
 struct table {
@@ -138,6 +139,10 @@ static inline bool is_expired(const struct sa *sa)
 {
     return __atomic_load_n(sa->record + EXPIRED, __ATOMIC_RELAXED) != 0;
 }
+static inline bool is_softened(const struct sa *sa)
+{
+    return __atomic_load_n(sa->record + SOFTENED, __ATOMIC_RELAXED) != 0;
+}
 static inline bool would_exceed(const struct sa *sa, uint64_t octets)
 {
     uint64_t hard = sa->now.hard_octets;
@@ -155,8 +160,8 @@ static inline size_t sealed_size(const struct sa *sa, size_t octets)
    `random`: a block with CBC.  Returns false if libcrypto fails. */
 bool seal_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t next_header, uint64_t sequence, const uint8_t *random);
 
-enum opened { OPENED, REPLAYED, INVALID };
-/* Open a packet in its place; the window moves once it is authentic. */
+enum opened { OPENED, REPLAYED, INVALID, MALFORMED };
+/* Open a packet in its place; the window moves once it is authentic, even if its padding is malformed. */
 enum opened open_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t **payload, size_t *payload_octets, uint8_t *next_header);
 
 #endif

@@ -123,6 +123,8 @@ EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
                 break; /* an error that stays is said by the next fill */
             return -errno;
         }
+        if (!size)
+            break;
         struct oegw_frame *frame = &core->frames[core->frame_count++];
         uint32_t header = core->offloads ? VIRTIO_HEADER : 0;
         frame->offset = SEALED_OCTETS + end;

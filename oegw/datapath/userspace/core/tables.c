@@ -117,7 +117,7 @@ static bool rebuild(struct table *table, const uint32_t *serials)
    forgotten first; 0: no limit. */
 bool table_set(struct table *table, const uint32_t *serials, const uint8_t *key, uint32_t octets, uint32_t sa, uint32_t limit)
 {
-    if (octets > KEY_OCTETS)
+    if (octets > TABLE_KEY_OCTETS)
         return false;
     struct entry *entry = place_of(table, key, octets);
     if (!entry->sa) {

@@ -73,7 +73,6 @@ def _begin(cipher: str, standing: Standing) -> None:
             f"--data-ciphers {cipher} --cipher {cipher} --auth-nocache --verb 3"
         )
         standing.start(side, [*words.split(), *(["--disable-dco"] if knows_dco else [])])
-    standing.answers["cipher"] = cipher
 
 
 OPENVPN = tuple(

@@ -57,15 +57,24 @@ def _begin(variant: Variant, standing: Standing) -> None:
         )
     for process in standing.processes:
         wait_until(f"{process.name} ready", partial(_ready, process), _START_SECONDS)
-    standing.answers = {
-        f"sg{side}": process.text().splitlines()[-1]
-        for side, process in zip(SIDES, standing.processes, strict=True)
-    }
+    ready = stood(standing.processes[0])
+    standing.says = str(ready["ready"])
+    if Path(str(ready["root"])) != variant.root.resolve():
+        raise InteropError(f"{variant.name} is the one of {ready['root']}")
 
 
 def _ready(process: Process) -> bool:
     process.require()
-    return '"ready"' in process.text()
+    return bool(stood(process))
+
+
+def stood(process: Process) -> dict[str, Any]:
+    """What one of our gateways said when it stood; empty before."""
+    for line in process.text().splitlines():
+        if line.startswith('{"ready": ') and line.endswith("}"):
+            said: dict[str, Any] = json.loads(line)
+            return said
+    return {}
 
 
 def _lead_into_tunnel(standing: Standing, side: str) -> None:
@@ -112,13 +121,13 @@ def _variants() -> tuple[Variant, ...]:
     """Those that this revision's settings can choose; one without choices has one core only."""
     if "core" not in _KNOWN:
         return (
-            Variant("ours", "ours"),
+            Variant("ours-python", "ours"),
             Variant("ours-esp", "ours, plain ESP", udp=False),
             Variant("ours-cbc", "ours, AES-128-CBC + SHA2-256", algorithm="aes-128-cbc-sha2"),
         )
     compiled, python = {"core": "compiled"}, {"core": "python"}
     return (
-        Variant("ours", "ours, compiled core", compiled),
+        Variant("ours-compiled", "ours, compiled core", compiled),
         Variant("ours-python", "ours, pure Python", python),
         Variant("ours-no-offloads", "ours, no offloads", {**compiled, "offloads": False}),
         Variant("ours-esp", "ours, plain ESP", compiled, udp=False),
