@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.bench.accounts import descendants
 from tests.bench.datapath.row import ALICE, BOB, Row
+from tests.bench.datapath.urgency import hurry
 from tests.interop.processes import InteropError, Process, call, wait_until
 
 UP_SECONDS = 20.0
@@ -44,6 +45,7 @@ class Standing:
     def adopt(self, process: Process) -> Process:
         self.stack.callback(process.end, patience=5.0)
         self.processes.append(process)
+        hurry(process.popen.pid)
         return process
 
     def side_folder(self, side: str) -> Path:
@@ -66,6 +68,7 @@ class Contender:
     """``begin`` lets it stand; ``programs`` are what it needs, a command or a file each.
 
     ``in_clear``: it has no tunnel.  ``version`` is the command that says which one it is.
+    ``crowd`` gives the first gateway so many more tunnels, where that can be done while it runs.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Contender:
     version: tuple[str, ...] = ()
     in_clear: bool = False
     ours: bool = False
+    crowd: Callable[[Standing, int], None] | None = None
 
     def missing(self) -> list[str]:
         return [each for each in self.programs if program(each) is None]
