@@ -15,6 +15,7 @@ from tests.bench.datapath import machine, page, profile, urgency
 from tests.bench.datapath.claims import claims
 from tests.bench.datapath.contender import Contender
 from tests.bench.datapath.contenders import ours
+from tests.bench.datapath.contenders.fastd import FASTD
 from tests.bench.datapath.contenders.nebula import NEBULA
 from tests.bench.datapath.contenders.openvpn import OPENVPN
 from tests.bench.datapath.contenders.plain import PLAIN
@@ -84,7 +85,7 @@ def _contenders(
 ) -> tuple[list[Contender], list[ours.Variant]]:
     """Those asked for; and of ours those that are measured with many SAs, too."""
     variants = [*ours.VARIANTS, *map(ours.described, arguments.variant)]
-    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *NEBULA, *STRONGSWAN]
+    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *FASTD, *NEBULA, *STRONGSWAN]
     if arguments.wireguard_go:
         path = arguments.wireguard_go
         everybody.append(wireguard("wireguard-go-other", f"wireguard-go, {path}", path))

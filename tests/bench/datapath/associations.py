@@ -40,7 +40,7 @@ def memory_of_peers(standing: Standing, add: Callable[[Standing, int], None]) ->
 
 def installing(crowd: Standing) -> dict[str, float]:
     """Seconds until all of them were installed, the slower of both gateways."""
-    return {"many_seconds": max(stood(each)["seconds"] for each in crowd.processes)}
+    return {"many_seconds": max(stood(each)["seconds"] for each in crowd.programs.values())}
 
 
 def throughput(standing: Standing, seconds: float, which: str) -> dict[str, float]:

@@ -108,9 +108,7 @@ def _profiled(standing: Standing, folder: Path, seconds: float) -> str:
         ends = descendants(os.getpid())
         names = {pid: _command(pid) for pid in ends}
         gateways = {
-            pid: f"sg{side}"
-            for side, process in zip("ab", standing.processes, strict=False)
-            for pid in descendants(process.popen.pid)
+            pid: f"sg{side}" for side in standing.programs for pid in standing.pids_of(side)
         }
         before = {pid: spent([pid]) for pid in ends}
         busy, began = machine_busy(), time.monotonic()

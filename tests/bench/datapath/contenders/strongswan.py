@@ -33,7 +33,7 @@ def _begin(phase2: str, standing: Standing) -> None:
         ends[side].start()
         process = ends[side].process
         assert process is not None
-        standing.adopt(process)
+        standing.adopt(side, process)
     ends["a"].initiate()
     wait_until("strongSwan's tunnel", lambda: ends["a"].agreed() and ends["b"].agreed())
 
