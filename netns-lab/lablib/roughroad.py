@@ -1,6 +1,6 @@
 """A road between two interfaces of a host that harms what passes: runs on host wild, or in a test.
 
-    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE] [CONDUCT]
+    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE] [--conduct CONDUCT]
 
 Every frame that comes in at one interface goes out at the other, or what is left of it.  CONDUCT is
 a JSON object, see `Conduct`; one line of it on standard input replaces it, the line ``counts`` is
@@ -327,7 +327,7 @@ class Program:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("ends", nargs=2)
-    parser.add_argument("conduct", nargs="?", default="{}")
+    parser.add_argument("--conduct", default="{}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--watch", action="append", default=[])
     parser.add_argument("--witness")

@@ -108,6 +108,12 @@ class Capability:
     offloads: tuple[tuple[str, bool, str], ...] = ()  # each: name, whether in use, why or why not
     workers: int = 0  # processes for each direction
 
+    @property
+    def prefers_udp(self) -> bool:
+        """Whether ESP is faster in UDP than as protocol 50: in user space segments can be sent and
+        received together there, and the kernel hands each packet to one worker only."""
+        return self.name == "userspace" and self.udp_encapsulation
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:

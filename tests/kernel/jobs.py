@@ -51,6 +51,7 @@ class Job:
     timeout: float = TIMEOUT
     patience: float = PATIENCE
     here: bool = False
+    virtual: bool = False  # its time: nobody waits for what only sleeps
     scenarios: tuple[str, ...] = ()  # of the lab, which the command is then completed with
     datapath: str = ""
 
@@ -64,6 +65,7 @@ class Job:
         return [
             str(HERE / "boot"), "--kernel", str(kernel.image), "--memory", str(self.memory),
             "--timeout", f"{self.timeout:g}", "--share", str(folder), "--share", str(keys),
+            *(["--time-travel"] if self.virtual else []),
             *(word for pair in settings.items() for word in ("--env", "=".join(pair))),
             "--", "sh", "-c", _BRING_OUT, str(folder), *self._inside(folder),
         ]  # fmt: skip
@@ -90,11 +92,14 @@ def _scenarios(words: list[str], datapath: str, without: frozenset[str]) -> list
     return [name for name in names if name not in without]
 
 
-def _lab(scenarios: tuple[str, ...], name: str, datapath: str) -> Job:
+def _lab(scenarios: tuple[str, ...], name: str, datapath: str, virtual: bool) -> Job:
     what = f"lab with datapath {datapath}: {', '.join(scenarios)}"
     command = ("netns-lab/lab", "run", "--jobs", "1")
     timeout = TIMEOUT + 60.0 * len(scenarios)
-    return Job(name, what, command, timeout=timeout, scenarios=scenarios, datapath=datapath)
+    return Job(
+        name, what, command, timeout=timeout, virtual=virtual, scenarios=scenarios,
+        datapath=datapath,
+    )  # fmt: skip
 
 
 def load(path: Path = HERE / "jobs.toml") -> list[Job]:
@@ -109,7 +114,8 @@ def load(path: Path = HERE / "jobs.toml") -> list[Job]:
         sides = "-".join(word.rpartition("=")[2] for word in datapath.split(","))
         without = frozenset(entry.get("without", ()))
         for scenario in _scenarios(entry["scenarios"], datapath, without):
-            jobs.append(_lab((scenario,), f"{scenario}@{sides}", datapath))
+            name, virtual = f"{scenario}@{sides}", entry.get("virtual", False)
+            jobs.append(_lab((scenario,), name, datapath, virtual))
     return jobs
 
 
@@ -122,9 +128,8 @@ def grouped(jobs: list[Job]) -> list[Job]:
             some = singles[start : start + TOGETHER]
             sides = some[0].name.rpartition("@")[2]
             names = tuple(name for job in some for name in job.scenarios)
-            result.append(
-                some[0] if len(some) == 1 else _lab(names, f"lab-{number}@{sides}", datapath)
-            )
+            together = _lab(names, f"lab-{number}@{sides}", datapath, some[0].virtual)
+            result.append(some[0] if len(some) == 1 else together)
     return result
 
 

@@ -42,6 +42,14 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def batch(lines: str, namespace: str | None = None, check: bool = True) -> None:
+    """Words of `ip`, a line each; in a namespace, if one is named."""
+    command = [str(shutil.which("ip")), *(["-n", namespace] if namespace else [])]
+    command += [*([] if check else ["-force"]), "-batch", "-"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
+    assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+
+
 class Gateway:
     """A `tests.support.datapath_gateway` at work."""
 
@@ -57,7 +65,8 @@ class Gateway:
             text=True,
             cwd=ROOT,
         )
-        self.worker: int = self.read("worker")
+        started: dict[str, tuple[int, int]] = self.read("workers")
+        self.workers = {name: pid for name, (pid, _) in started.items()}
 
     def read(self, key: str, seconds: float = 40) -> Any:
         """The value of the next line that has ``key``."""
@@ -82,6 +91,12 @@ class Gateway:
     def counters(self) -> dict[str, int]:
         counters: dict[str, int] = self.ask("counters", "counters")
         return counters
+
+    def restarted(self) -> dict[str, tuple[int | None, int]]:
+        """The process id of each worker (None: of a successor that does not run yet), and how
+        often there was another."""
+        reports: dict[str, tuple[int | None, int]] = self.ask("workers", "workers")
+        return {name: (pid, restarts) for name, (pid, restarts) in reports.items()}
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -114,8 +129,7 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for gateway in self.gateways:
             gateway.end()
-        for name in self.names:
-            run("ip", "netns", "del", name, check=False)
+        batch("".join(f"netns del {name}\n" for name in self.names), check=False)
 
     def inside(self, name: str, *command: str, check: bool = True) -> str:
         done = run("nsenter", f"--net=/run/netns/{name}", *command, check=check)
@@ -149,38 +163,18 @@ class Lab:
         return done.returncode == 0
 
     def _build(self) -> None:
+        """Few programs do it all: where processes start slowly, they are what takes the time."""
+        batch("".join(f"netns add {name}\n" for name in self.names))
         for name in self.names:
-            run("ip", "netns", "add", name)
-            self.inside(name, "ip", "link", "set", "lo", "up")
-            self.inside(name, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0")
-            self.inside(name, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
-        self._link(
-            self.alice,
-            "eth0",
-            f"{A4}/24",
-            f"{A6}/64",
-            self.gwa,
-            "in0",
-            "192.1.0.1/24",
-            "2001:db8:1::1/64",
-        )
-        self._build_outside()
-        self._link(
-            self.gwb,
-            "in0",
-            "192.2.0.1/24",
-            "2001:db8:2::1/64",
-            self.bob,
-            "eth0",
-            f"{B4}/24",
-            f"{B6}/64",
-        )
-        for name, near in ((self.alice, "1"), (self.bob, "2")):
-            self.inside(name, "ip", "route", "add", "default", "via", f"192.{near}.0.1")
-            self.inside(name, "ip", "-6", "route", "add", "default", "via", f"2001:db8:{near}::1")
+            quick = (f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default"))
+            forwards = name not in (self.alice, self.bob)
+            forwarding = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+            self.inside(name, "sysctl", "-qw", *quick, *(forwarding if forwards else ()))
+        batch("".join(self._cables()))
+        lines = self._addresses()
+        for name in self.names:
+            batch("".join(["link set lo up\n", *lines[name]]), name)
         for name in (self.gwa, self.gwb):
-            self.inside(name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            self.inside(name, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
             self.inside(
                 name,
                 "nft",
@@ -190,51 +184,56 @@ class Lab:
                 f"meta mark set {TUNNEL_MARK}; }}; }}",
             )
 
-    def _build_outside(self) -> None:
-        """Between the gateways: one link, and the way to what is behind the other."""
-        self._link(
-            self.gwa,
-            "out0",
-            f"{GATEWAY_A4}/24",
-            f"{GATEWAY_A6}/64",
-            self.gwb,
-            "out0",
-            f"{GATEWAY_B4}/24",
-            f"{GATEWAY_B6}/64",
-        )
-        self._routes_outside()
+    def _cables(self) -> list[str]:
+        """For `ip -batch`."""
+        return [
+            link_add(self.alice, "eth0", self.gwa, "in0"),
+            link_add(self.gwb, "in0", self.bob, "eth0"),
+            *self._cables_outside(),
+        ]
 
-    def _routes_outside(self) -> None:
-        for name, far, via4, via6 in (
-            (self.gwa, "2", GATEWAY_B4, GATEWAY_B6),
-            (self.gwb, "1", GATEWAY_A4, GATEWAY_A6),
-        ):
-            self.inside(name, "ip", "route", "add", f"192.{far}.0.0/24", "via", via4)
-            self.inside(name, "ip", "-6", "route", "add", f"2001:db8:{far}::/64", "via", via6)
+    def _addresses(self) -> dict[str, list[str]]:
+        """For `ip -batch` in each namespace: addresses, then routes."""
+        lines = {
+            self.alice: end("eth0", f"{A4}/24", f"{A6}/64"),
+            self.gwa: end("in0", "192.1.0.1/24", "2001:db8:1::1/64"),
+            self.gwb: end("in0", "192.2.0.1/24", "2001:db8:2::1/64"),
+            self.bob: end("eth0", f"{B4}/24", f"{B6}/64"),
+        }
+        for name, near in ((self.alice, "1"), (self.bob, "2")):
+            lines[name].append(f"route add default via 192.{near}.0.1\n")
+            lines[name].append(f"route add default via 2001:db8:{near}::1\n")
+        for name, more in self._addresses_outside().items():
+            lines[name] = [*lines.get(name, ()), *more]
+        return lines
 
-    def _link(self, *ends: str) -> None:
-        """Two ends: namespace, device, addresses."""
-        half = len(ends) // 2
-        (name, device, *addresses), (peer, peer_device, *peer_addresses) = ends[:half], ends[half:]
-        run(
-            "ip",
-            "link",
-            "add",
-            device,
-            "netns",
-            name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            peer_device,
-            "netns",
-            peer,
-        )
-        for where, link, own in ((name, device, addresses), (peer, peer_device, peer_addresses)):
-            self.inside(where, "ip", "link", "set", link, "up")
-            for address in own:
-                self.inside(where, "ip", "addr", "add", address, "dev", link)
+    def _cables_outside(self) -> list[str]:
+        """Between the gateways: one link."""
+        return [link_add(self.gwa, "out0", self.gwb, "out0")]
+
+    def _addresses_outside(self) -> dict[str, list[str]]:
+        """Of that link, and the way to what is behind the other gateway."""
+        return {
+            self.gwa: [
+                *end("out0", f"{GATEWAY_A4}/24", f"{GATEWAY_A6}/64"),
+                f"route add 192.2.0.0/24 via {GATEWAY_B4}\n",
+                f"route add 2001:db8:2::/64 via {GATEWAY_B6}\n",
+            ],
+            self.gwb: [
+                *end("out0", f"{GATEWAY_B4}/24", f"{GATEWAY_B6}/64"),
+                f"route add 192.1.0.0/24 via {GATEWAY_A4}\n",
+                f"route add 2001:db8:1::/64 via {GATEWAY_A6}\n",
+            ],
+        }
+
+
+def link_add(name: str, device: str, peer: str, peer_device: str) -> str:
+    ends = f"{device} netns {name} type veth peer name {peer_device} netns {peer}"
+    return f"link add {ends}\n"
+
+
+def end(device: str, *addresses: str) -> list[str]:
+    return [f"link set {device} up\n", *(f"addr add {each} dev {device}\n" for each in addresses)]
 
 
 NAT_INSIDE_A = "10.0.0.4"
@@ -263,12 +262,24 @@ class NatLab(Lab):
         self.inside(self.nat, "ip", "addr", "flush", "dev", "out0", check=False)
         self.inside(self.nat, "ip", "addr", "add", f"{address}/24", "dev", "out0")
 
-    def _build_outside(self) -> None:
-        self._link(self.gwa, "out0", f"{NAT_INSIDE_A}/24", self.nat, "in0", "10.0.0.1/24")
-        self._link(self.nat, "out0", f"{NAT_FIRST}/24", self.gwb, "out0", f"{GATEWAY_B4}/24")
-        self.inside(self.nat, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        self.inside(self.gwa, "ip", "route", "add", "default", "via", "10.0.0.1")
-        # Only for the reverse path check: what is for A's hosts goes into the tunnel.
-        self.inside(self.gwb, "ip", "route", "add", "192.1.0.0/24", "via", NAT_SECOND)
-        for name in (self.gwa, self.gwb):
-            self.inside(name, "ip", "-6", "route", "add", "2001:db8::/32", "dev", "out0")
+    def _cables_outside(self) -> list[str]:
+        return [
+            link_add(self.gwa, "out0", self.nat, "in0"),
+            link_add(self.nat, "out0", self.gwb, "out0"),
+        ]
+
+    def _addresses_outside(self) -> dict[str, list[str]]:
+        return {
+            self.gwa: [
+                *end("out0", f"{NAT_INSIDE_A}/24"),
+                "route add default via 10.0.0.1\n",
+                "route add 2001:db8::/32 dev out0\n",
+            ],
+            self.nat: [*end("in0", "10.0.0.1/24"), *end("out0", f"{NAT_FIRST}/24")],
+            self.gwb: [
+                *end("out0", f"{GATEWAY_B4}/24"),
+                # Only for the reverse path check: what is for A's hosts goes into the tunnel.
+                f"route add 192.1.0.0/24 via {NAT_SECOND}\n",
+                "route add 2001:db8::/32 dev out0\n",
+            ],
+        }

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.datapath_lab import ROOT, Lab
+from tests.support.datapath_lab import ROOT, Lab, end, link_add
 from tests.support.datapath_sas import (
     A4,
     A6,
@@ -245,20 +245,23 @@ class RoughLab(Lab):
         """Alice talks with Bob; see `tests/support/datapath_streams.py`."""
         return self.program(self.alice, "talk", target, str(PORT), str(octets))
 
-    def _build_outside(self) -> None:
-        self.inside(self.road, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
-        ends = (
-            (self.gwa, "left", GATEWAY_A4, GATEWAY_A6),
-            (self.gwb, "right", GATEWAY_B4, GATEWAY_B6),
-        )
-        for name, end, address4, address6 in ends:
-            self._link(name, "out0", self.road, end)
-            for address in (f"{address4}/24", f"{address6}/64"):
-                self.inside(name, "ip", "addr", "add", address, "dev", "out0")
-            for where, device in ((name, "out0"), (self.road, end)):
+    def _cables_outside(self) -> list[str]:
+        return [
+            link_add(self.gwa, "out0", self.road, "left"),
+            link_add(self.gwb, "out0", self.road, "right"),
+        ]
+
+    def _addresses_outside(self) -> dict[str, list[str]]:
+        return {**super()._addresses_outside(), self.road: [*end("left"), *end("right")]}
+
+    def _build(self) -> None:
+        super()._build()
+        self.inside(self.road, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        for name, device in ((self.gwa, "left"), (self.gwb, "right")):
+            for where, one in ((name, "out0"), (self.road, device)):
                 features = ("tx", "gso", "tso", "tx-udp-segmentation", "gro")
                 words = [word for feature in features for word in (feature, "off")]
-                self.inside(where, "ethtool", "-K", device, *words)
+                self.inside(where, "ethtool", "-K", one, *words)
         if self._together:
             self.inside(
                 self.gwb, "ethtool", "-K", "out0", "gro", "on", "rx-udp-gro-forwarding", "off"
@@ -270,7 +273,6 @@ class RoughLab(Lab):
         )  # fmt: skip
         self._programs.append(self._cable)
         assert self._cable.line() == "ready"
-        self._routes_outside()
 
 
 def tunnel(

@@ -2,15 +2,16 @@
 
 Tests in network namespaces wait more than they compute.
 
-``python -m tests.support.side_by_side`` takes no arguments: all tests that need this machine only,
-but for the lab's scenarios.  The folders that take longest begin first.  The parsers' 100,000
-inputs (marker ``fuzz``) are parts of their own.  Coverage doubles the time of what it measures: it
-is that of the rooms in MEASURED by their own tests, and, where the run is thorough, of all by all
-but the parsers' inputs.  What a part printed appears when it is done.
+``python -m tests.support.side_by_side`` runs all tests that need this machine only, but for the
+lab's scenarios.  The folders that take longest begin first.  The parsers' 100,000 inputs (marker
+``fuzz``) are parts of their own.  Coverage doubles the time of what it measures: it is that of the
+rooms in MEASURED by their own tests, and with ``--coverage`` of all by all but the parsers' inputs.
+What a part printed appears when it is done.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import queue
 import subprocess
@@ -20,16 +21,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.amount import thorough
-
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 NO_TESTS = {"support", "vectors", "bench", "fresh"}
 SPLIT = {"oegw", "oegw/sst", "oegw/socks5"}  # folders whose own folders are parts of their own
-LONGEST = (  # measured
-    "ike", "oegw/sst/plane", "oegw/datapath", "fuzz", "attacks", "oegw/intercept", "oegw/moniker",
-    "fuzz of ports", "dnsrecords", "acceptance", "oegw", "oegw/socks5/differences",
-    "oegw/socks5/clients", "oegw/socks5", "oegw/sst", "oegw/sst/asking",
+LONGEST = (  # measured, where the run is thorough
+    "fuzz", "acceptance", "ike", "oegw", "oegw/intercept", "attacks", "oegw/sst", "oegw/datapath",
+    "oegw/sst/plane", "oegw/moniker", "fuzz of ports", "oegw/sst/asking", "policy", "tests",
+    "dnsrecords", "oegw/socks5/clients", "oegw/socks5", "oegw/socks5/server",
+    "oegw/socks5/client", "oegw/socks5/differences",
 )  # fmt: skip
 MEASURED = ("ike", "policy", "dnsrecords")  # rooms that have to be covered
 PLAIN = ("-m", "not lab and not fuzz")
@@ -68,9 +68,9 @@ def _parts_of(folder: Path, name: str) -> list[Part]:
     return [*(part for each, sub in inner.items() for part in _parts_of(sub, each)), own]
 
 
-def measured(part: Part, thorough: bool) -> tuple[str, ...]:
+def measured(part: Part, everything: bool) -> tuple[str, ...]:
     """Python's arguments in front of a part's, which measure coverage, or do not."""
-    if thorough and "fuzz" not in part.name:
+    if everything and "fuzz" not in part.name:
         return "-m", "coverage", "run"
     if part.name in MEASURED:
         return "-m", "coverage", "run", f"--source={part.name}"
@@ -82,14 +82,16 @@ def _with_tests(folder: Path) -> list[Path]:
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and any(sub.rglob("test_*.py")))
 
 
-def _work(waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]]) -> None:
+def _work(
+    waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]], everything: bool
+) -> None:
     while True:
         try:
             part = waiting.get_nowait()
         except queue.Empty:
             return
         began = time.monotonic()
-        command = [sys.executable, *measured(part, thorough()), "-m", "pytest", "-q"]
+        command = [sys.executable, *measured(part, everything), "-m", "pytest", "-q"]
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", *part.arguments],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -101,15 +103,18 @@ def _work(waiting: queue.SimpleQueue[Part], results: dict[str, tuple[int, float]
         print(f"\n{part.name}:\n{done.stdout.rstrip()}", flush=True)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Exit code 0 only if each part passed."""
+    parser = argparse.ArgumentParser(prog="side_by_side")
+    parser.add_argument("--coverage", action="store_true", help="of all by all")
+    everything = parser.parse_args(arguments).coverage
     waiting: queue.SimpleQueue[Part] = queue.SimpleQueue()
     wanted = parts()
     for part in wanted:
         waiting.put(part)
     results: dict[str, tuple[int, float]] = {}
     workers = [
-        threading.Thread(target=_work, args=(waiting, results), daemon=True)
+        threading.Thread(target=_work, args=(waiting, results, everything), daemon=True)
         for _ in range(len(os.sched_getaffinity(0)) + 1)
     ]
     for worker in workers:
@@ -124,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

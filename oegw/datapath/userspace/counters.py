@@ -40,6 +40,7 @@ NAMES = (
     "drop_in_packet_extension_headers",
     "drop_in_keying",
     "drop_in_socket",
+    "drop_in_stray",
     "drop_in_device",
     # Not carried, from inside.
     "drop_out_no_tunnel",

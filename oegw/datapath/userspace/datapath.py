@@ -90,6 +90,7 @@ class UserspaceDatapath:
             await _all(supervisor.start() for supervisor in self._each())
             if settings.encapsulation_port is not None:
                 self._keying.open(settings.encapsulation_port, self._grounds.versions)
+                self._keying.open_strays(*self._grounds.keying_strays)
             await asyncio.to_thread(self._grounds.lead)
         except BaseException:
             self._failure = self._failure or "the datapath does not run"

@@ -18,6 +18,8 @@ class Equipment:
     ``outer``: the sockets towards the Internet, to send through or to receive from.
     ``mtu``: of the device, and of paths that cannot be measured; ``mark``: the gateway's own.
     ``core``: as ``UserspaceSettings`` says it.
+    ``index``: the number of this worker in its direction.  Of an opening one, ``strays`` is where
+    what is not for it goes, and ``stray`` where others send what is (`strays.py`).
     """
 
     core: str
@@ -32,6 +34,9 @@ class Equipment:
     mtu: int
     mark: int
     dont_fragment: DontFragment
+    index: int = 0
+    strays: tuple[int, ...] = ()
+    stray: int = -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -40,6 +45,8 @@ class Equipment:
             self.counters,
             self.device,
             *(handle.descriptor for handle in self.outer),
+            *self.strays,
+            *((self.stray,) if self.stray >= 0 else ()),
         )
 
     def body(self) -> list[Any]:
@@ -50,13 +57,14 @@ class Equipment:
             [self.device, self.virtio, self.uso],
             [list(handle) for handle in self.outer],
             [self.mtu, self.mark, self.dont_fragment.value],
+            [self.index, list(self.strays), self.stray],
         ]
 
     @classmethod
     def of(cls, body: list[Any]) -> Equipment:
         """Raises ValueError, TypeError: this is not what ``body`` gave."""
-        core, (memory, shared), (counters, page), (device, virtio, uso), outer, rest = body
-        mtu, mark, dont_fragment = rest
+        core, (memory, shared), (counters, page), (device, virtio, uso), outer, *rest = body
+        (mtu, mark, dont_fragment), (index, strays, stray) = rest
         return cls(
             core=core,
             memory=memory,
@@ -70,4 +78,7 @@ class Equipment:
             mtu=mtu,
             mark=mark,
             dont_fragment=DontFragment(dont_fragment),
+            index=index,
+            strays=tuple(strays),
+            stray=stray,
         )

@@ -19,8 +19,8 @@ from oegw.datapath.userspace.transform import (
 from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
 
 # Specification values (RFC 4303 section 2).
-_TRAILER = 2  # pad length and next header
-_PADDING = bytes(range(1, 256))
+TRAILER = 2  # pad length and next header
+PADDING = bytes(range(1, 256))
 _UDP_HEADER = 8
 LAST_SEQUENCE = 2**32 - 1
 LAST_EXTENDED_SEQUENCE = 2**64 - 1
@@ -35,7 +35,7 @@ _HEADER = Struct("!II")
 _HIGH = Struct("!I")
 
 TRAILERS = {
-    next_header: tuple(_PADDING[:count] + bytes((count, next_header)) for count in range(16))
+    next_header: tuple(PADDING[:count] + bytes((count, next_header)) for count in range(16))
     for next_header in (IPV4, IPV6)
 }
 
@@ -118,7 +118,7 @@ class _Sa:
     def inner_mtu(self, path_mtu: int) -> int:
         """The largest inner packet whose outer packet has at most ``path_mtu`` octets."""
         block = self.transform.block
-        return max((path_mtu - self._fixed) // block * block - _TRAILER, 0)
+        return max((path_mtu - self._fixed) // block * block - TRAILER, 0)
 
     def would_exceed(self, size: int) -> bool:
         """Whether ``size`` more octets of plaintext pass the hard limit."""
@@ -191,7 +191,7 @@ class OutboundSa(_Sa):
         sequence = self.take(1, len(packet), now)
         if sequence is None:
             return None
-        count = -(len(packet) + _TRAILER) % self.transform.block
+        count = -(len(packet) + TRAILER) % self.transform.block
         return self.transform.seal(
             _HEADER.pack(self.sa.spi, sequence & _LOW),
             _HIGH.pack(sequence >> 32) if self.extended else b"",
@@ -258,9 +258,9 @@ class InboundSa(_Sa):
         plain = self.transform.open(packet, high)
         window.accept(sequence)
         count = plain[-2]
-        end = len(plain) - _TRAILER - count
+        end = len(plain) - TRAILER - count
         # A default scheme of padding must be checked (RFC 4303 section 2.4), and says no more
         # than a wrong ICV does.
-        if end < 0 or (count and plain[end:-2] != _PADDING[:count]):
+        if end < 0 or (count and plain[end:-2] != PADDING[:count]):
             raise AuthenticationError
         return plain[-1], plain[:end]

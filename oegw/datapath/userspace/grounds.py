@@ -14,6 +14,7 @@ from oegw.datapath.userspace.offloads import merged
 from oegw.datapath.userspace.outside import OuterGroup
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.state import Memory
+from oegw.datapath.userspace.strays import StrayPaths
 from oegw.datapath.userspace.tun import Tun, open_tun
 from oegw.intercept.interface import Marks
 
@@ -32,6 +33,7 @@ class Grounds:
         self._routes = TunnelRoutes(settings)
         self._tun: Tun | None = None
         self._groups: list[OuterGroup] = []
+        self._strays: StrayPaths | None = None
         self.versions = (4, 6) if _has_ipv6() else (4,)
         try:
             self.memory = Memory()
@@ -57,6 +59,7 @@ class Grounds:
         ports: tuple[int | None, ...] = (None,)
         if settings.encapsulation_port is not None:
             ports = (None, settings.encapsulation_port)
+            self._strays = StrayPaths(self._workers)
         for version in self.versions:
             for port in ports:
                 group = OuterGroup(version, port, self._mark, self._workers, settings.offloads)
@@ -68,6 +71,7 @@ class Grounds:
         """That of one worker."""
         assert self._tun is not None
         outbound = direction is Direction.OUTBOUND
+        strays = self._strays if not outbound else None
         groups = [group.sealing if outbound else group.opening for group in self._groups]
         return Equipment(
             core=core,
@@ -82,7 +86,16 @@ class Grounds:
             mtu=self._settings.mtu,
             mark=self._mark,
             dont_fragment=self._settings.dont_fragment,
+            index=index,
+            strays=strays.beginnings if strays else (),
+            stray=strays.ends[index] if strays else -1,
         )
+
+    @property
+    def keying_strays(self) -> tuple[tuple[int, ...], int]:
+        """Where what is not for the keying goes, and where workers send what is."""
+        assert self._strays is not None
+        return self._strays.beginnings, self._strays.ends[-1]
 
     def lead(self) -> None:
         """Marked packets go into the device, or nowhere.  Raises DatapathError."""
@@ -101,6 +114,8 @@ class Grounds:
             self._tun.close()
         for group in self._groups:
             group.close()
+        if self._strays is not None:
+            self._strays.close()
         self.counters.close()
         os.close(self.memory.descriptor)
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from oegw.datapath.interface import (
     DatapathError,
@@ -24,13 +25,17 @@ from oegw.datapath.interface import (
 from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked, Unopened
+from oegw.datapath.userspace.core.virtio import HEADER
 from oegw.datapath.userspace.counters import Counters
 from oegw.datapath.userspace.engine import Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.inbound import InboundEngine
-from oegw.datapath.userspace.outside import KEEPALIVE, NON_ESP_MARKER, Handle
+from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
+from oegw.datapath.userspace.strays import Stray, StrayDesk, received
 from oegw.datapath.userspace.worker import BATCHES_PER_TURN, run
+
+_STRAYS_PER_TURN = 64  # our choice
 
 
 class Opening:
@@ -46,7 +51,11 @@ class Opening:
         self.measured: list[tuple[IPAddress, int]] = []  # it sends nothing, and measures nothing
         self._counters = counters
         self._device = equipment.device
+        self._strays = StrayDesk(equipment.strays, equipment.index)
+        self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
         self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
+        if equipment.stray >= 0:
+            self.turns[equipment.stray] = partial(self._take_strays, equipment.stray)
 
     # Control.
 
@@ -124,13 +133,29 @@ class Opening:
                 # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
                 self._counters["keepalives"] += 1
                 return
-            if payload[:4] == NON_ESP_MARKER:  # before the control process had its socket
-                self._counters["drop_in_keying"] += 1
+            place = self._strays.place(payload)
+            if place is not None:
+                if not self._strays.send(place, Stray(*care)):
+                    self._counters["drop_in_stray"] += 1
                 return
         source_port = port if encapsulated else None
         for action in engine.inbound(payload, source, destination, outer_class, source_port, now):
             assert isinstance(action, Deliver)
             self._core.append(action.packet)
+
+    def _take_strays(self, end: int) -> None:
+        """What came to another socket than ours."""
+        now = time.monotonic()
+        for payload, source, port, destination, outer_class in received(end, _STRAYS_PER_TURN):
+            for action in self._engine.inbound(
+                payload, source, destination, outer_class, port, now
+            ):
+                assert isinstance(action, Deliver)
+                try:
+                    os.writev(self._device, (self._empty_header, action.packet))
+                except OSError:
+                    self._counters["drop_in_device"] += 1
+        self._settle(now)
 
     def _settle(self, now: float) -> None:
         """What the core counted and saw in this batch."""

@@ -31,6 +31,8 @@ _IPV6_MTU = 24
 PMTUDISC_DONT = 0
 _PMTUDISC_DO = 2
 _SO_NO_CHECK = 11
+_IP_FREEBIND = 15
+_IPV6_FREEBIND = 78
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
@@ -46,6 +48,7 @@ KEEPALIVE = b"\xff"
 # Our choices.
 _BUFFER = 8 * 2**20  # octets: a hundred milliseconds of a gigabit while the worker is busy
 _DISCARD_PORT = 9
+_QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
@@ -203,8 +206,9 @@ class OuterSocket:
             if self.segments and self._send_segmented(packets, size, way):
                 return Sent(run.count, 0)
         except OSError as error:
-            return Sent(0, error.errno or errno.EIO)
-        return Sent(*self._batch.send(self.socket.fileno(), packets, size, way.name, way.control))
+            return Sent(0, _QUEUE_FULL.get(error.errno or errno.EIO, error.errno or errno.EIO))
+        sent, number = self._batch.send(self.socket.fileno(), packets, size, way.name, way.control)
+        return Sent(sent, _QUEUE_FULL.get(number, number))
 
     def _send_segmented(self, packets: Buffer, size: int, way: Way) -> bool:
         """Leave the cutting to the kernel; whether it did it.  Raises OSError."""
@@ -299,6 +303,13 @@ def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
         # A raw socket that is bound to this host's own address is not even asked about the
         # packets of others.  What it sends has a source of its own all the same (`source_of`).
         loopback = "127.0.0.1" if version == 4 else "::1"
+        if port is None:  # whether there is such an address or not: the loopback may be down
+            level, option = (
+                (socket.IPPROTO_IP, _IP_FREEBIND)
+                if version == 4
+                else (socket.IPPROTO_IPV6, _IPV6_FREEBIND)
+            )
+            outside.setsockopt(level, option, 1)
         outside.bind(("", port) if port is not None else (loopback, 0))
     except OSError:
         outside.close()

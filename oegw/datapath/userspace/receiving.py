@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import os
 import socket
 from struct import Struct
 from typing import NamedTuple
@@ -15,13 +14,12 @@ from oegw.datapath.userspace.mmsghdr import (
     CONTROL_LENGTH,
     MESSAGE,
     MESSAGE_LENGTH,
-    system_call,
+    receive_messages,
 )
 
 # Linux; Python does not name them.
 _IP_PKTINFO = 8
 _UDP_GRO = 104
-_DONT_WAIT = socket.MSG_DONTWAIT
 _CMSG = Struct("@Nii")  # length, level, type
 _SIZE = Struct("@N")
 _INT = Struct("=i")
@@ -33,8 +31,6 @@ _NAME = 32  # at least that of sockaddr_in6, and the control part behind it is a
 _CONTROL = 160
 _AT_ONCE = 32  # with one system call, so that the bound of octets is kept to
 _KNOWN = 1024  # senders whose address was read; then all are forgotten
-
-_recvmmsg = system_call("recvmmsg", 5)
 
 
 class Datagram(NamedTuple):
@@ -92,12 +88,12 @@ class Receiver:
         frames = self._frames
         while first < frames and octets < BATCH_OCTETS:
             wanted = min(_AT_ONCE, frames - first)
-            count = _recvmmsg(descriptor, self._at + first * MESSAGE.size, wanted, _DONT_WAIT, None)
-            if count < 0:
-                number = ctypes.get_errno()
-                if number in (errno.EAGAIN, errno.EINTR) or found:
+            try:
+                count = receive_messages(descriptor, self._at + first * MESSAGE.size, wanted)
+            except OSError as error:
+                if error.errno == errno.EAGAIN or found:
                     break
-                raise OSError(number, os.strerror(number))
+                raise
             octets += self._take(first, count, version, encapsulated, found)
             first += count
             if count < wanted:

@@ -11,12 +11,10 @@ from array import array
 from struct import calcsize
 
 from oegw.datapath.userspace.core.interface import RUN_PACKETS
-from oegw.datapath.userspace.mmsghdr import MESSAGE, system_call
+from oegw.datapath.userspace.mmsghdr import MESSAGE, send_messages
 
 _POINTER = calcsize("@P")
 _WORD = "L"  # of array: as long as a pointer on Linux
-
-_sendmmsg = system_call("sendmmsg", 4)
 
 
 class MessageBatch:
@@ -58,11 +56,8 @@ class MessageBatch:
         places[2 * count - 1] = whole - (count - 1) * size
         sent = 0
         while sent < count:
-            done = _sendmmsg(descriptor, self._at + sent * MESSAGE.size, count - sent, 0)
-            if done < 0:
-                number = ctypes.get_errno()
-                if number == errno.EINTR:
-                    continue
-                return sent, number
-            sent += done
+            try:
+                sent += send_messages(descriptor, self._at + sent * MESSAGE.size, count - sent)
+            except OSError as error:
+                return sent, error.errno or errno.EIO
         return sent, 0

@@ -30,6 +30,7 @@ from oegw.datapath.userspace.steering import steering
 _TUNSETIFF = 0x400454CA
 _TUNGETFEATURES = 0x800454CF
 _TUNSETOFFLOAD = 0x400454D0
+_TUNGETVNETHDRSZ = 0x800454D7
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETSTEERINGEBPF = 0x800454E0
 _IFF_TUN = 0x0001
@@ -107,7 +108,8 @@ def _opened(name: str, flags: int, queues: int, offloads: bool, descriptors: lis
     for descriptor in descriptors:
         used = flags | (0 if why_not else _IFF_VNET_HDR)
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), used))
-        if not why_not:
+        if not why_not and _number(descriptor, _TUNGETVNETHDRSZ) != _VIRTIO_HEADER:
+            # A device that somebody made beforehand, and for another use.
             fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("=i", _VIRTIO_HEADER))
     return why_not
 
@@ -120,7 +122,14 @@ def _new() -> int:
 
 
 def _features(descriptor: int) -> int:
-    return int(struct.unpack("=I", fcntl.ioctl(descriptor, _TUNGETFEATURES, bytes(4)))[0])
+    try:
+        return _number(descriptor, _TUNGETFEATURES)
+    except OSError:  # it does not say, so there is nothing to count on
+        return 0
+
+
+def _number(descriptor: int, request: int) -> int:
+    return int(struct.unpack("=i", fcntl.ioctl(descriptor, request, bytes(4)))[0])
 
 
 def _offloaded(descriptors: list[int], why_not: str) -> tuple[bool, tuple[Offload, ...]]:

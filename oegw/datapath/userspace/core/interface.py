@@ -24,6 +24,7 @@ BATCH_FRAMES = 128  # frames that one ``fill`` takes at most
 BATCH_OCTETS = 256 * 1024  # ``fill`` begins no further read once so many are there
 JOINED_PACKETS = 64  # in one super-packet
 LARGEST_FRAME = 65535 + 10
+FLOWS = 65536  # that a core remembers in each direction
 
 
 class Run(NamedTuple):

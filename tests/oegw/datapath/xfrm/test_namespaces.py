@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import signal
@@ -70,18 +71,16 @@ def test_both_families_in_both(lab: XfrmLab, family: int, udp: bool) -> None:
 
 
 @pytest.mark.parametrize("kinds", [("kernel", "userspace"), ("userspace", "kernel")], ids="-".join)
-@pytest.mark.parametrize("extended", [False, True], ids=["32", "esn"])
-@pytest.mark.parametrize("udp", [False, True], ids=["esp", "udp"])
-def test_every_cipher_with_the_other_datapath(
-    lab: XfrmLab, kinds: tuple[str, str], extended: bool, udp: bool
-) -> None:
+def test_every_cipher_with_the_other_datapath(lab: XfrmLab, kinds: tuple[str, str]) -> None:
+    """With sequence numbers of 32 bits and with extended ones, as ESP and in UDP."""
     gwa, gwb = lab.begin(*kinds)
-    for number, algorithm in enumerate(ALGORITHMS):
-        spi = 0x1000 + number
+    forms = itertools.product((False, True), (False, True), ALGORITHMS)
+    for number, (udp, extended, algorithm) in enumerate(forms):
+        spi, form = 0x1000 + number, (udp, extended, algorithm)
         tunnel(gwa, gwb, spi=spi, algorithm=algorithm, udp=udp, extended_sequence_numbers=extended)
-        assert lab.ping("-c", "2", "-s", str(56 + number)), (algorithm, lab.last)
+        assert lab.ping("-c", "2", "-s", str(56 + number)), (form, lab.last)
         carried = gwa.ask("usage")[f"out {spi:#x}"][0], gwb.ask("usage")[f"in {spi:#x}"][0]
-        assert carried == (2, 2), algorithm
+        assert carried == (2, 2), form
         for control, sent, came in ((gwa, 0, 0x10000), (gwb, 0x10000, 0)):
             ends = (GATEWAY_B4, GATEWAY_A4) if control is gwa else (GATEWAY_A4, GATEWAY_B4)
             assert control.ask("remove", spi=spi + sent, destination=ends[0]) is not None
@@ -128,9 +127,9 @@ def test_tcp(lab: XfrmLab) -> None:
     receiver = inside(lab, lab.bob, sys.executable, "-c", _RECEIVER, B4)
     assert receiver.stdout is not None
     assert receiver.stdout.readline() == "ready\n"
-    sent = lab.inside(lab.alice, sys.executable, "-c", _SENDER, B4, "8")
+    sent = lab.inside(lab.alice, sys.executable, "-c", _SENDER, B4, "3")
     assert receiver.communicate(timeout=60)[0] == sent
-    assert gwb.ask("counters")["esp_in_octets"] > 8 * 2**20
+    assert gwb.ask("counters")["esp_in_octets"] > 3 * 2**20
 
 
 def test_narrow_path_is_learned(lab: XfrmLab) -> None:
