@@ -40,7 +40,7 @@ def _begin(phase2: str, standing: Standing) -> None:
 
 STRONGSWAN = tuple(
     Contender(
-        name, f"strongSwan kernel-libipsec, {title}", partial(_begin, phase2),
+        name, f"strongSwan, {title}", partial(_begin, phase2),
         (CHARON, "swanctl", _PLUGIN), ("swanctl", "--version"),
     )
     for name, title, phase2 in (
