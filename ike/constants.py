@@ -52,6 +52,7 @@ RETIRE_FRACTION = 0.1  # ... or this part of its lifetime, if that is shorter
 RETIRE_PATIENCE = 3  # graces that a responder leaves to the initiator to delete the replaced one
 REDUNDANT_GRACE = 0.5  # seconds until the redundant one of two tunnels begun at once is closed
 AT_ONCE = 2.0  # seconds; what both sides began within them counts as begun at the same time
+PORT_TRIES = 2  # message 5 unanswered so often on port 4500: it may be blocked, and port 500 not
 REUSE_TRIES = 2  # message 1 unanswered so often on an old channel: the peer may have lost it
 MOVES_MOST = 3  # times that one tunnel begins anew on another channel
 CONTACTS_MOST = 10000  # peers that INITIAL-CONTACT is owed to

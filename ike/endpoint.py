@@ -289,6 +289,13 @@ class Endpoint:
         """
         self._station.encapsulations = dict(choices)
 
+    def prefer_udp(self) -> None:
+        """``Encapsulation.AUTO`` is ``UDP_IF_POSSIBLE`` for channels that are begun from now on.
+
+        For a datapath that is faster with ESP in UDP than with protocol 50.
+        """
+        self._station.auto = Encapsulation.UDP_IF_POSSIBLE
+
     def peer_moved(self, now: float, tunnel: int, remote: TransportAddress) -> None:
         """An authenticated ESP packet of ``tunnel`` came from ``remote``, from elsewhere.
 

@@ -47,9 +47,24 @@ class TrafficSelector:
 class Encapsulation(Enum):
     """How ESP packets go from gateway to gateway."""
 
-    AUTO = "auto"  # ESP; in UDP where a NAT was detected (RFC 3947)
+    AUTO = "auto"  # what ``Endpoint.prefer_udp`` says; else ESP, in UDP where a NAT is (RFC 3947)
     ESP = "esp"  # never in UDP: NAT traversal is not offered
     UDP = "udp"  # always in UDP, as if there were a NAT
+    UDP_IF_POSSIBLE = "udp if possible"  # in UDP with every peer that knows NAT traversal
+
+
+class EncapsulationReason(Enum):
+    """Why ESP goes in UDP, or does without."""
+
+    ORDERED = "the configuration says so"
+    NAT_HERE = "there is a NAT before us"
+    NAT_THERE = "there is a NAT before the peer, or it says so"
+    PREFERRED = "it is faster here"
+    PEER_PREFERS = "the peer wants it"
+    NO_NAT = "there is no NAT"
+    NOT_KNOWN = "the peer does without NAT traversal"
+    BLOCKED = "UDP port 4500 is blocked"
+    PROPOSED = "the peer proposed it so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +234,7 @@ class TunnelProposed(Event):
     """We are responder of quick mode.  Answer with ``accept_tunnel`` or ``refuse_tunnel``.
 
     ``sst``: the peer offers port encryption inside the tunnel, among its proposals.
+    ``translated``: phase 1 has found a NAT before the peer, or the peer pretends that there is one.
     """
 
     tunnel: int
@@ -230,6 +246,7 @@ class TunnelProposed(Event):
     local_selector: TrafficSelector
     remote_selector: TrafficSelector
     sst: bool = False
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +256,16 @@ class InboundSaEstablished(Event):
     ``sst_key``: 16 octets, the same for both sides and both directions, if port encryption inside
     the tunnel was agreed upon; what is sealed with it may arrive from now on.
     ``translated``: phase 1 has found a NAT on the path, before us or before the peer.  Only the
-    side that began it knows: a peer that forces ESP into UDP pretends to be behind one.
+    side that began it knows: a peer of another kind that forces ESP into UDP pretends to be behind
+    one.
+    ``encapsulation``: why ESP goes in UDP, or does without.
     """
 
     tunnel: int
     sa: EspSa
     sst_key: bytes | None = field(default=None, repr=False)
     translated: bool = False
+    encapsulation: EncapsulationReason = EncapsulationReason.NO_NAT
 
 
 @dataclass(frozen=True, slots=True)

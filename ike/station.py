@@ -27,13 +27,19 @@ class Station:
     datagrams: list[Datagram] = field(default_factory=list)
     spis: set[bytes] = field(default_factory=set)
     encapsulations: Mapping[IPAddress, Encapsulation] = field(default_factory=dict)
+    auto: Encapsulation = Encapsulation.AUTO  # what AUTO means
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
     def encapsulation_of(self, address: IPAddress) -> Encapsulation:
         """How ESP goes to a peer that begins from ``address``."""
-        return self.encapsulations.get(address, self.configuration.encapsulation)
+        return self.in_effect(self.encapsulations.get(address))
+
+    def in_effect(self, wanted: Encapsulation | None) -> Encapsulation:
+        """What ``wanted`` comes to; None is what is configured for all."""
+        chosen = wanted or self.configuration.encapsulation
+        return self.auto if chosen is Encapsulation.AUTO else chosen
 
     def transmit(self, message: bytes, local: TransportAddress, remote: TransportAddress) -> None:
         """Send an IKE message; on port 4500 behind the non-ESP marker (RFC 3948 section 2.2)."""

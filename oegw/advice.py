@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from oegw.assurance import trust_in
 from oegw.nat import Nat, contains, unserved
-from oegw.settings import Settings
+from oegw.settings import DatapathSettings, Settings
 from oegw.socksadvice import socks_advice
 from oegw.sstadvice import sst_advice
 from policy.flow import IPAddress
@@ -22,7 +22,16 @@ def advice(settings: Settings, resolvers: Sequence[IPAddress], nat: Nat) -> tupl
         *_of_rules(settings, resolvers, nat),
         *sst_advice(settings, nat),
         *socks_advice(settings),
+        *_of_datapath(settings.datapath),
     )
+
+
+def _of_datapath(settings: DatapathSettings) -> Iterator[str]:
+    default = DatapathSettings()
+    if settings.datapath == "kernel":
+        for key in ("core", "offloads", "workers"):
+            if getattr(settings, key) != getattr(default, key):
+                yield f"datapath.{key} is about the datapath in user space, not the kernel's"
 
 
 def _of_addresses(settings: Settings, nat: Nat) -> Iterator[str]:

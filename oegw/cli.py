@@ -311,6 +311,11 @@ def _check_files(settings: Settings) -> Iterator[str]:
                 yield f"publish.tsig_key: {error}"
             else:
                 _complain(FINE, f"note: publish.tsig_key: {error}")
+    if settings.datapath.core == "compiled" and settings.datapath.datapath != "kernel":
+        from oegw.datapath.userspace.core.choice import what_is_missing  # takes a while to import
+
+        if (missing := what_is_missing()) is not None:
+            _complain(FINE, f'note: datapath.core = "compiled": {missing}')
     for peer in settings.moniker.export.peers:
         from oegw.moniker.discovery.browsing import PeerUnusable, key_of  # takes a while to import
 

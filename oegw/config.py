@@ -23,6 +23,8 @@ from oegw.confignat import read_nat
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.configsocks import read_socks
 from oegw.configsst import read_sst, refuse_a_circle, refuse_what_is_off
+from oegw.datapath.userspace.core.choice import WANTED
+from oegw.datapath.userspace.settings import MOST_WORKERS
 from oegw.gateways import Choice, MultihomingSettings
 from oegw.ledger import Lifespans
 from oegw.settings import (
@@ -70,6 +72,7 @@ PFS = {word: word for word in ("required", "optional", "off")}
 UNSIGNED_DELEGATION = {each.value: each for each in UnsignedDelegation}
 RECORDS = tuple(kind.lower() for kind in RECORD_KINDS)
 DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
+CORES = {word: word for word in WANTED}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
     *("publish", "sst"),
@@ -348,6 +351,9 @@ def _datapath(section: Section) -> DatapathSettings:
         name,
         section.integer("replay_window", default.replay_window, 32, 65536),
         section.integer("interface_id", default.interface_id, 1, 0xFFFFFFFF),
+        section.choice("core", default.core, CORES),
+        section.truth("offloads", default.offloads),
+        section.integer("workers", default.workers, 0, MOST_WORKERS),
     )
 
 

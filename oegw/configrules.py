@@ -56,7 +56,9 @@ PROTOCOLS = {
 
 MAX_NAME = 64  # characters of a rule's name: it stands in tables and in log lines
 
-ENCAPSULATIONS = {each.value: each for each in Encapsulation}
+ENCAPSULATIONS = {
+    each.value: each for each in (Encapsulation.AUTO, Encapsulation.ESP, Encapsulation.UDP)
+}
 
 _CONFIGURED_ONLY = ("peer", "peer_key", "peer_identity", "encapsulation")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnsrecords.outcome import Gateway, KeyOutcome
 from dnsrecords.trust import Trust
-from ike.events import Failure, Identity, TunnelRequest
+from ike.events import EncapsulationReason, Failure, Identity, TunnelRequest
 from oegw.datapath.interface import SaKey
 from oegw.inquiry import Inquiry
 from policy.flow import Flow, IPNetwork
@@ -246,6 +246,7 @@ class Tunnel:
     request: TunnelRequest | None = None
     cipher: str = ""
     udp: tuple[int, int] | None = None
+    encapsulation: EncapsulationReason | None = None  # why it is in UDP, or is not
     traffic: tuple[float | None, float | None] = (None, None)
     trust: Trust | None = None  # of the records that it rests on
     agreed: bool = False  # the keying core is done with it

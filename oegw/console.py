@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from oegw import __version__
 from oegw.config import ConfigError
 from oegw.connection import Connection, State
-from oegw.datapath.interface import DatapathError, SaKey, Usage
+from oegw.datapath.interface import Capability, DatapathError, SaKey, Usage, WorkerReport
 from oegw.decision import PointError
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
@@ -97,7 +98,7 @@ class Console:
             "resolvers": [
                 status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
             ],
-            "datapath": capability and {"name": capability.name, "reason": capability.reason},
+            "datapath": capability and _datapath(capability, daemon.datapath.workers()),
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
             "warnings": list(daemon.warnings()),
@@ -288,6 +289,22 @@ def _flow(request: Answer) -> Flow:
     )
 
 
+def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer:
+    told: Answer = {"name": capability.name, "reason": capability.reason}
+    if not capability.core:  # the kernel does it all
+        return told
+    return told | {
+        "core": capability.core,
+        "core_reason": capability.core_reason,
+        "offloads": [
+            {"name": name, "used": used, "reason": reason}
+            for name, used, reason in capability.offloads
+        ],
+        "workers_per_direction": capability.workers,
+        "workers": [asdict(worker) for worker in workers],
+    }
+
+
 def _refusal(refusal: Refusal, now: float) -> Answer:
     return {
         "peer": str(refusal.peer),
@@ -329,6 +346,9 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "sealed_outside": tunnel.shielded if tunnel else None,
         "unsealed": tunnel.unsealed or None if tunnel else None,
         "encapsulation": ("udp" if tunnel.udp else "esp") if tunnel else None,
+        "encapsulation_reason": tunnel.encapsulation.value
+        if tunnel and tunnel.encapsulation
+        else None,
         "tunnels": sum(t.up for t in connection.tunnels.values()),
         "encrypted_before": connection.encrypted_before or None,
         "reason": connection.reason,

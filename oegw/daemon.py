@@ -280,6 +280,8 @@ class Daemon:
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
+        if self.capability.prefers_udp:
+            self.endpoint.prefer_udp()
         if self.sst is not None:  # before any packet is let go
             await self.sst.start(self.gateway.table)
             undo.push_async_callback(self.sst.close)
@@ -302,7 +304,8 @@ class Daemon:
         self.trace.event(
             "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
-            reason=self.capability.reason,
+            reason=self.capability.reason, core=self.capability.core or None,
+            core_reason=self.capability.core_reason or None,
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()

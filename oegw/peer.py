@@ -20,7 +20,7 @@ from policy.table import PolicyTable
 
 PublicKey = rsa.RSAPublicKey
 
-IKE_PORT = 500  # RFC 2408 section 2.5.1
+IKE_PORTS = (500, 4500)  # RFC 2408 section 2.5.1; RFC 3947 section 4, for ESP in UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +184,13 @@ def is_at(event: TunnelProposed, client: IPAddress) -> bool:
 
     It need not have a reverse map then: no record of ``client`` says that another speaks for it,
     and it could answer us there (draft sections 6.3 and 8; FreeS/WAN's oe-road-01).  Behind a NAT
-    it proves nothing, for others have the same address; there IKE leaves its own port.
+    it proves nothing, for others have the same address; there IKE leaves its own ports, or at
+    least phase 1 finds the NAT.
     """
     return (
         isinstance(event.identity, str)
-        and event.remote.port == IKE_PORT
+        and event.remote.port in IKE_PORTS
+        and not event.translated
         and event.remote.address == client
     )
 

@@ -101,13 +101,17 @@ class IkeSettings:
 @dataclass(frozen=True, slots=True)
 class DatapathSettings:
     """ESP.  ``datapath`` is ``"auto"``, ``"kernel"`` or ``"userspace"``; ``replay_window`` is in
-    packets; ``interface_id`` marks what is ours in the kernel's IPsec."""
+    packets; ``interface_id`` marks what is ours in the kernel's IPsec.  The last three are about
+    ours in user space: see ``UserspaceSettings``."""
 
     datapath: str = "auto"
     encapsulation: Encapsulation = Encapsulation.AUTO
     tunnel_interface: str = "oegw0"
     replay_window: int = 1024
     interface_id: int = 4500
+    core: str = "auto"
+    offloads: bool = True
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

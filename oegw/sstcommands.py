@@ -10,12 +10,12 @@ from pathlib import Path
 
 from oegw import config
 from oegw.arguments import Arguments, Command, UsageError
+from oegw.bpf.kernel import BpfError, BpfNotPermitted
 from oegw.exitcodes import FAILED, FINE, NOT_PERMITTED, Failure
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.sst import SstUnavailable, enabled
 from oegw.sst.asking import attachment, cgroups, running
 from oegw.sst.asking.cgroups import CgroupError, CgroupNotPermitted
-from oegw.sst.asking.kernel import BpfError, BpfNotPermitted
 from oegw.sst.plane.marks import PlaneMarks
 from oegw.sst.settings import DEFAULT_KEY, Request
 from oegw.status import columns

@@ -46,7 +46,7 @@ def _head(status: Row) -> list[str]:
         ("Identity", _identity(status)),
         ("Addresses", addresses or "-"),
         ("Outside", ", ".join(plain(o) for o in status.get("outside") or []) or "-"),
-        ("Datapath", _with_reason(datapath.get("name"), datapath.get("reason"))),
+        *_datapath(datapath),
         ("Interception", plain(queue or "-")),
         *(("Decisions by", _point(row)) for row in status.get("decision_points") or []),
         *(("NAT", plain(by)) for by in status.get("nat") or []),
@@ -68,6 +68,37 @@ def _head(status: Row) -> list[str]:
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
     return lines
+
+
+def _datapath(datapath: Row) -> list[tuple[str, str]]:
+    """What encrypts, and of our own: core, processes, offloads, each with its reason."""
+    facts = [("Datapath", _with_reason(datapath.get("name"), datapath.get("reason")))]
+    if datapath.get("core"):
+        facts.append(("Core", _with_reason(datapath["core"], datapath.get("core_reason"))))
+    workers = datapath.get("workers") or []
+    if workers:
+        told = "; ".join(_worker(row, datapath.get("core")) for row in workers)
+        facts.append(("Workers", f"{datapath.get('workers_per_direction')} each way: {told}"))
+    facts += [
+        (
+            "Offload",
+            f"{plain(row.get('name', '?'))} {'on' if row.get('used') else 'off'}"
+            + (f" ({plain(row['reason'])})" if row.get("reason") else ""),
+        )
+        for row in datapath.get("offloads") or []
+    ]
+    return facts
+
+
+def _worker(row: Row, core: object) -> str:
+    """One process, and what is unusual about it."""
+    words = f"{plain(row.get('name', '?'))} "
+    words += "is being started" if row.get("pid") is None else f"process {plain(row['pid'])}"
+    if row.get("restarts"):
+        words += f", restarted {plain(row['restarts'])} times"
+    if row.get("core") != core:
+        words += f", {_with_reason(row.get('core'), row.get('core_reason'))}"
+    return words
 
 
 def _identity(status: Row) -> str:
@@ -169,8 +200,9 @@ def _detail(row: Row) -> list[str]:
     if row.get("trust"):
         parts.append(f"DNS {plain(row['trust'])}")
     if row.get("cipher"):
-        in_udp = " in UDP" if row.get("encapsulation") == "udp" else ""
-        parts.append(plain(row["cipher"]) + in_udp)
+        how = {"udp": " in UDP", "esp": " without UDP"}.get(row.get("encapsulation", ""), "")
+        why = f" ({plain(row['encapsulation_reason'])})" if row.get("encapsulation_reason") else ""
+        parts.append(plain(row["cipher"]) + how + why)
     parts += _ports(row)
     if row.get("spi_in") or row.get("spi_out"):
         parts.append(

@@ -59,6 +59,9 @@ class Tunnels:
                 failed = keying.NegotiationFailed(event.tunnel, keying.Failure.REFUSED, reason)
                 self._initiator.negotiation_failed(failed, now)
                 return
+        connection = self._ledger.connections.of_tunnel(event.tunnel)
+        if connection is not None:
+            connection.tunnels[event.tunnel].encapsulation = event.encapsulation
         self._install(event.tunnel, event.sa, Direction.INBOUND)
 
     def outbound_sa_established(self, event: keying.OutboundSaEstablished, now: float) -> None:
@@ -164,7 +167,8 @@ class Tunnels:
             initiator=tunnel.initiator, spi_in=tunnel.inbound and f"{tunnel.inbound.spi:08x}",
             spi_out=tunnel.outbound and f"{tunnel.outbound.spi:08x}", cipher=tunnel.cipher,
             replaces=tunnel.request.replaces if tunnel.request else None,
-            sealed=tunnel.sealed, shielded=tunnel.shielded,
+            sealed=tunnel.sealed, shielded=tunnel.shielded, udp=tunnel.udp is not None,
+            encapsulation_reason=tunnel.encapsulation and tunnel.encapsulation.value,
         )  # fmt: skip
         if not connection.scopes:
             self._foresee_scope(connection)

@@ -89,6 +89,7 @@ MAY_IMPORT = {
         "netfilterqueue",
         "aiohttp",
         "zeroconf",
+        "cffi",
     ),
 }
 
@@ -129,7 +130,7 @@ def test_the_lab_imports_nothing_of_the_gateway() -> None:
 IO = (
     "asyncio", "concurrent", "ctypes", "fcntl", "multiprocessing", "os", "random", "secrets",
     "select", "selectors", "shutil", "signal", "socket", "socketserver", "ssl", "subprocess",
-    "tempfile", "threading", "time", "datetime", "pyroute2", "netfilterqueue", "logging",
+    "tempfile", "threading", "time", "datetime", "cffi", "pyroute2", "netfilterqueue", "logging",
 )  # fmt: skip
 
 CORES = (
@@ -167,6 +168,7 @@ CORES = (
     "oegw/events.py",
     "oegw/trace.py",
     "oegw/packet/*.py",
+    "oegw/bpf/*.py",
     "oegw/sst/*.py",
     "oegw/sst/plane/*.py",
     "oegw/moniker/*.py",
@@ -192,13 +194,22 @@ CORES = (
     "oegw/moniker/discovery/naming.py",
     "oegw/moniker/discovery/zone.py",
     "oegw/datapath/interface.py",
+    "oegw/datapath/userspace/core/virtio.py",
+    "oegw/datapath/userspace/core/flows.py",
+    "oegw/datapath/userspace/core/cutting.py",
+    "oegw/datapath/userspace/core/joining.py",
     "oegw/datapath/userspace/deadlines.py",
     "oegw/datapath/userspace/esp.py",
+    "oegw/datapath/userspace/record.py",
     "oegw/datapath/userspace/replay.py",
     "oegw/datapath/userspace/sad.py",
     "oegw/datapath/userspace/selectors.py",
     "oegw/datapath/userspace/transform.py",
     "oegw/datapath/userspace/engine.py",
+    "oegw/datapath/userspace/inbound.py",
+    "oegw/datapath/userspace/outbound.py",
+    "oegw/datapath/userspace/installed.py",
+    "oegw/datapath/userspace/channel.py",
     "oegw/datapath/xfrm/layout.py",
     "oegw/datapath/xfrm/state.py",
     "oegw/datapath/xfrm/policy.py",
@@ -206,6 +217,8 @@ CORES = (
     "oegw/datapath/xfrm/plan.py",
 )
 SHELLS = (  # in a room of cores
+    "oegw/bpf/classic.py",
+    "oegw/bpf/kernel.py",
     "dnsrecords/resolver.py",
     "dnsrecords/exchange.py",
     "dnsrecords/updater.py",
@@ -314,6 +327,11 @@ ONLY = [
         ("netfilterqueue",),
         ("oegw/intercept/nfqueue.py",),
         "One module knows the packet queue's library.",
+    ),
+    (
+        ("cffi",),
+        ("oegw/datapath/userspace/core/compiled.py",),
+        "One module runs the compiled core; without it the gateway does without cffi.",
     ),
     (
         ("zeroconf",),
@@ -461,8 +479,9 @@ READS_SURROUNDINGS = {
     "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
     "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
-    "oegw/datapath/userspace/worker.py": "a process of its own; datapath.py writes its argv",
-    "oegw/datapath/userspace/datapath.py": "hands its environment on to that process",
+    "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
+    "oegw/datapath/userspace/opening.py": "the same",
+    "oegw/datapath/userspace/supervisor.py": "hands its environment on to these processes",
     "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",
@@ -552,9 +571,9 @@ def test_the_top_level_is_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/datapath",
-     "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay", "oegw/socks5/server",
-     "tests", "netns-lab"],
+    ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
+     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
+     "oegw/socks5/server", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"

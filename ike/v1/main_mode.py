@@ -170,11 +170,8 @@ def _peer_vendors(chain: Chain, encapsulation: Encapsulation) -> frozenset[Vendo
 class _Traversal:
     """NAT traversal in messages 3 and 4, with a peer that said in 1 or 2 what it can do."""
 
-    def __init__(
-        self, station: Station, encapsulation: Encapsulation, vendors: frozenset[Vendor]
-    ) -> None:
-        self._station = station
-        self._forced = encapsulation is Encapsulation.UDP
+    def __init__(self, encapsulation: Encapsulation, vendors: frozenset[Vendor]) -> None:
+        self._ours = encapsulation
         self._known = Vendor.NAT_TRAVERSAL in vendors & own_vendors(encapsulation)
 
     def payloads(
@@ -183,18 +180,18 @@ class _Traversal:
         """Ours, for a message that goes out on ``path``."""
         if not self._known:
             return []
-        random_octets = self._station.random_octets
-        return discovery_payloads(suite.hash, cookies, path, self._forced, random_octets)
+        wished = self._ours in (Encapsulation.UDP, Encapsulation.UDP_IF_POSSIBLE)
+        return discovery_payloads(suite.hash, cookies, path, wished)
 
     def findings(
         self, suite: ChannelSuite, cookies: tuple[bytes, bytes], arrival: Path, chain: Chain
     ) -> NatFindings:
         """What a message says that came on ``arrival``."""
         if not self._known:
-            return NO_NAT
+            return NatFindings(ours=self._ours)
         payloads = chain.all(NatDiscovery)
-        found = findings(suite.hash, cookies, arrival, payloads, self._forced)
-        if self._forced and not found.known:
+        found = findings(suite.hash, cookies, arrival, payloads, self._ours)
+        if found.forced and not found.known:
             raise NoNatTraversal("ESP in UDP is ordered, and the peer sent no NAT-D")
         return found
 
@@ -215,15 +212,18 @@ class _Branch:
 
 @dataclass(frozen=True, slots=True)
 class OwnMessage:
-    """One of ours to send.  ``floats``: from port 4500 to port 4500 (RFC 3947 section 4)."""
+    """One of ours to send.  ``floats``: from port 4500 to port 4500 (RFC 3947 section 4);
+    ``may_stay``: it need not, since nobody is known to be behind a NAT."""
 
     name: str
     octets: bytes
     floats: bool = False
+    may_stay: bool = False
 
 
 def _message_5(candidate: _Candidate) -> OwnMessage:
-    return OwnMessage("MM5", candidate.own_message, candidate.nat.encapsulated)
+    nat = candidate.nat
+    return OwnMessage("MM5", candidate.own_message, nat.encapsulated, nat.optional)
 
 
 class MainModeInitiator:
@@ -299,7 +299,7 @@ class MainModeInitiator:
             raise UnexpectedMessage("too many rival messages 2")
         choice = chosen_channel(chain.one(SecurityAssociation), self._station.configuration)
         vendors = _peer_vendors(chain, self._encapsulation)
-        traversal = _Traversal(self._station, self._encapsulation, vendors)
+        traversal = _Traversal(self._encapsulation, vendors)
         pair = self._station.key_pairs.take(choice.suite.group)
         nonce = self._station.random_octets(NONCE_LENGTH)
         cookies = (self.cookie, header.responder_cookie)
@@ -463,7 +463,7 @@ class MainModeResponder:
         offer = chain.one(SecurityAssociation)
         self._choice = choose_channel(offer, station.configuration)
         self._vendors = _peer_vendors(chain, encapsulation)
-        self._traversal = _Traversal(station, encapsulation, self._vendors)
+        self._traversal = _Traversal(encapsulation, self._vendors)
         self.cookies = (header.initiator_cookie, station.random_nonzero(COOKIE_LENGTH))
         common = self._vendors & own_vendors(encapsulation, station.configuration.sst)
         payloads: list[Payload] = [self._choice.answer, *vendor_payloads(common)]

@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.alarms import Alarm
-from ike.constants import CLAIMS_MOST, DECISION_LONGEST, HEADER_LENGTH
+from ike.constants import CLAIMS_MOST, DECISION_LONGEST, HEADER_LENGTH, PORT_TRIES
 from ike.errors import (
     ClearMessage,
     Dropped,
@@ -109,6 +109,7 @@ class InitiatorOpening:
             station, identity, encapsulation, lambda: owner.claims_first_contact(expected)
         )
         self._retransmission = self._new_schedule()
+        self._unanswered = 0  # intervals since the last answer
         self._alarm: Alarm | None = None
         self._hint: tuple[Failure, str] | None = None
         self._keys = peer_keys  # those that are known by now
@@ -152,8 +153,12 @@ class InitiatorOpening:
             failure, detail = self._hint or silence
             self._owner.opening_failed(now, failure, detail)
             return
+        self._unanswered += 1
         for own in self._main.outstanding():
             self._send(own, retransmission=True)
+            if own.may_stay and self._unanswered >= PORT_TRIES:
+                # Perhaps a firewall lets port 500 and protocol 50 pass, and no more.
+                self._owner.send(own.name, own.octets, retransmission=True)
         self._arm(now)
 
     def _hinted(self, failure: Failure, detail: str) -> None:
@@ -173,6 +178,7 @@ class InitiatorOpening:
             raise
         self._owner.received(received, len(message))
         self._retransmission = self._new_schedule()
+        self._unanswered = 0
         self._hint = None
         self._send(reply)
         self._arm(now)

@@ -130,7 +130,7 @@ class Session:
         """Begin main mode with the peer of ``request``."""
         path = _opening_path(directory, request)
         session = cls(station, directory, path.local, path.remote, now, initiator=True)
-        encapsulation = request.encapsulation or station.configuration.encapsulation
+        encapsulation = station.in_effect(request.encapsulation)
         session.identity = session._own_identity(request)
         session.keys_given = not request.peer_keys
         session._begin(now, expected_identity(request), request.peer_keys, encapsulation)
@@ -305,6 +305,9 @@ class Session:
 
     def opened(self, now: float, end: Authenticated) -> None:
         """Phase 1 is over, both sides are authenticated."""
+        port = self.arrival.local.port if self.initiator else self.local.port
+        if end.nat.optional and port != NAT_PORT:
+            end = replace(end, nat=replace(end.nat, blocked=True))
         self.end = end
         self.peer = end.peer
         self.established_at = now
@@ -453,7 +456,10 @@ class Session:
                 isinstance(opening, InitiatorOpening)
                 and opening.expected == expected
                 and opening.peer_keys == request.peer_keys
-                and request.encapsulation in (None, opening.encapsulation)
+                and (
+                    request.encapsulation is None
+                    or self._station.in_effect(request.encapsulation) is opening.encapsulation
+                )
                 and len(self._waiting) < QUEUE_MOST
             )
         assert self.established_at is not None

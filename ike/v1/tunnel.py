@@ -268,6 +268,7 @@ class Tunnel:
                 self.ends.local_selector,
                 self.ends.remote_selector,
                 exchange.offers_sst,
+                session.end.nat.there,
             )
         )
 
@@ -298,7 +299,9 @@ class Tunnel:
         nat = self.keyed_on.end.nat
         translated = nat.here or (nat.there and self.keyed_on.initiator)
         self._set_alarm(now + DECISION_LONGEST)
-        self._station.emit(InboundSaEstablished(self.number, inbound, port_key, translated))
+        self._station.emit(
+            InboundSaEstablished(self.number, inbound, port_key, translated, nat.reason)
+        )
 
     def refuse(self, now: float, notify: NotifyType, reason: str) -> None:
         """The shell's no."""

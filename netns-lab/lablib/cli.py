@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -86,8 +87,13 @@ def _capture(arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)
 
 
+def _userspace(arguments: argparse.Namespace) -> scenario.Userspace:
+    return scenario.Userspace(arguments.core, arguments.offloads, arguments.workers)
+
+
 def _chosen(arguments: argparse.Namespace, one: scenario.Scenario) -> scenario.Scenario:
-    return scenario.with_datapaths(one, arguments.datapath) if arguments.datapath else one
+    one = scenario.with_datapaths(one, arguments.datapath) if arguments.datapath else one
+    return replace(one, userspace=_userspace(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -114,8 +120,10 @@ def _run(arguments: argparse.Namespace) -> int:
         raise LabError("run: --id and --keep are for one scenario")
     options = ["--long"] if arguments.long else []
     options += ["--datapath", arguments.datapath] if arguments.datapath else []
+    options += _userspace(arguments).options()
     table = Path(arguments.table) if arguments.table else None
-    return several.run(wanted, options, arguments.jobs or several.default_jobs(), table)
+    jobs = arguments.jobs or several.default_jobs()
+    return several.run(wanted, options, jobs, table, str(_userspace(arguments)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -179,6 +187,15 @@ def parser() -> argparse.ArgumentParser:
     for command in (one, demo):
         command.add_argument(
             "--datapath", help="of all gateways: auto, kernel, userspace; or sg-a=kernel,sg-b=..."
+        )
+        command.add_argument(
+            "--core", choices=scenario.CORES, default="", help="of the datapath in user space"
+        )
+        command.add_argument(
+            "--no-offloads", dest="offloads", action="store_false", help="nor its offloads"
+        )
+        command.add_argument(
+            "--workers", type=_positive, default=0, metavar="N", help="its processes, each way"
         )
     add("list", _list, "list the scenarios")
     return result

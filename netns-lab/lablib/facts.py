@@ -94,7 +94,8 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
     """Packets on ``link`` with these outermost addresses, both ways unless ``oneway``.
 
     ``source`` or ``destination`` may be left out: then it is any.  ``type``:
-    only packets of that kind (esp, ike, dns, echo request, ...).  ``ports``: only with one of them.
+    only packets of that kind (esp, ike, dns, echo request, ...), and of ESP only ``in`` "ip" or
+    "udp".  ``ports``: only with one of them.
     """
     check_keys(
         fact,
@@ -104,6 +105,7 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
             "destination",
             "oneway",
             "type",
+            "in",
             "ports",
             "count",
             "at_least",
@@ -124,7 +126,7 @@ def packets(lab: Lab, fact: dict[str, Any]) -> str:
     found = [
         packet
         for packet in lab.captured[fact["link"]]
-        if is_meant(packet) and packet.kind == fact.get("type", packet.kind)
+        if is_meant(packet) and packet.is_a(fact.get("type", packet.kind), fact.get("in", ""))
     ]
     if not within(len(found), fact):
         examples = "; ".join(map(str, found[:3]))

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -270,15 +271,16 @@ class Gateway:
         self.process = None
 
 
-def choosing_datapath(configuration: str, datapath: str) -> str:
-    """The configuration with this datapath in its ``[datapath]`` section."""
+def with_datapath(configuration: str, values: Mapping[str, str]) -> str:
+    """The configuration with these values, as TOML has them, in its ``[datapath]`` section."""
     lines = configuration.splitlines()
     if "[datapath]" not in lines:
         lines += ["", "[datapath]"]
     section = lines.index("[datapath]") + 1
     end = next((n for n in range(section, len(lines)) if lines[n].startswith("[")), len(lines))
-    kept = [line for line in lines[section:end] if not re.match(r"datapath\s*=", line)]
-    return "\n".join([*lines[:section], f'datapath = "{datapath}"', *kept, *lines[end:]]) + "\n"
+    kept = [line for line in lines[section:end] if line.partition("=")[0].strip() not in values]
+    chosen = [f"{key} = {value}" for key, value in values.items()]
+    return "\n".join([*lines[:section], *chosen, *kept, *lines[end:]]) + "\n"
 
 
 def write_configuration(
@@ -287,18 +289,18 @@ def write_configuration(
     name: str,
     template: Path,
     public_keys: dict[str, str],
-    datapath: str | None = None,
+    datapath: Mapping[str, str],
 ) -> Gateway:
     """Fill in ``$RUN`` (the run directory), ``$NAME``, and the ``public_keys``, ``$SG_B_KEY`` etc.
 
-    ``datapath``: what ``datapath.datapath`` shall say, if anything.
+    ``datapath``: what its section ``[datapath]`` shall say, as TOML has it, if anything.
     """
     gateway = Gateway(name, run, run.directory / f"{name}.toml")
     values = {"RUN": str(run.directory), "NAME": name, **public_keys}
     topology.host(name)
     try:
         text = Template(template.read_text()).substitute(values)
-        gateway.configuration.write_text(choosing_datapath(text, datapath) if datapath else text)
+        gateway.configuration.write_text(with_datapath(text, datapath) if datapath else text)
     except (KeyError, ValueError) as error:
         raise LabError(f"{template}: placeholder {error}") from error
     return gateway

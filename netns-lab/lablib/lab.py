@@ -321,7 +321,7 @@ def put_up(run: Run, scenario: Scenario, say: Say, with_gateways: bool = True) -
         for name in scenario.gateways:
             template: Path = scenario.directory / f"{name}.toml"
             lab.gateways[name] = gateway.write_configuration(
-                run, lab.topology, name, template, lab.public_keys(), scenario.datapaths.get(name)
+                run, lab.topology, name, template, lab.public_keys(), scenario.datapath_of(name)
             )
             lab.gateways[name].has_clock = scenario.clock
         if scenario.clock:

@@ -95,7 +95,7 @@ class Moments:
         for packet in self._lab.captured[link]:
             if (
                 packet.time >= after
-                and packet.kind == kind
+                and packet.is_a(kind)
                 and ends[0] in (None, packet.source)
                 and ends[1] in (None, packet.destination)
             ):

@@ -66,6 +66,15 @@ class Packet:
         names = {ICMP: "icmp", ICMPV6: "icmpv6", TCP: "tcp", UDP: "udp"}
         return names.get(self.protocol, f"protocol {self.protocol}")
 
+    def is_a(self, kind: str, within: str = "") -> bool:
+        """Whether it is of this kind.  ``"esp"`` is all ESP, unless ``within`` says in what:
+        ``"ip"`` (protocol 50) or ``"udp"`` (RFC 3948)."""
+        if kind == "esp":
+            return (
+                self.kind in {"": ("esp", "udp-esp"), "ip": ("esp",), "udp": ("udp-esp",)}[within]
+            )
+        return self.kind == kind
+
     @property
     def spi(self) -> str:
         """The SPI of ESP in eight hexadecimal digits; empty for another packet."""

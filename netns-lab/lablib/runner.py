@@ -49,6 +49,29 @@ def check_datapaths(lab: Lab, report: Report) -> None:
         (report.ok if right else report.failed)(f"{name} runs the datapath {wanted}", text)
 
 
+def check_userspace(lab: Lab, report: Report) -> None:
+    """Each gateway with the datapath in user space has core, offloads and workers as told."""
+    wanted = lab.scenario.userspace
+    for name, each in lab.gateways.items() if str(wanted) else ():
+        if each.process is None:
+            continue  # it starts late, or a step ended it
+        seen = each.status().get("datapath") or {}
+        if seen.get("name") != "userspace":
+            continue
+        used = [row["name"] for row in seen["offloads"] if row["used"]]
+        workers = seen["workers"]
+        right = (
+            wanted.core in ("", seen["core"])
+            and all(wanted.core in ("", worker["core"]) for worker in workers)
+            and (wanted.offloads or not used)
+            and wanted.workers in (0, seen["workers_per_direction"])
+            and len(workers) == 2 * seen["workers_per_direction"]
+        )
+        text = f"core {seen['core']}: {seen['core_reason']}; {len(workers)} workers; "
+        text += f"offloads {', '.join(used) or 'none'}"
+        (report.ok if right else report.failed)(f"{name} runs with {wanted}", text)
+
+
 def check_kernel_counters(lab: Lab, report: Report) -> None:
     """Where the kernel's datapath was asked for, its counters and the status must agree."""
     for name, wanted in lab.scenario.datapaths.items():
@@ -140,14 +163,17 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
     run = Run.create(identifier)
     report = Report()
     code, drawing = NOT_RUN, []
-    say(f"{scenario.name}: {scenario.summary}")
+    variant = f" ({scenario.userspace})" if str(scenario.userspace) else ""
+    say(f"{scenario.name}{variant}: {scenario.summary}")
     try:
         lab = put_up(run, scenario, lambda line: say(f"        {line}"))
         check_datapaths(lab, report)
+        check_userspace(lab, report)
         began = take_steps(lab, report)
         lab.end_captures()
         if scenario.late:
             check_datapaths(lab, report)
+            check_userspace(lab, report)
         check_kernel_counters(lab, report)
         if scenario.ladder:
             show_ladder(lab, report, began)
@@ -164,7 +190,7 @@ def run_scenario(scenario: Scenario, identifier: str | None = None, keep: bool =
         finish(run, code != AS_EXPECTED, keep)
     verdicts = ("all as expected", f"{report.failures} not as expected", "could not be run")
     seconds = time.monotonic() - started
-    say(f"{scenario.name}: {verdicts[code]} ({seconds:.1f} s)")
+    say(f"{scenario.name}{variant}: {verdicts[code]} ({seconds:.1f} s)")
     return Outcome(scenario.name, code, round(seconds, 1), report.failed_lines, drawing)
 
 

@@ -17,6 +17,7 @@ SCENARIOS = HOME / "scenarios"
 VARIANTS = HOME / "variants"
 EXPECTATION = "expect.toml"
 DATAPATHS = ("auto", "kernel", "userspace")
+CORES = ("compiled", "python")
 KNOWN = {
     *("summary", "family", "bits", "capture", "resolver", "forwarder"),
     *("records", "step", "fact", "ladder", "variant", "crowd", "late"),
@@ -49,6 +50,37 @@ class Records:
     names: tuple[str, ...] = ()  # at which the port key is, and not at reverse names
     only_ports: bool = False  # nothing but the records of the key for port encryption
     types: tuple[str, ...] = ()  # only records of these types; empty: of all
+
+
+@dataclass(frozen=True, slots=True)
+class Userspace:
+    """What ``lab run`` was told of the datapath in user space; else as the gateways have it."""
+
+    core: str = ""
+    offloads: bool = True
+    workers: int = 0
+
+    def __str__(self) -> str:
+        """How output and tables name it; empty if nothing was told."""
+        words = [f"core {self.core}"] if self.core else []
+        words += [] if self.offloads else ["no offloads"]
+        words += [f"workers {self.workers}"] if self.workers else []
+        return ", ".join(words)
+
+    def keys(self) -> dict[str, str]:
+        """For ``[datapath]``, as TOML has them."""
+        result = {"core": f'"{self.core}"'} if self.core else {}
+        result |= {} if self.offloads else {"offloads": "false"}
+        return result | ({"workers": str(self.workers)} if self.workers else {})
+
+    def options(self) -> list[str]:
+        """For a command line of ``lab run``."""
+        words = ["--core", self.core] if self.core else []
+        words += [] if self.offloads else ["--no-offloads"]
+        return words + (["--workers", str(self.workers)] if self.workers else [])
+
+
+UNCHANGED = Userspace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +124,12 @@ class Scenario:
     datapaths: Mapping[str, str] = field(
         default_factory=dict
     )  # by gateway; else the gateway's own choice
+    userspace: Userspace = UNCHANGED  # of all gateways
+
+    def datapath_of(self, gateway: str) -> dict[str, str]:
+        """What its configuration has to say of the datapath, as TOML has it."""
+        chosen = self.datapaths.get(gateway)
+        return ({"datapath": f'"{chosen}"'} if chosen else {}) | self.userspace.keys()
 
     @property
     def seconds(self) -> float:

@@ -131,8 +131,16 @@ def table(scenarios: list[Scenario], outcomes: dict[str, Outcome]) -> list[str]:
     return lines
 
 
-def run(scenarios: list[Scenario], options: list[str], jobs: int, file: Path | None = None) -> int:
+def run(
+    scenarios: list[Scenario],
+    options: list[str],
+    jobs: int,
+    file: Path | None = None,
+    variant: str = "",
+) -> int:
     """Run them, print the table and each matrix, into ``file`` as well.
+
+    ``variant``: what ``options`` say of the datapath, in words.
 
     Exit code: 0 if all passed, else the worst one.
     """
@@ -144,10 +152,12 @@ def run(scenarios: list[Scenario], options: list[str], jobs: int, file: Path | N
     for outcome in series.outcomes.values():
         lines += ["", *outcome.drawing] if outcome.drawing else []
     codes = [series.outcomes[s.name].code for s in scenarios]
+    with_variant = f" with {variant}" if variant else ""
     passed, seconds = codes.count(0), time.monotonic() - started
     lines += [
         "",
-        f"{passed} of {len(codes)} scenarios as expected, {jobs} at a time, {seconds:.0f} s",
+        f"{passed} of {len(codes)} scenarios as expected{with_variant}, {jobs} at a time, "
+        f"{seconds:.0f} s",
     ]
     say("\n" + "\n".join(lines))
     if file is not None:

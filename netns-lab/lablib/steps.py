@@ -41,6 +41,7 @@ from lablib import (
     sockssteps,
     stream,
     whole,
+    workersteps,
 )
 from lablib.errors import LabError
 from lablib.gateway import ask
@@ -263,7 +264,7 @@ def await_packets(stage: Stage, step: dict[str, Any]) -> str:
     capture, more = stage.lab.captures[step["link"]], int(step.get("more", 1))
 
     def seen() -> int:
-        return sum(packet.kind == step["type"] for packet in capture.packets_so_far())
+        return sum(packet.is_a(step["type"]) for packet in capture.packets_so_far())
 
     before = seen()
     try:
@@ -469,6 +470,8 @@ STEPS: dict[str, Callable[[Stage, dict[str, Any]], str]] = {
     "ask-for-sealed": programs.ask_for,
     "start-transfer": programs.start_transfer,
     "await-progress": programs.await_progress,
+    "kill-workers": workersteps.kill_workers,
+    "age-sas": workersteps.age_sas,
     "end-transfer": programs.end_transfer,
     "set-clock": sealedsteps.set_clock,
     "new-port-key": sealedsteps.new_port_key,

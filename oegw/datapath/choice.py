@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oegw.datapath.interface import Datapath, DatapathError
+from oegw.datapath.userspace.core.choice import COMPILED, what_is_missing
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.xfrm.datapath import XfrmDatapath
@@ -41,9 +42,16 @@ class DatapathChoice:
 
     def _userspace(self, reason: str) -> Datapath:
         settings = self._settings
+        missing = what_is_missing() if settings.core == COMPILED else None
+        if missing is not None:
+            raise DatapathError(f'datapath.core = "compiled": {missing}')
         return UserspaceDatapath(
             UserspaceSettings(
-                tunnel_interface=settings.tunnel_interface, mark_mask=self._mark_mask
+                tunnel_interface=settings.tunnel_interface,
+                mark_mask=self._mark_mask,
+                core=settings.core,
+                offloads=settings.offloads,
+                workers=settings.workers,
             ),
             reason,
         )

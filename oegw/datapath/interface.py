@@ -103,6 +103,27 @@ class Capability:
     reason: str  # why it was chosen
     ciphers: tuple[str, ...]
     udp_encapsulation: bool
+    core: str = ""  # of the hot loop: "compiled" or "python"; empty where there is none of ours
+    core_reason: str = ""  # why this one runs
+    offloads: tuple[tuple[str, bool, str], ...] = ()  # each: name, whether in use, why or why not
+    workers: int = 0  # processes for each direction
+
+    @property
+    def prefers_udp(self) -> bool:
+        """Whether ESP is faster in UDP than as protocol 50: in user space segments can be sent and
+        received together there, and the kernel hands each packet to one worker only."""
+        return self.name == "userspace" and self.udp_encapsulation
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One process that moves packets, as ``status`` shows it."""
+
+    name: str  # "sealing 0": what it does, and which of several it is
+    pid: int | None  # None: its successor is being started
+    restarts: int
+    core: str
+    core_reason: str  # another than at the start if the compiled core kept crashing
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +220,6 @@ class Datapath(Protocol):
 
     async def counters(self) -> dict[str, int]:
         """Drops by trigger and totals, e.g. ``{"esp_in_packets": 3, "drop_in_replay": 1}``."""
+
+    def workers(self) -> tuple[WorkerReport, ...]:
+        """The processes that move packets; none where the kernel does."""

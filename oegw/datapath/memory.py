@@ -20,6 +20,7 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     UdpEncapsulation,
     Usage,
+    WorkerReport,
 )
 from oegw.datapath.userspace.transform import CIPHERS
 
@@ -127,6 +128,9 @@ class MemoryDatapath:
     async def counters(self) -> dict[str, int]:
         self._require_running()
         return dict(self._counters)
+
+    def workers(self) -> tuple[WorkerReport, ...]:
+        return ()
 
     # What the world does to it.
 

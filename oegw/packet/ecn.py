@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from oegw.packet.checksum import updated_checksum
+from oegw.packet.ip import Buffer
 
 # RFC 3168 section 5.
 NOT_ECT, ECT_1, ECT_0, CE = range(4)
@@ -25,7 +26,7 @@ DECAPSULATION: tuple[tuple[int | None, ...], ...] = (
 _WORD = Struct("!H")
 
 
-def traffic_class(packet: bytes) -> int:
+def traffic_class(packet: Buffer) -> int:
     """DSCP and ECN of an IPv4 or IPv6 packet as one octet."""
     if packet[0] >> 4 == 4:
         return packet[1]

@@ -1,4 +1,4 @@
-"""Attacks with packets, on the ESP engine: row 20, and what else a datapath must not do."""
+"""Attacks with packets, on the ESP engines: row 20, and what else a datapath must not do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from oegw.datapath.interface import UnknownSpiReceived
-from oegw.datapath.userspace.engine import Engine, EngineSettings
+from oegw.datapath.userspace.engine import EngineSettings
 from tests.attacks.frame import attack, replaced
 from tests.oegw.datapath.userspace.test_engine import A4, B4, Pair, udp
+from tests.support.datapath_engines import Engines
 from tests.support.datapath_sas import arriving, make_sa, selector
 
 
@@ -59,7 +60,7 @@ def esp_packet_again() -> None:
 
 
 def _tell_each(self: Any, spi: int, source: bytes, destination: bytes, now: float) -> None:
-    """Engine._unknown_spi without limits."""
+    """InboundEngine._unknown_spi without limits."""
     self.events.append(UnknownSpiReceived(ip_address(source), ip_address(destination), spi))
 
 
@@ -67,14 +68,14 @@ def _tell_each(self: Any, spi: int, source: bytes, destination: bytes, now: floa
     22,
     "10,000 ESP packets with SPIs that there are not, from one source and from many",
     source="RFC 4322 section 3.2.6",
-    defence="oegw/datapath/userspace/engine.py Engine._unknown_spi",
+    defence="oegw/datapath/userspace/inbound.py InboundEngine._unknown_spi",
     otherwise="each is an event for the gateway to look into",
-    without=replaced(("oegw.datapath.userspace.engine.Engine._unknown_spi", _tell_each)),
+    without=replaced(("oegw.datapath.userspace.inbound.InboundEngine._unknown_spi", _tell_each)),
 )
 def unknown_spis() -> None:
     ours = ip_address("192.1.1.4").packed
     for sources, most in ((1, 1), (10_000, 100)):
-        engine = Engine(EngineSettings(), lambda count: bytes(count))
+        engine = Engines(EngineSettings(), lambda count: bytes(count))
         for number in range(10_000):
             source = (0x0A000000 + number % sources).to_bytes(4, "big")
             esp = (0x1000 + number).to_bytes(4, "big") + bytes(60)

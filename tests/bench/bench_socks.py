@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -28,13 +27,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.bench.accounts import descendants, memory, spent
 from tests.support.intercept_net import Net, wait_for
 
 LOAD = str(Path(__file__).with_name("socks_load.py"))
 BULK, ANSWER = 7001, 7002
 SERVER, OUTSIDE, LOOPBACK = "10.1.0.1", "10.2.0.2", "127.0.0.1"
 IDLE = 10_000
-TICK = os.sysconf("SC_CLK_TCK")
 AT_A_TIME = 32  # connections that are being set up
 
 OURS = """
@@ -89,38 +88,15 @@ class Server:
 
     def processes(self) -> list[int]:
         """It, and all that descend from it."""
-        children = defaultdict(list)
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = path.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children[int(fields[1])].append(int(path.parent.name))
-        found, todo = [], [self.process.pid]
-        while todo:
-            found.append(todo.pop())
-            todo += children[found[-1]]
-        return found
+        return descendants(self.process.pid)
 
     def seconds(self) -> float:
         """CPU time so far."""
-        total = 0
-        for pid in self.processes():
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            total += sum(int(each) for each in fields[11:15])
-        return total / TICK
+        return spent(self.processes()).both
 
     def memory(self) -> float:
-        """Megabytes that are its own: shared pages count by share."""
-        total = 0
-        for pid in self.processes():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        return total / 1024
+        """Megabytes that are its own."""
+        return memory(self.processes())
 
 
 def nsenter(namespace: str, *command: str) -> list[str]:

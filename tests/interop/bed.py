@@ -240,11 +240,14 @@ class Bed:
 
     @property
     def in_udp(self) -> bool:
-        """Whether ESP has to go in UDP: strongSwan's user-space ESP knows nothing else."""
+        """Whether ESP has to go in UDP: strongSwan's user-space ESP knows nothing else, and ours
+        is faster so."""
         assert self.cell is not None
+        ours = isinstance(self.near, Oegw) and self.near.datapath == "userspace"
         return (
             self.far.plugin == "kernel-libipsec"
             or self.cell.encapsulation == "udp"
+            or (self.cell.encapsulation == "auto" and ours)
             or self.site.kind is not Middle.BRIDGE
         )
 

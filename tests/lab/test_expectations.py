@@ -187,6 +187,7 @@ def test_a_pair_has_one_tunnel_the_same_on_both_gateways(
         (["udp-esp", "ike"], {"in": "udp"}, True),
         (["udp-esp", "esp"], {"in": "udp"}, False),
         (["udp-esp"], {"in": "ip"}, False),
+        (["esp"], {"in": "ip"}, True),
         (["ike"], {}, False),
         (["esp", "echo request"], {}, False),
         (["esp", "udp"], {}, False),
@@ -208,6 +209,89 @@ def test_what_counts_as_encrypted(
     else:
         with pytest.raises(lablib.stage.Missed):
             lablib.facts.check(lab, fact)
+
+
+@pytest.mark.parametrize(
+    ("fact", "count"),
+    [
+        ({"type": "esp"}, 3),
+        ({"type": "esp", "in": "ip"}, 1),
+        ({"type": "esp", "in": "udp"}, 2),
+        ({"type": "udp-esp"}, 2),
+        ({"type": "ike"}, 1),
+        ({}, 4),
+    ],
+)
+def test_esp_is_esp_in_whatever_it_goes(
+    lablib: ModuleType, fact: dict[str, object], count: int
+) -> None:
+    from ipaddress import ip_address
+
+    from lablib.pcap import ESP, UDP, Packet
+
+    def packet(protocol: int, inside: str = "") -> Packet:
+        ends = {"source": ip_address("192.1.1.4"), "destination": ip_address("192.1.1.5")}
+        return Packet(0.0, "ipv4", b"", protocol=protocol, inside=inside, **ends)
+
+    lab = _lab(lablib, [])
+    lab.captured["west"] = [
+        packet(ESP), packet(UDP, "udp-esp"), packet(UDP, "udp-esp"), packet(UDP, "ike")
+    ]  # fmt: skip
+    told = {"kind": "packets", "link": "west", **fact}
+    lablib.facts.check(lab, told | {"count": count})
+    with pytest.raises(lablib.stage.Missed):
+        lablib.facts.check(lab, told | {"count": count + 1})
+
+
+def test_what_was_told_of_the_datapath_goes_into_the_configuration(lablib: ModuleType) -> None:
+    from lablib.gateway import with_datapath
+    from lablib.scenario import Userspace
+
+    told = Userspace("python", offloads=False, workers=2)
+    assert str(told) == "core python, no offloads, workers 2"
+    assert told.options() == ["--core", "python", "--no-offloads", "--workers", "2"]
+    before = '[datapath]\nencapsulation = "udp"\nworkers = 1\ncore = "auto"\n[[rule]]\nx = 1\n'
+    assert with_datapath(before, told.keys()) == (
+        '[datapath]\ncore = "python"\noffloads = false\nworkers = 2\nencapsulation = "udp"\n'
+        "[[rule]]\nx = 1\n"
+    )
+    assert with_datapath("version = 1\n", {"core": '"python"'}).endswith(
+        '\n[datapath]\ncore = "python"\n'
+    )
+    nothing = Userspace()
+    assert (str(nothing), nothing.options(), nothing.keys()) == ("", [], {})
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        ({}, True),
+        ({"core": "compiled"}, False),
+        ({"offloads": [{"name": "TSO", "used": True}]}, False),
+        ({"workers_per_direction": 2}, False),
+        ({"workers": []}, False),
+        ({"workers": [{"core": "compiled"}] * 2}, False),
+        ({"name": "kernel", "core": None}, None),  # it has none of these
+    ],
+)
+def test_a_gateway_that_does_otherwise_than_it_was_told_is_noticed(
+    lablib: ModuleType, change: dict[str, object], right: bool | None
+) -> None:
+    from lablib.runner import Report, check_userspace
+    from lablib.scenario import Userspace
+
+    datapath = {
+        "name": "userspace", "core": "python", "core_reason": "asked for",
+        "offloads": [{"name": "TSO", "used": False}], "workers_per_direction": 1,
+        "workers": [{"core": "python"}] * 2,
+    }  # fmt: skip
+    lab = _lab(lablib, [])
+    lab.scenario = SimpleNamespace(userspace=Userspace("python", offloads=False, workers=1))
+    lab.gateways["sg-a"].process = object()
+    lab.gateways["sg-a"].status = lambda: {"datapath": datapath | change}
+    report = Report()
+    check_userspace(lab, report)
+    assert bool(report.failures) is (right is False)
 
 
 def test_each_record_goes_into_the_zone_with_the_longest_name(lablib: ModuleType) -> None:

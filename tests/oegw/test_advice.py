@@ -28,6 +28,16 @@ def test_nothing_is_said_of_what_works() -> None:
     assert advice(settings_of(text), (FAR, HERE), HOME) == ()
 
 
+def test_what_is_about_our_own_datapath_where_the_kernel_encrypts() -> None:
+    keys = 'core = "python"\noffloads = false\nworkers = 2\n'
+    told = advice(settings_of(f'[datapath]\ndatapath = "kernel"\n{keys}'), (FAR,), Nat())
+    assert told == tuple(
+        f"datapath.{key} is about the datapath in user space, not the kernel's"
+        for key in ("core", "offloads", "workers")
+    )
+    assert advice(settings_of(f"[datapath]\n{keys}"), (FAR,), Nat()) == ()
+
+
 @pytest.mark.parametrize(
     ("on_failure", "other"), [("clear", "passes in clear"), ("drop", "is dropped")]
 )

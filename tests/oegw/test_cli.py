@@ -509,6 +509,20 @@ def test_check_away_from_the_gateway_says_what_it_does_not_know(oegw: Any, confi
     assert "attached" not in result.out
 
 
+def test_check_says_that_the_compiled_core_is_missing(
+    oegw: Any, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "oegw.datapath.userspace.core.choice.what_is_missing", lambda: "it was not built"
+    )
+    config.write_text(SMALL + '[datapath]\ncore = "compiled"\n')
+    result = oegw("check", "--config", config)
+    assert result.code == 0
+    assert 'note: datapath.core = "compiled": it was not built' in result.err
+    config.write_text(SMALL + '[datapath]\ncore = "auto"\n')
+    assert "not built" not in oegw("check", "--config", config).err
+
+
 def test_check_looks_at_the_keys_of_port_encryption(oegw: Any, config: Path) -> None:
     config.write_text(SMALL + '[sst]\nprivate_key = "sst.pem"\nold_keys = ["gateway.pem"]\n')
     result = oegw("check", "--config", config)

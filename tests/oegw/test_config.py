@@ -66,7 +66,9 @@ def test_every_key_arrives() -> None:
         ("aes256-sha256-modp2048", "3des-md5-modp1024"), ("aes128gcm16",),
         "optional", 1_000_000, 100_000_000, 15.0, 0.0, 3,
     )  # fmt: skip
-    assert read.datapath == settings.DatapathSettings("userspace", Encapsulation.UDP, "oe7", 64, 7)
+    assert read.datapath == settings.DatapathSettings(
+        "userspace", Encapsulation.UDP, "oe7", 64, 7, "python", False, 2
+    )
     assert read.intercept == settings.InterceptOptions(
         0xC0, 0x300, 0x400, 7, "first", 10, 100000, 5, 70, 7
     )
@@ -168,6 +170,13 @@ def test_every_key_arrives() -> None:
          "datapath.tunnel_interface: '0123456789abcdef' is not the name of an interface"),
         ('version = 1\n[datapath]\nencapsulation = "UDP"',
          'datapath.encapsulation: \'UDP\' is not "auto" or "esp" or "udp"'),
+        ('version = 1\n[datapath]\nencapsulation = "udp if possible"',
+         'datapath.encapsulation: \'udp if possible\' is not "auto" or "esp" or "udp"'),
+        ('version = 1\n[datapath]\ncore = "c"',
+         'datapath.core: \'c\' is not "auto" or "compiled" or "python"'),
+        ("version = 1\n[datapath]\nworkers = 17", "datapath.workers: 17 is not within 0 to 16"),
+        ("version = 1\n[datapath]\noffloads = 1",
+         "datapath.offloads: must be true or false, not the number 1"),
         ('version = 1\n[datapath]\ndatapath = "kernal"',
          'datapath.datapath: \'kernal\' is not "auto" or "kernel" or "userspace"; did you mean'),
         ('version = 1\n[ike]\nchannel_proposals = ["aes128-sha256-modp2048", "des-md5-modp768"]',

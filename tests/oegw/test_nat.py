@@ -389,8 +389,13 @@ class TestCases:
         event = replace(
             proposal(remote=IN_FRONT, identity="sg-b.example", address=IN_FRONT),
             remote=TransportAddress(IN_FRONT, 4500),
+            translated=True,
         )
-        assert not accepted(event, NothingFound(30.0, "no such record"))
+        nothing = NothingFound(30.0, "no such record")
+        assert not accepted(event, nothing)
+        port = replace(event, remote=TransportAddress(IN_FRONT, 24500), translated=False)
+        assert not accepted(port, nothing)
+        assert accepted(replace(event, translated=False), nothing)  # ESP in UDP, and no NAT
 
     def test_in_front_of_us_and_we_have_no_name(self) -> None:
         nat = Nat(nameless=(ip_address("192.168.9.5"),))

@@ -107,6 +107,49 @@ def test_a_status_in_full() -> None:
     assert all(len(line) <= WIDTH and line == line.rstrip() for line in lines)
 
 
+def test_the_datapath_in_user_space_says_what_it_does_and_why() -> None:
+    worker = {
+        "name": "sealing 0", "pid": 4712, "restarts": 0, "core": "compiled",
+        "core_reason": "it is there",
+    }  # fmt: skip
+    crashed = worker | {
+        "name": "opening 0", "pid": None, "restarts": 3, "core": "python",
+        "core_reason": "it crashed",
+    }  # fmt: skip
+    datapath = {
+        "name": "userspace", "reason": "no ESP", "core": "compiled", "core_reason": "it is there",
+        "offloads": [
+            {"name": "TSO", "used": True, "reason": ""},
+            {"name": "USO", "used": False, "reason": "the kernel is\x1b[2J too old"},
+        ],
+        "workers_per_direction": 1, "workers": [worker, crashed],
+    }  # fmt: skip
+    lines = render(STATUS | {"datapath": datapath}).splitlines()
+    assert lines[4:10] == [
+        "Datapath      userspace (no ESP)",
+        "Core          compiled (it is there)",
+        "Workers       1 each way: sealing 0 process 4712; opening 0 is being started, restarted 3"
+        " times,",
+        "              python (it crashed)",
+        "Offload       TSO on",
+        "Offload       USO off (the kernel is?[2J too old)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"encapsulation": "udp", "encapsulation_reason": "it is faster here"},
+         "aes-gcm-16 in UDP (it is faster here), SPI"),
+        ({"encapsulation": "esp", "encapsulation_reason": "there is no NAT"},
+         "aes-gcm-16 without UDP (there is no NAT), SPI"),
+        ({"encapsulation": "esp", "encapsulation_reason": None}, "aes-gcm-16 without UDP, SPI"),
+    ],
+)  # fmt: skip
+def test_how_esp_goes_and_why(row: Row, words: str) -> None:
+    assert words in " ".join(render(STATUS | {"connections": [KEYED | row]}).split())
+
+
 def test_a_downgrade_and_silent_gateways_are_shown() -> None:
     clear = CLEAR | {"encrypted_before": "192.1.1.5\x1b[2J"}
     text = render(STATUS | {"connections": [clear], "silent_gateways": {"192.1.1.6": 42.0}})

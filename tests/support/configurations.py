@@ -56,6 +56,9 @@ encapsulation = "udp"
 tunnel_interface = "oe7"
 replay_window = 64
 interface_id = 7
+core = "python"
+offloads = false
+workers = 2
 
 [intercept]
 mark_mask = 0xC0

@@ -6,6 +6,7 @@ ADDRESS and PORT are A's, as this side sees them.  Each line on its standard inp
 each line on its output an answer or an event:
 
     counters             the datapath's counters
+    workers              names, process ids and restarts of its workers
     move ADDRESS PORT    A is elsewhere: all SAs are moved
     keying ADDRESS PORT  IKE is sent there
     keyings              how many KeyingDatagrams came, and the last
@@ -77,6 +78,10 @@ def tunnels(
     return sas
 
 
+def reports(datapath: UserspaceDatapath) -> dict[str, list[int | None]]:
+    return {each.name: [each.pid, each.restarts] for each in datapath.workers()}
+
+
 async def main(
     side: str,
     family: str,
@@ -108,10 +113,12 @@ async def main(
     installed = [sa if (str(sa.source) == outer_a) == (side == "a") else arriving(sa) for sa in sas]
     for sa in installed:
         await datapath.install(sa)
-    print(json.dumps({"worker": datapath.worker}), flush=True)
+    print(json.dumps({"workers": reports(datapath)}), flush=True)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         if line == "counters":
             print(json.dumps({"counters": await datapath.counters()}), flush=True)
+        elif line == "workers":
+            print(json.dumps({"workers": reports(datapath)}), flush=True)
         elif line.startswith("move"):
             assert side == "b"
             _, address, text = line.split()

@@ -65,20 +65,26 @@ class Gateway:
             text=True,
             cwd=ROOT,
         )
-        self.worker: int = self.read("worker")
+        self._lines: list[bytes] = []
+        self._part = b""
+        started: dict[str, tuple[int, int]] = self.read("workers")
+        self.workers = {name: pid for name, (pid, _) in started.items()}
 
     def read(self, key: str, seconds: float = 40) -> Any:
         """The value of the next line that has ``key``."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([self.process.stdout], [], [], 1)
-            if ready:
-                line = self.process.stdout.readline()
-                assert line, f"the gateway ended, no {key}"
-                answer = json.loads(line)
+            while self._lines:
+                answer = json.loads(self._lines.pop(0))
                 if key in answer:
                     return answer[key]
+            ready, _, _ = select.select([self.process.stdout], [], [], 1)
+            if ready:
+                octets = os.read(self.process.stdout.fileno(), 65536)
+                assert octets, f"the gateway ended, no {key}"
+                # More than one line may come at once, and part of one.
+                *self._lines, self._part = (self._part + octets).split(b"\n")
         raise AssertionError(f"no {key} within {seconds} s")
 
     def ask(self, question: str, key: str) -> Any:
@@ -90,6 +96,12 @@ class Gateway:
     def counters(self) -> dict[str, int]:
         counters: dict[str, int] = self.ask("counters", "counters")
         return counters
+
+    def restarted(self) -> dict[str, tuple[int | None, int]]:
+        """The process id of each worker (None: of a successor that does not run yet), and how
+        often there was another."""
+        reports: dict[str, tuple[int | None, int]] = self.ask("workers", "workers")
+        return {name: (pid, restarts) for name, (pid, restarts) in reports.items()}
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -180,18 +192,18 @@ class Lab:
     def _cables(self) -> list[str]:
         """For `ip -batch`."""
         return [
-            _cable(self.alice, "eth0", self.gwa, "in0"),
-            _cable(self.gwb, "in0", self.bob, "eth0"),
+            link_add(self.alice, "eth0", self.gwa, "in0"),
+            link_add(self.gwb, "in0", self.bob, "eth0"),
             *self._cables_outside(),
         ]
 
     def _addresses(self) -> dict[str, list[str]]:
         """For `ip -batch` in each namespace: addresses, then routes."""
         lines = {
-            self.alice: _end("eth0", f"{A4}/24", f"{A6}/64"),
-            self.gwa: _end("in0", "192.1.0.1/24", "2001:db8:1::1/64"),
-            self.gwb: _end("in0", "192.2.0.1/24", "2001:db8:2::1/64"),
-            self.bob: _end("eth0", f"{B4}/24", f"{B6}/64"),
+            self.alice: end("eth0", f"{A4}/24", f"{A6}/64"),
+            self.gwa: end("in0", "192.1.0.1/24", "2001:db8:1::1/64"),
+            self.gwb: end("in0", "192.2.0.1/24", "2001:db8:2::1/64"),
+            self.bob: end("eth0", f"{B4}/24", f"{B6}/64"),
         }
         for name, near in ((self.alice, "1"), (self.bob, "2")):
             lines[name].append(f"route add default via 192.{near}.0.1\n")
@@ -202,30 +214,30 @@ class Lab:
 
     def _cables_outside(self) -> list[str]:
         """Between the gateways: one link."""
-        return [_cable(self.gwa, "out0", self.gwb, "out0")]
+        return [link_add(self.gwa, "out0", self.gwb, "out0")]
 
     def _addresses_outside(self) -> dict[str, list[str]]:
         """Of that link, and the way to what is behind the other gateway."""
         return {
             self.gwa: [
-                *_end("out0", f"{GATEWAY_A4}/24", f"{GATEWAY_A6}/64"),
+                *end("out0", f"{GATEWAY_A4}/24", f"{GATEWAY_A6}/64"),
                 f"route add 192.2.0.0/24 via {GATEWAY_B4}\n",
                 f"route add 2001:db8:2::/64 via {GATEWAY_B6}\n",
             ],
             self.gwb: [
-                *_end("out0", f"{GATEWAY_B4}/24", f"{GATEWAY_B6}/64"),
+                *end("out0", f"{GATEWAY_B4}/24", f"{GATEWAY_B6}/64"),
                 f"route add 192.1.0.0/24 via {GATEWAY_A4}\n",
                 f"route add 2001:db8:1::/64 via {GATEWAY_A6}\n",
             ],
         }
 
 
-def _cable(name: str, device: str, peer: str, peer_device: str) -> str:
+def link_add(name: str, device: str, peer: str, peer_device: str) -> str:
     ends = f"{device} netns {name} type veth peer name {peer_device} netns {peer}"
     return f"link add {ends}\n"
 
 
-def _end(device: str, *addresses: str) -> list[str]:
+def end(device: str, *addresses: str) -> list[str]:
     return [f"link set {device} up\n", *(f"addr add {each} dev {device}\n" for each in addresses)]
 
 
@@ -257,20 +269,20 @@ class NatLab(Lab):
 
     def _cables_outside(self) -> list[str]:
         return [
-            _cable(self.gwa, "out0", self.nat, "in0"),
-            _cable(self.nat, "out0", self.gwb, "out0"),
+            link_add(self.gwa, "out0", self.nat, "in0"),
+            link_add(self.nat, "out0", self.gwb, "out0"),
         ]
 
     def _addresses_outside(self) -> dict[str, list[str]]:
         return {
             self.gwa: [
-                *_end("out0", f"{NAT_INSIDE_A}/24"),
+                *end("out0", f"{NAT_INSIDE_A}/24"),
                 "route add default via 10.0.0.1\n",
                 "route add 2001:db8::/32 dev out0\n",
             ],
-            self.nat: [*_end("in0", "10.0.0.1/24"), *_end("out0", f"{NAT_FIRST}/24")],
+            self.nat: [*end("in0", "10.0.0.1/24"), *end("out0", f"{NAT_FIRST}/24")],
             self.gwb: [
-                *_end("out0", f"{GATEWAY_B4}/24"),
+                *end("out0", f"{GATEWAY_B4}/24"),
                 # Only for the reverse path check: what is for A's hosts goes into the tunnel.
                 f"route add 192.1.0.0/24 via {NAT_SECOND}\n",
                 "route add 2001:db8::/32 dev out0\n",

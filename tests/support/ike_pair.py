@@ -147,6 +147,7 @@ class Pair:
         self.b = self._side(addresses[1], "b", b or {}, seed * 2 + 1)
         self.sides = (self.a, self.b)
         self.broken = False  # whether the wire loses everything
+        self.closed_ports: set[int] = set()  # what goes to these, the wire loses
         self.a.nat, self.b.nat = nats
         self.keys_of_peer = {id(self.a): (self.b.key,), id(self.b): (self.a.key,)}
 
@@ -188,7 +189,8 @@ class Pair:
             for datagram in [] if self.broken else datagrams:
                 if side.nat is not None:
                     datagram = replace(datagram, local=side.nat.outward(datagram.local))
-                self.wire.append(datagram)
+                if datagram.remote.port not in self.closed_ports:
+                    self.wire.append(datagram)
 
     def answer(self, side: Side, event: e.Event) -> None:
         endpoint = side.endpoint

@@ -21,7 +21,7 @@ from ike.endpoint import Endpoint
 from oegw import events as happened
 from oegw.commands import Verdict
 from oegw.datapath.interface import DatapathError
-from oegw.datapath.userspace.engine import Deliver, Engine, EngineSettings, SendEsp
+from oegw.datapath.userspace.engine import Deliver, EngineSettings, SendEsp
 from oegw.gateway import CoordinatorSettings, Gateway
 from oegw.packet.checksum import checksum
 from oegw.packet.flow import flow_of
@@ -30,6 +30,7 @@ from policy.builtin import builtin_rules
 from policy.flow import Flow
 from policy.rule import Rule, Scope
 from policy.table import PolicyTable
+from tests.support.datapath_engines import Engines
 from tests.support.playbook import CountingTrace, opportunistic
 from tests.support.town_dns import Stub
 
@@ -132,7 +133,7 @@ class House:
         self.retransmissions = 0
         randomness = random.Random(f"{self.town.seed} {self.name} {self._boots}").randbytes
         self.endpoint = Endpoint(Configuration(**{**self.ike_settings, **ike}), randomness)
-        self.engine = Engine(EngineSettings(), randomness)
+        self.engine = Engines(EngineSettings(), randomness)
         self.gateway = Gateway(
             self._table(),
             CoordinatorSettings(addresses=(self.address,), own=self._own(), **self.settings),

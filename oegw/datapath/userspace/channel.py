@@ -1,4 +1,4 @@
-"""What the control process and the worker say to each other, one message per datagram.
+"""What the control process and a worker say to each other, one message per datagram.
 
 A message is two octets, version and kind, a 32-bit number that answers
 repeat, and a JSON body.  Keys pass through here, and nothing of it is ever logged.
@@ -25,14 +25,10 @@ from oegw.datapath.interface import (
     Selector,
     UdpEncapsulation,
     UnknownSpiReceived,
-    Usage,
 )
-from oegw.datapath.userspace.engine import DontFragment
-from oegw.datapath.userspace.settings import UserspaceSettings
 
-VERSION = 1
+VERSION = 2
 LARGEST = 65536  # octets of one message
-USAGES_PER_MESSAGE = 256
 
 _HEADER = Struct("!BBI")
 
@@ -42,20 +38,19 @@ class ChannelError(Exception):
 
 
 class Kind(IntEnum):
-    # From control to worker; each is answered by ANSWER or REFUSAL with its number.
-    START = 1
-    INSTALL = 2
+    # From control to worker; each but PATH_MTU is answered by ANSWER or REFUSAL with its number.
+    START = 1  # with its Equipment; the answer says which core runs, and why
+    INSTALL = 2  # an SA, and where its record is
     REMOVE = 3
-    USAGE = 4
-    COUNTERS = 5
-    CLOSE = 6
-    MOVE = 7
-    PREFER = 8
+    MOVE = 4
+    PREFER = 5
+    PATH_MTU = 6  # a peer, and what its path takes; the other way round: what was measured
+    BEGIN = 7  # all SAs are told: packets move from now on
+    CLOSE = 8
     # From worker to control.
     ANSWER = 16
-    PARTIAL = 17  # more answers with this number follow
-    REFUSAL = 18
-    EVENT = 19
+    REFUSAL = 17
+    EVENT = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +77,6 @@ class Message:
             raise ChannelError("a message that cannot be read") from None
 
 
-def settings_body(settings: UserspaceSettings) -> list[Any]:
-    return [
-        settings.tunnel_interface,
-        settings.mark_mask,
-        settings.mtu,
-        settings.encapsulation_port,
-        settings.dont_fragment.value,
-        settings.routing_table,
-        settings.rule_priority,
-    ]
-
-
-def settings_of(body: list[Any]) -> UserspaceSettings:
-    name, mask, mtu, port, dont_fragment, table, priority = body
-    return UserspaceSettings(name, mask, mtu, port, DontFragment(dont_fragment), table, priority)
-
-
 def key_body(key: SaKey) -> list[Any]:
     return [key.direction.value, key.spi, str(key.destination)]
 
@@ -106,15 +84,6 @@ def key_body(key: SaKey) -> list[Any]:
 def key_of(body: list[Any]) -> SaKey:
     direction, spi, destination = body
     return SaKey(Direction(direction), spi, ip_address(destination))
-
-
-def usage_body(usage: Usage) -> list[Any]:
-    return [usage.packets, usage.bytes, usage.last_used]
-
-
-def usage_of(body: list[Any]) -> Usage:
-    packets, octets, last_used = body
-    return Usage(packets, octets, last_used)
 
 
 def _selector_body(selector: Selector) -> list[Any]:
@@ -196,6 +165,24 @@ def sa_of(body: dict[str, Any]) -> SecurityAssociation:
         hard_seconds=limits[3],
         configured=body["configured"],
     )
+
+
+def install_body(sa: SecurityAssociation, offset: int) -> list[Any]:
+    return [sa_body(sa), offset]
+
+
+def install_of(body: list[Any]) -> tuple[SecurityAssociation, int]:
+    sa, offset = body
+    return sa_of(sa), int(offset)
+
+
+def path_mtu_body(peer: IPAddress, mtu: int) -> list[Any]:
+    return [str(peer), mtu]
+
+
+def path_mtu_of(body: list[Any]) -> tuple[IPAddress, int]:
+    peer, mtu = body
+    return ip_address(peer), int(mtu)
 
 
 def event_body(event: DatapathEvent) -> list[Any]:

@@ -1,132 +1,147 @@
-"""The `Datapath` whose packets move in a worker process; here is only the control of it."""
+"""The `Datapath` whose packets move in worker processes; here is only the control of them."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import socket
-import sys
-from asyncio.subprocess import Process
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
-import oegw
-from oegw.datapath.checks import check_sa
 from oegw.datapath.interface import (
     Capability,
     DatapathError,
     DatapathEvent,
     DatapathFailed,
+    Direction,
     IPAddress,
     KeyingDatagram,
+    SaExpired,
     SaKey,
     SecurityAssociation,
     UdpEncapsulation,
     Usage,
+    WorkerReport,
 )
 from oegw.datapath.userspace import channel
-from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.channel import Kind
+from oegw.datapath.userspace.core.choice import COMPILED, PYTHON
+from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.grounds import Grounds
+from oegw.datapath.userspace.installed import Installed, InstalledSas
 from oegw.datapath.userspace.keyingsocket import KeyingSockets
-from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.settings import MOST_WORKERS, UserspaceSettings
+from oegw.datapath.userspace.supervisor import Place, Request, Supervisor
 from oegw.datapath.userspace.transform import CIPHERS
 from oegw.intercept.interface import Marks
 
-# Our choices, seconds.
-_START_TIMEOUT = 30.0  # a Python start on a small router
-_ANSWER_TIMEOUT = 10.0
-_CLOSE_TIMEOUT = 5.0
-
-_MESSAGES_PER_TURN = 32  # before the event loop does something else
-
-_WORKER = "oegw.datapath.userspace.worker"
-
-
-@dataclass(slots=True)
-class _Question:
-    answer: asyncio.Future[Any]
-    parts: list[Any] = field(default_factory=list)
+# Our choices.
+_CRASHES = 3  # of the compiled core
+_CRASH_TIME = 60.0  # within so many seconds: then the Python core runs
 
 
 class UserspaceDatapath:
     """ESP in user space over one TUN device, as the `Datapath` protocol says.
 
-    It can be started once.  If the worker dies, ``DatapathFailed`` is reported, each
-    method but ``close`` raises DatapathError, and marked packets are unreachable until the next
-    start of a datapath.
+    It can be started once.  A worker that dies has a successor at once.  If there can be none,
+    ``DatapathFailed`` is reported, each method but ``close`` raises DatapathError, and
+    marked packets are unreachable until the next start of a datapath.
     """
 
     def __init__(self, settings: UserspaceSettings, reason: str = "asked for") -> None:
         self._settings = settings
         self._reason = reason
         self._listener: Callable[[DatapathEvent], None] | None = None
-        self._process: Process | None = None
-        self._control: socket.socket | None = None
-        marks = Marks(settings.mark_mask)
-        self._keying = KeyingSockets(marks.own, self._keying_received)
-        self._questions: dict[int, _Question] = {}
-        self._numbers = itertools.count(1)
+        self._marks = Marks(settings.mark_mask)
+        self._keying = KeyingSockets(self._marks.own, self._keying_received)
+        self._count = settings.workers or max((os.cpu_count() or 1) // 2, 1)
+        self._grounds: Grounds | None = None
+        self._sas: InstalledSas | None = None
+        self._supervisors: dict[Direction, list[Supervisor]] = {}
+        self._paths: dict[IPAddress, int] = {}  # the path MTU to each peer, where it was measured
+        self._core = settings.core
+        self._core_reason = ""  # why it is another than the settings say
+        self._crashes: deque[float] = deque(maxlen=_CRASHES)
+        self._clock: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: str | None = "the datapath does not run"
-        self._unsent: deque[bytes] = deque()
+        self._started = False
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
-        if self._process is not None:
+        if self._started:
             raise DatapathError("the datapath was started already")
-        self._listener = listener
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        root = str(Path(oegw.__file__).resolve().parent.parent)
+        if not 0 < self._count <= MOST_WORKERS:
+            raise DatapathError(f"{self._count} workers, of at most {MOST_WORKERS}")
+        self._started = True
+        settings = self._settings
         try:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",  # nothing is imported from the working directory
-                    "-m",
-                    _WORKER,
-                    str(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={**os.environ, "PYTHONPATH": root},
-                )
-        except OSError as error:
-            ours.close()
-            raise DatapathError(f"the worker cannot be started: {error.strerror}") from None
-        self._control = ours
-        self._failure = None
-        asyncio.get_running_loop().add_reader(ours, self._read, ours)
-        try:
-            body = channel.settings_body(self._settings)
-            versions = await self._ask(Kind.START, body, _START_TIMEOUT)
-            if self._settings.encapsulation_port is not None:
-                self._keying.open(self._settings.encapsulation_port, tuple(versions))
+            # In a thread: what it asks the kernel by netlink has an event loop of its own.
+            self._grounds = await asyncio.to_thread(Grounds, settings, self._count)
+            self._sas = InstalledSas(
+                self._grounds.memory, self._grounds.versions, settings.encapsulation_port
+            )
+            self._failure = None
+            for direction in Direction:
+                places = (Place(direction, index) for index in range(self._count))
+                self._supervisors[direction] = [Supervisor(place, self) for place in places]
+            await _all(supervisor.start() for supervisor in self._each())
+            if settings.encapsulation_port is not None:
+                self._keying.open(settings.encapsulation_port, self._grounds.versions)
+                self._keying.open_strays(*self._grounds.keying_strays)
+            await asyncio.to_thread(self._grounds.lead)
         except BaseException:
-            self._listener = None  # the caller hears of the failure by the exception alone
+            self._failure = self._failure or "the datapath does not run"
             await self._end()
             raise
-        udp = self._settings.encapsulation_port is not None
-        return Capability("userspace", self._reason, tuple(CIPHERS), udp_encapsulation=udp)
+        self._listener = listener
+        report = self._supervisors[Direction.OUTBOUND][0].report
+        return Capability(
+            "userspace",
+            self._reason,
+            tuple(CIPHERS),
+            udp_encapsulation=settings.encapsulation_port is not None,
+            core=report.core,
+            core_reason=report.core_reason,
+            offloads=self._grounds.told,
+            workers=self._count,
+        )
 
     async def close(self) -> None:
         self._listener = None
+        orderly = self._failure is None
         try:
-            if self._failure is None:
-                await self._ask(Kind.CLOSE, None, _CLOSE_TIMEOUT)
+            await self._end_workers()
+            if orderly and self._grounds is not None:
+                await asyncio.to_thread(self._grounds.mislead)
         except DatapathError:
-            pass  # it died, or hangs: ended below; the refusing route stays
+            pass  # the refusing route stays
         finally:
             await self._end()
 
     async def install(self, sa: SecurityAssociation) -> None:
-        check_sa(sa)
-        await self._ask(Kind.INSTALL, channel.sa_body(sa))
+        sas = self._running()
+        installed = sas.install(sa, _now())
+        self._set_clock()
+        body = channel.install_body(sa, installed.offset)
+        try:
+            await self._ask(installed, Kind.INSTALL, body)
+        except DatapathError:
+            if sas.remove(sa.key) is not None:
+                self._in_background(self._forget(installed, sa.key))
+            raise
+        if sa.direction is Direction.INBOUND and sa.source in self._paths:
+            told = channel.path_mtu_body(sa.source, self._paths[sa.source])
+            self._of(installed)[0].tell(Kind.PATH_MTU, told)
 
     async def remove(self, key: SaKey) -> Usage | None:
-        body = await self._ask(Kind.REMOVE, channel.key_body(key))
-        return channel.usage_of(body) if body is not None else None
+        removed = self._running().remove(key)
+        if removed is None:
+            return None
+        # Whoever waits may be cancelled; the record is freed when no worker knows it any more.
+        return await asyncio.shield(self._in_background(self._forget(removed, key)))
 
     async def move(
         self,
@@ -135,11 +150,16 @@ class UserspaceDatapath:
         destination: IPAddress,
         encapsulation: UdpEncapsulation | None,
     ) -> SaKey:
+        moved = self._running().move(key, source, destination, encapsulation)
+        name = moved.sa.key
+        self._forget_path(key)
         body = channel.move_body(key, source, destination, encapsulation)
-        return channel.key_of(await self._ask(Kind.MOVE, body))
+        await self._change(moved, Kind.MOVE, body)
+        return name
 
     async def prefer(self, key: SaKey) -> None:
-        await self._ask(Kind.PREFER, channel.key_body(key))
+        preferred = self._running().prefer(key)
+        await self._change(preferred, Kind.PREFER, channel.key_body(key))
 
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
@@ -147,133 +167,182 @@ class UserspaceDatapath:
         self._keying.send(data, source, destination, port)
 
     async def usage(self) -> dict[SaKey, Usage]:
-        body = await self._ask(Kind.USAGE, None)
-        return {channel.key_of(key): channel.usage_of(usage) for key, usage in body}
+        return self._running().usage()
 
     async def counters(self) -> dict[str, int]:
-        return dict(self._keying.counters() + Counter(await self._ask(Kind.COUNTERS, None)))
+        self._running()
+        assert self._grounds is not None
+        return dict(self._keying.counters() + self._grounds.counters.counted())
 
-    @property
-    def worker(self) -> int | None:
-        """The process id of the worker, while it lives."""
-        alive = self._process is not None and self._process.returncode is None
-        return self._process.pid if alive and self._process else None
+    def workers(self) -> tuple[WorkerReport, ...]:
+        reports = (supervisor.report for supervisor in self._each())
+        if not self._core_reason:
+            return tuple(reports)
+        return tuple(replace(report, core_reason=self._core_reason) for report in reports)
 
-    async def _ask(self, kind: Kind, body: Any, timeout: float = _ANSWER_TIMEOUT) -> Any:
-        if self._failure is not None or self._control is None:
-            raise DatapathError(self._failure or "the datapath does not run")
-        number = next(self._numbers)
-        question = _Question(asyncio.get_running_loop().create_future())
-        self._questions[number] = question
-        message = Message(kind, number, body).serialize()
-        loop = asyncio.get_running_loop()
-        clock = loop.call_later(timeout, self._too_late, number, timeout)
-        try:
-            if self._unsent or not self._sent(message):
-                self._unsent.append(message)
-                loop.add_writer(self._control, self._send_more)
-            return await question.answer
-        except OSError:
-            raise DatapathError("the worker ended") from None
-        finally:
-            clock.cancel()
-            self._questions.pop(number, None)
+    # What the supervisors need.
 
-    def _too_late(self, number: int, timeout: float) -> None:
-        question = self._questions.get(number)
-        if question is not None and not question.answer.done():
-            reason = f"the worker did not answer within {timeout:g} s"
-            question.answer.set_exception(DatapathError(reason))
+    def equipment(self, place: Place) -> Equipment:
+        assert self._grounds is not None
+        return self._grounds.equipment(*place, self._core)
 
-    def _sent(self, message: bytes) -> bool:
-        """Whether the channel took it.  Raises OSError."""
-        assert self._control is not None
-        try:
-            self._control.send(message)
-        except BlockingIOError:
-            return False
-        return True
+    def all_told(self, place: Place) -> Iterable[Request]:
+        assert self._sas is not None
+        direction, index = place
+        for installed in self._sas:
+            if installed.sa.direction is direction and index in self._indices(installed):
+                yield Kind.INSTALL, channel.install_body(installed.sa, installed.offset)
+        for path in self._paths.items():
+            yield Kind.PATH_MTU, channel.path_mtu_body(*path)
 
-    def _send_more(self) -> None:
-        """The channel takes messages again: those that waited, in their order."""
-        assert self._control is not None
-        try:
-            while self._unsent and self._sent(self._unsent[0]):
-                self._unsent.popleft()
-        except OSError:
-            self._unsent.clear()  # the worker is gone, as reading tells
-        if not self._unsent:
-            asyncio.get_running_loop().remove_writer(self._control)
-
-    def _read(self, control: socket.socket) -> None:
-        """Take what the worker said, without a task: an SA and an IKE message wait for it."""
-        reason = "the worker ended"
-        try:
-            for _ in range(_MESSAGES_PER_TURN):
-                octets = control.recv(channel.LARGEST)
-                if not octets:
-                    break
-                self._received(Message.parse(octets))
-                if self._control is None:  # closed by what followed
-                    return
-            else:
-                return
-        except BlockingIOError:
+    def said(self, kind: Kind, body: Any) -> None:
+        if kind is Kind.PATH_MTU:
+            self._path_measured(*channel.path_mtu_of(body))
             return
-        except OSError:
-            pass
-        except (ChannelError, ValueError, TypeError, IndexError) as error:
-            reason = f"the worker sent nonsense: {type(error).__name__}"
-        self._stop_reading()
-        self._fail(reason)
+        event = channel.event_of(body)
+        assert self._sas is not None
+        if not isinstance(event, SaExpired) or self._sas.first_said(event):
+            self._report(event)
 
-    def _stop_reading(self) -> None:
-        if self._control is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._control)
-            loop.remove_writer(self._control)
+    def died(self, core: str, crashed_by: signal.Signals | None) -> None:
+        assert self._sas is not None
+        for event in self._sas.unsaid():
+            self._report(event)
+        if crashed_by is None or core != COMPILED:
+            return
+        self._crashes.append(_now())
+        if len(self._crashes) == _CRASHES and _now() - self._crashes[0] < _CRASH_TIME:
+            self._core = PYTHON
+            self._core_reason = (
+                f"the compiled core crashed {_CRASHES} times within {_CRASH_TIME:g} s, "
+                f"the last time by {crashed_by.name}"
+            )
+            # All have the same core: they share how numbers are taken.
+            for supervisor in self._each():
+                supervisor.restart()
+
+    def failed(self, reason: str) -> None:
+        if self._failure is not None:
+            return
+        self._failure = reason
+        for supervisor in self._each():
+            supervisor.give_up(reason)
+        # Not from inside of who says so.
+        self._in_background(self._stop(reason))
+
+    # Steps.
+
+    def _running(self) -> InstalledSas:
+        if self._failure is not None or self._sas is None:
+            raise DatapathError(self._failure or "the datapath does not run")
+        return self._sas
+
+    def _each(self) -> list[Supervisor]:
+        return [each for supervisors in self._supervisors.values() for each in supervisors]
+
+    def _indices(self, installed: Installed) -> Iterable[int]:
+        """Which workers have this SA: outbound all; inbound the one that its packets come to."""
+        if installed.sa.direction is Direction.OUTBOUND:
+            return range(self._count)
+        return (installed.sa.spi % self._count,)
+
+    def _of(self, installed: Installed) -> list[Supervisor]:
+        supervisors = self._supervisors[installed.sa.direction]
+        return [supervisors[index] for index in self._indices(installed)]
+
+    async def _ask(self, installed: Installed, kind: Kind, body: Any) -> None:
+        await _all(supervisor.ask(kind, body) for supervisor in self._of(installed))
+
+    async def _change(self, installed: Installed, kind: Kind, body: Any) -> None:
+        """What we checked, no worker refuses; if one does, it has other SAs than it is to have,
+        and its successor will have the right ones."""
+        try:
+            await self._ask(installed, kind, body)
+        except DatapathError:
+            self._running()
+            for supervisor in self._of(installed):
+                supervisor.restart()
+
+    async def _forget(self, removed: Installed, key: SaKey) -> Usage:
+        """No worker has it, and then its record is free; what it carried."""
+        self._forget_path(key)
+        await self._ask(removed, Kind.REMOVE, channel.key_body(key))
+        usage = removed.usage
+        if self._sas is not None:
+            self._sas.release(removed)
+        return usage
+
+    def _path_measured(self, peer: IPAddress, mtu: int) -> None:
+        """All but who measured it (and it, again, which harms nobody) are told."""
+        if self._sas is None or not self._sas.sends_to(peer) or self._paths.get(peer) == mtu:
+            return
+        self._paths[peer] = mtu
+        for supervisor in self._each():
+            supervisor.tell(Kind.PATH_MTU, channel.path_mtu_body(peer, mtu))
+
+    def _forget_path(self, key: SaKey) -> None:
+        if self._sas is not None and not self._sas.sends_to(key.destination):
+            self._paths.pop(key.destination, None)
+
+    def _set_clock(self) -> None:
+        """Look at the limits of seconds when the next is due."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        deadline = self._sas.next_deadline() if self._sas is not None else None
+        if deadline is not None:
+            seconds = max(deadline - _now(), 0.0)
+            self._clock = asyncio.get_running_loop().call_later(seconds, self._expire_due)
+
+    def _expire_due(self) -> None:
+        if self._sas is not None and self._failure is None:
+            for event in self._sas.expire_due(_now()):
+                self._report(event)
+            self._set_clock()
+
+    def _report(self, event: DatapathEvent) -> None:
+        if self._listener is not None:
+            self._listener(event)
 
     def _keying_received(self, datagram: KeyingDatagram) -> None:
-        if self._listener is not None:
-            self._listener(datagram)
+        self._report(datagram)
 
-    def _received(self, message: Message) -> None:
-        if message.kind is Kind.EVENT:
-            if self._listener is not None:
-                self._listener(channel.event_of(message.body))
-            return
-        question = self._questions.get(message.number)
-        if question is None or question.answer.done():
-            return  # it came too late
-        if message.kind is Kind.PARTIAL:
-            question.parts.extend(message.body)
-        elif message.kind is Kind.REFUSAL:
-            question.answer.set_exception(DatapathError(message.body))
-        elif question.parts:
-            question.answer.set_result(question.parts + message.body)
-        else:
-            question.answer.set_result(message.body)
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _fail(self, reason: str) -> None:
-        self._failure = reason
-        for question in self._questions.values():
-            if not question.answer.done():
-                question.answer.set_exception(DatapathError(reason))
-        if self._listener is not None:
-            self._listener(DatapathFailed(reason))
+    async def _stop(self, reason: str) -> None:
+        """The device goes, so that what is marked meets the refusing route."""
+        await self._end_workers()
+        if self._grounds is not None:
+            self._grounds.close()
+        self._report(DatapathFailed(reason))
+
+    async def _end_workers(self) -> None:
+        await asyncio.gather(*(each.end() for each in self._each()))
 
     async def _end(self) -> None:
-        """End the worker: by closing the channel, and if that does not help, by force."""
-        self._failure = "the datapath does not run"
-        self._stop_reading()
+        self._failure = self._failure or "the datapath does not run"
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        for supervisor in self._each():
+            supervisor.give_up(self._failure)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_workers()
         self._keying.close()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._process is not None and self._process.returncode is None:
-            try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+        if self._grounds is not None:
+            self._grounds.close()
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+async def _all(work: Iterable[Any]) -> None:
+    """Wait for all of it, and raise the first that went wrong."""
+    for done in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(done, BaseException):
+            raise done

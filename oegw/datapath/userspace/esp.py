@@ -6,6 +6,7 @@ from struct import Struct
 from typing import Any
 
 from oegw.datapath.interface import SaKey, SecurityAssociation, Usage
+from oegw.datapath.userspace.record import EXPIRED, SOFTENED, Record, private_record
 from oegw.datapath.userspace.replay import ReplayWindow
 from oegw.datapath.userspace.selectors import InnerSelectors
 from oegw.datapath.userspace.transform import (
@@ -18,8 +19,8 @@ from oegw.datapath.userspace.transform import (
 from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
 
 # Specification values (RFC 4303 section 2).
-_TRAILER = 2  # pad length and next header
-_PADDING = bytes(range(1, 256))
+TRAILER = 2  # pad length and next header
+PADDING = bytes(range(1, 256))
 _UDP_HEADER = 8
 LAST_SEQUENCE = 2**32 - 1
 LAST_EXTENDED_SEQUENCE = 2**64 - 1
@@ -33,8 +34,8 @@ _LOW = 0xFFFFFFFF
 _HEADER = Struct("!II")
 _HIGH = Struct("!I")
 
-_TRAILERS = {
-    next_header: tuple(_PADDING[:count] + bytes((count, next_header)) for count in range(16))
+TRAILERS = {
+    next_header: tuple(PADDING[:count] + bytes((count, next_header)) for count in range(16))
     for next_header in (IPV4, IPV6)
 }
 
@@ -56,32 +57,26 @@ class _Sa:
 
     __slots__ = (
         "_fixed",
-        "bytes",
-        "expired",
+        "core",
         "extended",
         "hard_at",
         "hard_bytes",
         "key",
-        "last_used",
-        "packets",
+        "record",
         "sa",
         "selectors",
         "soft_bytes",
-        "softened",
         "transform",
     )
 
-    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
+    def __init__(self, sa: SecurityAssociation, random: Random, record: Record) -> None:
         self.sa = sa
+        self.record = record  # outlives this process
+        self.core: Any = None  # the hot loop's own; not looked at here
         self.key: SaKey = sa.key
         self.selectors = InnerSelectors(sa.source_selector, sa.destination_selector)
         self.transform: Transform = transform_of(sa, random)
         self.extended = sa.extended_sequence_numbers
-        self.packets = 0
-        self.bytes = 0
-        self.last_used: float | None = None
-        self.softened = False
-        self.expired = False
         self.soft_bytes = sa.soft_bytes
         self.hard_bytes = sa.hard_bytes
         self.hard_at: float | None = None  # a time, as the engine counts from the installation
@@ -89,7 +84,30 @@ class _Sa:
 
     @property
     def usage(self) -> Usage:
-        return Usage(self.packets, self.bytes, self.last_used)
+        _, packets, octets, used = self.record.used
+        return Usage(packets, octets, used / 1e9 if used else None)
+
+    @property
+    def bytes(self) -> int:
+        """Octets of plaintext, as the limits count them."""
+        return self.record.used[2]
+
+    @property
+    def softened(self) -> bool:
+        return self.record.flag(SOFTENED)
+
+    @property
+    def expired(self) -> bool:
+        """Whether a hard limit was passed, whoever saw it: it carries nothing more."""
+        return self.record.flag(EXPIRED)
+
+    def soften(self) -> bool:
+        """The replacement is asked for.  Whether it was not before."""
+        return self.record.set_flag(SOFTENED)
+
+    def expire(self) -> bool:
+        """Nothing is carried from now on.  Whether something was before."""
+        return self.record.set_flag(EXPIRED)
 
     def move(self, sa: SecurityAssociation) -> None:
         """Go on as ``sa``, which differs in outer addresses and encapsulation only."""
@@ -100,16 +118,11 @@ class _Sa:
     def inner_mtu(self, path_mtu: int) -> int:
         """The largest inner packet whose outer packet has at most ``path_mtu`` octets."""
         block = self.transform.block
-        return max((path_mtu - self._fixed) // block * block - _TRAILER, 0)
+        return max((path_mtu - self._fixed) // block * block - TRAILER, 0)
 
     def would_exceed(self, size: int) -> bool:
         """Whether ``size`` more octets of plaintext pass the hard limit."""
         return self.hard_bytes is not None and self.bytes + size > self.hard_bytes
-
-    def count(self, size: int, now: float) -> None:
-        self.packets += 1
-        self.bytes += size
-        self.last_used = now
 
     def _overhead(self) -> int:
         """Octets before and behind the encrypted part."""
@@ -119,18 +132,23 @@ class _Sa:
 
 
 class OutboundSa(_Sa):
-    """Seals packets.  ``mtu`` is the largest inner packet at present, valid until ``mtu_until``."""
+    """Seals packets.  ``mtu`` is the largest inner packet at present, valid until ``mtu_until``.
 
-    __slots__ = ("_last", "_soft", "_spi", "mtu", "mtu_until", "sequence", "way")
+    ``dont_fragment[inner]`` is the outer header's DF for that of the inner header.
+    """
 
-    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
-        super().__init__(sa, random)
-        self._spi = sa.spi
-        self.sequence = 0  # of the last packet sent
-        self._last = LAST_EXTENDED_SEQUENCE if self.extended else LAST_SEQUENCE
-        self._soft = self._last - self._last // _SEQUENCE_MARGIN
+    __slots__ = ("_soft", "dont_fragment", "last", "mtu", "mtu_until", "way")
+
+    def __init__(
+        self, sa: SecurityAssociation, random: Random, record: Record | None = None
+    ) -> None:
+        """``record``: None for tests, then it is a private one."""
+        super().__init__(sa, random, record or private_record())
+        self.last = LAST_EXTENDED_SEQUENCE if self.extended else LAST_SEQUENCE
+        self._soft = self.last - self.last // _SEQUENCE_MARGIN
         self.mtu = 0
         self.mtu_until = 0.0
+        self.dont_fragment = (False, True)
         self.way: Any = None  # how the shell sends; not looked at here
 
     def move(self, sa: SecurityAssociation) -> None:
@@ -138,25 +156,46 @@ class OutboundSa(_Sa):
         self.way = None
 
     @property
+    def sequence(self) -> int:
+        """The last number taken."""
+        return self.record.sequence
+
+    @sequence.setter
+    def sequence(self, value: int) -> None:
+        self.record.sequence = value
+
+    @property
     def exhausted(self) -> bool:
         """Whether no sequence number is left (RFC 4303 section 3.3.3: never cycle)."""
-        return self.sequence >= self._last
+        return self.record.sequence >= self.last
 
     @property
     def wants_replacement(self) -> bool:
         """Whether a soft limit is reached."""
-        return self.sequence >= self._soft or (
-            self.soft_bytes is not None and self.bytes >= self.soft_bytes
-        )
+        sequence, _, octets, _ = self.record.used
+        return sequence >= self._soft or (self.soft_bytes is not None and octets >= self.soft_bytes)
 
-    def seal(self, packet: bytes, next_header: int) -> bytes:
-        """The ESP packet that carries ``packet``.  The SA must not be exhausted."""
-        self.sequence = sequence = self.sequence + 1
-        count = -(len(packet) + _TRAILER) % self.transform.block
+    def take(self, count: int, octets: int, now: float) -> int | None:
+        """The first of ``count`` sequence numbers that are the caller's alone from now on, for
+        packets of ``octets`` octets of plaintext in all.
+
+        None if the SA is expired, there are not so many numbers, or these octets pass the hard
+        limit; then nothing was taken.
+        """
+        if self.record.flag(EXPIRED) or self.would_exceed(octets):
+            return None
+        return self.record.take(count, octets, now, self.last)
+
+    def seal(self, packet: bytes, next_header: int, now: float = 0.0) -> bytes | None:
+        """The ESP packet that carries ``packet``, which is counted; None if `take` gives none."""
+        sequence = self.take(1, len(packet), now)
+        if sequence is None:
+            return None
+        count = -(len(packet) + TRAILER) % self.transform.block
         return self.transform.seal(
-            _HEADER.pack(self._spi, sequence & 0xFFFFFFFF),
+            _HEADER.pack(self.sa.spi, sequence & _LOW),
             _HIGH.pack(sequence >> 32) if self.extended else b"",
-            packet + _TRAILERS[next_header][count],
+            packet + TRAILERS[next_header][count],
         )
 
 
@@ -165,9 +204,12 @@ class InboundSa(_Sa):
 
     __slots__ = ("_reported", "_reported_at", "peer", "window")
 
-    def __init__(self, sa: SecurityAssociation, random: Random) -> None:
-        super().__init__(sa, random)
-        self.window = ReplayWindow(sa.replay_window, self.extended)
+    def __init__(
+        self, sa: SecurityAssociation, random: Random, record: Record | None = None
+    ) -> None:
+        """``record``: None for tests, then it is a private one."""
+        super().__init__(sa, random, record or private_record(sa.replay_window))
+        self.window = ReplayWindow(self.record, sa.replay_window, self.extended)
         self.peer = _peer_of(sa)
         self._reported: Peer | None = None
         self._reported_at = -_PEER_INTERVAL
@@ -198,6 +240,10 @@ class InboundSa(_Sa):
     def wants_replacement(self) -> bool:
         return self.soft_bytes is not None and self.bytes >= self.soft_bytes
 
+    def count(self, octets: int, now: float) -> None:
+        """One packet was received."""
+        self.record.count(1, octets, now)
+
     def open(self, packet: Buffer, low: int) -> tuple[int, bytes]:
         """Next header and payload of an ESP packet with the sequence number ``low``.
 
@@ -212,9 +258,9 @@ class InboundSa(_Sa):
         plain = self.transform.open(packet, high)
         window.accept(sequence)
         count = plain[-2]
-        end = len(plain) - _TRAILER - count
+        end = len(plain) - TRAILER - count
         # A default scheme of padding must be checked (RFC 4303 section 2.4), and says no more
         # than a wrong ICV does.
-        if end < 0 or (count and plain[end:-2] != _PADDING[:count]):
+        if end < 0 or (count and plain[end:-2] != PADDING[:count]):
             raise AuthenticationError
         return plain[-1], plain[:end]

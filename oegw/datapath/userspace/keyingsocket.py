@@ -1,8 +1,9 @@
 """IKE on the UDP port of ESP: sockets of the control process beside those of the worker.
 
-Both bind the port, and the kernel sorts (``outside.sort_by_marker``): what begins with the
+Both bind the port, and the kernel sorts (``outside.OuterGroup``): what begins with the
 non-ESP marker (RFC 3948 section 2.2) comes here, all else goes to the worker.  So IKE wakes nobody
 but the process that it is for, and a flood of it fills this socket's buffer and nothing else.
+What the kernel sorted wrong all the same is put right by `strays.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from oegw.datapath.userspace.outside import (
     destination_of,
     source_of,
 )
+from oegw.datapath.userspace.strays import Stray, StrayDesk, received
 
 # Linux, <asm/socket.h>, <linux/sock_diag.h>; Python does not name them.
 _SO_MEMINFO = 55
@@ -44,6 +46,8 @@ class KeyingSockets:
         self._sockets: dict[int, socket.socket] = {}
         self._dropped = 0  # by the kernel, of sockets that are closed
         self._counters: Counter[str] = Counter()
+        self._strays: StrayDesk | None = None
+        self._stray_end = -1
 
     def open(self, port: int, versions: tuple[int, ...]) -> None:
         """Raises DatapathError; then none is open."""
@@ -59,6 +63,13 @@ class KeyingSockets:
                 raise DatapathError(f"{where}: {error.strerror}") from None
             asyncio.get_running_loop().add_reader(keying, self._read, keying)
 
+    def open_strays(self, beginnings: tuple[int, ...], end: int) -> None:
+        """IKE that a worker got comes here by ``end``, and ESP that came here goes to its worker
+        (`strays.py`).  Both belong to the caller, and are open for as long as this is."""
+        self._strays = StrayDesk(beginnings, len(beginnings) - 1)
+        self._stray_end = end
+        asyncio.get_running_loop().add_reader(end, self._take_strays)
+
     def _bind(self, keying: socket.socket, version: int, port: int) -> None:
         keying.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", self._mark))
         keying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -72,6 +83,9 @@ class KeyingSockets:
         keying.bind(("", port))
 
     def close(self) -> None:
+        if self._strays is not None:
+            asyncio.get_running_loop().remove_reader(self._stray_end)
+            self._strays = None
         for keying in self._sockets.values():
             self._dropped += _drops(keying)
             asyncio.get_running_loop().remove_reader(keying)
@@ -102,15 +116,29 @@ class KeyingSockets:
                 return
             except OSError:  # an ICMP error of something that we sent
                 continue
-            local = destination_of(ancillary)
-            if data[:4] != NON_ESP_MARKER or not local:
-                self._counters["drop_in_truncated"] += 1
-                continue
-            self._counters["keying_in"] += 1
             remote = ip_address(sender[0].partition("%")[0])
-            self._listener(KeyingDatagram(data, ip_address(local), remote, sender[1]))
+            self._take(Stray(data, remote.packed, sender[1], destination_of(ancillary), 0))
             if keying.fileno() < 0:  # the listener closed us
                 return
+
+    def _take_strays(self) -> None:
+        for stray in received(self._stray_end, _DATAGRAMS_PER_TURN):
+            self._take(stray)
+            if self._strays is None:  # the listener closed us
+                return
+
+    def _take(self, came: Stray) -> None:
+        data, source, port, destination, _ = came
+        if not destination or len(data) < len(NON_ESP_MARKER):
+            self._counters["drop_in_truncated"] += 1
+        elif data[:4] == NON_ESP_MARKER:
+            self._counters["keying_in"] += 1
+            local, remote = ip_address(destination), ip_address(source)
+            self._listener(KeyingDatagram(bytes(data), local, remote, port))
+        else:
+            place = self._strays.place(data) if self._strays is not None else None
+            if self._strays is None or place is None or not self._strays.send(place, came):
+                self._counters["drop_in_stray"] += 1
 
 
 def _drops(keying: socket.socket) -> int:

@@ -7,14 +7,20 @@ send is not trapped.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
+from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
-from oegw.packet.ip import ESP, ICMP, ICMPV6
+from oegw.datapath.userspace.core.interface import Run
+from oegw.datapath.userspace.filters import by_marker, by_spi, nothing
+from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF, Offload
+from oegw.datapath.userspace.sending import MessageBatch
+from oegw.packet.ip import ESP, ICMP, ICMPV6, Buffer
 
 # Linux, <linux/in.h>, <linux/in6.h>, <asm/socket.h>, <linux/filter.h>; Python does not name them.
 IP_PKTINFO = 8
@@ -25,7 +31,10 @@ _IPV6_MTU = 24
 PMTUDISC_DONT = 0
 _PMTUDISC_DO = 2
 _SO_NO_CHECK = 11
-_SO_ATTACH_REUSEPORT_CBPF = 51
+_IP_FREEBIND = 15
+_IPV6_FREEBIND = 78
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SOL_RAW = 255
@@ -38,145 +47,281 @@ KEEPALIVE = b"\xff"
 
 # Our choices.
 _BUFFER = 8 * 2**20  # octets: a hundred milliseconds of a gigabit while the worker is busy
-_LARGEST = 65536
 _DISCARD_PORT = 9
+_QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
-_INT = struct.Struct("=i")
-_INSTRUCTION = struct.Struct("=HBBI")
-_LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_WORKER, _CONTROL = 0, 1  # in the order in which the sockets are bound
+_SIZE = struct.Struct("=H")
+_CMSG = struct.Struct("@Nii")  # length, level, type
+_NAME = struct.Struct("=H2s4s8x")
+_NAME6 = struct.Struct("=H2s4x16s4x")
 
-Ancillary = list[tuple[int, int, bytes]]
-Received = Callable[[memoryview, bytes, int, bytes, int], None]
-"""Called with payload, packed source, its port, packed destination, traffic class octet."""
+Ancillary = Sequence[tuple[int, int, bytes]]
+
+
+class Handle(NamedTuple):
+    """How a worker is told of a socket that it inherits: `OuterSocket.adopt` takes it."""
+
+    descriptor: int
+    version: int
+    encapsulated: bool
+    segments: bool  # UDP_SEGMENT may be used
+
+
+class Way(NamedTuple):
+    """How the packets of an SA go: made once by `OuterSocket.way`, kept as ``sa.way``."""
+
+    outer: OuterSocket
+    from_: Ancillary
+    to: tuple[str, int]
+    name: bytes  # ``to`` and ``from_`` as the kernel takes them
+    control: bytes
+
+
+class Sent(NamedTuple):
+    """How many packets of a run the kernel took, and the ``errno`` that stopped it, else 0:
+    EAGAIN (the queue is full: the rest is lost), EMSGSIZE (the path got narrower), or another."""
+
+    packets: int
+    error: int
+
+
+class OuterGroup:
+    """All sockets for one family, plain or in UDP: the control process opens and keeps them.
+
+    ``port`` None: raw ESP, else ESP in UDP on that port.
+    ``opening``: each receives what belongs to that opening worker, SPI modulo ``workers``.
+    ``sealing``: each sends, and receives nothing.  With UDP the next socket that is bound to the
+    port (`keyingsocket.py`) receives IKE.  Raises DatapathError, and leaves nothing open.
+    """
+
+    def __init__(
+        self, version: int, port: int | None, mark: int, workers: int = 1, offloads: bool = True
+    ) -> None:
+        self._opened: list[OuterSocket] = []
+        self.told: tuple[Offload, ...] = ()
+        try:
+            if port is not None:
+                _require_free(_family(version), port)
+            for index in range(workers):
+                self._opened.append(_receiving(version, port, mark, index, workers))
+            for _ in range(workers):
+                self._opened.append(_sending(version, port, mark))
+            if port is not None:
+                self.told = self._offloaded(offloads)
+        except OSError as error:
+            self.close()
+            where = f"UDP port {port}" if port is not None else "ESP"
+            raise DatapathError(f"{where} over IPv{version}: {error.strerror}") from None
+        self.opening = tuple(self._opened[:workers])
+        self.sealing = tuple(self._opened[workers:])
+
+    def close(self) -> None:
+        for each in self._opened:
+            each.socket.close()
+
+    def _offloaded(self, wanted: bool) -> tuple[Offload, ...]:
+        """Turn on what the kernel has for UDP; what is told."""
+        if not wanted:
+            return Offload(SENDING, SWITCHED_OFF), Offload(RECEIVING, SWITCHED_OFF)
+        try:
+            for each in self._opened:
+                each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
+                each.segments = True
+            sending = Offload(SENDING)
+        except OSError as error:
+            sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
+        try:
+            for each in self._opened:
+                each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+            receiving = Offload(RECEIVING)
+        except OSError as error:
+            receiving = Offload(RECEIVING, f"{error.strerror} (needs Linux 5.0)")
+        return sending, receiving
 
 
 class OuterSocket:
-    """One socket of one family.  ``port`` None: raw ESP, else ESP in UDP on that port.
+    """One socket of one family, as a worker uses it.  ``segments``: UDP_SEGMENT may be used; it
+    becomes false if the kernel refuses it on the way."""
 
-    Raises DatapathError.
-    """
-
-    def __init__(self, version: int, port: int | None, mark: int) -> None:
+    def __init__(
+        self, outside: socket.socket, version: int, encapsulated: bool, segments: bool = False
+    ) -> None:
+        self.socket = outside
         self.version = version
-        self.encapsulated = port is not None
-        self._buffer = bytearray(_LARGEST)
-        self._view = memoryview(self._buffer)
+        self.encapsulated = encapsulated
+        self.segments = segments
+        self._checksum = version == 4 and encapsulated  # whether it can be left out
+        self._summed: bool | None = None
         self._class: int | None = None
         self._dont_fragment: bool | None = None
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        kind = socket.SOCK_RAW if port is None else socket.SOCK_DGRAM
-        try:
-            self.socket = socket.socket(family, kind, ESP if port is None else 0)
-        except OSError as error:
-            raise DatapathError(f"ESP over IPv{version}: {error.strerror}") from None
-        try:
-            self._set_up(mark, port)
-        except OSError as error:
-            self.socket.close()
-            where = f"UDP port {port}" if port is not None else "ESP"
-            raise DatapathError(f"{where} over IPv{version}: {error.strerror}") from None
+        name, control = (16, _PKTINFO.size) if version == 4 else (28, _PKTINFO6.size)
+        self._batch = MessageBatch(name, socket.CMSG_SPACE(control))
 
-    def _set_up(self, mark: int, port: int | None) -> None:
-        outside = self.socket
-        outside.setblocking(False)
-        outside.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
-        for force, plain in (
-            (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
-            (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
-        ):
-            try:
-                outside.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
-            except PermissionError:  # in a user namespace: as much as is allowed
-                outside.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
-        if self.version == 4:
-            outside.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            outside.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-            if port is not None:
-                outside.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # RFC 3948 section 2.1
+    @classmethod
+    def adopt(cls, handle: Handle) -> OuterSocket:
+        """A socket that the control process opened."""
+        descriptor, version, encapsulated, segments = handle
+        return cls(socket.socket(fileno=descriptor), version, encapsulated, segments)
+
+    @property
+    def handle(self) -> Handle:
+        return Handle(self.socket.fileno(), self.version, self.encapsulated, self.segments)
+
+    def way(self, source: IPAddress, destination: IPAddress, port: int) -> Way:
+        """``port`` 0 for plain ESP."""
+        from_ = source_of(source)
+        [(level, kind, value)] = from_
+        control = _CMSG.pack(socket.CMSG_LEN(len(value)), level, kind) + value
+        octets = port.to_bytes(2, "big")
+        if destination.version == 4:
+            name = _NAME.pack(socket.AF_INET, octets, destination.packed)
         else:
-            if port is not None:
-                outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        if port is not None:
-            _require_free(outside.family, port)
-            sort_by_marker(outside)
-            outside.bind(("", port))
-
-    def receive(self, deliver: Received) -> None:
-        """Take one datagram.  Raises BlockingIOError if there is none, OSError."""
-        size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 128)
-        view = self._view
-        if self.version == 4 and not self.encapsulated:
-            start = (self._buffer[0] & 15) * 4
-            deliver(view[start:size], bytes(view[12:16]), 0, bytes(view[16:20]), self._buffer[1])
-            return
-        destination = b""
-        traffic_class = 0
-        for level, kind, value in ancillary:
-            if level == socket.IPPROTO_IP:
-                if kind == IP_PKTINFO:
-                    destination = value[8:12]
-                elif kind == socket.IP_TOS:
-                    traffic_class = value[0]
-            elif level == socket.IPPROTO_IPV6:
-                if kind == socket.IPV6_PKTINFO:
-                    destination = value[:16]
-                elif kind == socket.IPV6_TCLASS:
-                    traffic_class = _INT.unpack_from(value)[0]
-        source = address[0].partition("%")[0]
-        family = socket.AF_INET if self.version == 4 else socket.AF_INET6
-        packed = socket.inet_pton(family, source)
-        deliver(view[:size], packed, address[1], destination, traffic_class)
+            name = _NAME6.pack(socket.AF_INET6, octets, destination.packed)
+        control += bytes(socket.CMSG_SPACE(len(value)) - len(control))
+        return Way(self, from_, (str(destination), port), name, control)
 
     def send(
         self,
-        payload: bytes,
+        payload: Buffer,
         from_: Ancillary,
         to: tuple[str, int],
         traffic_class: int,
         dont_fragment: bool,
     ) -> None:
         """Send one datagram; ``from_`` comes from ``source_of``.  Raises OSError."""
-        # Most packets have the options of the one before: no system call for them.
+        self._prepare(traffic_class, dont_fragment, summed=False)
+        self.socket.sendmsg((payload,), from_, 0, to)
+
+    def send_run(self, run: Run, way: Way) -> Sent:
+        """All packets of a run with as few system calls as the kernel has.  Does not raise."""
+        packets, size = run.packets, run.size
+        single = len(packets) <= size
+        try:
+            self._prepare(run.traffic_class, run.dont_fragment, summed=not single)
+            if single:
+                self.socket.sendmsg((packets,), way.from_, 0, way.to)
+                return Sent(1, 0)
+            if self.segments and self._send_segmented(packets, size, way):
+                return Sent(run.count, 0)
+        except OSError as error:
+            return Sent(0, _QUEUE_FULL.get(error.errno or errno.EIO, error.errno or errno.EIO))
+        sent, number = self._batch.send(self.socket.fileno(), packets, size, way.name, way.control)
+        return Sent(sent, _QUEUE_FULL.get(number, number))
+
+    def _send_segmented(self, packets: Buffer, size: int, way: Way) -> bool:
+        """Leave the cutting to the kernel; whether it did it.  Raises OSError."""
+        item = (socket.IPPROTO_UDP, _UDP_SEGMENT, _SIZE.pack(size))
+        try:
+            self.socket.sendmsg((packets,), (*way.from_, item), 0, way.to)
+        except OSError as error:
+            if error.errno in (errno.EMSGSIZE, errno.EINVAL):
+                return False  # for this path: maybe it got narrower, which each packet will tell
+            if error.errno in (errno.EIO, errno.EOPNOTSUPP):
+                self.segments = False  # as where a transform of the kernel's own comes behind
+                return False
+            raise
+        return True
+
+    def _prepare(self, traffic_class: int, dont_fragment: bool, summed: bool) -> None:
+        """Most packets have the options of the one before: no system call for them.
+
+        ESP in UDP over IPv4 goes without a checksum (RFC 3948 section 2.1), but the kernel
+        segments nothing that has none.
+        """
+        options = self.socket.setsockopt
         if traffic_class != self._class:
             if self.version == 4:
-                self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, traffic_class)
+                options(socket.IPPROTO_IP, socket.IP_TOS, traffic_class)
             else:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
+                options(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
             self._class = traffic_class
         if dont_fragment != self._dont_fragment:
             discover = _PMTUDISC_DO if dont_fragment else PMTUDISC_DONT
             if self.version == 4:
-                self.socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
+                options(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
             else:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
+                options(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
-        self.socket.sendmsg((payload,), from_, 0, to)
+        if self._checksum and (summed and self.segments) != self._summed:
+            self._summed = summed and self.segments
+            options(socket.SOL_SOCKET, _SO_NO_CHECK, not self._summed)
 
 
-def sort_by_marker(first: socket.socket) -> None:
-    """Have the kernel sort datagrams between ``first``, not bound yet, and one bound later.
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
 
-    What is too short for a marker goes to ``first``: a filter that reads behind the end says 0.
-    Raises OSError.
-    """
-    program = b"".join(
-        _INSTRUCTION.pack(*instruction)
-        for instruction in (
-            (_LOAD_WORD, 0, 0, 0),
-            (_JUMP_IF_EQUAL, 0, 1, int.from_bytes(NON_ESP_MARKER, "big")),
-            (_RETURN, 0, 0, _CONTROL),
-            (_RETURN, 0, 0, _WORKER),
-        )
-    )
-    octets = ctypes.create_string_buffer(program)
-    pointer = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(octets))
-    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    first.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, pointer)
+
+def _opened(version: int, port: int | None, mark: int) -> socket.socket:
+    """Raises OSError, as all that follow."""
+    kind = socket.SOCK_RAW if port is None else socket.SOCK_DGRAM
+    outside = socket.socket(_family(version), kind, ESP if port is None else 0)
+    try:
+        outside.setblocking(False)
+        outside.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+        if port is not None:
+            outside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if version == 6:
+                outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    except OSError:
+        outside.close()
+        raise
+    return outside
+
+
+def _receiving(version: int, port: int | None, mark: int, index: int, workers: int) -> OuterSocket:
+    """That of the opening worker ``index``."""
+    outside = _opened(version, port, mark)
+    try:
+        _enlarge(outside, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        if version == 6:
+            outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        elif port is not None:  # a raw socket of IPv4 gives the header
+            outside.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            outside.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        if port is not None:
+            if index == 0:  # behind the workers that open come those that seal, then the keying
+                attach(outside, SO_ATTACH_REUSEPORT, by_marker(workers, 2 * workers))
+            outside.bind(("", port))
+        elif workers > 1:
+            attach(outside, SO_ATTACH_FILTER, by_spi(version, index, workers))
+    except OSError:
+        outside.close()
+        raise
+    return OuterSocket(outside, version, port is not None)
+
+
+def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
+    """That of a sealing worker."""
+    outside = _opened(version, port, mark)
+    try:
+        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        attach(outside, SO_ATTACH_FILTER, nothing())
+        # A raw socket that is bound to this host's own address is not even asked about the
+        # packets of others.  What it sends has a source of its own all the same (`source_of`).
+        loopback = "127.0.0.1" if version == 4 else "::1"
+        if port is None:  # whether there is such an address or not: the loopback may be down
+            level, option = (
+                (socket.IPPROTO_IP, _IP_FREEBIND)
+                if version == 4
+                else (socket.IPPROTO_IPV6, _IPV6_FREEBIND)
+            )
+            outside.setsockopt(level, option, 1)
+        outside.bind(("", port) if port is not None else (loopback, 0))
+    except OSError:
+        outside.close()
+        raise
+    return OuterSocket(outside, version, port is not None)
+
+
+def _enlarge(outside: socket.socket, force: int, plain: int) -> None:
+    try:
+        outside.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+    except PermissionError:  # in a user namespace: as much as is allowed
+        outside.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
 
 
 def _require_free(family: int, port: int) -> None:

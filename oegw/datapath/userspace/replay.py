@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from oegw.datapath.userspace.record import RING, Record, ring_size
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
 _LOW = 0xFFFFFFFF
+_LAST = 0xFFFFFFFFFFFFFFFF
 
 
 class ReplayWindow:
-    """Which of the last ``size`` sequence numbers were seen.
+    """Which of the last ``size`` sequence numbers were seen, in the record of an SA (`state.py`).
 
-    ``candidate`` and ``fresh`` change nothing; ``accept`` does, and is called only after the
-    packet was authenticated.
+    ``candidate`` and ``fresh`` change nothing; ``accept`` and ``accept_run`` do, and are called
+    only after the packets were authenticated, and before they are delivered.
     """
 
-    __slots__ = ("_extended", "_mask", "_seen", "_size", "top")
+    __slots__ = ("_bits", "_extended", "_record", "_size")
 
-    def __init__(self, size: int, extended: bool) -> None:
+    def __init__(self, record: Record, size: int, extended: bool) -> None:
+        self._record = record
         self._size = size
         self._extended = extended
-        self._mask = (1 << size) - 1
-        self.top = 0  # the highest number accepted
-        self._seen = 0  # bit i: top - i was accepted
+        self._bits = ring_size(size)
+
+    @property
+    def top(self) -> int:
+        """The highest number accepted."""
+        return self._record.sequence
 
     def candidate(self, low: int) -> int:
         """The full number of a packet that shows the 32 bits ``low`` (RFC 4303 appendix A2.2).
@@ -38,18 +50,46 @@ class ReplayWindow:
 
     def fresh(self, sequence: int) -> bool:
         """Whether ``sequence`` is neither seen nor too old to tell.  0 is never sent."""
-        if sequence > self.top:
-            return sequence <= (0xFFFFFFFFFFFFFFFF if self._extended else _LOW)
-        age = self.top - sequence
-        return sequence > 0 and age < self._size and not self._seen >> age & 1
+        top = self._record.sequence
+        if sequence > top:
+            return sequence <= (_LAST if self._extended else _LOW)
+        if sequence <= 0 or top - sequence >= self._size:
+            return False
+        bit = sequence % self._bits
+        return not self._record.memory[self._record.at + RING + (bit >> 3)] >> (bit & 7) & 1
 
     def accept(self, sequence: int) -> None:
         """Remember a fresh ``sequence``."""
-        ahead = sequence - self.top
-        if ahead > 0:
-            # A jump over the whole window forgets it; never shift by what a peer chooses.
-            shifted = self._seen << ahead & self._mask if ahead < self._size else 0
-            self._seen = shifted | 1
-            self.top = sequence
+        self.accept_run(sequence, 1)
+
+    def accept_run(self, first: int, count: int) -> None:
+        """Remember ``count`` fresh numbers from ``first`` on: one, or all beyond the top."""
+        record, bits = self._record, self._bits
+        memory, ring = record.memory, record.at + RING
+        top, last = record.sequence, first + count - 1
+        if last > top:
+            # In this order: a death in between makes the window forget what was never delivered.
+            record.sequence = last
+            if first - top > bits:
+                memory[ring : ring + bits // 8] = bytes(bits // 8)  # a jump over all of it
+            else:
+                _change(memory, ring, bits, top + 1, first - top - 1, False)
+        if count == 1:
+            bit = first % bits
+            memory[ring + (bit >> 3)] |= 1 << (bit & 7)
         else:
-            self._seen |= 1 << -ahead
+            _change(memory, ring, bits, max(first, last - bits + 1), min(count, bits), True)
+
+
+def _change(memory: mmap, ring: int, bits: int, first: int, count: int, value: bool) -> None:
+    """Set ``count`` bits from that of the number ``first`` on, at most all, to ``value``."""
+    start = first % bits
+    while count > 0:
+        span = min(count, bits - start)
+        low, high = ring + (start >> 3), ring + (start + span + 7 >> 3)
+        mask = ((1 << span) - 1) << (start & 7)
+        before = int.from_bytes(memory[low:high], "little")
+        after = before | mask if value else before & ~mask
+        memory[low:high] = after.to_bytes(high - low, "little")
+        count -= span
+        start = 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from oegw.datapath.interface import Direction, SaKey
+from oegw.datapath.interface import SaKey
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from oegw.datapath.userspace.selectors import address_pair
 from oegw.packet.ip import Layout
@@ -92,33 +90,54 @@ class _Outbound:
         return sa.selectors.pair.to_bytes(8 if sa.selectors.version == 4 else 32, "big")
 
 
-class SaTable:
-    """All SAs.  Of several outbound SAs that fit a packet, those of configured tunnels come first.
+class InboundSas:
+    """Inbound SAs: by SPI and our address, wherever the packet came from."""
+
+    def __init__(self) -> None:
+        self._sas: dict[tuple[int, bytes], InboundSa] = {}
+
+    def add(self, sa: InboundSa) -> None:
+        """Add an SA whose key is not in the table."""
+        self._sas[sa.key.spi, sa.key.destination.packed] = sa
+
+    def remove(self, key: SaKey) -> InboundSa | None:
+        """The SA that was removed, or None."""
+        return self._sas.pop((key.spi, key.destination.packed), None)
+
+    def rename(self, key: SaKey, sa: InboundSa) -> None:
+        """``sa`` stood under ``key``, and has another by now, which is not in the table."""
+        del self._sas[key.spi, key.destination.packed]
+        self.add(sa)
+
+    def find(self, key: SaKey) -> InboundSa | None:
+        return self._sas.get((key.spi, key.destination.packed))
+
+    def of_packet(self, spi: int, destination: bytes) -> InboundSa | None:
+        """The SA of an ESP packet that came to the address ``destination`` (packed)."""
+        return self._sas.get((spi, destination))
+
+
+class OutboundSas:
+    """Outbound SAs.  Of several that fit a packet, those of configured tunnels come first.
     Of several such, the one with the longest prefixes sends (destination first), then the one
     that names a protocol and ports, then the newest, or the one preferred since: a replacement
     takes over while the old SA is still installed."""
 
     def __init__(self) -> None:
-        self._inbound: dict[tuple[int, bytes], InboundSa] = {}
-        self._outbound: dict[SaKey, OutboundSa] = {}
+        self._sas: dict[SaKey, OutboundSa] = {}
         self._configured = _Outbound()
         self._opportunistic = _Outbound()
         self._serial = 0
 
-    def add(self, sa: InboundSa | OutboundSa) -> None:
+    def add(self, sa: OutboundSa) -> None:
         """Add an SA whose key is not in the table."""
-        if isinstance(sa, InboundSa):
-            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
-            return
-        self._outbound[sa.key] = sa
+        self._sas[sa.key] = sa
         self._serial += 1
         self._kin(sa).add(self._serial, sa)
 
-    def remove(self, key: SaKey) -> InboundSa | OutboundSa | None:
+    def remove(self, key: SaKey) -> OutboundSa | None:
         """The SA that was removed, or None."""
-        if key.direction is Direction.INBOUND:
-            return self._inbound.pop((key.spi, key.destination.packed), None)
-        sa = self._outbound.pop(key, None)
+        sa = self._sas.pop(key, None)
         if sa is not None:
             self._kin(sa).remove(sa)
         return sa
@@ -130,33 +149,19 @@ class SaTable:
         self._serial += 1
         kin.add(self._serial, sa)
 
-    def rename(self, key: SaKey, sa: InboundSa | OutboundSa) -> None:
+    def rename(self, key: SaKey, sa: OutboundSa) -> None:
         """``sa`` stood under ``key``, and has another by now, which is not in the table.
 
         Its place among those of the same selectors stays."""
-        if isinstance(sa, InboundSa):
-            del self._inbound[key.spi, key.destination.packed]
-            self._inbound[sa.key.spi, sa.key.destination.packed] = sa
-        else:
-            del self._outbound[key]
-            self._outbound[sa.key] = sa
+        del self._sas[key]
+        self._sas[sa.key] = sa
 
-    def find(self, key: SaKey) -> InboundSa | OutboundSa | None:
-        if key.direction is Direction.INBOUND:
-            return self._inbound.get((key.spi, key.destination.packed))
-        return self._outbound.get(key)
+    def find(self, key: SaKey) -> OutboundSa | None:
+        return self._sas.get(key)
 
-    def inbound(self, spi: int, destination: bytes) -> InboundSa | None:
-        """The SA of an ESP packet that came to the address ``destination`` (packed)."""
-        return self._inbound.get((spi, destination))
-
-    def outbound(self, packet: bytes, layout: Layout) -> OutboundSa | None:
+    def of_packet(self, packet: bytes, layout: Layout) -> OutboundSa | None:
         """The SA that carries ``packet``."""
         return self._configured.find(packet, layout) or self._opportunistic.find(packet, layout)
-
-    def __iter__(self) -> Iterator[InboundSa | OutboundSa]:
-        yield from self._inbound.values()
-        yield from self._outbound.values()
 
     def _kin(self, sa: OutboundSa) -> _Outbound:
         return self._configured if sa.sa.configured else self._opportunistic

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from oegw.datapath.userspace.engine import DontFragment
 
+MOST_WORKERS = 16  # our choice, per direction
+
 
 @dataclass(frozen=True, slots=True)
 class UserspaceSettings:
@@ -14,6 +16,9 @@ class UserspaceSettings:
     ``mtu``: octets, of the tunnel device, and of paths that cannot be measured.
     ``encapsulation_port``: the UDP port of ESP in UDP (RFC 3948), or None for plain ESP
     only.  ``routing_table`` and ``rule_priority`` are ours in the kernel's policy routing.
+    ``core``: ``"auto"`` (the compiled one if it is there), ``"compiled"`` or ``"python"``.
+    ``offloads``: whether to use segmentation offloads, as far as the kernel has them.
+    ``workers``: processes for each direction; 0: one for each two CPUs.
     """
 
     tunnel_interface: str = "oegw0"
@@ -23,3 +28,6 @@ class UserspaceSettings:
     dont_fragment: DontFragment = DontFragment.COPY
     routing_table: int = 4500
     rule_priority: int = 4500
+    core: str = "auto"
+    offloads: bool = True
+    workers: int = 0

@@ -83,11 +83,11 @@ class Transform(Protocol):
 class AuthenticatedEncryption:
     """AES-GCM (RFC 4106).  The IV is the sequence number, which no key sees twice."""
 
-    __slots__ = ("_aead", "_salt", "block", "icv", "iv")
+    __slots__ = ("aead", "block", "icv", "iv", "salt")
 
     def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key[:-_SALT])
-        self._salt = key[-_SALT:]
+        self.aead = AESGCM(key[:-_SALT])
+        self.salt = key[-_SALT:]
         self.block = CIPHERS[GCM].block
         self.iv = _GCM_IV
         self.icv = _GCM_ICV
@@ -95,14 +95,14 @@ class AuthenticatedEncryption:
     def seal(self, head: bytes, high: bytes, plain: bytes) -> bytes:
         iv = (high or b"\0\0\0\0") + head[4:]
         associated = head[:4] + high + head[4:]  # RFC 4106 section 5
-        return head + iv + self._aead.encrypt(self._salt + iv, plain, associated)
+        return head + iv + self.aead.encrypt(self.salt + iv, plain, associated)
 
     def open(self, packet: Buffer, high: bytes) -> bytes:
         if len(packet) < ESP_HEADER + _GCM_IV + 4 + _GCM_ICV:
             raise AuthenticationError
         associated = bytes(packet[:4]) + high + bytes(packet[4:8])
         try:
-            return self._aead.decrypt(self._salt + bytes(packet[8:16]), packet[16:], associated)
+            return self.aead.decrypt(self.salt + bytes(packet[8:16]), packet[16:], associated)
         except InvalidTag:
             raise AuthenticationError from None
 
@@ -110,14 +110,14 @@ class AuthenticatedEncryption:
 class EncryptThenMac:
     """A cipher in CBC mode and an HMAC over the result (RFC 4303 section 3.3.2.1).
 
-    One CBC stream serves all packets.  Sealing, a random block goes through the cipher first, and
-    what comes out is the packet's IV: as unpredictable as the block, and the next
-    block is chained to it just as RFC 3602 wants.  Opening, the IV goes through as
-    if it were ciphertext; its own "plaintext" is cut off, and the next block is
-    right whatever came before.
+    One CBC stream serves all packets.  Sealing, a random block goes through the cipher first, freed
+    from the chain to what was sealed before, and what comes out is the packet's IV: as
+    unpredictable as the block, and the next block is chained to it just as RFC 3602 wants.
+    Opening, the IV goes through as if it were ciphertext; its own "plaintext" is cut off, and the
+    next block is right whatever came before.
     """
 
-    __slots__ = ("_decryptor", "_encryptor", "_hmac", "_random", "block", "icv", "iv")
+    __slots__ = ("_chained", "_decryptor", "_encryptor", "_hmac", "_random", "block", "icv", "iv")
 
     def __init__(
         self, cipher: str, key: bytes, integrity: str, integrity_key: bytes, random: Random
@@ -127,14 +127,21 @@ class EncryptThenMac:
         self.iv = row.iv
         self.icv = INTEGRITIES[integrity].icv
         algorithm = AES(key) if cipher == "aes-cbc" else TripleDES(key)
-        stream = Cipher(algorithm, modes.CBC(random(row.iv)))
+        self._chained = 0  # what the stream adds to the next block: the last of ciphertext
+        stream = Cipher(algorithm, modes.CBC(bytes(row.iv)))
         self._encryptor = stream.encryptor()
         self._decryptor = stream.decryptor()
         self._hmac = HMAC(integrity_key, INTEGRITIES[integrity].hash())
         self._random = random
 
     def seal(self, head: bytes, high: bytes, plain: bytes) -> bytes:
-        packet = head + self._encryptor.update(self._random(self.iv) + plain)
+        return self.seal_with(self._random(self.iv), head, high, plain)
+
+    def seal_with(self, block: bytes, head: bytes, high: bytes, plain: bytes) -> bytes:
+        """As ``seal``, with this random block."""
+        first = (int.from_bytes(block, "big") ^ self._chained).to_bytes(self.iv, "big")
+        packet = head + self._encryptor.update(first + plain)
+        self._chained = int.from_bytes(packet[-self.iv :], "big")
         mac = self._hmac.copy()
         mac.update(packet)
         if high:

@@ -23,6 +23,7 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     UdpEncapsulation,
     Usage,
+    WorkerReport,
 )
 from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace.transform import CIPHERS
@@ -281,6 +282,9 @@ class XfrmDatapath:
         if self._resyncs:
             counters["events_lost"] = self._resyncs
         return counters
+
+    def workers(self) -> tuple[WorkerReport, ...]:
+        return ()  # the kernel moves them
 
     def _receives_on(self, destination: IPAddress, spi: int) -> bool:
         installed = self._installed.get(StateName(destination, spi))

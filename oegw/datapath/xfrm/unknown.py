@@ -9,7 +9,6 @@ of each packet.  Their SPIs are compared with those of our SAs.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import socket
 import struct
 from collections.abc import Callable
@@ -17,16 +16,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from oegw.bpf.classic import (
+    HEADER_LENGTH,
+    JUMP_IF_EQUAL,
+    LOAD_HALF,
+    LOAD_HALF_INDEXED,
+    RETURN,
+    SO_ATTACH_FILTER,
+    Instruction,
+    attach,
+)
 from oegw.datapath.interface import IPAddress, UnknownSpiReceived
 from oegw.datapath.xfrm.statistics import xfrm_statistics
-
-# Linux, <asm-generic/socket.h>; <linux/bpf_common.h>: class, size and mode of an instruction.
-_SO_ATTACH_FILTER = 26
-_LOAD_HALF = 0x28  # ldh [k]
-_LOAD_HALF_INDEXED = 0x48  # ldh [x + k]
-_HEADER_LENGTH = 0xB1  # ldx 4 * ([k] & 0xf)
-_JUMP_IF_EQUAL = 0x15
-_RETURN = 0x06
 
 # Specification values.
 _ESP = 50  # IANA
@@ -43,12 +44,10 @@ _PACKETS = 20_000  # in a sample: a flood must not cost more
 _PEERS = 64  # reported after a sample
 _TRIGGER = "drop_in_unknown_spi"
 
-Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
-
 
 def esp_filter() -> list[Instruction]:
     """Takes everything, cut short."""
-    return [(_RETURN, 0, 0, _HEADERS)]
+    return [(RETURN, 0, 0, _HEADERS)]
 
 
 def udp_filter(version: int, port: int) -> list[Instruction]:
@@ -56,10 +55,10 @@ def udp_filter(version: int, port: int) -> list[Instruction]:
 
     A raw socket of IPv4 sees the packet from its IP header on, one of IPv6 from the UDP header.
     """
-    take = [(_JUMP_IF_EQUAL, 0, 1, port), (_RETURN, 0, 0, _HEADERS), (_RETURN, 0, 0, 0)]
+    take = [(JUMP_IF_EQUAL, 0, 1, port), (RETURN, 0, 0, _HEADERS), (RETURN, 0, 0, 0)]
     if version == 4:
-        return [(_HEADER_LENGTH, 0, 0, 0), (_LOAD_HALF_INDEXED, 0, 0, 2), *take]
-    return [(_LOAD_HALF, 0, 0, 2), *take]
+        return [(HEADER_LENGTH, 0, 0, 0), (LOAD_HALF_INDEXED, 0, 0, 2), *take]
+    return [(LOAD_HALF, 0, 0, 2), *take]
 
 
 def spi_of(packet: bytes, version: int, udp: bool) -> int | None:
@@ -149,7 +148,8 @@ class UnknownSpis:
         raw = socket.socket(family, socket.SOCK_RAW, protocol)
         try:
             raw.setblocking(False)
-            _attach(raw, udp_filter(version, self._port or 0) if udp else esp_filter())
+            program = udp_filter(version, self._port or 0) if udp else esp_filter()
+            attach(raw, SO_ATTACH_FILTER, program)
             if version == 6:
                 raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         except OSError:
@@ -202,11 +202,3 @@ def _destination(
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return ip_address(value[:16])
     return None
-
-
-def _attach(raw: socket.socket, program: list[Instruction]) -> None:
-    """Give a socket its filter: struct sock_fprog holds a pointer to the instructions."""
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    octets = ctypes.create_string_buffer(code, len(code))
-    fprog = struct.pack("@HP", len(program), ctypes.addressof(octets))
-    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from oegw.bpf.kernel import BpfError, loaded
+from oegw.bpf.program import Program
 from oegw.sst.asking import cgroups, kernel, programs
 from oegw.sst.asking.programs import (
     ANSWER_NAME,
@@ -19,7 +21,6 @@ from oegw.sst.asking.programs import (
     AT_SETSOCKOPT,
     AT_SOCKET,
     MARK_NAME,
-    Program,
 )
 
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -54,9 +55,9 @@ def enable(bit: int, group: Path | None = None, *, every: bool = False) -> Path:
             for program in wanted:
                 if _attach_once(cgroup, program):
                     fresh.append((cgroup, program))
-        except kernel.BpfError:
+        except BpfError:
             for _, program in fresh:
-                with suppress(kernel.BpfError):
+                with suppress(BpfError):
                     _detach(cgroup, program.at, program.name)
             raise
     return place
@@ -65,7 +66,7 @@ def enable(bit: int, group: Path | None = None, *, every: bool = False) -> Path:
 def _attach_once(cgroup: int, program: Program) -> bool:
     """Whether there was none of ours before."""
     before = [each for each in kernel.attached(cgroup, program.at) if each.name == program.name]
-    with kernel.loaded(program) as descriptor:
+    with loaded(program) as descriptor:
         tag = kernel.described(descriptor).tag
         if not before:
             kernel.attach(cgroup, descriptor, program.at)
@@ -126,17 +127,17 @@ def _unless_gone(group: Path, *, asked: bool = False) -> Iterator[None]:
     """A group that was removed while we looked at all of them has nothing of ours."""
     try:
         yield
-    except (cgroups.CgroupError, kernel.BpfError):
+    except (cgroups.CgroupError, BpfError):
         if asked or group.exists():
             raise
 
 
 def _tag(program: Program) -> bytes:
-    with kernel.loaded(program) as descriptor:
+    with loaded(program) as descriptor:
         return kernel.described(descriptor).tag
 
 
 def mark_all(bit: int, group: Path) -> None:
     """Have all TCP and UDP sockets of ``group`` ask (SST-27).  Raises CgroupError, BpfError."""
-    with cgroups.opened(group) as cgroup, kernel.loaded(programs.mark(bit)) as descriptor:
+    with cgroups.opened(group) as cgroup, loaded(programs.mark(bit)) as descriptor:
         kernel.attach(cgroup, descriptor, AT_SOCKET)

@@ -12,10 +12,8 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from dataclasses import dataclass
 
-from oegw.sst.asking.instructions import (
-    Instruction,
+from oegw.bpf.instructions import (
     Label,
     Register,
     add,
@@ -35,6 +33,7 @@ from oegw.sst.asking.instructions import (
     store,
     store_octet,
 )
+from oegw.bpf.program import Code, Program
 from oegw.sst.asking.option import SST
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = Register
@@ -53,17 +52,7 @@ _LOW = 0 if sys.byteorder == "little" else _INT - 1  # of its octets, the one th
 # Ours.  A name has at most 15 octets; by these we find our programs again.
 ASK_NAME, ANSWER_NAME, MARK_NAME = "oegw_sst_ask", "oegw_sst_answer", "oegw_sst_mark"
 
-Code = list[Instruction | Label]
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A program, what it is called, and where it is attached."""
-
-    name: str
-    kind: int
-    at: int
-    code: bytes
+_NEEDS = "Linux 5.18 with CONFIG_CGROUP_BPF"
 
 
 def ask(bit: int, page: int) -> Program:
@@ -106,7 +95,7 @@ def ask(bit: int, page: int) -> Program:
         *_pass(),
         *_failures(),
     ]
-    return Program(ASK_NAME, CGROUP_SOCKOPT, AT_SETSOCKOPT, assembled(code))
+    return Program(ASK_NAME, CGROUP_SOCKOPT, assembled(code), _NEEDS, AT_SETSOCKOPT)
 
 
 def answer(bit: int, page: int) -> Program:
@@ -133,7 +122,7 @@ def answer(bit: int, page: int) -> Program:
         *_pass(),
         *_failures(),
     ]
-    return Program(ANSWER_NAME, CGROUP_SOCKOPT, AT_GETSOCKOPT, assembled(code))
+    return Program(ANSWER_NAME, CGROUP_SOCKOPT, assembled(code), _NEEDS, AT_GETSOCKOPT)
 
 
 def mark(bit: int) -> Program:
@@ -153,7 +142,7 @@ def mark(bit: int) -> Program:
         move(R0, 1),
         leave(),
     ]
-    return Program(MARK_NAME, CGROUP_SOCK, AT_SOCKET, assembled(code))
+    return Program(MARK_NAME, CGROUP_SOCK, assembled(code), _NEEDS, AT_SOCKET)
 
 
 def _ours(page: int) -> Code:

@@ -203,4 +203,4 @@ def test_udp_that_is_ordered_is_not_given_up() -> None:
     assert not stranger.send_3()
     assert "no_nat_traversal" in pair.b.triggers
     path = Path(replace(B, port=4500), replace(A, port=4500))
-    assert NatFindings(known=True, forced=True).acceptable(path) == (True,)
+    assert NatFindings(known=True, ours=e.Encapsulation.UDP).acceptable(path) == (True,)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from oegw.datapath.choice import DatapathChoice
-from oegw.datapath.interface import DatapathError
+from oegw.datapath.interface import Capability, DatapathError
+from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.settings import DatapathSettings
 from tests.support.datapath_lab import ROOT, run
 
@@ -44,6 +45,35 @@ def test_choice(
     monkeypatch: pytest.MonkeyPatch, wanted: str, lacking: str | None, kind: str
 ) -> None:
     assert made(monkeypatch, wanted, lacking) == kind
+
+
+def test_what_is_configured_reaches_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DatapathSettings(
+        datapath="userspace", tunnel_interface="oe7", core="python", offloads=False, workers=3
+    )
+    given: list[UserspaceSettings] = []
+    monkeypatch.setattr(
+        "oegw.datapath.choice.UserspaceDatapath", lambda settings, _: given.append(settings)
+    )
+    asyncio.run(DatapathChoice(settings, 0x300).make())
+    assert given == [
+        UserspaceSettings("oe7", 0x300, core="python", offloads=False, workers=3),
+    ]
+
+
+def test_a_compiled_core_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oegw.datapath.choice.what_is_missing", lambda: "no libcrypto")
+    settings = DatapathSettings(datapath="userspace", core="compiled")
+    with pytest.raises(DatapathError, match=r'^datapath\.core = "compiled": no libcrypto$'):
+        asyncio.run(DatapathChoice(settings, 0x30000).make())
+
+
+@pytest.mark.parametrize(
+    ("name", "udp", "prefers"),
+    [("userspace", True, True), ("userspace", False, False), ("kernel", True, False)],
+)
+def test_who_is_faster_in_udp(name: str, udp: bool, prefers: bool) -> None:
+    assert Capability(name, "asked for", (), udp).prefers_udp is prefers
 
 
 def test_kernel_that_lacks_something_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,15 @@ from oegw.datapath.interface import (
     SaExpired,
     UdpEncapsulation,
     UnknownSpiReceived,
-    Usage,
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.engine import DontFragment
-from oegw.datapath.userspace.settings import UserspaceSettings
-from oegw.datapath.userspace.worker import Worker
+from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.opening import Opening
+from oegw.datapath.userspace.outside import Handle
+from oegw.datapath.userspace.sealing import Sealing
+from oegw.datapath.userspace.worker import MakesDuty, Worker
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
 
 
@@ -39,10 +41,10 @@ def test_values_come_back(algorithm: str) -> None:
         make_sa(algorithm, encapsulation=UdpEncapsulation(4500, 61000), configured=True),
         make_sa(algorithm, soft_seconds=3, hard_seconds=4),
     ):
-        message = Message(Kind.INSTALL, 7, channel.sa_body(sa))
+        message = Message(Kind.INSTALL, 7, channel.install_body(sa, 4096))
         parsed = Message.parse(message.serialize())
         assert parsed == message
-        assert channel.sa_of(parsed.body) == sa
+        assert channel.install_of(parsed.body) == (sa, 4096)
         assert channel.key_of(channel.key_body(sa.key)) == sa.key
         assert sa.encryption_key.hex() not in repr(message)
     for event in (
@@ -51,18 +53,23 @@ def test_values_come_back(algorithm: str) -> None:
         PeerAddressChanged(make_sa().key, ip_address("192.0.2.1"), 61000),
     ):
         assert channel.event_of(json.loads(json.dumps(channel.event_body(event)))) == event
-    assert channel.usage_of(channel.usage_body(Usage(1, 2, None))) == Usage(1, 2, None)
-    settings = UserspaceSettings("t0", 0x300, 1400, None, DontFragment.SET, 7, 8)
-    assert channel.settings_of(channel.settings_body(settings)) == settings
+    path = (ip_address(GATEWAY_B6), 1400)
+    assert channel.path_mtu_of(json.loads(json.dumps(channel.path_mtu_body(*path)))) == path
+    handles = (Handle(7, 4, True, True), Handle(8, 6, False, False))
+    equipment = Equipment(
+        *("compiled", 3, True, 4, 5, 6, True, False, handles, 1400, 0x30000, DontFragment.SET)
+    )
+    assert Equipment.of(json.loads(json.dumps(equipment.body()))) == equipment
+    assert equipment.descriptors == (3, 4, 6, 7, 8)
 
 
 def test_strange_messages_are_refused() -> None:
-    good = Message(Kind.USAGE, 1, None).serialize()
+    good = Message(Kind.BEGIN, 1, None).serialize()
     for octets in (
         b"",
         good[:5],
-        b"\x02" + good[1:],
-        b"\x01\xee" + good[2:],
+        b"\x01" + good[1:],
+        b"\x02\xee" + good[2:],
         good + b"{",
         good[:-4],
     ):
@@ -73,7 +80,7 @@ def test_strange_messages_are_refused() -> None:
 @pytest.mark.fuzz
 def test_any_octets_give_a_message_or_an_error() -> None:
     source = random.Random(1)
-    seed = Message(Kind.INSTALL, 7, channel.sa_body(make_sa())).serialize()
+    seed = Message(Kind.INSTALL, 7, channel.install_body(make_sa(), 64)).serialize()
     for _ in range(100_000):
         octets = bytearray(seed)
         octets[source.randrange(len(octets))] = source.randrange(256)
@@ -84,10 +91,11 @@ def test_any_octets_give_a_message_or_an_error() -> None:
             continue
 
 
-def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
+@pytest.mark.parametrize("make", [Sealing, Opening])
+def test_worker_answers_strange_requests_and_ends_with_the_channel(make: MakesDuty) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(10)
-    thread = threading.Thread(target=Worker(theirs).run)
+    thread = threading.Thread(target=Worker(theirs, make).run)
     thread.start()
     try:
         body = channel.sa_body(make_sa())
@@ -95,11 +103,13 @@ def test_worker_answers_strange_requests_and_ends_with_the_channel() -> None:
         for octets in (
             b"\x09nonsense",
             Message(Kind.ANSWER, 2).serialize(),
-            Message(Kind.INSTALL, 3, body).serialize(),
+            Message(Kind.INSTALL, 3, [body, 0]).serialize(),
             Message(Kind.INSTALL, 4, [1]).serialize(),
             Message(Kind.REMOVE, 5, ["in", 1, "no address"]).serialize(),
             Message(Kind.MOVE, 5, channel.key_body(make_sa().key)).serialize(),
             Message(Kind.START, 6, {}).serialize(),
+            Message(Kind.START, 7, ["python", [1], [2], [3], [], [4]]).serialize(),
+            Message(Kind.BEGIN, 8).serialize(),
         ):
             ours.send(octets)
             answer = Message.parse(ours.recv(channel.LARGEST))

@@ -1,4 +1,4 @@
-"""The engine: packets in, actions out; two engines, A's and B's."""
+"""The engines: packets in, actions out; A's and B's."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from oegw.datapath.interface import (
 from oegw.datapath.userspace.engine import (
     Deliver,
     DontFragment,
-    Engine,
     EngineSettings,
     SendEsp,
     SendIcmp,
 )
 from oegw.datapath.userspace.esp import OutboundSa
+from tests.support.datapath_engines import Engines
 from tests.support.datapath_sas import (
     A4,
     A6,
@@ -56,8 +56,8 @@ class Pair:
         settings: EngineSettings | None = None,
     ) -> None:
         source = random.Random(1)
-        self.a = Engine(settings or EngineSettings(), source.randbytes)
-        self.b = Engine(settings or EngineSettings(), source.randbytes)
+        self.a = Engines(settings or EngineSettings(), source.randbytes)
+        self.b = Engines(settings or EngineSettings(), source.randbytes)
         for sa in sas:
             self.a.install(sa, NOW)
             self.b.install(arriving(sa), NOW)
@@ -151,7 +151,7 @@ def test_selectors_on_both_sides(
 
 
 def test_longest_prefix_then_protocol_then_newest_sends() -> None:
-    engine = Engine(EngineSettings(), random.randbytes)
+    engine = Engines(EngineSettings(), random.randbytes)
     for spi, inner in (
         (0x1000, (selector("0.0.0.0/0"), selector("0.0.0.0/0"))),
         (0x1001, NETWORKS),
@@ -225,7 +225,7 @@ def test_flow_confidentiality_padding_is_cut_off() -> None:
 
 
 def test_unknown_spi_is_reported_once_a_second_per_peer() -> None:
-    engine = Engine(EngineSettings(), random.randbytes)
+    engine = Engines(EngineSettings(), random.randbytes)
     for now in (10.0, 10.2, 10.9, 11.1):
         engine.inbound(b"\0\0\x20\0" + bytes(30), SOURCE, DESTINATION, 0, None, now)
     expected = UnknownSpiReceived(ip_address(GATEWAY_A4), ip_address(GATEWAY_B4), 0x2000)
@@ -262,7 +262,7 @@ def test_limits_of_octets() -> None:
 
 @pytest.mark.parametrize(("extended", "last"), [(False, 2**32 - 1), (True, 2**64 - 1)])
 def test_sequence_numbers_never_come_again(extended: bool, last: int) -> None:
-    engine = Engine(EngineSettings(), random.randbytes)
+    engine = Engines(EngineSettings(), random.randbytes)
     engine.install(make_sa(extended_sequence_numbers=extended), NOW)
     first = engine.outbound(udp(), NOW)[-1]
     assert isinstance(first, SendEsp)
@@ -479,7 +479,7 @@ def test_no_esp_packet_gets_through_changed_nor_raises() -> None:
 def test_a_hostile_peer_with_a_valid_sa_only_reaches_its_own_selectors() -> None:
     source = random.Random(5210)
     sa = make_sa(replay_window=64)
-    engine = Engine(EngineSettings(), source.randbytes)
+    engine = Engines(EngineSettings(), source.randbytes)
     engine.install(arriving(sa), NOW)
     engine.install(make_sa(spi=0x2000), NOW)
     sender = OutboundSa(sa, source.randbytes)

@@ -13,7 +13,8 @@ import pytest
 
 from oegw.datapath.interface import DatapathError, KeyingDatagram
 from oegw.datapath.userspace.keyingsocket import KeyingSockets
-from oegw.datapath.userspace.outside import OuterSocket
+from oegw.datapath.userspace.outside import OuterGroup
+from oegw.datapath.userspace.receiving import Receiver
 
 pytestmark = pytest.mark.netns  # root, as those that build namespaces
 
@@ -34,7 +35,8 @@ def test_the_kernel_sorts_by_the_marker(version: int) -> None:
     payloads = (b"\xff", b"", bytes(3), b"\0\0\1\0esp", bytes(4), bytes(4) + b"ike", bytes(8))
 
     async def play() -> None:
-        outer = OuterSocket(version, port, MARK)
+        group = OuterGroup(version, port, MARK)
+        [outer] = group.opening
         keying = KeyingSockets(MARK, came.append)
         keying.open(port, (version,))
         try:
@@ -43,10 +45,10 @@ def test_the_kernel_sorts_by_the_marker(version: int) -> None:
                     peer.sendto(payload, (LOOPBACK[version], port))
                 while len(came) < 3:
                     await asyncio.sleep(0.01)
-                for _ in range(len(payloads) - 3):
-                    outer.receive(lambda payload, *_: esp.append(bytes(payload)))
-                with pytest.raises(BlockingIOError):
-                    outer.receive(lambda *_: None)
+                receiver = Receiver()
+                came_there = receiver.receive(outer.socket.fileno(), version, True)
+                esp.extend(bytes(each.payload) for each in came_there)
+                assert receiver.receive(outer.socket.fileno(), version, True) == []
                 address, remote_port = ip_address(LOOPBACK[version]), peer.getsockname()[1]
             assert came == [
                 KeyingDatagram(payload, address, address, remote_port) for payload in payloads[4:]
@@ -54,7 +56,7 @@ def test_the_kernel_sorts_by_the_marker(version: int) -> None:
             assert keying.counters()["keying_in"] == 3
         finally:
             keying.close()
-            outer.socket.close()
+            group.close()
 
     asyncio.run(asyncio.wait_for(play(), 10))
     assert esp == list(payloads[:4])
@@ -64,7 +66,7 @@ def test_what_is_not_read_in_time_is_counted_over_the_end() -> None:
     port = free_port(4)
 
     async def play() -> None:
-        outer = OuterSocket(4, port, MARK)
+        group = OuterGroup(4, port, MARK)
         keying = KeyingSockets(MARK, lambda _: None)
         keying.open(port, (4,))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -72,7 +74,7 @@ def test_what_is_not_read_in_time_is_counted_over_the_end() -> None:
                 peer.sendto(bytes(4) + bytes(1200), (LOOPBACK[4], port))
         dropped = keying.counters()["drop_in_keying"]
         keying.close()
-        outer.socket.close()
+        group.close()
         assert dropped > 1000
         assert keying.counters()["drop_in_keying"] == dropped
 
@@ -84,4 +86,4 @@ def test_a_port_that_another_shares_is_refused() -> None:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("", 0))
         with pytest.raises(DatapathError, match="in use"):
-            OuterSocket(4, other.getsockname()[1], MARK)
+            OuterGroup(4, other.getsockname()[1], MARK)

@@ -1,4 +1,4 @@
-"""The engine, when peers move, when time runs out, and when tunnels overlap."""
+"""The engines, when peers move, when time runs out, and when tunnels overlap."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     UdpEncapsulation,
 )
-from oegw.datapath.userspace.engine import Deliver, Engine, EngineSettings, SendEsp
+from oegw.datapath.userspace.engine import Deliver, EngineSettings, SendEsp
 from oegw.datapath.userspace.esp import OutboundSa
+from tests.support.datapath_engines import Engines
 from tests.support.datapath_sas import (
     A4,
     B4,
@@ -39,8 +40,8 @@ IN_UDP = make_sa(encapsulation=UdpEncapsulation())
 NOW = 100.0
 
 
-def engine(*sas: SecurityAssociation) -> Engine:
-    built = Engine(EngineSettings(), random.Random(1).randbytes)
+def engine(*sas: SecurityAssociation) -> Engines:
+    built = Engines(EngineSettings(), random.Random(1).randbytes)
     for sa in sas:
         built.install(sa, NOW)
     return built
@@ -150,7 +151,7 @@ def test_plain_esp_never_moves_anybody_and_is_not_taken_for_an_sa_in_udp() -> No
 # --------------------------------------------------------------------------- move
 
 
-def send(sender: Engine, now: float = NOW) -> SendEsp:
+def send(sender: Engines, now: float = NOW) -> SendEsp:
     action = sender.outbound(PACKET, now)[-1]
     assert isinstance(action, SendEsp)
     return action

@@ -1,4 +1,4 @@
-"""Two gateways and two hosts in network namespaces: real packets through the worker."""
+"""Two gateways and two hosts in network namespaces: real packets through the workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,10 +72,37 @@ def in_clear(lab: Lab) -> int:
     return sum(int(count) for count in re.findall(r"InEchos\s+(\d+)", text))
 
 
-def test_dead_worker_is_reported_and_nothing_leaves_in_clear(lab: Lab) -> None:
+@pytest.mark.parametrize("name", ["sealing 0", "opening 0"])
+def test_a_dead_worker_has_a_successor_with_its_sas_and_numbers(lab: Lab, name: str) -> None:
+    gwa, gwb = lab.start(4, "udp")
+    assert lab.ping("-c", "3"), lab.last
+    os.kill(gwa.workers[name], signal.SIGKILL)
+    wait_for(lambda: gwa.restarted()[name][1] == 1 and gwa.restarted()[name][0] is not None)
+    assert gwa.restarted()[name][0] != gwa.workers[name]
+    assert lab.ping("-c", "3"), lab.last
+    counters, far = gwa.counters(), gwb.counters()
+    # What was counted is not forgotten, and no number came twice (the peer would drop it).
+    assert counters["esp_out_packets"] == counters["esp_in_packets"] == 6
+    assert far["esp_in_packets"] == 6
+    assert not any(drop.startswith("drop_in") for drop in [*counters, *far])
+    others = {other: pid for other, pid in gwa.workers.items() if other != name}
+    assert all(gwa.restarted()[other] == (pid, 0) for other, pid in others.items())
+
+
+def test_packets_wait_while_there_is_no_worker(lab: Lab) -> None:
     gwa, _ = lab.start(4, "esp")
     assert lab.ping("-c", "1"), lab.last
-    os.kill(gwa.worker, signal.SIGKILL)
+    for name in ("sealing 0", "opening 0"):
+        os.kill(gwa.restarted()[name][0] or 0, signal.SIGKILL)
+        assert lab.ping("-c", "10", "-i", "0.02", "-W", "5"), lab.last
+        assert " 0% packet loss" in lab.last
+        assert gwa.restarted()[name][1] == 1
+
+
+def test_a_lost_device_is_reported_and_nothing_leaves_in_clear(lab: Lab) -> None:
+    gwa, _ = lab.start(4, "esp")
+    assert lab.ping("-c", "1"), lab.last
+    lab.inside(lab.gwa, "ip", "link", "del", "oegw0")
     assert gwa.read("event") == "DatapathFailed"
     before = in_clear(lab)
     assert not lab.ping("-c", "2")
@@ -83,14 +111,17 @@ def test_dead_worker_is_reported_and_nothing_leaves_in_clear(lab: Lab) -> None:
     assert in_clear(lab) == before
 
 
-def test_worker_ends_with_its_control_process(lab: Lab) -> None:
+def test_workers_end_with_their_control_process(lab: Lab) -> None:
     gwa, gwb = lab.start(4, "esp")
     assert lab.ping("-c", "1"), lab.last
-    os.kill(gwa.worker, signal.SIGTERM)
-    os.kill(gwa.worker, signal.SIGINT)
+    for pid in gwa.workers.values():
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
     assert lab.ping("-c", "1"), lab.last
+    assert {restarts for _, restarts in gwa.restarted().values()} == {0}
     gwa.process.kill()
     wait_for(lambda: "oegw0" not in lab.inside(lab.gwa, "ip", "link"))
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in gwa.workers.values()))
     before = in_clear(lab)
     assert not lab.ping("-c", "2")
     assert in_clear(lab) == before

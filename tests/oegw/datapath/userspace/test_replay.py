@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oegw.datapath.userspace.record import private_record
 from oegw.datapath.userspace.replay import ReplayWindow
 
 
@@ -20,7 +21,7 @@ def test_window_is_a_set_of_the_last(
 ) -> None:
     if not extended:
         start %= 2**31
-    window = ReplayWindow(size, extended)
+    window = ReplayWindow(private_record(size), size, extended)
     seen: set[int] = set()
     top = 0
     if start:
@@ -51,11 +52,11 @@ def test_window_is_a_set_of_the_last(
 
 
 def test_limits() -> None:
-    plain = ReplayWindow(1024, False)
+    plain = ReplayWindow(private_record(1024), 1024, False)
     assert not plain.fresh(0)
     assert plain.fresh(2**32 - 1)
     assert not plain.fresh(2**32)
-    extended = ReplayWindow(1024, True)
+    extended = ReplayWindow(private_record(1024), 1024, True)
     assert not extended.fresh(extended.candidate(0))
     assert not extended.fresh(extended.candidate(2**32 - 1))  # before the first subspace
     assert extended.fresh(2**64 - 1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from oegw.bpf.kernel import loaded
 from oegw.sst.asking import attachment, cgroups, kernel, programs
 from oegw.sst.asking.programs import ANSWER_NAME, ASK_NAME, AT_GETSOCKOPT, AT_SETSOCKOPT
 from tests.support.sst_host import BIT, SstHost
@@ -304,7 +305,7 @@ def test_programs_of_others_stay(host: SstHost) -> None:
     """Ours go beside them, and away without them."""
 
     other = replace(programs.ask(0x40, 4096), name="somebody_elses")
-    with cgroups.opened(host.group) as group, kernel.loaded(other) as theirs:
+    with cgroups.opened(host.group) as group, loaded(other) as theirs:
         kernel.attach(group, theirs, AT_SETSOCKOPT)
         try:
             host.oegw("sst", "enable")
@@ -360,7 +361,7 @@ def test_group_in_which_others_are_alone_is_told(host: SstHost) -> None:
     below = host.group / "alone"
     below.mkdir()
     try:
-        with cgroups.opened(below) as group, kernel.loaded(programs.answer(1, 4096)) as theirs:
+        with cgroups.opened(below) as group, loaded(programs.answer(1, 4096)) as theirs:
             kernel.attach(group, theirs, AT_GETSOCKOPT, alone=True)
             said = host.oegw("sst", "enable", "--cgroup", host.mount / "alone", code=1)
         assert "allows none beside it" in said

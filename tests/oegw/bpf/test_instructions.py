@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oegw.sst.asking import programs
-from oegw.sst.asking.instructions import (
+from oegw.bpf.instructions import (
     Instruction,
     Label,
     Register,
@@ -19,13 +18,19 @@ from oegw.sst.asking.instructions import (
     leave,
     load,
     load_octet,
+    load_octet_of_packet,
+    load_of_packet,
     load_pointer,
     move,
     move32,
+    multiply32,
     or32,
+    right32,
     store,
     store_octet,
+    xor,
 )
+from oegw.sst.asking import programs
 
 R0, R1, R2, R6, R9, R10 = (Register(n) for n in (0, 1, 2, 6, 9, 10))
 
@@ -44,6 +49,11 @@ R0, R1, R2, R6, R9, R10 = (Register(n) for n in (0, 1, 2, 6, 9, 10))
         (add(R2, 4), "07 02 0000 04000000", "07 20 0000 00000004"),
         (and32(R9, ~0x01000000), "54 09 0000 fffffffe", "54 90 0000 feffffff"),
         (or32(R9, 0x80000000), "44 09 0000 00000080", "44 90 0000 80000000"),
+        (multiply32(R2, 0x9E3779B1), "24 02 0000 b179379e", "24 20 0000 9e3779b1"),
+        (right32(R2, 16), "74 02 0000 10000000", "74 20 0000 00000010"),
+        (xor(R2, R1), "af 12 0000 00000000", "af 21 0000 00000000"),
+        (load_of_packet(12), "20 00 0000 0c000000", "20 00 0000 0000000c"),
+        (load_octet_of_packet(0), "30 00 0000 00000000", "30 00 0000 00000000"),
         (call(49), "85 00 0000 31000000", "85 00 0000 00000031"),
         (leave(), "95 00 0000 00000000", "95 00 0000 00000000"),
     ],

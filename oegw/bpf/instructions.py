@@ -15,9 +15,12 @@ from enum import IntEnum
 _LOAD, _STORE = 0x61, 0x63  # BPF_LDX | BPF_MEM | BPF_W, BPF_STX | BPF_MEM | BPF_W
 _LOAD_OCTET, _STORE_OCTET = 0x71, 0x73  # with BPF_B
 _LOAD_LONG = 0x79  # BPF_LDX | BPF_MEM | BPF_DW
+_LOAD_PACKET, _LOAD_PACKET_OCTET = 0x20, 0x30  # BPF_LD | BPF_ABS | BPF_W, with BPF_B
 _MOVE, _MOVE_NUMBER = 0xBF, 0xB7
 _ADD_NUMBER = 0x07
 _AND32_NUMBER, _OR32_NUMBER = 0x54, 0x44
+_MULTIPLY32_NUMBER, _RIGHT32_NUMBER = 0x24, 0x74
+_XOR = 0xAF
 _MOVE32_NUMBER = 0xB4
 _JUMP = 0x05
 _CALL, _EXIT = 0x85, 0x95
@@ -73,6 +76,17 @@ def store_octet(base: Register, offset: int, value: Register) -> Instruction:
     return Instruction(_STORE_OCTET, base, value, offset)
 
 
+def load_of_packet(offset: int) -> Instruction:
+    """32 bits of the packet, big-endian, into R0.  R6 has to be the program's argument; R1 to R5
+    are lost.  If the packet ends before, so does the program, with 0 (RFC 9669 section 5.5)."""
+    return Instruction(_LOAD_PACKET, number=offset)
+
+
+def load_octet_of_packet(offset: int) -> Instruction:
+    """The same with 8 bits."""
+    return Instruction(_LOAD_PACKET_OCTET, number=offset)
+
+
 def move(into: Register, value: Register | int) -> Instruction:
     if isinstance(value, Register):
         return Instruction(_MOVE, into, value)
@@ -93,6 +107,19 @@ def and32(into: Register, value: int) -> Instruction:
 
 def or32(into: Register, value: int) -> Instruction:
     return Instruction(_OR32_NUMBER, into, number=value)
+
+
+def multiply32(into: Register, value: int) -> Instruction:
+    return Instruction(_MULTIPLY32_NUMBER, into, number=value)
+
+
+def right32(into: Register, value: int) -> Instruction:
+    """Shift to the right, without a sign."""
+    return Instruction(_RIGHT32_NUMBER, into, number=value)
+
+
+def xor(into: Register, value: Register) -> Instruction:
+    return Instruction(_XOR, into, value)
 
 
 def jump(to: str) -> Instruction:

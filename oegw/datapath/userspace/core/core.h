@@ -1,0 +1,157 @@
+/* The compiled core's door.  The C files include it, and compiled.py hands it to cffi as it is: so
+   there are only declarations here, and constants that are numbers. */
+
+#define OEGW_CORE_VERSION 1 /* of all that stands here: a core built for another one is not used */
+
+/* Those of interface.py; compiled.py compares them. */
+#define OEGW_RUN_PACKETS 64
+#define OEGW_RUN_OCTETS 65000
+#define OEGW_SMALLEST_SEGMENT 256
+#define OEGW_BATCH_FRAMES 128
+#define OEGW_BATCH_OCTETS 262144
+#define OEGW_JOINED_PACKETS 64
+#define OEGW_LARGEST_FRAME 65545
+
+#define OEGW_FLOWS 65536 /* of one core; when there are so many, all are forgotten */
+
+#define OEGW_GCM 1
+#define OEGW_AES_CBC 2
+#define OEGW_3DES_CBC 3
+#define OEGW_HMAC_SHA256_128 1
+#define OEGW_HMAC_SHA1_96 2
+#define OEGW_HMAC_MD5_96 3
+
+/* What seal and open say: go on with what they ask for, or all is done. */
+#define OEGW_DONE 0
+#define OEGW_CARE 1
+#define OEGW_RANDOM 2    /* so many random octets are wanted, then seal goes on */
+#define OEGW_UNOPENED 3
+#define OEGW_UNCHECKED 4
+#define OEGW_BROKEN 5    /* libcrypto failed: what was under way must not be sent */
+
+/* One SA, as it is installed.  The pointers are followed during the call only, but for record. */
+struct oegw_sa {
+    uint8_t *record; /* see record.py; stays mapped until the SA is removed */
+    uint64_t record_octets;
+    const uint8_t *key;
+    const uint8_t *integrity_key;
+    uint32_t key_octets;
+    uint32_t integrity_key_octets;
+    uint32_t cipher;
+    uint32_t integrity; /* 0 with OEGW_GCM */
+    uint32_t spi;
+    uint32_t extended;
+};
+
+/* What may change later. */
+struct oegw_sa_now {
+    uint64_t soft_octets; /* no limit: all ones */
+    uint64_t hard_octets;
+    uint32_t mtu;           /* outbound: of the inner packet */
+    uint8_t dont_fragment[2];
+    uint32_t window;        /* inbound: in packets */
+    uint32_t encapsulated;  /* inbound, and so is what follows */
+    uint32_t address_octets; /* 4 or 16 */
+    uint32_t peer_port;
+    uint8_t destination[16];
+    uint8_t peer[16];
+};
+
+struct oegw_run {
+    uint64_t offset; /* in the core's memory */
+    uint64_t octets; /* of inner packets */
+    uint32_t length; /* of all packets */
+    uint32_t size;
+    uint32_t count;
+    uint32_t sa;
+    uint32_t first;
+    uint32_t last;
+    uint8_t traffic_class;
+    uint8_t dont_fragment;
+};
+
+struct oegw_frame {
+    uint64_t offset; /* in the core's memory */
+    uint32_t header;
+    uint32_t packet;
+};
+
+struct oegw_care {
+    uint64_t offset; /* in the core's memory */
+    uint32_t length;
+    uint32_t sa;          /* unchecked */
+    uint32_t next_header; /* unchecked */
+    uint32_t port;        /* unopened, and so is what follows but for the traffic class */
+    uint32_t address_octets;
+    uint32_t destined; /* whether the kernel said where to */
+    uint32_t traffic_class;
+    uint8_t source[16];
+    uint8_t destination[16];
+};
+
+struct oegw_moved {
+    uint32_t sa;
+    uint32_t port;
+    uint8_t address[16];
+};
+
+struct oegw_counted {
+    uint64_t packets;
+    uint64_t octets;
+    uint64_t replay;
+    uint64_t invalid;
+};
+
+typedef struct oegw_sealing oegw_sealing;
+typedef struct oegw_opening oegw_opening;
+
+uint32_t oegw_core_version(void);
+uint32_t oegw_core_layout(void); /* the sizes of the structures above, added up */
+
+/* Of an SA's record, for what is done with care beside a core: the first of so many numbers, or 0.
+   One step for all who take. */
+uint64_t oegw_take(uint8_t *record, uint64_t numbers, uint64_t octets, uint64_t last, uint64_t now);
+
+/* A core reads into memory that it is handed, and leaves there what it made: so many octets, at a
+   multiple of 64, which stay as long as the core. */
+uint64_t oegw_sealing_memory(void);
+uint64_t oegw_opening_memory(void);
+
+/* Null if there is no memory for the rest, or libcrypto lacks something. */
+oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory);
+void oegw_sealing_free(oegw_sealing *core);
+/* The SA's number, which is greater than 0; 0 if libcrypto refuses, or there is no memory. */
+uint32_t oegw_sealing_install(oegw_sealing *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);
+void oegw_sealing_refresh(oegw_sealing *core, uint32_t sa, const struct oegw_sa_now *now);
+void oegw_sealing_remove(oegw_sealing *core, uint32_t sa);
+int oegw_sealing_learn(oegw_sealing *core, const uint8_t *key, uint32_t octets, uint32_t sa);
+void oegw_sealing_forget(oegw_sealing *core);
+/* The number of frames, or -errno. */
+int oegw_sealing_fill(oegw_sealing *core, int device);
+int oegw_sealing_seal(oegw_sealing *core, uint64_t now);
+uint32_t oegw_sealing_wanted(const oegw_sealing *core);
+void oegw_sealing_give(oegw_sealing *core, const uint8_t *random);
+/* After OEGW_CARE and OEGW_DONE; which frame needs care. */
+uint32_t oegw_sealing_run_count(const oegw_sealing *core);
+uint32_t oegw_sealing_care(const oegw_sealing *core);
+const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core);
+const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index);
+
+oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
+void oegw_opening_free(oegw_opening *core);
+/* As above; also 0 if there is an SA of this SPI and destination. */
+uint32_t oegw_opening_install(oegw_opening *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);
+void oegw_opening_refresh(oegw_opening *core, uint32_t sa, const struct oegw_sa_now *now);
+void oegw_opening_remove(oegw_opening *core, uint32_t sa);
+int oegw_opening_learn(oegw_opening *core, const uint8_t *key, uint32_t octets, uint32_t sa);
+/* The number of datagrams, or -errno. */
+int oegw_opening_fill(oegw_opening *core, int outer, int version, int encapsulated);
+int oegw_opening_open(oegw_opening *core, uint64_t now);
+const struct oegw_care *oegw_opening_care(const oegw_opening *core);
+/* packet stays where it is, and as it is, until the next fill. */
+int oegw_opening_append(oegw_opening *core, const uint8_t *packet, uint32_t octets);
+uint32_t oegw_opening_deliver(oegw_opening *core, int device);
+/* Each forgets what it says; at most so many as there is room for, and their number. */
+void oegw_opening_counted(oegw_opening *core, struct oegw_counted *counted);
+uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
+uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);

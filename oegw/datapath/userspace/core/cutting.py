@@ -1,0 +1,234 @@
+"""A super-packet becomes packets, as the kernel's own segmentation would make them (GSO).
+
+Per packet the IPv4 identification counts up; lengths, checksums and TCP's sequence number are
+set anew; CWR stays on the first (RFC 3168 section 6.1.2), PSH and FIN on the last.
+A checksum of 0 becomes 0xFFFF in UDP (RFC 768), and wherever a partial one is completed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NamedTuple
+
+from oegw.datapath.userspace.core.virtio import (
+    GSO_ECN,
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    HEADER,
+    NEEDS_CSUM,
+    SIZE,
+)
+from oegw.packet.ip import IPV6_HEADER, TCP, UDP, Buffer, PacketError, layout_of
+from oegw.packet.transport import TCP_HEADER
+
+# Specification values (RFC 9293 section 3.1, RFC 768).
+UDP_HEADER = 8
+TCP_CHECKSUM = 16
+UDP_CHECKSUM = 6
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+
+_WORD = Struct("!H")
+
+Segment = tuple[bytes, int, int]
+"""The headers of one packet, and where its payload begins and ends in the super-packet."""
+
+
+class Cutting(NamedTuple):
+    """How a super-packet is to be cut: octets of headers, of payload per packet, and packets."""
+
+    version: int
+    protocol: int
+    offset: int  # of the transport header
+    headers: int
+    segment: int
+    packets: int
+
+
+@lru_cache(maxsize=256)
+def layout_of_headers(version: int, protocol: int, offset: int, headers: int) -> Struct:
+    """A whole header: what changes from packet to packet, and between that what does not.
+
+    IPv4: first part, total length, identification, second part, checksum.  IPv6: first part,
+    payload length.  Then all up to the ports.  TCP: sequence number, acknowledgement and data
+    offset, flags, window, checksum, the rest.  UDP: length, checksum.
+    """
+    network = f"!2sHH4sH{offset - 8}s" if version == 4 else f"!4sH{offset - 2}s"
+    transport = f"I5sB2sH{headers - offset - 18}s" if protocol == TCP else "HH"
+    return Struct(network + transport)
+
+
+def cutting_of(header: Buffer, packet: Buffer) -> Cutting | None:
+    """How to cut what a virtio header with a GSO type describes; None if it does not fit.
+
+    It fits if it asks for a checksum where that of the packet's TCP or UDP is, if the type is that
+    of the packet, and if the packet is no fragment and as long as it says.
+    """
+    flags, gso, _, segment, start, place = HEADER.unpack_from(header)
+    try:
+        version, size, protocol, offset, _, _, _ = layout_of(packet)
+    except PacketError:
+        return None
+    if not flags & NEEDS_CSUM or not segment or start != offset or size != len(packet):
+        return None
+    if version == 4 and (packet[6] & 0xBF or packet[7]):
+        return None
+    if protocol == TCP:
+        if gso & ~GSO_ECN != (GSO_TCPV4 if version == 4 else GSO_TCPV6) or place != TCP_CHECKSUM:
+            return None
+        if size < offset + TCP_HEADER:
+            return None
+        headers = offset + (packet[offset + 12] >> 4) * 4
+        if headers < offset + TCP_HEADER:
+            return None
+    elif protocol == UDP:
+        if gso != GSO_UDP_L4 or place != UDP_CHECKSUM:
+            return None
+        headers = offset + UDP_HEADER
+    else:
+        return None
+    if headers >= size:
+        return None
+    return Cutting(version, protocol, offset, headers, segment, -((headers - size) // segment))
+
+
+def segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
+    """The packets of a super-packet, in their order; ``cutting`` is that of `cutting_of`."""
+    if cutting.protocol == TCP:
+        return _tcp_segments(cutting, packet)
+    return _udp_segments(cutting, packet)
+
+
+def _tcp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
+    version, protocol, offset, headers, size, packets = cutting
+    form = layout_of_headers(version, protocol, offset, headers)
+    fields = form.unpack_from(packet)
+    network, pseudo = _network(version, protocol, fields)
+    fixed, identification, before, after, base = network
+    sequence, acknowledgement, flags, window, _, rest = fields[-6:]
+    pack, number = form.pack, int.from_bytes
+    # All of the header but sequence number, flags and checksum.
+    unchanged = after[-4:] + bytes(4) + acknowledgement + b"\0" + window + bytes(2) + rest
+    pseudo += number(unchanged, "big") % 0xFFFF
+    odd = size % 2
+    middle = flags & ~(_FIN | _PSH)
+    shown = middle
+    length = headers - offset + size
+    place = headers
+    for left in range(packets, 0, -1):
+        stop = place + size
+        if left == 1:
+            stop = len(packet)
+            odd = (stop - place) % 2
+            length = headers - offset + stop - place
+            shown |= flags & (_FIN | _PSH)
+        total = number(packet[place:stop], "big") % 0xFFFF
+        if odd:
+            total <<= 8
+        check = -(total + pseudo + sequence + shown + length) % 0xFFFF
+        if version == 4:
+            head = pack(
+                fixed,
+                offset + length,
+                identification,
+                before,
+                -(base + offset + length + identification) % 0xFFFF,
+                after,
+                sequence,
+                acknowledgement,
+                shown,
+                window,
+                check,
+                rest,
+            )
+            identification = identification + 1 & 0xFFFF
+        else:
+            ahead = offset - IPV6_HEADER + length
+            head = pack(fixed, ahead, after, sequence, acknowledgement, shown, window, check, rest)
+        yield head, place, stop
+        place = stop
+        sequence = sequence + size & 0xFFFFFFFF
+        shown = middle & ~_CWR
+
+
+def _udp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
+    version, protocol, offset, headers, size, packets = cutting
+    form = layout_of_headers(version, protocol, offset, headers)
+    fields = form.unpack_from(packet)
+    network, pseudo = _network(version, protocol, fields)
+    fixed, identification, before, after, base = network
+    pseudo += int.from_bytes(after[-4:], "big")
+    end = len(packet)
+    place = headers
+    for _ in range(packets):
+        stop = min(place + size, end)
+        length = stop - place + UDP_HEADER
+        check = -(sum_of(packet[place:stop]) + pseudo + 2 * length) % 0xFFFF or 0xFFFF
+        if version == 4:
+            total = offset + length
+            checked = -(base + total + identification) % 0xFFFF
+            head = form.pack(fixed, total, identification, before, checked, after, length, check)
+            identification = identification + 1 & 0xFFFF
+        else:
+            head = form.pack(fixed, offset - IPV6_HEADER + length, after, length, check)
+        yield head, place, stop
+        place = stop
+
+
+def _network(
+    version: int, protocol: int, fields: tuple[Any, ...]
+) -> tuple[tuple[bytes, int, bytes, bytes, int], int]:
+    """First part, identification, second part, the rest and the ports, and the sum of what of an
+    IPv4 header does not change.  And the sum of the pseudo-header without its length."""
+    if version == 6:
+        fixed, _, after = fields[:3]
+        return (fixed, 0, b"", after, 0), int.from_bytes(after[2:34], "big") % 0xFFFF + protocol
+    fixed, _, identification, before, _, after = fields[:6]
+    base = int.from_bytes(fixed + before + after[:-4], "big") % 0xFFFF
+    pseudo = int.from_bytes(after[:8], "big") % 0xFFFF + protocol
+    return (fixed, identification, before, after, base), pseudo
+
+
+def sum_of(octets: Buffer) -> int:
+    """The sum of the 16-bit words, modulo 0xFFFF."""
+    total = int.from_bytes(octets, "big") % 0xFFFF
+    return total << 8 if len(octets) % 2 else total
+
+
+def completed(header: Buffer, packet: Buffer, offset: int) -> bytes | None:
+    """A packet, whose upper layer begins at ``offset``, with the checksum that NEEDS_CSUM asks for.
+
+    None unless its place is in that layer (it may be a tunnel of its own) and behind the ports:
+    what decided the packet's way does not change.
+    """
+    _, _, _, _, start, place = HEADER.unpack_from(header)
+    place += start
+    if start < offset or place < offset + 4 or place + 2 > len(packet):
+        return None
+    whole = bytearray(packet)
+    _WORD.pack_into(whole, place, -sum_of(whole[start:]) % 0xFFFF or 0xFFFF)
+    return bytes(whole)
+
+
+def cut(header: Buffer, packet: Buffer) -> list[bytes]:
+    """The packets of a frame with the virtio header ``header``, which may be empty.
+
+    None if the header does not fit the packet, which a kernel never does.
+    """
+    if len(header) < SIZE:
+        return [bytes(packet)]
+    if header[1] == GSO_NONE:
+        if not header[0] & NEEDS_CSUM:
+            return [bytes(packet)]
+        try:
+            whole = completed(header, packet, layout_of(packet)[3])
+        except PacketError:
+            return []
+        return [] if whole is None else [whole]
+    cutting = cutting_of(header, packet)
+    if cutting is None:
+        return []
+    return [head + bytes(packet[start:end]) for head, start, end in segments(cutting, packet)]

@@ -1,0 +1,296 @@
+"""The sealing core in pure Python: the reference, and the fallback."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from struct import Struct
+
+from oegw.datapath.userspace.core.cutting import Segment, completed, cutting_of, segments
+from oegw.datapath.userspace.core.flows import key_of
+from oegw.datapath.userspace.core.interface import (
+    BATCH_FRAMES,
+    BATCH_OCTETS,
+    FLOWS,
+    LARGEST_FRAME,
+    RUN_OCTETS,
+    RUN_PACKETS,
+    SMALLEST_SEGMENT,
+    Frame,
+    Run,
+)
+from oegw.datapath.userspace.core.virtio import GSO_NONE, NEEDS_CSUM, NONE, SIZE
+from oegw.datapath.userspace.esp import TRAILER, TRAILERS, OutboundSa
+from oegw.datapath.userspace.transform import (
+    ESP_HEADER,
+    AuthenticatedEncryption,
+    EncryptThenMac,
+    Random,
+)
+from oegw.packet.ecn import traffic_class
+from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
+
+# Our choice: more than a batch can become.  Packets of SMALLEST_SEGMENT octets with the longest
+# headers and trailers grow by less than two thirds.
+_SEALED = 2 * (BATCH_OCTETS + LARGEST_FRAME)
+
+_HEADER = Struct("!II")  # SPI, low sequence number
+_HIGH = Struct("!I")
+_LOW = 0xFFFFFFFF
+# RFC 4106 sections 3 to 5: the IV behind that header, the nonce, and with ESN what is
+# authenticated.
+_GCM_HEADER = Struct("!IIQ")
+_GCM_NONCE = Struct("!4sQ")
+_GCM_EXTENDED = Struct("!IQ")
+_GCM_PLAIN = ESP_HEADER + 8
+_GCM_ADDED = _GCM_PLAIN + 16
+
+_Kind = tuple[OutboundSa, int, bool]
+"""What the packets of a run have in common: SA, traffic class, DF."""
+
+
+class _Outlet:
+    """An SA as the loop sees it.  Flows may still lead here after it was removed."""
+
+    __slots__ = ("block", "fixed", "sa")
+
+    def __init__(self, sa: OutboundSa) -> None:
+        self.sa: OutboundSa | None = sa
+        self.block = sa.transform.block
+        self.fixed = ESP_HEADER + sa.transform.iv + sa.transform.icv
+
+    def sealed(self, inner: int) -> int:
+        """The octets of the ESP packet of a packet of so many."""
+        return self.fixed - (-(inner + TRAILER) // self.block * self.block)
+
+
+class _OpenRun:
+    """A run that the next packet may join."""
+
+    __slots__ = ("closed", "count", "end", "first", "kind", "last", "octets", "size", "start")
+
+    def __init__(self, kind: _Kind, start: int, size: int, frame: int) -> None:
+        self.kind = kind
+        self.start = self.end = start
+        self.size = size
+        self.count = self.octets = 0
+        self.first = self.last = frame
+        self.closed = False
+
+
+class PureSealingCore:
+    """See `SealingCore`.  ``offloads``: frames begin with a virtio header.  ``random``: the
+    source of CBC's blocks, one for each packet, in the packets' order."""
+
+    name = "python"
+
+    def __init__(self, offloads: bool, random: Random) -> None:
+        self._header = SIZE if offloads else 0
+        self._random = random
+        self._flows: dict[bytes, _Outlet] = {}
+        self._read = memoryview(bytearray(BATCH_OCTETS + LARGEST_FRAME))
+        self._frames: list[memoryview] = []
+        self._next = 0
+        self._sealed = memoryview(bytearray(_SEALED))
+        self._end = 0
+        self._runs: list[_OpenRun] = []
+
+    def install(self, sa: OutboundSa) -> None:
+        sa.core = _Outlet(sa)
+
+    def remove(self, sa: OutboundSa) -> None:
+        sa.core.sa = None
+        sa.core = None
+
+    def refresh(self, sa: OutboundSa) -> None:
+        """All that may have changed is looked at when it is needed."""
+
+    def learn(self, key: bytes, sa: OutboundSa) -> None:
+        if len(self._flows) >= FLOWS:
+            self._flows.clear()
+        self._flows[key] = sa.core
+
+    def forget(self) -> None:
+        self._flows.clear()
+
+    def fill(self, device: int) -> int:
+        frames = self._frames = []
+        self._next = self._end = start = 0
+        read, buffer = os.readv, self._read
+        try:
+            while start < BATCH_OCTETS and len(frames) < BATCH_FRAMES:
+                size = read(device, (buffer[start : start + LARGEST_FRAME],))
+                if not size:
+                    break
+                frames.append(buffer[start : start + size])
+                start += size
+        except OSError as error:
+            # What was read before is not lost; another error comes again.
+            if not frames and error.errno != errno.EAGAIN:
+                raise
+        return len(frames)
+
+    def frame(self, index: int) -> Frame:
+        frame = self._frames[index]
+        return Frame(frame[: self._header], frame[self._header :])
+
+    def seal(self, now: float) -> tuple[list[Run], int | None]:
+        self._runs = []
+        care = None
+        while self._next < len(self._frames):
+            index = self._next
+            self._next += 1
+            if not self._seal_frame(index, now):
+                care = index
+                break
+        return [self._finished(run) for run in self._runs], care
+
+    def _finished(self, run: _OpenRun) -> Run:
+        sa, outer_class, dont_fragment = run.kind
+        return Run(
+            sa,
+            self._sealed[run.start : run.end],
+            run.size,
+            run.count,
+            run.octets,
+            outer_class,
+            dont_fragment,
+            run.first,
+            run.last,
+        )
+
+    def _seal_frame(self, index: int, now: float) -> bool:
+        """Whether it was done; else it needs care, and nothing was done."""
+        frame = self._frames[index]
+        header, packet = frame[: self._header], frame[self._header :]
+        key = key_of(packet)
+        if key is None:
+            return False
+        outlet = self._flows.get(key)
+        if outlet is None or outlet.sa is None:
+            return False
+        sa = outlet.sa
+        whole: Buffer = packet
+        cutting = None
+        if header and header != NONE:
+            if header[1] != GSO_NONE:
+                cutting = cutting_of(header, packet)
+                if cutting is None or cutting.segment < SMALLEST_SEGMENT:
+                    return False
+            elif header[0] & NEEDS_CSUM:
+                with_checksum = completed(
+                    header, packet, IPV4_HEADER if packet[0] == 0x45 else IPV6_HEADER
+                )
+                if with_checksum is None:
+                    return False
+                whole = with_checksum
+        size = last = octets = len(packet)
+        count = 1
+        pieces: Iterable[Segment] = ((b"", 0, size),)
+        if cutting is not None:
+            count, headers, segment = cutting.packets, cutting.headers, cutting.segment
+            octets = size + headers * (count - 1)
+            last = size - segment * (count - 1)
+            size = max(headers + segment, last) if count > 1 else last
+            pieces = segments(cutting, packet)
+        if size > sa.mtu:
+            return False
+        first = sa.take(count, octets, now)
+        if first is None:
+            return False
+        version = packet[0] >> 4
+        inner_forbids = version == 6 or bool(packet[6] & 0x40)
+        kind = sa, traffic_class(packet), sa.dont_fragment[inner_forbids]
+        place = self._end
+        if count > 1:
+            place = self._add(kind, place, outlet.sealed(size), count - 1, size, index)
+        self._add(kind, place, outlet.sealed(last), 1, last, index)
+        trailers = TRAILERS[IPV4 if version == 4 else IPV6]
+        if isinstance(sa.transform, AuthenticatedEncryption):
+            self._seal_gcm(sa, sa.transform, first, whole, pieces, trailers)
+        elif isinstance(sa.transform, EncryptThenMac):
+            self._seal_cbc(sa, sa.transform, first, whole, pieces, trailers)
+        return True
+
+    def _seal_gcm(
+        self,
+        sa: OutboundSa,
+        transform: AuthenticatedEncryption,
+        sequence: int,
+        packet: Buffer,
+        pieces: Iterable[Segment],
+        trailers: tuple[bytes, ...],
+    ) -> None:
+        out, place = self._sealed, self._end
+        spi, salt, extended = sa.sa.spi, transform.salt, sa.extended
+        encrypt, join = transform.aead.encrypt_into, b"".join
+        header, nonce, associated = _GCM_HEADER.pack_into, _GCM_NONCE.pack, _GCM_EXTENDED.pack
+        for head, start, end in pieces:
+            trailer = trailers[-(len(head) + end - start + TRAILER) % 4]
+            plain = join((head, packet[start:end], trailer))
+            stop = place + _GCM_ADDED + len(plain)
+            header(out, place, spi, sequence & _LOW, sequence)
+            encrypt(
+                nonce(salt, sequence),
+                plain,
+                associated(spi, sequence) if extended else out[place : place + ESP_HEADER],
+                out[place + _GCM_PLAIN : stop],
+            )
+            place = stop
+            sequence += 1
+        self._end = place
+
+    def _seal_cbc(
+        self,
+        sa: OutboundSa,
+        transform: EncryptThenMac,
+        sequence: int,
+        packet: Buffer,
+        pieces: Iterable[Segment],
+        trailers: tuple[bytes, ...],
+    ) -> None:
+        out, place = self._sealed, self._end
+        spi, block, extended = sa.sa.spi, transform.block, sa.extended
+        for head, start, end in pieces:
+            trailer = trailers[-(len(head) + end - start + TRAILER) % block]
+            sealed = transform.seal_with(
+                self._random(transform.iv),
+                _HEADER.pack(spi, sequence & _LOW),
+                _HIGH.pack(sequence >> 32) if extended else b"",
+                b"".join((head, packet[start:end], trailer)),
+            )
+            out[place : place + len(sealed)] = sealed
+            place += len(sealed)
+            sequence += 1
+        self._end = place
+
+    def _add(self, kind: _Kind, place: int, size: int, count: int, inner: int, frame: int) -> int:
+        """Put ``count`` packets of ``size`` octets, of which ``inner`` are of the inner packet and
+        which will stand at ``place``, into runs.  Where they will end."""
+        runs = self._runs
+        run = runs[-1] if runs else None
+        while count:
+            if (
+                run is None
+                or run.closed
+                or size > run.size
+                or run.kind != kind
+                or run.count == RUN_PACKETS
+                or run.end - run.start + size > RUN_OCTETS
+            ):
+                run = _OpenRun(kind, place, size, frame)
+                runs.append(run)
+            taken = 1
+            if size < run.size:
+                run.closed = True
+            else:
+                room = (RUN_OCTETS - (run.end - run.start)) // size
+                taken = min(count, RUN_PACKETS - run.count, room)
+            run.count += taken
+            run.octets += taken * inner
+            place += taken * size
+            run.end = place
+            run.last = frame
+            count -= taken
+        return place

@@ -1,0 +1,173 @@
+"""The worker inbound: ``python -m oegw.datapath.userspace.opening CONTROL``.
+
+From its sockets to the tunnel device, in batches: the core does what is ordinary, the engine what
+needs care.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+from oegw.datapath.interface import (
+    DatapathError,
+    DatapathEvent,
+    Direction,
+    IPAddress,
+    SaExpired,
+    SaKey,
+    SecurityAssociation,
+    UdpEncapsulation,
+)
+from oegw.datapath.userspace.core.choice import choose
+from oegw.datapath.userspace.core.flows import key_of
+from oegw.datapath.userspace.core.interface import Unchecked, Unopened
+from oegw.datapath.userspace.core.virtio import HEADER
+from oegw.datapath.userspace.counters import Counters
+from oegw.datapath.userspace.engine import Deliver, EngineSettings
+from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.inbound import InboundEngine
+from oegw.datapath.userspace.outside import KEEPALIVE, Handle
+from oegw.datapath.userspace.record import Record
+from oegw.datapath.userspace.strays import Stray, StrayDesk, received
+from oegw.datapath.userspace.worker import BATCHES_PER_TURN, run
+
+_STRAYS_PER_TURN = 64  # our choice
+
+
+class Opening:
+    """See `worker.Duty`."""
+
+    def __init__(self, equipment: Equipment, counters: Counters) -> None:
+        settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
+        choice = choose(equipment.core)
+        self.core = choice.name, choice.reason
+        self._core = choice.opening(equipment.virtio, equipment.uso, os.urandom)
+        self._engine = InboundEngine(settings, os.urandom, counters)
+        self.events: list[DatapathEvent] = self._engine.events
+        self.measured: list[tuple[IPAddress, int]] = []  # it sends nothing, and measures nothing
+        self._counters = counters
+        self._device = equipment.device
+        self._strays = StrayDesk(equipment.strays, equipment.index)
+        self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
+        self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
+        if equipment.stray >= 0:
+            self.turns[equipment.stray] = partial(self._take_strays, equipment.stray)
+
+    # Control.
+
+    def install(self, sa: SecurityAssociation, record: Record) -> None:
+        if sa.direction is not Direction.INBOUND:
+            raise DatapathError(f"SA {sa.spi:#010x}: it does not receive")
+        self._core.install(self._engine.install(sa, record))
+
+    def remove(self, key: SaKey) -> None:
+        removed = self._engine.remove(key)
+        if removed is not None:
+            self._core.remove(removed)
+
+    def move(
+        self,
+        key: SaKey,
+        source: IPAddress,
+        destination: IPAddress,
+        encapsulation: UdpEncapsulation | None,
+    ) -> None:
+        before = self._engine.find(key)
+        if before is None:
+            raise DatapathError(f"SA {key.spi:#010x}: there is none to move")
+        self._core.remove(before)  # its name may be another then
+        self._engine.move(key, source, destination, encapsulation)
+        self._core.install(before)
+
+    def prefer(self, key: SaKey) -> None:
+        raise DatapathError(f"SA {key.spi:#010x}: there is none to send by")
+
+    def set_path_mtu(self, peer: IPAddress, mtu: int) -> None:
+        self._engine.set_path_mtu(peer, mtu)
+
+    def begin(self) -> None:
+        pass
+
+    # Packets.
+
+    def _turn_of(self, outer: Handle) -> Callable[[], None]:
+        core, counters = self._core, self._counters
+        descriptor, version, encapsulated = outer.descriptor, outer.version, outer.encapsulated
+
+        def turn() -> None:
+            for _ in range(BATCHES_PER_TURN):
+                try:
+                    if not core.fill(descriptor, version, encapsulated):
+                        return
+                except OSError:  # an ICMP error of something that we sent
+                    counters["drop_in_socket"] += 1
+                    continue
+                now = time.monotonic()
+                while (care := core.open(now)) is not None:
+                    self._care(care, encapsulated, now)
+                self._settle(now)  # who asks on account of a packet finds it counted
+                lost = core.deliver(self._device)
+                if lost:
+                    counters["drop_in_device"] += lost
+
+        return turn
+
+    def _care(self, care: Unopened | Unchecked, encapsulated: bool, now: float) -> None:
+        engine = self._engine
+        if isinstance(care, Unchecked):
+            sa, next_header, payload, outer_class = care
+            for action in engine.checked(sa, next_header, payload, outer_class):
+                assert isinstance(action, Deliver)
+                self._core.append(action.packet)
+                key = key_of(payload)
+                if key is not None:
+                    self._core.learn(key, sa)
+            return
+        payload, source, port, destination, outer_class = care
+        if encapsulated:
+            if payload == KEEPALIVE:
+                # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
+                self._counters["keepalives"] += 1
+                return
+            place = self._strays.place(payload)
+            if place is not None:
+                if not self._strays.send(place, Stray(*care)):
+                    self._counters["drop_in_stray"] += 1
+                return
+        source_port = port if encapsulated else None
+        for action in engine.inbound(payload, source, destination, outer_class, source_port, now):
+            assert isinstance(action, Deliver)
+            self._core.append(action.packet)
+
+    def _take_strays(self, end: int) -> None:
+        """What came to another socket than ours."""
+        now = time.monotonic()
+        for payload, source, port, destination, outer_class in received(end, _STRAYS_PER_TURN):
+            for action in self._engine.inbound(
+                payload, source, destination, outer_class, port, now
+            ):
+                assert isinstance(action, Deliver)
+                try:
+                    os.writev(self._device, (self._empty_header, action.packet))
+                except OSError:
+                    self._counters["drop_in_device"] += 1
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """What the core counted and saw in this batch."""
+        core, counters = self._core, self._counters
+        for name, count in core.counted().items():
+            counters[name] += count
+        for sa, peer in core.moved():
+            self._engine.moved(sa, peer, now)
+        for sa in core.softened():
+            if sa.soften():
+                self.events.append(SaExpired(sa.key, hard=False))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:], Opening)
