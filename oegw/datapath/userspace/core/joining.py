@@ -41,7 +41,7 @@ Parts = list[Buffer]
 
 @lru_cache(maxsize=16)
 def _tcp(headers: int) -> Struct:
-    """Ports, sequence number, acknowledgement and data offset, flags, window, checksum, the rest."""
+    """Ports, sequence number, acknowledgement with data offset, flags, window, checksum, rest."""
     return Struct(f"!4sI5sB2sH{headers - 18}s")
 
 
