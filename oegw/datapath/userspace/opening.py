@@ -26,8 +26,7 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked, Unopened
 from oegw.datapath.userspace.core.virtio import HEADER
-from oegw.datapath.userspace.counters import Counters
-from oegw.datapath.userspace.engine import Deliver, EngineSettings
+from oegw.datapath.userspace.engine import Counters, Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle

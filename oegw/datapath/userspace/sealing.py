@@ -24,8 +24,8 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.cutting import cut
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Frame, Run
-from oegw.datapath.userspace.counters import Counters
 from oegw.datapath.userspace.engine import (
+    Counters,
     EngineSettings,
     RefreshPathMtu,
     SendEsp,

@@ -25,7 +25,8 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
-from oegw.datapath.userspace.counters import Counters, page_of
+from oegw.datapath.userspace.counters import page_of
+from oegw.datapath.userspace.engine import Counters
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
