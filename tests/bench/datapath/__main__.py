@@ -11,10 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.datapath import machine, page, profile
+from tests.bench.datapath import machine, page, profile, urgency
 from tests.bench.datapath.claims import claims
 from tests.bench.datapath.contender import Contender
 from tests.bench.datapath.contenders import ours
+from tests.bench.datapath.contenders.fastd import FASTD
 from tests.bench.datapath.contenders.nebula import NEBULA
 from tests.bench.datapath.contenders.openvpn import OPENVPN
 from tests.bench.datapath.contenders.plain import PLAIN
@@ -55,6 +56,9 @@ def _arguments() -> argparse.Namespace:
         help="one more of ours: settings, or algorithm, udp, sas",
     )  # fmt: skip
     parser.add_argument("--wireguard-go", metavar="PATH", help="one more wireguard-go")
+    parser.add_argument(
+        "--urgent", action="store_true", help="before all else that this machine does"
+    )
     parser.add_argument("--list", action="store_true", help="the contenders, and what is missing")
     parser.add_argument("--out", type=Path, help="folder for figures.json, table.md, bars.svg")
     parser.add_argument(
@@ -81,7 +85,7 @@ def _contenders(
 ) -> tuple[list[Contender], list[ours.Variant]]:
     """Those asked for; and of ours those that are measured with many SAs, too."""
     variants = [*ours.VARIANTS, *map(ours.described, arguments.variant)]
-    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *NEBULA, *STRONGSWAN]
+    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *FASTD, *NEBULA, *STRONGSWAN]
     if arguments.wireguard_go:
         path = arguments.wireguard_go
         everybody.append(wireguard("wireguard-go-other", f"wireguard-go, {path}", path))
@@ -145,6 +149,8 @@ def _written(run: Run, arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = _arguments()
+    if arguments.urgent:
+        urgency.begin()
     # Ended from outside, all namespaces and programs are still taken down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="oegw-bench-") as name:

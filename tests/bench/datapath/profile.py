@@ -32,7 +32,7 @@ _KINDS = tuple(
         ("checksums", r"csum|checksum"),
         ("copies", r"copy_(user|to|from|page)|_copy_|rep_movs|memcpy|memmove|memset|clear_page"),
         ("TUN", r"\btun_"),
-        ("system calls", r"entry_syscall|syscall|sysret|sysvec|fdget|fput|__x64_sys"
+        ("system calls", r"entry_syscall|syscall|sysret|fdget|fput|__x64_sys"
          r"|import_(iovec|ubuf)|___sys_"),
         ("scheduling and waiting", r"sched|wake|futex|poll|wait|switch|rcu|timer|hrtick|idle_cpu"
          r"|runtime\.(find|steal|park|ready|lock|unlock|select|chan|usleep|osyield|netpoll|mcall)"),
@@ -41,6 +41,7 @@ _KINDS = tuple(
         ("firewall and routes", r"\bnf_|\bnft_|fib_|rt_|ip_route|neigh"),
         ("network", r"\bip6?_|\b__ip_|tcp|udp|inet|sock|skb|\bdev_|netif|veth|net_rx|napi|gro|gso"
          r"|qdisc|pfifo|eth_|xmit"),
+        ("locks and interrupts", r"_raw_|irq|sysvec|preempt"),
         ("Python", r"/?python3|libpython|\bPy|_Py|_struct|_socket\.|_cffi_backend|_ctypes|\[JIT\]"),
         ("cryptography's binding", r"_rust"),
         ("compiled core", r"oegw|_core|\.abi3\.so"),
@@ -108,9 +109,7 @@ def _profiled(standing: Standing, folder: Path, seconds: float) -> str:
         ends = descendants(os.getpid())
         names = {pid: _command(pid) for pid in ends}
         gateways = {
-            pid: f"sg{side}"
-            for side, process in zip("ab", standing.processes, strict=False)
-            for pid in descendants(process.popen.pid)
+            pid: f"sg{side}" for side in standing.programs for pid in standing.pids_of(side)
         }
         before = {pid: spent([pid]) for pid in ends}
         busy, began = machine_busy(), time.monotonic()

@@ -52,6 +52,8 @@ class Rounds:
                     self._measured(name, standing[name], number)
                 for name, (few, crowd) in crowds.items():
                     self._measured_crowd(name, few, crowd, number)
+            if "memory" in self.measures:
+                self._measured_memory(standing)
 
     def _begun(self, contender: Contender, folder: Path, stack: ExitStack) -> Standing | None:
         name = contender.name
@@ -141,6 +143,17 @@ class Rounds:
                 self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:
             self._failed(name, f"round {number + 1}, many SAs", error)
+
+    def _measured_memory(self, standing: dict[str, Standing | None]) -> None:
+        """Of many tunnels that stay: therefore at the end."""
+        for contender in self.contenders:
+            peer, name = standing[contender.name], contender.name
+            if peer is None or contender.crowd is None:
+                continue
+            try:
+                self.run.add(name, associations.memory_of_peers(peer, contender.crowd))
+            except InteropError as error:
+                self._failed(name, "with many tunnels", error)
 
     def _failed(self, name: str, what: str, error: InteropError) -> None:
         self.run.contenders[name].failures.append(f"{what}: {error}")

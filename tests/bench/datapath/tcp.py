@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tests.bench.accounts import machine_busy, spent
 from tests.bench.datapath.contender import Standing
 from tests.bench.datapath.row import BOB
+from tests.bench.datapath.urgency import hurry
 from tests.interop.processes import InteropError, Process, wait_until
 
 _PORT = 5201
@@ -52,6 +53,7 @@ def stream(
             folder / "iperf3-server.txt",
         )  # fmt: skip
         stack.callback(server.end)
+        hurry(server.popen.pid)
         wait_until(
             "iperf3 listening",
             lambda: listening in row.run(row.host("b"), "ss", "-Hltn", f"sport = :{port}"),
@@ -65,6 +67,7 @@ def stream(
             report,
         )  # fmt: skip
         stack.callback(client.end)
+        hurry(client.popen.pid)
         yield client
 
 
