@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.bench.datapath import machine, page, profile, urgency
@@ -126,10 +127,12 @@ def _measured(
     rounds = Rounds(
         run, contenders, crowds, set(arguments.measure), arguments.rounds, arguments.seconds
     )
+    began = time.monotonic()
     try:
         rounds.play()
     except KeyboardInterrupt:
         print("interrupted: what was measured until now follows", file=sys.stderr)
+    run.asked["minutes"] = round((time.monotonic() - began) / 60, 1)
     return run
 
 

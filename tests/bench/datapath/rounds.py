@@ -138,7 +138,8 @@ class Rounds:
         pair = [(few, "few"), (crowd, "many")]
         try:
             for standing, which in reversed(pair) if number % 2 else pair:
-                found = associations.throughput(standing, self.seconds, which)
+                guess = self.run.median(name, f"{which}_udp") or small.FIRST_GUESS
+                found = associations.throughput(standing, self.seconds, which, guess)
                 self.run.add(name, found)
                 self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:

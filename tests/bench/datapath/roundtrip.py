@@ -47,5 +47,5 @@ def idle(standing: Standing) -> RoundTrip:
 
 def loaded(standing: Standing) -> RoundTrip:
     """While one TCP stream runs."""
-    with background(standing, _COUNT * _INTERVAL + 2.5):
+    with background(standing, _COUNT * _INTERVAL + 10):
         return idle(standing)
