@@ -65,6 +65,8 @@ class Gateway:
             text=True,
             cwd=ROOT,
         )
+        self._lines: list[bytes] = []
+        self._part = b""
         started: dict[str, tuple[int, int]] = self.read("workers")
         self.workers = {name: pid for name, (pid, _) in started.items()}
 
@@ -73,13 +75,16 @@ class Gateway:
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([self.process.stdout], [], [], 1)
-            if ready:
-                line = self.process.stdout.readline()
-                assert line, f"the gateway ended, no {key}"
-                answer = json.loads(line)
+            while self._lines:
+                answer = json.loads(self._lines.pop(0))
                 if key in answer:
                     return answer[key]
+            ready, _, _ = select.select([self.process.stdout], [], [], 1)
+            if ready:
+                octets = os.read(self.process.stdout.fileno(), 65536)
+                assert octets, f"the gateway ended, no {key}"
+                # More than one line may come at once, and part of one.
+                *self._lines, self._part = (self._part + octets).split(b"\n")
         raise AssertionError(f"no {key} within {seconds} s")
 
     def ask(self, question: str, key: str) -> Any:

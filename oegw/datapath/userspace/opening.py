@@ -109,10 +109,10 @@ class Opening:
                 now = time.monotonic()
                 while (care := core.open(now)) is not None:
                     self._care(care, encapsulated, now)
+                self._settle(now)  # who asks on account of a packet finds it counted
                 lost = core.deliver(self._device)
                 if lost:
                     counters["drop_in_device"] += lost
-                self._settle(now)
 
         return turn
 

@@ -70,10 +70,10 @@ class Sealing:
         if sa.direction is not Direction.OUTBOUND:
             raise DatapathError(f"SA {sa.spi:#010x}: it does not send")
         added = self._engine.install(sa, record)
-        if self._began:
-            self._measure(sa)
         self._core.install(added)
         self._core.forget()
+        if self._began:
+            self._measure(sa)
 
     def remove(self, key: SaKey) -> None:
         removed = self._engine.remove(key)

@@ -198,11 +198,15 @@ def sum_of(octets: Buffer) -> int:
     return total << 8 if len(octets) % 2 else total
 
 
-def completed(header: Buffer, packet: Buffer) -> bytes | None:
-    """A packet with its checksum, for which NEEDS_CSUM is set; None if there is no place for it."""
+def completed(header: Buffer, packet: Buffer, offset: int) -> bytes | None:
+    """A packet, whose upper layer begins at ``offset``, with the checksum that NEEDS_CSUM asks for.
+
+    None unless its place is in that layer (it may be a tunnel of its own) and behind the ports:
+    what decided the packet's way does not change.
+    """
     _, _, _, _, start, place = HEADER.unpack_from(header)
     place += start
-    if place + 2 > len(packet):
+    if start < offset or place < offset + 4 or place + 2 > len(packet):
         return None
     whole = bytearray(packet)
     _WORD.pack_into(whole, place, -sum_of(whole[start:]) % 0xFFFF or 0xFFFF)
@@ -219,7 +223,10 @@ def cut(header: Buffer, packet: Buffer) -> list[bytes]:
     if header[1] == GSO_NONE:
         if not header[0] & NEEDS_CSUM:
             return [bytes(packet)]
-        whole = completed(header, packet)
+        try:
+            whole = completed(header, packet, layout_of(packet)[3])
+        except PacketError:
+            return []
         return [] if whole is None else [whole]
     cutting = cutting_of(header, packet)
     if cutting is None:

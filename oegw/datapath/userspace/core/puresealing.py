@@ -29,7 +29,7 @@ from oegw.datapath.userspace.transform import (
     Random,
 )
 from oegw.packet.ecn import traffic_class
-from oegw.packet.ip import IPV4, IPV6, Buffer
+from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
 
 # Our choice: more than a batch can become.  Packets of SMALLEST_SEGMENT octets with the longest
 # headers and trailers grow by less than two thirds.
@@ -179,7 +179,9 @@ class PureSealingCore:
                 if cutting is None or cutting.segment < SMALLEST_SEGMENT:
                     return False
             elif header[0] & NEEDS_CSUM:
-                with_checksum = completed(header, packet)
+                with_checksum = completed(
+                    header, packet, IPV4_HEADER if packet[0] == 0x45 else IPV6_HEADER
+                )
                 if with_checksum is None:
                     return False
                 whole = with_checksum
