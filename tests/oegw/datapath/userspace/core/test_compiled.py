@@ -6,14 +6,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from oegw.datapath.userspace.core.choice import choose, what_is_missing
 from oegw.datapath.userspace.core.flows import key_of
-from oegw.datapath.userspace.core.interface import Run, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import Run, Unchecked
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from tests.support.core_traffic import Traffic, spoilt
 from tests.support.datapath_cores import (
