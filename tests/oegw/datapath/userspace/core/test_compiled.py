@@ -191,7 +191,7 @@ def compare(stack: ExitStack, seed: int, batches: int, offloads: bool = True) ->
 @pytest.mark.parametrize("offloads", [True, False])
 def test_what_they_make_of_random_traffic_is_alike(stack: ExitStack, offloads: bool) -> None:
     seen = compare(stack, 9, 150, offloads)
-    assert seen["packets"] > 400
+    assert seen["packets"] > 300
     assert seen["care"] > 100
     assert seen["frames"] > 200
     assert seen["joined"] > 30 or not offloads
