@@ -39,9 +39,9 @@ EVERYBODY = (
 
 
 @pytest.mark.parametrize("limit", [900.0, 30_000.0, 74_000.0, 410_000.0])
-@pytest.mark.parametrize("guess", [40_000.0, 1000.0, 300_000.0])
-def test_the_search_finds_what_a_tunnel_carries(limit: float, guess: float) -> None:
-    found = highest(lambda rate: Trial(rate, rate, min(rate, limit)), guess)
+@pytest.mark.parametrize("known", [None, 40_000.0, 70_000.0])
+def test_the_search_finds_what_a_tunnel_carries(limit: float, known: float | None) -> None:
+    found = highest(lambda rate: Trial(rate, rate, min(rate, limit)), known)
     assert 0.93 * limit < found <= limit
 
 
@@ -53,8 +53,19 @@ def test_the_search_ends_where_the_sender_can_send_no_more() -> None:
         sent = min(rate, 100_000.0)
         return Trial(rate, sent, sent)
 
-    assert highest(attempt, 40_000.0) == 100_000.0
+    assert highest(attempt) == 100_000.0
     assert len(asked) < 6
+
+
+def test_what_is_known_makes_the_search_short() -> None:
+    asked: list[float] = []
+
+    def attempt(rate: float) -> Trial:
+        asked.append(rate)
+        return Trial(rate, rate, min(rate, 52_000.0))
+
+    assert highest(attempt, 50_000.0) > 49_000.0
+    assert len(asked) <= 6
 
 
 def test_one_bad_moment_does_not_end_the_search() -> None:
@@ -64,11 +75,11 @@ def test_one_bad_moment_does_not_end_the_search() -> None:
         came = min(rate, 50_000.0)
         return Trial(rate, rate, came * (0.5 if chance.random() < 0.1 else 1.0))
 
-    assert highest(attempt, 40_000.0) > 45_000.0
+    assert highest(attempt) > 45_000.0
 
 
 def test_a_tunnel_that_carries_nothing_has_no_rate() -> None:
-    assert highest(lambda rate: Trial(rate, rate, 0.0), 40_000.0) == 0.0
+    assert highest(lambda rate: Trial(rate, rate, 0.0)) == 0.0
 
 
 def test_round_trips_are_those_that_ping_printed() -> None:

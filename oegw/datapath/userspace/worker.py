@@ -33,7 +33,7 @@ from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
 
 # Our choices.
-BATCHES_PER_TURN = 4  # of one descriptor, before the others and the channel have their turn
+_READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
 _BACKLOG = 4096  # messages to a control process that does not read; then events are lost
 
 
@@ -96,7 +96,7 @@ class Worker:
         control = self._control.fileno()
         turns: dict[int, Callable[[], None]] = {}
         while self._running:
-            for descriptor, events in self._poll.poll():
+            for descriptor, events in self._poll.poll(-1, _READY_AT_ONCE):
                 if descriptor != control:
                     turns[descriptor]()
                     continue

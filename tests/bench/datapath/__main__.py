@@ -9,7 +9,9 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NoReturn
 
 from tests.bench.datapath import machine, page, profile, urgency
 from tests.bench.datapath.claims import claims
@@ -126,10 +128,12 @@ def _measured(
     rounds = Rounds(
         run, contenders, crowds, set(arguments.measure), arguments.rounds, arguments.seconds
     )
+    began = time.monotonic()
     try:
         rounds.play()
     except KeyboardInterrupt:
         print("interrupted: what was measured until now follows", file=sys.stderr)
+    run.asked["minutes"] = round((time.monotonic() - began) / 60, 1)
     return run
 
 
@@ -147,12 +151,18 @@ def _written(run: Run, arguments: argparse.Namespace) -> None:
         page.write(ours.ROOT, run)
 
 
+def _ended(*_: object) -> NoReturn:
+    """All namespaces and programs are still taken down, and once that has begun, to the end."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     arguments = _arguments()
     if arguments.urgent:
         urgency.begin()
-    # Ended from outside, all namespaces and programs are still taken down.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _ended)
     with tempfile.TemporaryDirectory(prefix="oegw-bench-") as name:
         folder = Path(name)
         try:

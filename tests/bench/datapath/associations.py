@@ -43,10 +43,12 @@ def installing(crowd: Standing) -> dict[str, float]:
     return {"many_seconds": max(stood(each)["seconds"] for each in crowd.programs.values())}
 
 
-def throughput(standing: Standing, seconds: float, which: str) -> dict[str, float]:
+def throughput(
+    standing: Standing, seconds: float, which: str, known: float | None = None
+) -> dict[str, float]:
     """Of Alice's and Bob's own tunnel, somewhere among the others, and of datagrams each of which
     takes another than the one before.  ``which``: few or many."""
     first = MANY.partition("/")[0]
     with small.traffic(standing, first, SPREAD) as attempt:
-        packets = small.highest(attempt, small.FIRST_GUESS)
+        packets = small.highest(attempt, known)
     return {f"{which}_tcp1": tcp.bulk(standing, seconds).mbits, f"{which}_udp": packets}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.bench.datapath.urgency import hurry
 from tests.interop.processes import InteropError, Process, call, wait_until
 
 UP_SECONDS = 20.0
+_VERSION = re.compile(r"\d+\.\d+|\bv\d+")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -104,15 +106,15 @@ class Contender:
             yield standing
 
     def said_version(self) -> str:
-        """The first line of what it says of itself."""
+        """The first line with a number of what it says of itself."""
         if not self.version:
             return ""
         path = program(self.version[0])
         if path is None:
             return ""
         done = call(None, path, *self.version[1:], check=False)
-        lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-        return lines[0] if lines else ""
+        lines = (done.stdout + done.stderr).splitlines()
+        return next((line for line in lines if _VERSION.search(line)), "")
 
 
 def program(name: str) -> str | None:

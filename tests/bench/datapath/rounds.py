@@ -125,8 +125,7 @@ class Rounds:
         if "tcp4" in self.measures:
             yield {"tcp4": tcp.bulk(standing, self.seconds, 4).mbits}
         if "udp" in self.measures:
-            guess = self.run.median(name, "udp") or small.FIRST_GUESS
-            yield {"udp": small.packets(standing, guess)}
+            yield {"udp": small.packets(standing, self.run.median(name, "udp"))}
         if "rtt" in self.measures:
             idle = roundtrip.idle(standing)
             yield {"rtt_idle": idle.median, "rtt_idle_p99": idle.p99}
@@ -138,7 +137,8 @@ class Rounds:
         pair = [(few, "few"), (crowd, "many")]
         try:
             for standing, which in reversed(pair) if number % 2 else pair:
-                found = associations.throughput(standing, self.seconds, which)
+                known = self.run.median(name, f"{which}_udp")
+                found = associations.throughput(standing, self.seconds, which, known)
                 self.run.add(name, found)
                 self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:

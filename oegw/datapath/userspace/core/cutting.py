@@ -33,6 +33,9 @@ _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
 _WORD = Struct("!H")
 
+# Our choice: the best of some, for payloads of 1000 to 1500 octets.
+_PARTS = 8
+
 Segment = tuple[bytes, int, int]
 """The headers of one packet, and where its payload begins and ends in the super-packet."""
 
@@ -49,7 +52,7 @@ class Cutting(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def layout_of_headers(version: int, protocol: int, offset: int, headers: int) -> Struct:
+def _layout_of_headers(version: int, protocol: int, offset: int, headers: int) -> Struct:
     """A whole header: what changes from packet to packet, and between that what does not.
 
     IPv4: first part, total length, identification, second part, checksum.  IPv6: first part,
@@ -104,7 +107,7 @@ def segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
 
 def _tcp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
     version, protocol, offset, headers, size, packets = cutting
-    form = layout_of_headers(version, protocol, offset, headers)
+    form = _layout_of_headers(version, protocol, offset, headers)
     fields = form.unpack_from(packet)
     network, pseudo = _network(version, protocol, fields)
     fixed, identification, before, after, base = network
@@ -113,7 +116,8 @@ def _tcp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
     # All of the header but sequence number, flags and checksum.
     unchanged = after[-4:] + bytes(4) + acknowledgement + b"\0" + window + bytes(2) + rest
     pseudo += number(unchanged, "big") % 0xFFFF
-    odd = size % 2
+    parts = parts_of(size).unpack_from
+    even = size % 2 == 0
     middle = flags & ~(_FIN | _PSH)
     shown = middle
     length = headers - offset + size
@@ -122,12 +126,10 @@ def _tcp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
         stop = place + size
         if left == 1:
             stop = len(packet)
-            odd = (stop - place) % 2
+            even = False
             length = headers - offset + stop - place
             shown |= flags & (_FIN | _PSH)
-        total = number(packet[place:stop], "big") % 0xFFFF
-        if odd:
-            total <<= 8
+        total = sum(map(number, parts(packet, place))) if even else sum_of(packet[place:stop])
         check = -(total + pseudo + sequence + shown + length) % 0xFFFF
         if version == 4:
             head = pack(
@@ -156,7 +158,7 @@ def _tcp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
 
 def _udp_segments(cutting: Cutting, packet: Buffer) -> Iterator[Segment]:
     version, protocol, offset, headers, size, packets = cutting
-    form = layout_of_headers(version, protocol, offset, headers)
+    form = _layout_of_headers(version, protocol, offset, headers)
     fields = form.unpack_from(packet)
     network, pseudo = _network(version, protocol, fields)
     fixed, identification, before, after, base = network
@@ -196,6 +198,14 @@ def sum_of(octets: Buffer) -> int:
     """The sum of the 16-bit words, modulo 0xFFFF."""
     total = int.from_bytes(octets, "big") % 0xFFFF
     return total << 8 if len(octets) % 2 else total
+
+
+@lru_cache(maxsize=256)
+def parts_of(size: int) -> Struct:
+    """Parts of ``size`` octets, an even number, whose sum as numbers is that of all, modulo 0xFFFF:
+    the remainder of one long number takes twice the time of some short ones and theirs."""
+    part = size // _PARTS // 2 * 2
+    return Struct(f"{part}s" * (_PARTS - 1) + f"{size - part * (_PARTS - 1)}s")
 
 
 def completed(header: Buffer, packet: Buffer, offset: int) -> bytes | None:

@@ -6,14 +6,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from oegw.datapath.userspace.core.choice import choose, what_is_missing
 from oegw.datapath.userspace.core.flows import key_of
-from oegw.datapath.userspace.core.interface import Run, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import Run, Unchecked
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from tests.support.core_traffic import Traffic, spoilt
 from tests.support.datapath_cores import (
@@ -192,7 +191,7 @@ def compare(stack: ExitStack, seed: int, batches: int, offloads: bool = True) ->
 @pytest.mark.parametrize("offloads", [True, False])
 def test_what_they_make_of_random_traffic_is_alike(stack: ExitStack, offloads: bool) -> None:
     seen = compare(stack, 9, 150, offloads)
-    assert seen["packets"] > 400
+    assert seen["packets"] > 300
     assert seen["care"] > 100
     assert seen["frames"] > 200
     assert seen["joined"] > 30 or not offloads
