@@ -46,7 +46,11 @@ NON_ESP_MARKER = bytes(4)
 KEEPALIVE = b"\xff"
 
 # Our choices.
-_BUFFER = 8 * 2**20  # octets: a hundred milliseconds of a gigabit while the worker is busy
+# Octets, of which the kernel makes twice as many and counts its own expenses too.  What waits to be
+# opened delays all behind it, so there is room for a few milliseconds at full speed, and no more:
+# the sender of a transfer hears by a loss that it is too fast, as behind any other queue.
+_RECEIVE_BUFFER = 2**20
+_SEND_BUFFER = 2 * 2**20
 _DISCARD_PORT = 9
 _QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 
@@ -278,8 +282,7 @@ def _receiving(version: int, port: int | None, mark: int, index: int, workers: i
     """That of the opening worker ``index``."""
     outside = _opened(version, port, mark)
     try:
-        _enlarge(outside, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        _set_buffer(outside, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         if version == 6:
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
@@ -302,7 +305,7 @@ def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
     """That of a sealing worker."""
     outside = _opened(version, port, mark)
     try:
-        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        _set_buffer(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER)
         attach(outside, SO_ATTACH_FILTER, nothing())
         # A raw socket that is bound to this host's own address is not even asked about the
         # packets of others.  What it sends has a source of its own all the same (`source_of`).
@@ -321,11 +324,11 @@ def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
     return OuterSocket(outside, version, port is not None)
 
 
-def _enlarge(outside: socket.socket, force: int, plain: int) -> None:
+def _set_buffer(outside: socket.socket, force: int, plain: int, octets: int) -> None:
     try:
-        outside.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+        outside.setsockopt(socket.SOL_SOCKET, force, octets)
     except PermissionError:  # in a user namespace: as much as is allowed
-        outside.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+        outside.setsockopt(socket.SOL_SOCKET, plain, octets)
 
 
 def _require_free(family: int, port: int) -> None:
