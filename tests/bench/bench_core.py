@@ -49,7 +49,8 @@ def measured(core: str, algorithm: str, kind: str, seconds: float) -> tuple[floa
     sa = outbound(
         algorithm,
         mtu=1440,
-        encapsulation=to_loopback().encapsulation, destination="127.0.0.1",
+        encapsulation=to_loopback().encapsulation,
+        destination="127.0.0.1",
     )
     sealing.core.install(sa)
     inbound = opening.sa(sa.sa)

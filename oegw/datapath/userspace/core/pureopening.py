@@ -162,7 +162,8 @@ class PureOpeningCore:
         return refused
 
     def counted(self) -> dict[str, int]:
-        counted, self._counters = self._counters, Counter()
+        counted = dict(self._counters)
+        self._counters.clear()
         return counted
 
     def moved(self) -> list[Moved]:
@@ -180,12 +181,22 @@ class PureOpeningCore:
         # How the packet came that is the last one in the joiner.
         joined: _Inlet | None = None
         joined_header = joined_class = -1
-        for payload, size, source, port, destination, outer_class in datagrams:
+        inlet: _Inlet | None = None
+        known = -1  # the SPI of ``inlet``
+        known_way: tuple[bytes, int, bytes] | None = None
+        source, port = b"", 0
+        for payload, size, its_source, its_port, destination, outer_class in datagrams:
             end = len(payload)
-            inlet: _Inlet | None = None
-            known = -1  # the SPI of ``inlet``
+            way = its_source, its_port, destination
+            if way != known_way:
+                if inlet is not None:
+                    self._settle(inlet, source, port)
+                inlet, known, known_way = None, -1, way
+                source, port = its_source, its_port
             for place in range(0, end or 1, size or 1):
-                stop = min(place + size, end)
+                stop = place + size
+                if stop > end:
+                    stop = end
                 spi, low = read(payload, place) if stop - place >= ESP_HEADER else (0, 0)
                 if spi != known:
                     if inlet is not None:
@@ -198,7 +209,7 @@ class PureOpeningCore:
                 if inlet is None or (limited and not inlet.allows(stop - place)):
                     if inlet is not None:
                         self._settle(inlet, source, port)
-                    known = -1
+                    inlet, known = None, -1
                     yield Unopened(payload[place:stop], source, port, destination, outer_class)
                     continue
                 sequence = inlet.next
@@ -238,13 +249,13 @@ class PureOpeningCore:
                 else:
                     self._settle(inlet, source, port)
                     self._count(sa, 1, last - start)
-                    known = -1
+                    inlet, known = None, -1
                     yield Unchecked(sa, next_header, inner, outer_class)
                     continue
                 inlet.packets += 1
                 inlet.octets += last - start
-            if known >= 0 and inlet is not None:
-                self._settle(inlet, source, port)
+        if inlet is not None:
+            self._settle(inlet, source, port)
 
     def _entered(self, spi: int, destination: bytes) -> _Inlet | None:
         """The SA of a packet; None if the core may not open it."""
