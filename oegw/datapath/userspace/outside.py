@@ -18,7 +18,7 @@ from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.datapath.userspace.core.interface import Run
 from oegw.datapath.userspace.filters import by_marker, by_spi, nothing
-from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF, Offload
+from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
 from oegw.datapath.userspace.sending import MessageBatch
 from oegw.packet.ip import ESP, ICMP, ICMPV6, Buffer
 
@@ -101,8 +101,18 @@ class OuterGroup:
     """
 
     def __init__(
-        self, version: int, port: int | None, mark: int, workers: int = 1, offloads: bool = True
+        self,
+        version: int,
+        port: int | None,
+        mark: int,
+        workers: int = 1,
+        offloads: bool = True,
+        ports_change: bool = False,
     ) -> None:
+        """``ports_change``: see `UserspaceSettings`.  Where the device computes no checksums, Linux
+        6.11 and newer lets a batch pass netfilter with half of one that looks like a whole one.  A
+        new port is put into it there, and again where the batch is cut.
+        """
         self._opened: list[OuterSocket] = []
         self.told: tuple[Offload, ...] = ()
         try:
@@ -113,7 +123,7 @@ class OuterGroup:
             for _ in range(workers):
                 self._opened.append(_sending(version, port, mark))
             if port is not None:
-                self.told = self._offloaded(offloads, workers)
+                self.told = self._offloaded(offloads, workers, ports_change)
         except OSError as error:
             self.close()
             where = f"UDP port {port}" if port is not None else "ESP"
@@ -125,15 +135,15 @@ class OuterGroup:
         for each in self._opened:
             each.socket.close()
 
-    def _offloaded(self, wanted: bool, workers: int) -> tuple[Offload, ...]:
+    def _offloaded(self, wanted: bool, workers: int, ports_change: bool) -> tuple[Offload, ...]:
         """Turn on what the kernel has for UDP; what is told."""
         if not wanted:
             return Offload(SENDING, SWITCHED_OFF), Offload(RECEIVING, SWITCHED_OFF)
         try:
             for each in self._opened:
                 each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-                each.segments = True
-            sending = Offload(SENDING)
+                each.segments = not ports_change
+            sending = Offload(SENDING, PORTS_CHANGE if ports_change else "")
         except OSError as error:
             sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
         if workers > 1:
