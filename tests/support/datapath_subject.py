@@ -126,7 +126,7 @@ class Subject:
             return None
         if verb == "records":
             records = [self.records.of(key) for key in argument]
-            return [[*record.used, record.flags] for record in records]
+            return [record.used for record in records]
         assert verb == "close", verb
         return await datapath.close()
 
@@ -146,6 +146,8 @@ async def answer(subject: Subject, number: int, verb: str, argument: Any) -> Non
         said["answer"] = await subject.asked(verb, argument)
     except DatapathError as error:
         said["refusal"] = str(error)
+    except Exception as error:  # of this program
+        said["error"] = repr(error)
     print(json.dumps(said), flush=True)
 
 

@@ -37,7 +37,7 @@ def set_senders(gateways: tuple[Subject, Subject], both: Tunnel, number: int) ->
 
 
 def sent_by(subject: Subject, sas: list[dict[str, Any]]) -> list[int]:
-    """The record of the SA that sends: sequence, packets, octets, last used, flags."""
+    """The record of the SA that sends: sequence, packets, octets, last used."""
     record: list[int] = subject.ask(
         "records", keys_of([sa for sa in sas if sa["direction"] == "out"])
     )[0]
