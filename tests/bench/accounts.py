@@ -55,6 +55,16 @@ def spent(pids: Iterable[int]) -> Spent:
     return Spent(user / TICK, system / TICK)
 
 
+def scheduled(pid: int) -> tuple[int, int, int]:
+    """Nanoseconds that the threads of a process ran, and that they waited for a CPU; how often they
+    got one."""
+    totals = [0, 0, 0]
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        for place, value in enumerate(path.read_text().split()):
+            totals[place] += int(value)
+    return totals[0], totals[1], totals[2]
+
+
 def machine_busy() -> float:
     """CPU seconds of the whole machine so far, kernel and interrupts included, idling excluded."""
     first = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]

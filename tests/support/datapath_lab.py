@@ -65,6 +65,8 @@ class Gateway:
             text=True,
             cwd=ROOT,
         )
+        self._lines: list[bytes] = []
+        self._part = b""
         started: dict[str, tuple[int, int]] = self.read("workers")
         self.workers = {name: pid for name, (pid, _) in started.items()}
 
@@ -73,13 +75,16 @@ class Gateway:
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([self.process.stdout], [], [], 1)
-            if ready:
-                line = self.process.stdout.readline()
-                assert line, f"the gateway ended, no {key}"
-                answer = json.loads(line)
+            while self._lines:
+                answer = json.loads(self._lines.pop(0))
                 if key in answer:
                     return answer[key]
+            ready, _, _ = select.select([self.process.stdout], [], [], 1)
+            if ready:
+                octets = os.read(self.process.stdout.fileno(), 65536)
+                assert octets, f"the gateway ended, no {key}"
+                # More than one line may come at once, and part of one.
+                *self._lines, self._part = (self._part + octets).split(b"\n")
         raise AssertionError(f"no {key} within {seconds} s")
 
     def ask(self, question: str, key: str) -> Any:
@@ -97,6 +102,11 @@ class Gateway:
         often there was another."""
         reports: dict[str, tuple[int | None, int]] = self.ask("workers", "workers")
         return {name: (pid, restarts) for name, (pid, restarts) in reports.items()}
+
+    def cores(self) -> dict[str, str]:
+        """Of the workers that run."""
+        cores: dict[str, str] = self.ask("cores", "cores")
+        return cores
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -136,10 +146,11 @@ class Lab:
         return done.stdout + done.stderr
 
     def start(
-        self, family: int, encapsulation: str, algorithm: str = "gcm-128"
+        self, family: int, encapsulation: str, algorithm: str = "gcm-128", **settings: Any
     ) -> tuple[Gateway, Gateway]:
-        first = self.start_one("a", family, encapsulation, algorithm)
-        return first, self.start_one("b", family, encapsulation, algorithm)
+        """``settings``: fields of `UserspaceSettings`."""
+        first = self.start_one("a", family, encapsulation, algorithm, **settings)
+        return first, self.start_one("b", family, encapsulation, algorithm, **settings)
 
     def start_one(
         self,
@@ -148,11 +159,13 @@ class Lab:
         encapsulation: str = "esp",
         algorithm: str = "gcm-128",
         outer_a: tuple[str, int] | None = None,
+        **settings: Any,
     ) -> Gateway:
         """``outer_a``: A's address and port as this side sees them."""
         namespace = {"a": self.gwa, "b": self.gwb}[side]
         seen = (outer_a[0], str(outer_a[1])) if outer_a else ()
-        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, "1500", *seen)
+        said = json.dumps(settings)
+        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, said, *seen)
         self.gateways.append(gateway)
         return gateway
 

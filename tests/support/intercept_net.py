@@ -42,46 +42,62 @@ INSIDE, INSIDE6 = "10.1.0.2", "fd00:1::2"
 
 _numbers = itertools.count()
 
-_QUICK = ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
+_QUICK = {f"ipv6/conf/{which}/accept_dad": "0" for which in ("default", "all")}
 """Nobody else is on these links: no second of waiting for others with the same address."""
+_FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 
 # The index: the kernel takes a link whose other end has the same one, in whatever namespace, for
 # one without another half, and tells IPv6 up to a second later that it is up.
-_SETUP = """
-inside: link add in0 index 12 type veth peer name in0 netns {gateway}
-gateway: link add out0 type veth peer name out0 netns {outside}
-gateway: link add oegw0 type veth peer name tap0
-inside: addr add 10.1.0.2/24 dev in0
-inside: addr add fd00:1::2/64 dev in0 nodad
-gateway: addr add 10.1.0.1/24 dev in0
-gateway: addr add fd00:1::1/64 dev in0 nodad
-gateway: addr add 10.2.0.1/24 dev out0
-gateway: addr add fd00:2::1/64 dev out0 nodad
-outside: addr add 10.2.0.2/24 dev out0
-outside: addr add fd00:2::2/64 dev out0 nodad
-outside: addr add 10.9.0.2/32 dev lo
-outside: addr add 10.9.0.3/32 dev lo
-outside: addr add fd00:9::2/128 dev lo nodad
-gateway: link set oegw0 arp off up
-gateway: link set tap0 arp off up
-inside: link set in0 up
-gateway: link set in0 up
-gateway: link set out0 up
-outside: link set out0 up
-inside: link set lo up
-gateway: link set lo up
-outside: link set lo up
-inside: route add default via 10.1.0.1
-inside -6: route add default via fd00:1::1
-gateway: route add default via 10.2.0.2
-gateway -6: route add default via fd00:2::2
-outside: route add default via 10.2.0.1
-outside -6: route add default via fd00:2::1
-gateway: rule add fwmark 0x20000/0x30000 lookup 100
-gateway -6: rule add fwmark 0x20000/0x30000 lookup 100
-gateway: route add default dev oegw0 table 100
-gateway -6: route add default dev oegw0 table 100
+_CABLES = """
+link add in0 index 12 netns {inside} type veth peer name in0 netns {gateway}
+link add out0 netns {gateway} type veth peer name out0 netns {outside}
 """
+_HOSTS = {
+    "inside": """
+link set lo up
+addr add 10.1.0.2/24 dev in0
+addr add fd00:1::2/64 dev in0 nodad
+link set in0 up
+route add default via 10.1.0.1
+route add default via fd00:1::1
+""",
+    "outside": """
+link set lo up
+addr add 10.2.0.2/24 dev out0
+addr add fd00:2::2/64 dev out0 nodad
+addr add 10.9.0.2/32 dev lo
+addr add 10.9.0.3/32 dev lo
+addr add fd00:9::2/128 dev lo nodad
+link set out0 up
+route add default via 10.2.0.1
+route add default via fd00:2::1
+""",
+    "gateway": """
+link set lo up
+link add oegw0 type veth peer name tap0
+link set oegw0 arp off up
+link set tap0 arp off up
+addr add 10.1.0.1/24 dev in0
+addr add fd00:1::1/64 dev in0 nodad
+addr add 10.2.0.1/24 dev out0
+addr add fd00:2::1/64 dev out0 nodad
+link set in0 up
+link set out0 up
+route add default via 10.2.0.2
+route add default via fd00:2::2
+rule add fwmark 0x20000/0x30000 lookup 100
+route add default dev oegw0 table 100
+route add ::/0 dev oegw0 table 100
+""",
+    "gateway -6": "rule add fwmark 0x20000/0x30000 lookup 100",
+}
+
+
+def _batch(lines: str, *options: str, check: bool = True) -> None:
+    """Words of `ip`, a line each.  Programs that start are what a namespace costs."""
+    command = ["ip", *options, "-batch", "-"]
+    done = subprocess.run(command, input=lines, text=True, capture_output=True)
+    assert not check or done.returncode == 0, done.stderr
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
@@ -121,6 +137,12 @@ def within(namespace: str, work: Callable[[], T]) -> T:
     return results[0]
 
 
+def _set(values: dict[str, str]) -> None:
+    """Settings of the network namespace in which this thread is."""
+    for name, value in values.items():
+        (Path("/proc/sys/net") / name).write_text(value)
+
+
 class Net:
     """The namespaces; a context that removes them again."""
 
@@ -131,20 +153,14 @@ class Net:
 
     def __enter__(self) -> Net:
         try:
+            _batch("".join(f"netns add {name}\n" for name in self.names.values()))
             for name in self.names.values():
-                subprocess.run(["ip", "netns", "add", name], check=True)
-                self.run(name, "sysctl", "-qw", *_QUICK)
-            lines = [
-                line.split(": ", 1) for line in _SETUP.format(**self.names).splitlines() if line
-            ]
-            for host, steps in itertools.groupby(lines, key=lambda line: line[0]):
-                batch = "".join(f"{command}\n" for _, command in steps)
-                name, *family = host.split()
-                enter = ["nsenter", f"--net=/run/netns/{self.names[name]}"]
-                ip = [*enter, "ip", *family, "-batch", "-"]
-                subprocess.run(ip, input=batch, text=True, check=True)
-            for key in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
-                self.run(self.gateway, "sysctl", "-qw", f"net.{key}=1")
+                within(name, lambda: _set(_QUICK))
+            within(self.gateway, lambda: _set(_FORWARDING))
+            _batch(_CABLES.format(**self.names))
+            for words, lines in _HOSTS.items():
+                host, *family = words.split()
+                _batch(lines, "-n", self.names[host], *family)
             wait_for(lambda: self.answers(self.inside, "fd00:2::2"), 10)
         except BaseException:
             self.__exit__()
@@ -152,8 +168,7 @@ class Net:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], check=False)
+        _batch("".join(f"netns del {n}\n" for n in self.names.values()), "-force", check=False)
 
     def run(self, namespace: str, *command: str) -> str:
         """A program's output."""

@@ -9,12 +9,15 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NoReturn
 
-from tests.bench.datapath import machine, page, profile
+from tests.bench.datapath import machine, page, profile, urgency
 from tests.bench.datapath.claims import claims
 from tests.bench.datapath.contender import Contender
 from tests.bench.datapath.contenders import ours
+from tests.bench.datapath.contenders.fastd import FASTD
 from tests.bench.datapath.contenders.nebula import NEBULA
 from tests.bench.datapath.contenders.openvpn import OPENVPN
 from tests.bench.datapath.contenders.plain import PLAIN
@@ -55,6 +58,9 @@ def _arguments() -> argparse.Namespace:
         help="one more of ours: settings, or algorithm, udp, sas",
     )  # fmt: skip
     parser.add_argument("--wireguard-go", metavar="PATH", help="one more wireguard-go")
+    parser.add_argument(
+        "--urgent", action="store_true", help="before all else that this machine does"
+    )
     parser.add_argument("--list", action="store_true", help="the contenders, and what is missing")
     parser.add_argument("--out", type=Path, help="folder for figures.json, table.md, bars.svg")
     parser.add_argument(
@@ -81,7 +87,7 @@ def _contenders(
 ) -> tuple[list[Contender], list[ours.Variant]]:
     """Those asked for; and of ours those that are measured with many SAs, too."""
     variants = [*ours.VARIANTS, *map(ours.described, arguments.variant)]
-    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *NEBULA, *STRONGSWAN]
+    everybody = [*PLAIN, *OPENVPN, *WIREGUARD, *TINC, *FASTD, *NEBULA, *STRONGSWAN]
     if arguments.wireguard_go:
         path = arguments.wireguard_go
         everybody.append(wireguard("wireguard-go-other", f"wireguard-go, {path}", path))
@@ -122,10 +128,12 @@ def _measured(
     rounds = Rounds(
         run, contenders, crowds, set(arguments.measure), arguments.rounds, arguments.seconds
     )
+    began = time.monotonic()
     try:
         rounds.play()
     except KeyboardInterrupt:
         print("interrupted: what was measured until now follows", file=sys.stderr)
+    run.asked["minutes"] = round((time.monotonic() - began) / 60, 1)
     return run
 
 
@@ -143,10 +151,18 @@ def _written(run: Run, arguments: argparse.Namespace) -> None:
         page.write(ours.ROOT, run)
 
 
+def _ended(*_: object) -> NoReturn:
+    """All namespaces and programs are still taken down, and once that has begun, to the end."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> int:
     arguments = _arguments()
-    # Ended from outside, all namespaces and programs are still taken down.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if arguments.urgent:
+        urgency.begin()
+    signal.signal(signal.SIGTERM, _ended)
     with tempfile.TemporaryDirectory(prefix="oegw-bench-") as name:
         folder = Path(name)
         try:

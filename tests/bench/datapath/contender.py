@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from tests.bench.accounts import descendants
 from tests.bench.datapath.row import ALICE, BOB, Row
+from tests.bench.datapath.urgency import hurry
 from tests.interop.processes import InteropError, Process, call, wait_until
 
 UP_SECONDS = 20.0
+_VERSION = re.compile(r"\d+\.\d+|\bv\d+")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -21,6 +24,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Standing:
     """A contender at work in a row of its own; ``folder`` is for its keys and logs.
 
+    ``programs``: one on each gateway.
     ``says``: what it is, in its own words, where only one at work can tell.
     """
 
@@ -28,7 +32,7 @@ class Standing:
     row: Row
     folder: Path
     stack: ExitStack
-    processes: list[Process] = field(default_factory=list)
+    programs: dict[str, Process] = field(default_factory=dict)
     says: str = ""
 
     def start(
@@ -39,11 +43,12 @@ class Standing:
         process = Process.start(
             f"{self.name} on sg{side}", self.row.gateway(side), argv, log, environment
         )
-        return self.adopt(process)
+        return self.adopt(side, process)
 
-    def adopt(self, process: Process) -> Process:
+    def adopt(self, side: str, process: Process) -> Process:
         self.stack.callback(process.end, patience=5.0)
-        self.processes.append(process)
+        self.programs[side] = process
+        hurry(process.popen.pid)
         return process
 
     def side_folder(self, side: str) -> Path:
@@ -53,11 +58,14 @@ class Standing:
 
     def pids(self) -> list[int]:
         """Of both gateways: what we started, and all that descends from it."""
-        return [pid for each in self.processes for pid in descendants(each.popen.pid)]
+        return [pid for side in self.programs for pid in self.pids_of(side)]
+
+    def pids_of(self, side: str) -> list[int]:
+        return descendants(self.programs[side].popen.pid)
 
     def require(self) -> None:
         """Raises InteropError if one of its programs has ended."""
-        for process in self.processes:
+        for process in self.programs.values():
             process.require()
 
 
@@ -66,6 +74,7 @@ class Contender:
     """``begin`` lets it stand; ``programs`` are what it needs, a command or a file each.
 
     ``in_clear``: it has no tunnel.  ``version`` is the command that says which one it is.
+    ``crowd`` gives the first gateway so many more tunnels, where that can be done while it runs.
     """
 
     name: str
@@ -75,6 +84,7 @@ class Contender:
     version: tuple[str, ...] = ()
     in_clear: bool = False
     ours: bool = False
+    crowd: Callable[[Standing, int], None] | None = None
 
     def missing(self) -> list[str]:
         return [each for each in self.programs if program(each) is None]
@@ -96,15 +106,15 @@ class Contender:
             yield standing
 
     def said_version(self) -> str:
-        """The first line of what it says of itself."""
+        """The first line with a number of what it says of itself."""
         if not self.version:
             return ""
         path = program(self.version[0])
         if path is None:
             return ""
         done = call(None, path, *self.version[1:], check=False)
-        lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-        return lines[0] if lines else ""
+        lines = (done.stdout + done.stderr).splitlines()
+        return next((line for line in lines if _VERSION.search(line)), "")
 
 
 def program(name: str) -> str | None:

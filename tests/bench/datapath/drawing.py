@@ -11,12 +11,15 @@ SHOWN = ("tcp1", "tcp4", "udp", "rtt_idle", "rtt_loaded", "cpu_machine")
 _COLUMNS = 2
 _LABELS, _BARS, _VALUES, _GAP = 250, 260, 80, 20  # widths
 _LINE, _HEAD, _FOOT = 18, 40, 30  # heights
+_WIDE = 20  # the most is so many times the least: bars in proportion would be lines
 _OURS, _THEIRS, _CLEAR = "#0b5394", "#b45f06", "#999999"
 
 
-class _Scale:
-    """Logarithmic, from a power of ten below the least to the most: a bar twice as long as another
-    is not twice as much, and the lines say what is."""
+class _Logarithmic:
+    """From a power of ten below the least to the most: a bar twice as long as another is not twice
+    as much, and the lines say what is."""
+
+    name = ", logarithmic"
 
     def __init__(self, least: float, most: float) -> None:
         self.first = math.floor(math.log10(least))
@@ -26,11 +29,29 @@ class _Scale:
         self.last = max(math.log10(most), self.first + 1)
 
     def at(self, value: float) -> float:
-        part = (math.log10(value) - self.first) / (self.last - self.first)
-        return round(_BARS * min(max(part, 0.0), 1.0), 1)
+        return (math.log10(value) - self.first) / (self.last - self.first)
 
-    def powers(self) -> list[float]:
+    def marks(self) -> list[float]:
         return [10.0**power for power in range(self.first, math.floor(self.last) + 1)]
+
+
+class _Linear:
+    name = ""
+
+    def __init__(self, least: float, most: float) -> None:
+        self.most = most
+        step = 10.0 ** math.floor(math.log10(most))
+        self.step = step if most / step >= 3 else step / 2 if most / step >= 1.5 else step / 4
+
+    def at(self, value: float) -> float:
+        return value / self.most
+
+    def marks(self) -> list[float]:
+        return [self.step * number for number in range(int(self.most / self.step) + 1)]
+
+
+def _scale(least: float, most: float) -> _Linear | _Logarithmic:
+    return _Linear(least, most) if most <= least * _WIDE else _Logarithmic(least, most)
 
 
 def _colour(run: Run, name: str) -> str:
@@ -50,29 +71,30 @@ def _panel(run: Run, key: str, left: int, top: int) -> tuple[list[str], int]:
         return [], 0
     # The best on top.
     names.sort(key=lambda name: run.median(name, key) or 0.0, reverse=not quantity.less_is_better)
-    scale = _Scale(
-        min(min(run.of(name, key)) for name in names), max(max(run.of(name, key)) for name in names)
-    )
+    values = [value for name in names for value in run.of(name, key)]
+    scale = _scale(min(values), max(values))
+
+    def place(value: float) -> float:
+        return round(_BARS * scale.at(value), 1)
+
     begin, high = left + _LABELS, len(names) * _LINE
     better = "less is better" if quantity.less_is_better else "more is better"
     parts = [
         f'<text x="{begin}" y="{top + 16}" font-weight="bold">{escape(quantity.title)}, '
-        f"{escape(quantity.unit)} ({better})</text>"
+        f"{escape(quantity.unit)} ({better}{scale.name})</text>"
     ]
-    for power in scale.powers():
-        x = begin + scale.at(power)
+    for mark in scale.marks():
+        x = begin + place(mark)
         parts.append(
             f'<line x1="{x}" y1="{top + _HEAD - 12}" x2="{x}" y2="{top + _HEAD + high}" '
             f'stroke="#ddd"/><text x="{x}" y="{top + _HEAD + high + 14}" text-anchor="middle" '
-            f'fill="#666">{power:g}</text>'
+            f'fill="#666">{mark:,g}</text>'
         )
     for number, name in enumerate(names):
         y = top + _HEAD + number * _LINE
         median = run.median(name, key) or 0.0
         long, least, most = (
-            scale.at(median),
-            scale.at(min(run.of(name, key))),
-            scale.at(max(run.of(name, key))),
+            place(value) for value in (median, min(run.of(name, key)), max(run.of(name, key)))
         )
         parts.append(
             f'<text x="{begin - 6}" y="{y + 11}" text-anchor="end">'

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.accounts import Spent, descendants, machine_busy, spent
+from tests.bench.accounts import Spent, descendants, machine_busy, scheduled, spent
 from tests.bench.datapath.contender import Contender, Standing, program
+from tests.bench.datapath.roundtrip import idle
 from tests.bench.datapath.tcp import arrived, stream
 from tests.interop.processes import call
 
 _FREQUENCY = 1999  # samples a second and CPU; not in step with anything
+_KTHREADD = 2  # the parent of the kernel's own threads
 _TOP = 30  # functions that are listed
 
 # What a function belongs to: the first that fits "object function".  Kernel and user space, C, Go
@@ -32,7 +34,7 @@ _KINDS = tuple(
         ("checksums", r"csum|checksum"),
         ("copies", r"copy_(user|to|from|page)|_copy_|rep_movs|memcpy|memmove|memset|clear_page"),
         ("TUN", r"\btun_"),
-        ("system calls", r"entry_syscall|syscall|sysret|sysvec|fdget|fput|__x64_sys"
+        ("system calls", r"entry_syscall|syscall|sysret|fdget|fput|__x64_sys"
          r"|import_(iovec|ubuf)|___sys_"),
         ("scheduling and waiting", r"sched|wake|futex|poll|wait|switch|rcu|timer|hrtick|idle_cpu"
          r"|runtime\.(find|steal|park|ready|lock|unlock|select|chan|usleep|osyield|netpoll|mcall)"),
@@ -41,6 +43,7 @@ _KINDS = tuple(
         ("firewall and routes", r"\bnf_|\bnft_|fib_|rt_|ip_route|neigh"),
         ("network", r"\bip6?_|\b__ip_|tcp|udp|inet|sock|skb|\bdev_|netif|veth|net_rx|napi|gro|gso"
          r"|qdisc|pfifo|eth_|xmit"),
+        ("locks and interrupts", r"_raw_|irq|sysvec|preempt"),
         ("Python", r"/?python3|libpython|\bPy|_Py|_struct|_socket\.|_cffi_backend|_ctypes|\[JIT\]"),
         ("cryptography's binding", r"_rust"),
         ("compiled core", r"oegw|_core|\.abi3\.so"),
@@ -98,7 +101,25 @@ def profile(contender: Contender, seconds: float) -> str:
     with tempfile.TemporaryDirectory(prefix="oegw-profile-") as name:
         folder = Path(name)
         with contender.standing(folder) as standing:
-            return _profiled(standing, folder, max(seconds, 2.0))
+            return f"{_one_ping(standing)}\n{_profiled(standing, folder, max(seconds, 2.0))}"
+
+
+def _one_ping(standing: Standing) -> str:
+    """What a ping through an idle tunnel costs each process of the gateways."""
+    gateways = [(pid, side) for side in standing.programs for pid in standing.pids_of(side)]
+    before = {pid: scheduled(pid) for pid, _ in gateways}
+    found = idle(standing)
+    text = f"{standing.name}: a ping takes {found.median * 1000:.0f} us, which is in microseconds\n"
+    for pid, side in gateways:
+        ran, waited, turns = (
+            (new - old) / found.sent for new, old in zip(scheduled(pid), before[pid], strict=True)
+        )
+        if ran > 1000:
+            text += (
+                f"  {ran / 1000:6.0f} at work, {waited / 1000:6.0f} waiting for a CPU, "
+                f"woken {turns:.1f} times  sg{side} {pid:>7}  {_command(pid)}\n"
+            )
+    return text
 
 
 def _profiled(standing: Standing, folder: Path, seconds: float) -> str:
@@ -106,11 +127,10 @@ def _profiled(standing: Standing, folder: Path, seconds: float) -> str:
     with stream(standing, seconds + 1.5) as client:
         call(None, "sleep", "0.5")
         ends = descendants(os.getpid())
+        involved = {*ends, *descendants(_KTHREADD), 0}
         names = {pid: _command(pid) for pid in ends}
         gateways = {
-            pid: f"sg{side}"
-            for side, process in zip("ab", standing.processes, strict=False)
-            for pid in descendants(process.popen.pid)
+            pid: f"sg{side}" for side in standing.programs for pid in standing.pids_of(side)
         }
         before = {pid: spent([pid]) for pid in ends}
         busy, began = machine_busy(), time.monotonic()
@@ -131,7 +151,8 @@ def _profiled(standing: Standing, folder: Path, seconds: float) -> str:
     if not perf:
         return text + "\nperf is not installed: no more can be said\n"
     script = ["script", "-i", str(record), "-F", "comm,pid,ip,sym,dso"]
-    return text + _breakdown(list(samples(call(None, perf, *script).stdout)), gateways)
+    found = list(samples(call(None, perf, *script).stdout))
+    return text + _breakdown([each for each in found if each.pid in involved], gateways)
 
 
 def _processes(
@@ -151,7 +172,8 @@ def _breakdown(found: list[Sample], gateways: dict[int, str]) -> str:
     at_work = [each for each in found if not each.idle]
     if not at_work:
         return "\nperf took no samples\n"
-    text = f"\n{len(at_work):,} samples of work, {len(found) - len(at_work):,} of idling\n"
+    text = f"\n{len(at_work):,} samples of work, {len(found) - len(at_work):,} of idling; "
+    text += "of other programs none is counted\n"
     ours = [each for each in at_work if each.pid in gateways]
     for title, part in (("of all work", at_work), ("of the gateways' processes", ours)):
         text += f"\nwhat {title} is, of {len(part):,}\n"

@@ -52,6 +52,8 @@ class Rounds:
                     self._measured(name, standing[name], number)
                 for name, (few, crowd) in crowds.items():
                     self._measured_crowd(name, few, crowd, number)
+            if "memory" in self.measures:
+                self._measured_memory(standing)
 
     def _begun(self, contender: Contender, folder: Path, stack: ExitStack) -> Standing | None:
         name = contender.name
@@ -123,8 +125,7 @@ class Rounds:
         if "tcp4" in self.measures:
             yield {"tcp4": tcp.bulk(standing, self.seconds, 4).mbits}
         if "udp" in self.measures:
-            guess = self.run.median(name, "udp") or small.FIRST_GUESS
-            yield {"udp": small.packets(standing, guess)}
+            yield {"udp": small.packets(standing, self.run.median(name, "udp"))}
         if "rtt" in self.measures:
             idle = roundtrip.idle(standing)
             yield {"rtt_idle": idle.median, "rtt_idle_p99": idle.p99}
@@ -136,11 +137,23 @@ class Rounds:
         pair = [(few, "few"), (crowd, "many")]
         try:
             for standing, which in reversed(pair) if number % 2 else pair:
-                found = associations.throughput(standing, self.seconds, which)
+                known = self.run.median(name, f"{which}_udp")
+                found = associations.throughput(standing, self.seconds, which, known)
                 self.run.add(name, found)
                 self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:
             self._failed(name, f"round {number + 1}, many SAs", error)
+
+    def _measured_memory(self, standing: dict[str, Standing | None]) -> None:
+        """Of many tunnels that stay: therefore at the end."""
+        for contender in self.contenders:
+            peer, name = standing[contender.name], contender.name
+            if peer is None or contender.crowd is None:
+                continue
+            try:
+                self.run.add(name, associations.memory_of_peers(peer, contender.crowd))
+            except InteropError as error:
+                self._failed(name, "with many tunnels", error)
 
     def _failed(self, name: str, what: str, error: InteropError) -> None:
         self.run.contenders[name].failures.append(f"{what}: {error}")

@@ -12,7 +12,7 @@ from tests.bench.datapath.tcp import background
 from tests.interop.processes import InteropError, call
 
 _INTERVAL = 0.005
-_COUNT = 300
+_COUNT = 250
 _TIME = re.compile(r" time=([0-9.]+) ms")
 
 
@@ -47,5 +47,5 @@ def idle(standing: Standing) -> RoundTrip:
 
 def loaded(standing: Standing) -> RoundTrip:
     """While one TCP stream runs."""
-    with background(standing, _COUNT * _INTERVAL + 2.5):
+    with background(standing, _COUNT * _INTERVAL + 10):
         return idle(standing)

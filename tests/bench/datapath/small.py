@@ -21,7 +21,8 @@ PROGRAM = Path(__file__).with_name("small_traffic.py")
 LOSS = 0.01
 SECONDS = 0.5  # of a trial
 FIRST_GUESS = 40_000.0
-_STEP = 1.6  # to the next rate, until one is too high and one is not
+_STEP = 1.6  # to the next rate
+_KNOWN_STEP = 1.15  # from what other rounds found
 _CLOSE = 1.05  # ratio of the two at which the search ends
 _TRIALS = 12
 _HELD = 0.93  # a sender that stays below this much of its rate can't send more
@@ -44,17 +45,17 @@ class Trial:
         return self.sent >= self.asked * _HELD
 
 
-def highest(attempt: Callable[[float], Trial], guess: float) -> float:
+def highest(attempt: Callable[[float], Trial], known: float | None = None) -> float:
     """The most packets a second that came in a good trial; 0 if there was none.
 
-    From ``guess`` the rate goes up or down by a fixed ratio until one was good and a higher one
-    was not; then to the middle of both.  A bad trial is repeated once, for the machine does other
-    things as well.  Where the sender itself can't send more, on CPUs that it shares with the
-    gateways, the search is over.
+    From what is ``known``, or a guess, the rate goes up, further each time, or down, until one was
+    good and a higher one was not; then to the middle of both.  A bad trial is repeated once, for
+    the machine does other things as well.  Where the sender itself can't send more, however much
+    it is asked to, on CPUs that it shares with the gateways, the search is over.
     """
     best = good = 0.0
     bad = math.inf
-    rate = guess
+    rate, step, rises = known or FIRST_GUESS, _KNOWN_STEP if known else _STEP, 0
     for _ in range(_TRIALS):
         trial = attempt(rate)
         if not trial.good:
@@ -69,9 +70,10 @@ def highest(attempt: Callable[[float], Trial], guess: float) -> float:
         if good and bad <= good * _CLOSE:
             break
         if bad == math.inf:
-            rate = good * _STEP
-        elif not good:
-            rate = bad / _STEP
+            rises += 1
+            rate = good * step**rises
+        elif not good:  # what came in spite of it may be near, or far less than could have come
+            rate = min(bad / step, max(trial.came, bad / _STEP**4))
         else:
             rate = math.sqrt(good * bad)
     return best
@@ -135,6 +137,6 @@ def traffic(
         counter.end()
 
 
-def packets(standing: Standing, guess: float = FIRST_GUESS) -> float:
+def packets(standing: Standing, known: float | None = None) -> float:
     with traffic(standing) as attempt:
-        return highest(attempt, guess)
+        return highest(attempt, known)

@@ -77,7 +77,8 @@ TABLES: dict[str, list[Column]] = {
         _spread("cpu_gateways"), _spread("cpu_machine"), _openvpn("cpu_machine"), _median("memory"),
     ],
     "Many SAs": [
-        _median("memory_1000"), _median("many_seconds"), _spread("few_tcp1"), _spread("many_tcp1"),
+        _median("memory_sas"), _median("memory_tunnels"), _median("many_seconds"),
+        _spread("few_tcp1"), _spread("many_tcp1"),
         _spread("few_udp"), _spread("many_udp"),
     ],
 }  # fmt: skip

@@ -55,9 +55,9 @@ def _begin(variant: Variant, standing: Standing) -> None:
             [sys.executable, "-P", str(PROGRAM), json.dumps(asked)],
             {"PYTHONPATH": str(variant.root)},
         )
-    for process in standing.processes:
+    for process in standing.programs.values():
         wait_until(f"{process.name} ready", partial(_ready, process), _START_SECONDS)
-    ready = stood(standing.processes[0])
+    ready = stood(standing.programs["a"])
     standing.says = str(ready["ready"])
     if Path(str(ready["root"])) != variant.root.resolve():
         raise InteropError(f"{variant.name} is the one of {ready['root']}")

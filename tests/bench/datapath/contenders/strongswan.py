@@ -33,14 +33,14 @@ def _begin(phase2: str, standing: Standing) -> None:
         ends[side].start()
         process = ends[side].process
         assert process is not None
-        standing.processes.append(process)
+        standing.adopt(side, process)
     ends["a"].initiate()
     wait_until("strongSwan's tunnel", lambda: ends["a"].agreed() and ends["b"].agreed())
 
 
 STRONGSWAN = tuple(
     Contender(
-        name, f"strongSwan kernel-libipsec, {title}", partial(_begin, phase2),
+        name, f"strongSwan, {title}", partial(_begin, phase2),
         (CHARON, "swanctl", _PLUGIN), ("swanctl", "--version"),
     )
     for name, title, phase2 in (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.bench.datapath.contender import Contender, Standing
-from tests.bench.datapath.row import NETWORK, OTHER, OUTSIDE, SIDES
+from tests.bench.datapath.row import MANY, NETWORK, OTHER, OUTSIDE, SIDES
 from tests.interop.processes import InteropError, wait_until
 
 _PORT = 51820
@@ -29,17 +30,16 @@ def _configure(device: str, *lines: str) -> None:
         raise InteropError(f"wireguard-go refused its configuration: {answer!r}")
 
 
-def peer_lines(public: str, *fields: str) -> list[str]:
-    return [f"public_key={public}", *fields]
+def _device(standing: Standing, side: str) -> str:
+    """Its name is the one of a socket as well, which all namespaces share."""
+    return f"wg{os.getpid()}{side}{standing.row.identifier.rpartition('-')[2]}"
 
 
 def _begin(binary: str, standing: Standing) -> None:
     keys = {side: X25519PrivateKey.generate() for side in SIDES}
-    number = standing.row.identifier.rpartition("-")[2]
     for side in SIDES:
         other = OTHER[side]
-        # The name is the one of a socket as well, which all namespaces share.
-        device = f"wg{os.getpid()}{side}{number}"
+        device = _device(standing, side)
         path = _SOCKETS / f"{device}.sock"
         standing.stack.callback(path.unlink, missing_ok=True)
         standing.start(side, [binary, "-f", device], {"LOG_LEVEL": "error"})
@@ -48,11 +48,9 @@ def _begin(binary: str, standing: Standing) -> None:
             device,
             f"private_key={keys[side].private_bytes_raw().hex()}",
             f"listen_port={_PORT}",
-            *peer_lines(
-                keys[other].public_key().public_bytes_raw().hex(),
-                f"endpoint={OUTSIDE[other]}:{_PORT}",
-                f"allowed_ip={NETWORK[other]}",
-            ),
+            f"public_key={keys[other].public_key().public_bytes_raw().hex()}",
+            f"endpoint={OUTSIDE[other]}:{_PORT}",
+            f"allowed_ip={NETWORK[other]}",
         )
         standing.row.ip(
             standing.row.gateway(side),
@@ -61,8 +59,18 @@ def _begin(binary: str, standing: Standing) -> None:
         )
 
 
+def _more_peers(standing: Standing, count: int) -> None:
+    first = ip_network(MANY)[0]
+    lines = []
+    for number in range(count):
+        public = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+        lines += [f"public_key={public}", f"allowed_ip={first + number}/32"]
+    _configure(_device(standing, "a"), *lines)
+
+
 def wireguard(name: str, title: str, binary: str) -> Contender:
-    return Contender(name, title, partial(_begin, binary), (binary,), (binary, "--version"))
+    begin, version = partial(_begin, binary), (binary, "--version")
+    return Contender(name, title, begin, (binary,), version, crowd=_more_peers)
 
 
 WIREGUARD = (wireguard("wireguard-go", "wireguard-go", "wireguard-go"),)
