@@ -316,6 +316,7 @@ class UserspaceDatapath:
     async def _stop(self, reason: str) -> None:
         """The device goes, so that what is marked meets the refusing route."""
         await self._end_workers()
+        self._keying.close()
         if self._grounds is not None:
             self._grounds.close()
         self._report(DatapathFailed(reason))
