@@ -32,6 +32,7 @@ from oegw.datapath.interface import (
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.state import Memory, Record
+from oegw.datapath.userspace.supervisor import Place
 from tests.support.datapath_sas import make_sa, selector
 
 
@@ -115,6 +116,8 @@ class Subject:
             return await datapath.counters()
         if verb == "nothing":
             return None
+        if verb == "core-of-a-successor":
+            return datapath.equipment(Place(Direction.OUTBOUND, 0)).core
         if verb == "break-starts":
             sys.executable = "/bin/false"  # of workers that are started from now on
             return None
