@@ -481,7 +481,7 @@ READS_SURROUNDINGS = {
     "oegw/cli.py": "the command line",
     "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
     "oegw/datapath/userspace/opening.py": "the same",
-    "oegw/datapath/userspace/supervisor.py": "hands its environment on to these processes",
+    "oegw/datapath/userspace/child.py": "hands its environment on to these processes",
     "oegw/docs/examples/starwars_client.py": "an example: a program of its own",
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",

@@ -16,7 +16,8 @@ from lablib.waiting import patient, wait_until
 # Octets kept of a frame: all of it at an MTU of 1500.  The kernel's ring has slots of this size,
 # so that a larger number would leave room for few frames (about 4,000, or 32,000 for `much`; the
 # larger ring takes a test kernel two seconds to make).  A host's own TCP may put a batch of
-# segments on its link as one large frame, which is then cut; claims about payloads mind that.
+# segments on its link as one large frame, which is then cut, and a gateway a batch of ESP in UDP;
+# claims about payloads mind that.
 SNAP = "2048"
 RING, LARGE_RING = "8192", "65536"  # KiB
 QUIET = 0.06  # seconds without a new octet in the file, after which a capture is complete

@@ -18,7 +18,7 @@ from lablib.run import Process, Run
 from lablib.waiting import patient, wait_until
 
 FOLDER = "moniker"  # of a scenario: HOST.toml, the configuration of the daemon of that host
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 
 
 def socket_of(run: Run, host: str) -> Path:

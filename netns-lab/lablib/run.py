@@ -97,7 +97,7 @@ class Process:
             self.send(signal.SIGKILL)
             wait_until(f"end of {self.name}", lambda: not self.running, 5.0)
 
-    def await_text(self, text: str, seconds: float = 10.0) -> None:
+    def await_text(self, text: str, seconds: float = 30.0) -> None:
         """Wait until it printed ``text``.  Raises LabError with its output if it ends before."""
 
         def printed() -> bool:

@@ -1,9 +1,10 @@
-"""What the two cores of the user-space datapath take for the same input, and the ratio between them.
+"""What the two cores of the user-space datapath take for the same input, and their ratio.
 
     python -m tests.bench.bench_core [SECONDS]
 
 Only ``seal`` and ``open`` are timed: reading and writing, which is the kernel's work, is not.  One
-line for each algorithm and kind of packets; microseconds of CPU time are per packet, the medians of all batches.
+line for each algorithm and kind of packets; microseconds of CPU time are per packet, the medians of
+all batches.
 Bulk is TCP in super-packets of 60,000 octets, cut into packets of 1,400, and joined again.
 """
 
@@ -48,7 +49,8 @@ def measured(core: str, algorithm: str, kind: str, seconds: float) -> tuple[floa
     sa = outbound(
         algorithm,
         mtu=1440,
-        **{"encapsulation": to_loopback().encapsulation, "destination": "127.0.0.1"},
+        encapsulation=to_loopback().encapsulation,
+        destination="127.0.0.1",
     )
     sealing.core.install(sa)
     inbound = opening.sa(sa.sa)

@@ -104,7 +104,7 @@ def cells() -> tuple[Cell, ...]:
             usual,
             name=f"phase2-{proposal}-{'no-pfs' if group == 'none' else f'pfs-{group}'}",
             proves="traffic",
-            places=second["places"],
+            places=second["places" if group == "none" else "places_with_pfs"],
             phase2=proposal,
             pfs=group,
         )

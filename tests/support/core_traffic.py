@@ -1,5 +1,5 @@
-"""Frames of a tunnel device, and what becomes of ESP packets on their way: honest and otherwise, from
-a seed."""
+"""Frames of a tunnel device, and what becomes of ESP packets on their way: honest and otherwise,
+from a seed."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """A control process with a user-space datapath, to be started in a network namespace.
 
-    python -m tests.support.datapath_gateway SIDE FAMILY ENCAPSULATION ALGORITHM MTU [ADDRESS PORT]
+    python -m tests.support.datapath_gateway SIDE FAMILY ENCAPSULATION ALGORITHM SETTINGS [ADDRESS PORT]
 
-ADDRESS and PORT are A's, as this side sees them.  Each line on its standard input is a question,
+SETTINGS is a JSON object, fields of `UserspaceSettings`.  ADDRESS and PORT are A's, as this side sees them.  Each line on its standard input is a question,
 each line on its output an answer or an event:
 
     counters             the datapath's counters
     workers              names, process ids and restarts of its workers
+    cores                which core each runs
     move ADDRESS PORT    A is elsewhere: all SAs are moved
     keying ADDRESS PORT  IKE is sent there
     keyings              how many KeyingDatagrams came, and the last
@@ -87,7 +88,7 @@ async def main(
     family: str,
     encapsulation: str,
     algorithm: str,
-    mtu: str,
+    settings: str,
     outer_a: str = "",
     port: str = "4500",
 ) -> None:
@@ -104,7 +105,7 @@ async def main(
             said["peer"] = [str(event.address), event.port]
         print(json.dumps(said), flush=True)
 
-    datapath = UserspaceDatapath(UserspaceSettings(mtu=int(mtu)))
+    datapath = UserspaceDatapath(UserspaceSettings(**json.loads(settings)))
     await datapath.start(report)
     outer_a = outer_a or (GATEWAY_A4 if family == "4" else GATEWAY_A6)
     sas = tunnels(int(family), encapsulation == "udp", algorithm, outer_a, int(port))
@@ -117,6 +118,9 @@ async def main(
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         if line == "counters":
             print(json.dumps({"counters": await datapath.counters()}), flush=True)
+        elif line == "cores":
+            cores = {each.name: each.core for each in datapath.workers() if each.pid}
+            print(json.dumps({"cores": cores}), flush=True)
         elif line == "workers":
             print(json.dumps({"workers": reports(datapath)}), flush=True)
         elif line.startswith("move"):

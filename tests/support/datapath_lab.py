@@ -103,6 +103,11 @@ class Gateway:
         reports: dict[str, tuple[int | None, int]] = self.ask("workers", "workers")
         return {name: (pid, restarts) for name, (pid, restarts) in reports.items()}
 
+    def cores(self) -> dict[str, str]:
+        """Of the workers that run."""
+        cores: dict[str, str] = self.ask("cores", "cores")
+        return cores
+
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
@@ -141,10 +146,11 @@ class Lab:
         return done.stdout + done.stderr
 
     def start(
-        self, family: int, encapsulation: str, algorithm: str = "gcm-128"
+        self, family: int, encapsulation: str, algorithm: str = "gcm-128", **settings: Any
     ) -> tuple[Gateway, Gateway]:
-        first = self.start_one("a", family, encapsulation, algorithm)
-        return first, self.start_one("b", family, encapsulation, algorithm)
+        """``settings``: fields of `UserspaceSettings`."""
+        first = self.start_one("a", family, encapsulation, algorithm, **settings)
+        return first, self.start_one("b", family, encapsulation, algorithm, **settings)
 
     def start_one(
         self,
@@ -153,11 +159,13 @@ class Lab:
         encapsulation: str = "esp",
         algorithm: str = "gcm-128",
         outer_a: tuple[str, int] | None = None,
+        **settings: Any,
     ) -> Gateway:
         """``outer_a``: A's address and port as this side sees them."""
         namespace = {"a": self.gwa, "b": self.gwb}[side]
         seen = (outer_a[0], str(outer_a[1])) if outer_a else ()
-        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, "1500", *seen)
+        said = json.dumps(settings)
+        gateway = Gateway(namespace, side, str(family), encapsulation, algorithm, said, *seen)
         self.gateways.append(gateway)
         return gateway
 

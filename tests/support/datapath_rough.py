@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.datapath_lab import ROOT, Lab, end, link_add
+from tests.support.datapath_lab import ROOT, Lab, end, link_add, run
 from tests.support.datapath_sas import (
     A4,
     A6,
@@ -263,9 +263,7 @@ class RoughLab(Lab):
                 words = [word for feature in features for word in (feature, "off")]
                 self.inside(where, "ethtool", "-K", one, *words)
         if self._together:
-            self.inside(
-                self.gwb, "ethtool", "-K", "out0", "gro", "on", "rx-udp-gro-forwarding", "off"
-            )
+            join_arrivals(self, self.gwb)
         self._cable = Conversation(
             self.road, "-I", str(ROAD), "left", "right", "--seed", str(self._seed),
             "--witness", str(self.witness),
@@ -273,6 +271,13 @@ class RoughLab(Lab):
         )  # fmt: skip
         self._programs.append(self._cable)
         assert self._cable.line() == "ready"
+
+
+def join_arrivals(lab: Lab, gateway: str) -> None:
+    """What arrives outside is joined as by a card under load (GRO), whoever sent it."""
+    lab.inside(gateway, "ethtool", "-K", "out0", "gro", "on", "rx-udp-gro-forwarding", "off")
+    waits = "echo 300000 > gro_flush_timeout; echo 1 > napi_defer_hard_irqs"  # nanoseconds
+    run("ip", "netns", "exec", gateway, "sh", "-c", f"cd /sys/class/net/out0; {waits}")
 
 
 def tunnel(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections import Counter
-from typing import Protocol
 
 PAGE = 4096  # octets
 
@@ -62,13 +61,6 @@ NAMES = (
     "counted_elsewhere",  # under a name that is not in this list
 )
 _PLACES = {name: place for place, name in enumerate(NAMES)}
-
-
-class Counters(Protocol):
-    """A `collections.Counter`, or a page of ours."""
-
-    def __getitem__(self, name: str, /) -> int: ...
-    def __setitem__(self, name: str, count: int, /) -> None: ...
 
 
 class CounterPage:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from oegw.datapath.interface import IPAddress
 from oegw.datapath.userspace.esp import OutboundSa
@@ -74,6 +74,13 @@ class EngineSettings:
 
     mtu: int = 1500
     dont_fragment: DontFragment = DontFragment.COPY
+
+
+class Counters(Protocol):
+    """A `collections.Counter`, or a page of ours."""
+
+    def __getitem__(self, name: str, /) -> int: ...
+    def __setitem__(self, name: str, count: int, /) -> None: ...
 
 
 class EachSecond:

@@ -20,7 +20,7 @@ from oegw.packet.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, Buffer
 
 # Specification values (RFC 4303 section 2).
 TRAILER = 2  # pad length and next header
-PADDING = bytes(range(1, 256))
+_PADDING = bytes(range(1, 256))
 _UDP_HEADER = 8
 LAST_SEQUENCE = 2**32 - 1
 LAST_EXTENDED_SEQUENCE = 2**64 - 1
@@ -34,8 +34,9 @@ _LOW = 0xFFFFFFFF
 _HEADER = Struct("!II")
 _HIGH = Struct("!I")
 
+PADDINGS = tuple(_PADDING[:count] for count in range(256))
 TRAILERS = {
-    next_header: tuple(PADDING[:count] + bytes((count, next_header)) for count in range(16))
+    next_header: tuple(_PADDING[:count] + bytes((count, next_header)) for count in range(16))
     for next_header in (IPV4, IPV6)
 }
 
@@ -182,9 +183,10 @@ class OutboundSa(_Sa):
         None if the SA is expired, there are not so many numbers, or these octets pass the hard
         limit; then nothing was taken.
         """
-        if self.record.flag(EXPIRED) or self.would_exceed(octets):
+        record = self.record
+        if record.flag(EXPIRED) or (self.hard_bytes is not None and self.would_exceed(octets)):
             return None
-        return self.record.take(count, octets, now, self.last)
+        return record.take(count, octets, now, self.last)
 
     def seal(self, packet: bytes, next_header: int, now: float = 0.0) -> bytes | None:
         """The ESP packet that carries ``packet``, which is counted; None if `take` gives none."""
@@ -261,6 +263,6 @@ class InboundSa(_Sa):
         end = len(plain) - TRAILER - count
         # A default scheme of padding must be checked (RFC 4303 section 2.4), and says no more
         # than a wrong ICV does.
-        if end < 0 or (count and plain[end:-2] != PADDING[:count]):
+        if end < 0 or (count and plain[end:-2] != PADDINGS[count]):
             raise AuthenticationError
         return plain[-1], plain[:end]

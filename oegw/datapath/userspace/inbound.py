@@ -18,18 +18,18 @@ from oegw.datapath.interface import (
     UdpEncapsulation,
     UnknownSpiReceived,
 )
-from oegw.datapath.userspace.counters import Counters
 from oegw.datapath.userspace.engine import (
     NOTHING,
     Action,
+    Counters,
     Deliver,
     EachSecond,
     EngineSettings,
     at_least_lowest,
 )
 from oegw.datapath.userspace.esp import InboundSa, Peer, ReplayError
+from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.sad import InboundSas
-from oegw.datapath.userspace.state import Record
 from oegw.datapath.userspace.transform import ESP_HEADER, AuthenticationError, Random
 from oegw.packet.ecn import decapsulated
 from oegw.packet.ip import IPV4, IPV6, NO_NEXT_HEADER, TCP, Buffer, PacketError, layout_of

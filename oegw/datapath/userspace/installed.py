@@ -81,7 +81,9 @@ class InstalledSas:
         try:
             offset = self._records.allocate(window)
         except OSError as error:
-            raise DatapathError(f"SA {sa.spi:#010x}: {error.strerror}") from None
+            raise DatapathError(
+                f"SA {sa.spi:#010x}: no memory for its record: {error.strerror}"
+            ) from None
         self._serial += 1
         added = Installed(sa, self._serial, offset, self._records.record(offset))
         self._sas[sa.key] = added

@@ -26,14 +26,13 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked, Unopened
 from oegw.datapath.userspace.core.virtio import HEADER
-from oegw.datapath.userspace.counters import Counters
-from oegw.datapath.userspace.engine import Deliver, EngineSettings
+from oegw.datapath.userspace.engine import Counters, Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
-from oegw.datapath.userspace.worker import BATCHES_PER_TURN, run
+from oegw.datapath.userspace.worker import run
 
 _STRAYS_PER_TURN = 64  # our choice
 
@@ -99,20 +98,20 @@ class Opening:
         descriptor, version, encapsulated = outer.descriptor, outer.version, outer.encapsulated
 
         def turn() -> None:
-            for _ in range(BATCHES_PER_TURN):
-                try:
-                    if not core.fill(descriptor, version, encapsulated):
-                        return
-                except OSError:  # an ICMP error of something that we sent
-                    counters["drop_in_socket"] += 1
-                    continue
-                now = time.monotonic()
-                while (care := core.open(now)) is not None:
-                    self._care(care, encapsulated, now)
-                self._settle(now)  # who asks on account of a packet finds it counted
-                lost = core.deliver(self._device)
-                if lost:
-                    counters["drop_in_device"] += lost
+            try:
+                if not core.fill(descriptor, version, encapsulated):
+                    return
+            except OSError:  # an ICMP error of something that we sent
+                counters["drop_in_socket"] += 1
+                return
+            now = time.monotonic()
+            while (care := core.open(now)) is not None:
+                self._care(care, encapsulated, now)
+            self._count()  # who asks on account of a packet finds it counted
+            lost = core.deliver(self._device)
+            if lost:
+                counters["drop_in_device"] += lost
+            self._look(now)
 
         return turn
 
@@ -155,16 +154,19 @@ class Opening:
                     os.writev(self._device, (self._empty_header, action.packet))
                 except OSError:
                     self._counters["drop_in_device"] += 1
-        self._settle(now)
+        self._count()
+        self._look(now)
 
-    def _settle(self, now: float) -> None:
-        """What the core counted and saw in this batch."""
-        core, counters = self._core, self._counters
-        for name, count in core.counted().items():
+    def _count(self) -> None:
+        counters = self._counters
+        for name, count in self._core.counted().items():
             counters[name] += count
-        for sa, peer in core.moved():
+
+    def _look(self, now: float) -> None:
+        """What else the core saw in this batch."""
+        for sa, peer in self._core.moved():
             self._engine.moved(sa, peer, now)
-        for sa in core.softened():
+        for sa in self._core.softened():
             if sa.soften():
                 self.events.append(SaExpired(sa.key, hard=False))
 

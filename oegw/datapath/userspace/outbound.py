@@ -13,11 +13,11 @@ from oegw.datapath.interface import (
     SecurityAssociation,
     UdpEncapsulation,
 )
-from oegw.datapath.userspace.counters import Counters
 from oegw.datapath.userspace.engine import (
     IPV6_MINIMUM_MTU,
     NOTHING,
     Action,
+    Counters,
     DontFragment,
     EachSecond,
     EngineSettings,
@@ -27,8 +27,8 @@ from oegw.datapath.userspace.engine import (
     at_least_lowest,
 )
 from oegw.datapath.userspace.esp import OutboundSa
+from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.sad import OutboundSas
-from oegw.datapath.userspace.state import Record
 from oegw.datapath.userspace.transform import Random
 from oegw.packet.ecn import traffic_class
 from oegw.packet.icmp import may_be_answered, too_big

@@ -109,7 +109,7 @@ class OuterGroup:
             for _ in range(workers):
                 self._opened.append(_sending(version, port, mark))
             if port is not None:
-                self.told = self._offloaded(offloads)
+                self.told = self._offloaded(offloads, workers)
         except OSError as error:
             self.close()
             where = f"UDP port {port}" if port is not None else "ESP"
@@ -121,7 +121,7 @@ class OuterGroup:
         for each in self._opened:
             each.socket.close()
 
-    def _offloaded(self, wanted: bool) -> tuple[Offload, ...]:
+    def _offloaded(self, wanted: bool, workers: int) -> tuple[Offload, ...]:
         """Turn on what the kernel has for UDP; what is told."""
         if not wanted:
             return Offload(SENDING, SWITCHED_OFF), Offload(RECEIVING, SWITCHED_OFF)
@@ -132,6 +132,10 @@ class OuterGroup:
             sending = Offload(SENDING)
         except OSError as error:
             sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
+        if workers > 1:
+            # The kernel joins datagrams of one peer whatever their SPIs are, and then chooses the
+            # worker by the first: packets of one flow would take two ways, and overtake each other.
+            return sending, Offload(RECEIVING, "several workers: each packet goes by its SPI")
         try:
             for each in self._opened:
                 each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)

@@ -96,7 +96,7 @@ class Record:
         if self._lock is not None:
             self._lock(self.offset, True)
         try:
-            sequence, packets, counted, _ = self.used
+            sequence, packets, counted, _ = _USED.unpack_from(self.memory, self.at)
             if sequence + numbers > last:
                 return None
             _USED.pack_into(
@@ -107,7 +107,7 @@ class Record:
                 counted + octets,
                 int(now * 1e9),
             )
-            return sequence + 1
+            return int(sequence) + 1
         finally:
             if self._lock is not None:
                 self._lock(self.offset, False)

@@ -71,7 +71,9 @@ class ReplayWindow:
             # In this order: a death in between makes the window forget what was never delivered.
             record.sequence = last
             if first - top > bits:
-                memory[ring : ring + bits // 8] = bytes(bits // 8)  # a jump over all of it
+                memory[ring : ring + (bits + 7) // 8] = bytes(
+                    (bits + 7) // 8
+                )  # a jump over all of it
             else:
                 _change(memory, ring, bits, top + 1, first - top - 1, False)
         if count == 1:

@@ -24,8 +24,8 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.cutting import cut
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Frame, Run
-from oegw.datapath.userspace.counters import Counters
 from oegw.datapath.userspace.engine import (
+    Counters,
     EngineSettings,
     RefreshPathMtu,
     SendEsp,
@@ -36,7 +36,7 @@ from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.outbound import OutboundEngine
 from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, Way, path_mtu
 from oegw.datapath.userspace.record import Record
-from oegw.datapath.userspace.worker import BATCHES_PER_TURN, CannotGoOnError, run
+from oegw.datapath.userspace.worker import CannotGoOnError, run
 
 
 class Sealing:
@@ -112,24 +112,24 @@ class Sealing:
     # Packets.
 
     def _turn(self) -> None:
-        core, device = self._core, self._device
-        for _ in range(BATCHES_PER_TURN):
-            try:
-                if not core.fill(device):
-                    return
-            except OSError as error:
-                if error.errno == errno.EBADFD:
-                    raise CannotGoOnError("the tunnel device is gone") from None
-                self._counters["drop_out_device"] += 1
+        """One batch: what comes meanwhile, waiting tells, and costs no more than a vain read."""
+        core = self._core
+        try:
+            if not core.fill(self._device):
                 return
-            now = time.monotonic()
-            care: int | None = 0
-            while care is not None:
-                runs, care = core.seal(now)
-                for each in runs:
-                    self._send_run(each, now)
-                if care is not None:
-                    self._care(core.frame(care), now)
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                raise CannotGoOnError("the tunnel device is gone") from None
+            self._counters["drop_out_device"] += 1
+            return
+        now = time.monotonic()
+        care: int | None = 0
+        while care is not None:
+            runs, care = core.seal(now)
+            for each in runs:
+                self._send_run(each, now)
+            if care is not None:
+                self._care(core.frame(care), now)
 
     def _send_run(self, each: Run, now: float) -> None:
         sa, counters = each.sa, self._counters

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import oegw
 from oegw.datapath.interface import DatapathError, Direction, WorkerReport
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.child import Child
 from oegw.datapath.userspace.equipment import Equipment
 
 # Our choices, seconds.
@@ -102,7 +98,7 @@ class Supervisor:
     def __init__(self, place: Place, datapath: Datapath) -> None:
         self.place = place
         self._datapath = datapath
-        self._process: Process | None = None
+        self._child: Child | None = None
         self._control: socket.socket | None = None
         self._gone = asyncio.Event()  # the channel ended
         self._task: asyncio.Task[None] | None = None
@@ -118,8 +114,7 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        alive = self._process is not None and self._process.returncode is None
-        return self._process.pid if alive and self._process else None
+        return self._child.pid if self._child and not self._child.ended.done() else None
 
     @property
     def report(self) -> WorkerReport:
@@ -144,8 +139,7 @@ class Supervisor:
 
     def restart(self) -> None:
         """End this worker, for a successor with other equipment."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        self._kill()
 
     def give_up(self, reason: str) -> None:
         """All that was asked, or will be, has this answer."""
@@ -206,7 +200,7 @@ class Supervisor:
         """Start a process, and tell it all that it is to have.  Raises DatapathError."""
         loop = asyncio.get_running_loop()
         equipment = self._datapath.equipment(self.place)
-        await self._spawn(equipment)
+        self._spawn(equipment)
         self._starting = loop.create_future()
         self._send(Kind.START, equipment.body(), [self._starting], _START_TIMEOUT)
         self._core, self._core_reason = await self._starting
@@ -221,62 +215,34 @@ class Supervisor:
         self._told = True
         await self._starting
 
-    async def _spawn(self, equipment: Equipment) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        root = str(Path(oegw.__file__).resolve().parent.parent)
-        try:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",  # nothing is imported from the working directory
-                    "-m",
-                    _MODULES[self.place.direction],
-                    str(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), *equipment.descriptors),
-                    env={**os.environ, "PYTHONPATH": root},
-                )
-        except OSError as error:
-            ours.close()
-            raise DatapathError(f"the worker cannot be started: {error.strerror}") from None
-        except BaseException:
-            ours.close()
-            raise
-        self._control = ours
+    def _spawn(self, equipment: Equipment) -> None:
+        module = _MODULES[self.place.direction]
+        self._child = child = Child(module, equipment.descriptors)
+        self._control = child.control
         self._gone.clear()
-        asyncio.get_running_loop().add_reader(ours, self._read, ours)
+        asyncio.get_running_loop().add_reader(child.control, self._read, child.control)
 
     async def _bury(self) -> int:
         """The worker is to be dead before a successor begins; how it ended."""
-        self._close_channel()
-        self._unfold()
-        if self._process is None:
-            return 0
-        if self._process.returncode is None:
-            # The channel ends a little before the process does: how it ends by itself tells more.
-            try:
-                async with asyncio.timeout(_FIRST_PAUSE):
-                    await self._process.wait()
-            except TimeoutError:
-                self._kill()
-        return await self._process.wait()
+        # The channel ends a little before the process does: how it ends by itself tells more.
+        return await self._ended_within(_FIRST_PAUSE)
 
     async def _end_process(self) -> None:
+        await self._ended_within(_END_TIMEOUT)
+
+    async def _ended_within(self, seconds: float) -> int:
+        """Close the channel, which ends it; if that does not help, by force."""
         self._close_channel()
         self._unfold()
-        if self._process is not None and self._process.returncode is None:
-            try:
-                async with asyncio.timeout(_END_TIMEOUT):
-                    await self._process.wait()
-            except TimeoutError:
-                self._kill()
-                await self._process.wait()
+        if self._child is None:
+            return 0
+        await asyncio.wait((self._child.ended,), timeout=seconds)
+        self._kill()
+        return await self._child.ended
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._child is not None:
+            self._child.kill()
 
     # The channel.
 

@@ -25,14 +25,15 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
-from oegw.datapath.userspace.counters import Counters, page_of
+from oegw.datapath.userspace.counters import page_of
+from oegw.datapath.userspace.engine import Counters
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
 
 # Our choices.
-BATCHES_PER_TURN = 4  # of one descriptor, before the others and the channel have their turn
+_READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
 _BACKLOG = 4096  # messages to a control process that does not read; then events are lost
 
 
@@ -95,7 +96,7 @@ class Worker:
         control = self._control.fileno()
         turns: dict[int, Callable[[], None]] = {}
         while self._running:
-            for descriptor, events in self._poll.poll():
+            for descriptor, events in self._poll.poll(-1, _READY_AT_ONCE):
                 if descriptor != control:
                     turns[descriptor]()
                     continue

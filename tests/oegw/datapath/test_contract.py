@@ -77,6 +77,12 @@ def on_userspace(play: Play) -> None:
     in_own_namespace(lambda: asyncio.run(started(UserspaceDatapath(UserspaceSettings()), play)))
 
 
+def on_several(play: Play) -> None:
+    """Three workers for each direction, in pure Python, without offloads."""
+    settings = UserspaceSettings(workers=3, core="python", offloads=False)
+    in_own_namespace(lambda: asyncio.run(started(UserspaceDatapath(settings), play)))
+
+
 def on_kernel(play: Play) -> None:
     in_own_namespace(lambda: asyncio.run(started(XfrmDatapath(XfrmSettings()), play)))
 
@@ -99,6 +105,13 @@ each_datapath = pytest.mark.parametrize(
         pytest.param(on_memory, id="memory"),
         pytest.param(on_userspace, id="userspace", marks=pytest.mark.netns),
         pytest.param(on_kernel, id="kernel", marks=pytest.mark.kernel),
+    ],
+)
+also_several = pytest.mark.parametrize(
+    "on",
+    [
+        *(each for each in each_datapath.args[1]),
+        pytest.param(on_several, id="several workers", marks=pytest.mark.netns),
     ],
 )
 
@@ -130,7 +143,7 @@ def test_every_algorithm(on: Callable[[Play], None]) -> None:
     on(play)
 
 
-@each_datapath
+@also_several
 def test_many_at_once(on: Callable[[Play], None]) -> None:
     async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
         sas = [make_sa(spi=0x1000 + number) for number in range(700)]
@@ -203,7 +216,7 @@ def test_nothing_works_after_the_end(on: Callable[[Play], None]) -> None:
 ELSEWHERE = ip_address("203.0.113.9")
 
 
-@each_datapath
+@also_several
 @pytest.mark.parametrize("encapsulation", [None, UdpEncapsulation(4500, 61000)])
 def test_an_sa_moves(on: Callable[[Play], None], encapsulation: UdpEncapsulation | None) -> None:
     async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
@@ -286,7 +299,7 @@ def on_loopback() -> None:
         subprocess.run([ip, *command.split()], check=True)
 
 
-@each_datapath
+@also_several
 def test_of_several_the_newest_sends_or_the_one_preferred(on: Callable[[Play], None]) -> None:
     async def play(datapath: Datapath, events: list[DatapathEvent]) -> None:
         on_loopback()

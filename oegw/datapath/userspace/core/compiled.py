@@ -10,6 +10,7 @@ import functools
 import mmap
 import os
 import shutil
+from collections import Counter
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -322,7 +323,7 @@ class CompiledOpeningCore(_Core):
             "drop_in_replay": totals.replay,
             "drop_in_invalid": totals.invalid,
         }
-        return {name: count for name, count in named.items() if count}
+        return Counter({name: count for name, count in named.items() if count})
 
     def moved(self) -> list[Moved]:
         found = []

@@ -6,9 +6,14 @@ where they are in nearly all packets, and it changes nothing for those that come
 
 from __future__ import annotations
 
+from struct import Struct
+
 from oegw.packet.ip import IPV4_HEADER, IPV6_HEADER, SKIPPED, TCP, UDP, WITH_PORTS, Buffer
 from oegw.packet.transport import TCP_HEADER
 
+# Version, length, fragment field, protocol, addresses, and the four octets behind the header.
+_IPV4 = Struct("!BxHxxHxBxx8s4s")
+_IPV6 = Struct("!BxxxHBx32s4s")
 _NO_PORTS = bytes(4)
 _UDP_HEADER = 8
 _SYN = 0x02
@@ -27,27 +32,29 @@ def key_of(packet: Buffer) -> bytes | None:
         return None
     first = packet[0]
     if first == 0x45:
-        if (packet[2] << 8 | packet[3]) != size or packet[6] & 0xBF or packet[7]:
+        offset, version = IPV4_HEADER, 4
+        whole = packet if size >= _IPV4.size else bytes(packet) + _NO_PORTS
+        _, length, fragment, protocol, addresses, ports = _IPV4.unpack_from(whole)
+        if length != size or fragment & 0xBFFF:
             return None
-        protocol, offset = packet[9], IPV4_HEADER
-        head = bytes((4, protocol)) + packet[12:20]
-    elif first >> 4 == 6:
-        if size < IPV6_HEADER or (packet[4] << 8 | packet[5]) + IPV6_HEADER != size:
+    elif first >> 4 == 6 and size >= IPV6_HEADER:
+        offset, version = IPV6_HEADER, 6
+        whole = packet if size >= _IPV6.size else bytes(packet) + _NO_PORTS
+        _, length, protocol, addresses, ports = _IPV6.unpack_from(whole)
+        if length + IPV6_HEADER != size or protocol in SKIPPED:
             return None
-        protocol, offset = packet[6], IPV6_HEADER
-        if protocol in SKIPPED:
-            return None
-        head = bytes((6, protocol)) + packet[8:40]
     else:
         return None
-    if protocol not in WITH_PORTS:
-        return head + _NO_PORTS
     if protocol == TCP:
         if size < offset + TCP_HEADER or packet[offset + 13] & _SYN:
             return None
-        length = (packet[offset + 12] >> 4) * 4
-        if length < TCP_HEADER or offset + length > size:
+        header = (packet[offset + 12] >> 4) * 4
+        if header < TCP_HEADER or offset + header > size:
             return None
-    elif size < offset + (_UDP_HEADER if protocol == UDP else 4):
-        return None
-    return head + packet[offset : offset + 4]
+    elif protocol in WITH_PORTS:
+        if size < offset + (_UDP_HEADER if protocol == UDP else 4):
+            return None
+    else:
+        ports = _NO_PORTS
+    key: bytes = bytes((version, protocol)) + addresses + ports
+    return key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from functools import lru_cache
+from struct import Struct
 
 from oegw.datapath.userspace.core.cutting import (
     TCP_CHECKSUM,
     UDP_CHECKSUM,
     UDP_HEADER,
-    layout_of_headers,
+    parts_of,
     sum_of,
 )
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
@@ -20,6 +22,7 @@ from oegw.datapath.userspace.core.virtio import (
     NEEDS_CSUM,
     NONE,
 )
+from oegw.packet.checksum import checksum
 from oegw.packet.ip import IPV4_HEADER, IPV6_HEADER, TCP, UDP, Buffer
 
 # Specification values (RFC 9293 section 3.1, RFC 791).
@@ -27,8 +30,19 @@ _PSH, _ACK, _ECE = 0x08, 0x10, 0x40
 _DONT_FRAGMENT = 0x40
 _LARGEST = 65535
 
+_IPV4 = Struct("!2sHH4sH8s")  # length, identification; checksum
+_IPV6 = Struct("!4sH34s")  # length
+_UDP = Struct("!4sHH")  # ports, length, checksum
+_WORD = Struct("!H")
+
 Parts = list[Buffer]
 """A frame, in pieces that are written together."""
+
+
+@lru_cache(maxsize=16)
+def _tcp(headers: int) -> Struct:
+    """Ports, sequence number, acknowledgement with data offset, flags, window, checksum, rest."""
+    return Struct(f"!4sI5sB2sH{headers - 18}s")
 
 
 class Joiner:
@@ -50,7 +64,8 @@ class Joiner:
         self._offloads = offloads
         self._joins_udp = joins_udp
         self._frames: list[tuple[Parts, int]] = []
-        self._first: _First | None = None
+        self._last: Buffer | None = None  # to which the next packet may be joined
+        self._train: _Train | None = None  # or that
 
     def add(self, packet: Buffer) -> None:
         """The next packet, an ordinary one; its octets may not change until ``clear``."""
@@ -58,20 +73,25 @@ class Joiner:
             return
         self._close()
         if self._offloads:
-            first = _first_of(packet, self._joins_udp)
-            if first is not None:
-                self._first = first
-                if first.ended:
-                    self._close()
-                return
-        self._alone(packet)
+            self._last = packet
+        else:
+            self._frames.append(([packet], 1))
 
     def extend(self, packet: Buffer) -> bool:
         """Whether ``packet`` could be joined to what is before it; else nothing was done."""
-        first = self._first
-        if first is None or not first.extend(packet):
+        train = self._train
+        if train is None:
+            last = self._last
+            # Most that are not next show it here.
+            if last is None or packet[0] != last[0] or packet[20:24] != last[20:24]:
+                return False
+            train = _train_of(last, self._joins_udp)
+            if train is None or not train.take(packet):
+                return False
+            self._train, self._last = train, None
+        elif not train.take(packet):
             return False
-        if first.ended:
+        if train.ended:
             self._close()
         return True
 
@@ -86,164 +106,187 @@ class Joiner:
         return self._frames
 
     def clear(self) -> None:
-        self._first = None
+        self._last = self._train = None
         self._frames = []
 
     def _alone(self, packet: Buffer) -> None:
         self._frames.append(([NONE, packet] if self._offloads else [packet], 1))
 
     def _close(self) -> None:
-        first, self._first = self._first, None
-        if first is None:
-            return
-        if len(first.payloads) == 1:
-            self._alone(first.packet)
-        else:
-            self._frames.append(([first.header(), *first.payloads], len(first.payloads)))
+        if self._last is not None:
+            self._alone(self._last)
+            self._last = None
+        elif self._train is not None:
+            payloads = self._train.payloads
+            self._frames.append(([self._train.header(), *payloads], len(payloads)))
+            self._train = None
 
 
-class _First:
-    """The first packet of what may become a super-packet, and what was joined to it."""
-
-    __slots__ = (
-        "_addresses",
-        "_alike",
-        "_base",
-        "_fields",
-        "_form",
-        "_headers",
-        "_identification",
-        "_may_stay",
-        "_next",
-        "_offset",
-        "_protocol",
-        "_pseudo",
-        "_room",
-        "_segment",
-        "_verified",
-        "_version",
-        "ended",
-        "packet",
-        "payloads",
-    )
-
-    def __init__(self, packet: Buffer, version: int, protocol: int, headers: int) -> None:
-        offset = IPV4_HEADER if version == 4 else IPV6_HEADER
-        self.packet = packet
-        self._version, self._protocol, self._offset, self._headers = (
-            version,
-            protocol,
-            offset,
-            headers,
-        )
-        self._form = layout_of_headers(version, protocol, offset, headers)
-        fields = self._fields = self._form.unpack_from(packet)
-        payload = packet[headers:]
-        self.payloads: list[Buffer] = [payload]
-        self._segment = len(payload)
-        self._room = _LARGEST - len(packet)
-        self.ended = protocol == TCP and bool(fields[-4] & _PSH)
-        self._verified = False
-        self._alike = self._same(fields)
-        self._next = fields[-6] + self._segment & 0xFFFFFFFF if protocol == TCP else 0
-        addresses = packet[12:20] if version == 4 else packet[8:40]
-        self._pseudo = int.from_bytes(addresses, "big") % 0xFFFF + protocol
-        self._identification = self._base = 0
-        self._may_stay = False
-        if version == 4:
-            self._identification = fields[2]
-            self._may_stay = bool(packet[6] & _DONT_FRAGMENT)
-            fixed, before = fields[0], fields[3]
-            self._base = int.from_bytes(fixed + before + bytes(addresses), "big") % 0xFFFF
-
-    def extend(self, packet: Buffer) -> bool:
-        """Whether ``packet`` is exactly next, and was joined."""
-        size = len(packet)
-        payload = size - self._headers
-        if payload <= 0 or payload > self._segment or payload > self._room:
-            return False
-        fields = self._form.unpack_from(packet)
-        if self._same(fields) != self._alike:
-            return False
-        if self._version == 4:
-            length, identification = fields[1], fields[2]
-            step = identification - self._identification & 0xFFFF
-            if length != size or not (step == 1 or (step == 0 and self._may_stay)):
-                return False
-        elif fields[1] != size - IPV6_HEADER:
-            return False
-        ends = payload < self._segment
-        if self._protocol == TCP:
-            if fields[-6] != self._next:
-                return False
-            ends = ends or bool(fields[-4] & _PSH)
-        if not self._verified:
-            if not self._right(self.packet, self._fields):
-                return False
-            self._verified = True
-        if not self._right(packet, fields):
-            return False
-        self.payloads.append(packet[self._headers :])
-        self._room -= payload
-        self._next = self._next + payload & 0xFFFFFFFF
-        if self._version == 4:
-            self._identification = identification
-        if self._protocol == TCP and fields[-4] & _PSH:
-            self._fields = (*self._fields[:-4], self._fields[-4] | _PSH, *self._fields[-3:])
-        self.ended = ends or len(self.payloads) == JOINED_PACKETS
-        return True
-
-    def header(self) -> bytes:
-        """What stands before the payloads: the virtio header, and those of the super-packet."""
-        fields = list(self._fields)
-        offset, headers = self._offset, self._headers
-        size = _LARGEST - self._room
-        transport = size - offset
-        if self._version == 4:
-            fields[1] = size
-            fields[4] = -(self._base + size + fields[2]) % 0xFFFF
-        else:
-            fields[1] = transport
-        partial = (self._pseudo + transport) % 0xFFFF or 0xFFFF
-        if self._protocol == TCP:
-            fields[-2] = partial
-            gso = GSO_TCPV4 if self._version == 4 else GSO_TCPV6
-            place = TCP_CHECKSUM
-        else:
-            fields[-2:] = transport, partial
-            gso, place = GSO_UDP_L4, UDP_CHECKSUM
-        virtio = HEADER.pack(NEEDS_CSUM, gso, headers, self._segment, offset, place)
-        return virtio + self._form.pack(*fields)
-
-    def _same(self, fields: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Of a header's fields, what has to be alike."""
-        network = (
-            (fields[0], fields[3], fields[5]) if self._version == 4 else (fields[0], fields[2])
-        )
-        if self._protocol == UDP:
-            return network
-        return *network, fields[-5], fields[-4] & ~_PSH, fields[-3], fields[-1]
-
-    def _right(self, packet: Buffer, fields: tuple[Any, ...]) -> bool:
-        """Whether the checksums of IPv4 and of TCP or UDP are."""
-        if self._version == 4 and (self._base + fields[1] + fields[2] + fields[4]) % 0xFFFF:
-            return False
-        length = len(packet) - self._offset
-        if self._protocol == UDP and (fields[-2] != length or not fields[-1]):
-            return False
-        return not (sum_of(packet[self._offset :]) + self._pseudo + length) % 0xFFFF
-
-
-def _first_of(packet: Buffer, joins_udp: bool) -> _First | None:
+def _train_of(packet: Buffer, joins_udp: bool) -> _Train | None:
     """None if nothing can be joined to ``packet``, an ordinary one."""
     version = packet[0] >> 4
     protocol, offset = (packet[9], IPV4_HEADER) if version == 4 else (packet[6], IPV6_HEADER)
     if protocol == TCP:
         headers = offset + (packet[offset + 12] >> 4) * 4
-        if packet[offset + 13] & ~(_PSH | _ECE) != _ACK:
+        if packet[offset + 13] & ~_ECE != _ACK:
             return None
     elif protocol == UDP and joins_udp:
         headers = offset + UDP_HEADER
+        length, check = _UDP.unpack_from(packet, offset)[1:]
+        if not check or length != len(packet) - offset:
+            return None
     else:
         return None
-    return _First(packet, version, protocol, headers) if headers < len(packet) else None
+    if headers >= len(packet) or (version == 4 and sum_of(packet[:offset])):
+        return None
+    addresses = packet[12:20] if version == 4 else packet[8:40]
+    pseudo = int.from_bytes(addresses, "big") % 0xFFFF + protocol
+    if (sum_of(packet[offset:]) + pseudo + len(packet) - offset) % 0xFFFF:
+        return None
+    return _Train(packet, protocol, headers, pseudo)
+
+
+class _Train:
+    """A first packet, whose checksums are right, and what was joined to it.
+
+    ``take(packet)`` says whether it was joined; ``ended``: nothing more can be.
+    """
+
+    __slots__ = (
+        "_headers",
+        "_packet",
+        "_protocol",
+        "_pseudo",
+        "_pushed",
+        "ended",
+        "payloads",
+        "take",
+    )
+
+    def __init__(self, packet: Buffer, protocol: int, headers: int, pseudo: int) -> None:
+        self._packet, self._protocol, self._headers = packet, protocol, headers
+        self._pseudo = pseudo  # the sum of the pseudo-header but for the length
+        self._pushed = False
+        self.ended = False
+        self.payloads = [packet[headers:]]
+        taking = self._taking()
+        next(taking)
+        self.take = taking.send
+
+    def _taking(self) -> Generator[bool, Buffer, None]:
+        """A coroutine: for each packet it has all at hand that the first one showed."""
+        first, protocol, headers = self._packet, self._protocol, self._headers
+        payloads, number = self.payloads, int.from_bytes
+        segment = len(first) - headers
+        parts = parts_of(segment).unpack_from
+        even = segment % 2 == 0
+        room = _LARGEST - len(first)
+        fixed_sum = identification = follows = step = 0
+        if first[0] >> 4 == 4:
+            offset, network = IPV4_HEADER, _IPV4.unpack_from
+            fixed, _, identification, before, _, addresses = network(first)
+            fixed_sum = number(fixed + before + addresses, "big") % 0xFFFF
+            may_stay = bool(first[6] & _DONT_FRAGMENT)
+        else:
+            offset, network = IPV6_HEADER, _IPV6.unpack_from
+            fixed, _, addresses = network(first)
+        if protocol == TCP:
+            transport = _tcp(headers - offset).unpack_from
+            ports, sequence, acknowledged, flags, window, _, rest = transport(first, offset)
+            follows = sequence + segment & 0xFFFFFFFF
+            unchanged = ports + bytes(4) + acknowledged + b"\0" + window + bytes(2) + rest
+        else:
+            transport = _UDP.unpack_from
+            ports, _, _ = transport(first, offset)
+            unchanged = ports
+        base = self._pseudo + number(unchanged, "big") % 0xFFFF
+        taken = False
+        while True:
+            packet = yield taken
+            taken = False
+            size = len(packet)
+            payload = size - headers
+            if not 0 < payload <= segment or payload > room:
+                continue
+            if offset == IPV4_HEADER:
+                its_fixed, length, its_identification, its_before, check, its_addresses = network(
+                    packet
+                )
+                step = its_identification - identification & 0xFFFF
+                if (
+                    length != size
+                    or its_before != before
+                    or (step != 1 and (step or not may_stay))
+                    or (fixed_sum + length + its_identification + check) % 0xFFFF
+                ):
+                    continue
+            else:
+                its_fixed, length, its_addresses = network(packet)
+                if length != size - IPV6_HEADER:
+                    continue
+            if its_fixed != fixed or its_addresses != addresses:
+                continue
+            if protocol == TCP:
+                (
+                    its_ports,
+                    sequence,
+                    its_acknowledged,
+                    its_flags,
+                    its_window,
+                    check,
+                    its_rest,
+                ) = transport(packet, offset)
+                if (
+                    sequence != follows
+                    or its_ports != ports
+                    or its_acknowledged != acknowledged
+                    or its_flags & ~_PSH != flags
+                    or its_window != window
+                    or its_rest != rest
+                ):
+                    continue
+                total = base + sequence + its_flags + check + size - offset
+            else:
+                its_ports, length, check = transport(packet, offset)
+                if its_ports != ports or not check or length != size - offset:
+                    continue
+                its_flags = 0
+                total = base + 2 * length + check
+            if payload == segment and even:
+                total += sum(map(number, parts(packet, headers)))
+            else:
+                total += sum_of(packet[headers:])
+            if total % 0xFFFF:
+                continue
+            payloads.append(packet[headers:])
+            taken = True
+            room -= payload
+            identification += step
+            follows = follows + payload & 0xFFFFFFFF
+            if payload < segment or its_flags & _PSH or len(payloads) == JOINED_PACKETS:
+                self._pushed = bool(its_flags & _PSH)
+                self.ended = True
+
+    def header(self) -> bytes:
+        """What stands before the payloads: the virtio header, and those of the super-packet."""
+        headers = self._headers
+        whole = bytearray(self._packet[:headers])
+        size = headers + sum(map(len, self.payloads))
+        offset = IPV4_HEADER if whole[0] >> 4 == 4 else IPV6_HEADER
+        partial = (self._pseudo + size - offset) % 0xFFFF or 0xFFFF
+        if offset == IPV4_HEADER:
+            _WORD.pack_into(whole, 2, size)
+            _WORD.pack_into(whole, 10, 0)
+            _WORD.pack_into(whole, 10, checksum(whole[:offset]))
+        else:
+            _WORD.pack_into(whole, 4, size - offset)
+        if self._protocol == TCP:
+            whole[offset + 13] |= _PSH if self._pushed else 0
+            gso = GSO_TCPV4 if offset == IPV4_HEADER else GSO_TCPV6
+            place = TCP_CHECKSUM
+        else:
+            _WORD.pack_into(whole, offset + 4, size - offset)
+            gso, place = GSO_UDP_L4, UDP_CHECKSUM
+        _WORD.pack_into(whole, offset + place, partial)
+        segment = len(self.payloads[0])
+        return HEADER.pack(NEEDS_CSUM, gso, headers, segment, offset, place) + whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -12,13 +12,14 @@ from cryptography.exceptions import InvalidTag
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import FLOWS, Moved, Unchecked, Unopened
 from oegw.datapath.userspace.core.joining import Joiner
-from oegw.datapath.userspace.esp import PADDING, TRAILER, InboundSa
+from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
 from oegw.datapath.userspace.transform import (
     ESP_HEADER,
     AuthenticatedEncryption,
     AuthenticationError,
     Random,
+    Transform,
 )
 from oegw.packet.ecn import DECAPSULATION, traffic_class
 from oegw.packet.ip import IPV4, IPV6, Buffer
@@ -29,8 +30,13 @@ _HIGH = Struct("!I")
 _LOW = 0xFFFFFFFF
 _GCM_PLAIN = ESP_HEADER + 8
 _GCM_ICV = 16
-_GCM_LEAST = _GCM_PLAIN + 4 + _GCM_ICV
+_GCM_LEAST = 4
 _VERSION = {IPV4: 4, IPV6: 6}
+
+
+_Decrypt = Callable[[memoryview, int, int, int], tuple[int, int]]
+"""Called with octets, where in them a packet begins and ends, and its number: where its plaintext
+with the padding begins and ends in them now.  Raises AuthenticationError."""
 
 
 class _Inlet:
@@ -41,10 +47,27 @@ class _Inlet:
     is delivered.
     """
 
-    __slots__ = ("encapsulated", "first", "flows", "key", "next", "octets", "packets", "sa")
+    __slots__ = (
+        "decrypt",
+        "encapsulated",
+        "first",
+        "flows",
+        "key",
+        "limited",
+        "next",
+        "octets",
+        "packets",
+        "sa",
+    )
 
     def __init__(self, sa: InboundSa) -> None:
         self.sa = sa
+        transform = sa.transform
+        if isinstance(transform, AuthenticatedEncryption):
+            self.decrypt = _gcm(sa, transform)
+        else:
+            self.decrypt = _cbc(sa, transform)
+        self.limited = sa.hard_bytes is not None
         self.key = sa.key.spi, sa.key.destination.packed
         self.encapsulated = sa.sa.encapsulation is not None
         self.flows: set[bytes] = set()
@@ -57,10 +80,8 @@ class _Inlet:
         return limit is None or self.sa.bytes + self.octets + octets <= limit
 
     def accept(self, sequence: int) -> None:
-        """``sequence`` is authentic: the next, or another one, for which all before are settled."""
-        if sequence == self.next:
-            self.next += 1
-        elif sequence > self.next:
+        """``sequence`` is authentic, and not the next; all before are settled."""
+        if sequence > self.next:
             self.first = sequence
             self.next = sequence + 1
         else:
@@ -141,7 +162,8 @@ class PureOpeningCore:
         return refused
 
     def counted(self) -> dict[str, int]:
-        counted, self._counters = self._counters, Counter()
+        counted = dict(self._counters)
+        self._counters.clear()
         return counted
 
     def moved(self) -> list[Moved]:
@@ -154,62 +176,86 @@ class PureOpeningCore:
 
     def _open(self, datagrams: list[Datagram]) -> Iterator[Unopened | Unchecked]:
         """All packets of the datagrams, in their order."""
-        joiner, counters, read = self._joiner, self._counters, _SPI_AND_SEQUENCE.unpack_from
-        alike: tuple[_Inlet, int, int] | None = None  # how the packet came that was joined last
-        for payload, size, source, port, destination, outer_class in datagrams:
+        counters, read = self._counters, _SPI_AND_SEQUENCE.unpack_from
+        extend = self._joiner.extend
+        # How the packet came that is the last one in the joiner.
+        joined: _Inlet | None = None
+        joined_header = joined_class = -1
+        inlet: _Inlet | None = None
+        known = -1  # the SPI of ``inlet``
+        known_way: tuple[bytes, int, bytes] | None = None
+        source, port = b"", 0
+        for payload, size, its_source, its_port, destination, outer_class in datagrams:
             end = len(payload)
-            inlet: _Inlet | None = None
+            way = its_source, its_port, destination
+            if way != known_way:
+                if inlet is not None:
+                    self._settle(inlet, source, port)
+                inlet, known, known_way = None, -1, way
+                source, port = its_source, its_port
             for place in range(0, end or 1, size or 1):
-                stop = min(place + size, end)
+                stop = place + size
+                if stop > end:
+                    stop = end
                 spi, low = read(payload, place) if stop - place >= ESP_HEADER else (0, 0)
-                if inlet is None or spi != inlet.key[0]:
+                if spi != known:
                     if inlet is not None:
                         self._settle(inlet, source, port)
+                    known = spi
                     inlet = self._entered(spi, destination)
-                if inlet is None or not inlet.allows(stop - place):
+                    if inlet is not None:
+                        sa = inlet.sa
+                        decrypt, limited, extended = inlet.decrypt, inlet.limited, sa.extended
+                if inlet is None or (limited and not inlet.allows(stop - place)):
                     if inlet is not None:
                         self._settle(inlet, source, port)
-                        inlet = None
+                    inlet, known = None, -1
                     yield Unopened(payload[place:stop], source, port, destination, outer_class)
                     continue
-                sa = inlet.sa
                 sequence = inlet.next
-                if low != (sequence & _LOW if sa.extended else sequence):
+                if low != (sequence & _LOW if extended else sequence):
                     self._settle(inlet, source, port)
                     sequence = sa.window.candidate(low)
                     if not sa.window.fresh(sequence):
                         counters["drop_in_replay"] += 1
                         continue
                 try:
-                    plain = _plain(sa, payload[place:stop], sequence)
+                    start, finish = decrypt(payload, place, stop, sequence)
                 except AuthenticationError:
                     counters["drop_in_invalid"] += 1
                     continue
-                inlet.accept(sequence)
-                count = plain[-2]
-                size_inside = len(plain) - TRAILER - count
+                if sequence == inlet.next:
+                    inlet.next = sequence + 1
+                else:
+                    inlet.accept(sequence)
+                padding = payload[finish - 2]
+                next_header = payload[finish - 1]
+                last = finish - TRAILER - padding
                 # As in `InboundSa.open`.
-                if size_inside < 0 or (count and plain[size_inside:-2] != PADDING[:count]):
+                if last < start or (padding and payload[last : finish - 2] != PADDINGS[padding]):
                     counters["drop_in_invalid"] += 1
                     continue
-                next_header, inner = plain[-1], plain[:size_inside]
-                inlet.packets += 1
-                inlet.octets += size_inside
-                came = inlet, next_header, outer_class
-                if came == alike and joiner.extend(inner):
+                inner = payload[start:last]
+                if (
+                    inlet is joined
+                    and next_header == joined_header
+                    and outer_class == joined_class
+                    and extend(inner)
+                ):
                     pass  # it is as ordinary as the one before
                 elif _is_ordinary(inlet, next_header, inner, outer_class):
-                    joiner.add(inner)
-                    alike = came
+                    self._joiner.add(inner)
+                    joined, joined_header, joined_class = inlet, next_header, outer_class
                 else:
                     self._settle(inlet, source, port)
-                    inlet = None
+                    self._count(sa, 1, last - start)
+                    inlet, known = None, -1
                     yield Unchecked(sa, next_header, inner, outer_class)
                     continue
-                counters["esp_in_packets"] += 1
-                counters["esp_in_octets"] += size_inside
-            if inlet is not None:
-                self._settle(inlet, source, port)
+                inlet.packets += 1
+                inlet.octets += last - start
+        if inlet is not None:
+            self._settle(inlet, source, port)
 
     def _entered(self, spi: int, destination: bytes) -> _Inlet | None:
         """The SA of a packet; None if the core may not open it."""
@@ -233,30 +279,47 @@ class PureOpeningCore:
                 elif self._moved:
                     self._moved.pop(sa, None)
         if inlet.packets:
-            sa.record.count(inlet.packets, inlet.octets, self._now)
+            self._counters["esp_in_packets"] += inlet.packets
+            self._counters["esp_in_octets"] += inlet.octets
+            self._count(sa, inlet.packets, inlet.octets)
             inlet.packets = inlet.octets = 0
-            if sa.wants_replacement and not sa.softened:
-                self._softened[sa] = None
+
+    def _count(self, sa: InboundSa, packets: int, octets: int) -> None:
+        sa.record.count(packets, octets, self._now)
+        if sa.wants_replacement and not sa.softened:
+            self._softened[sa] = None
 
 
-def _plain(sa: InboundSa, packet: memoryview, sequence: int) -> memoryview:
-    """The plaintext with its padding; it may be where the packet was.  Raises
-    AuthenticationError."""
-    transform = sa.transform
-    if not isinstance(transform, AuthenticatedEncryption):
+def _gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> _Decrypt:
+    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
+    extended, associated = sa.extended, _GCM_EXTENDED.pack
+
+    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
+        start, finish = place + _GCM_PLAIN, stop - _GCM_ICV
+        if finish - start < _GCM_LEAST:
+            raise AuthenticationError
+        try:
+            decrypt(
+                salt + payload[place + ESP_HEADER : start],
+                payload[start:stop],
+                associated(spi, sequence) if extended else payload[place : place + ESP_HEADER],
+                payload[start:finish],
+            )
+        except InvalidTag:
+            raise AuthenticationError from None
+        return start, finish
+
+    return decrypted
+
+
+def _cbc(sa: InboundSa, transform: Transform) -> _Decrypt:
+    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
         high = _HIGH.pack(sequence >> 32) if sa.extended else b""
-        return memoryview(transform.open(packet, high))
-    if len(packet) < _GCM_LEAST:
-        raise AuthenticationError
-    plain = packet[_GCM_PLAIN:-_GCM_ICV]
-    associated = _GCM_EXTENDED.pack(sa.sa.spi, sequence) if sa.extended else packet[:ESP_HEADER]
-    try:
-        transform.aead.decrypt_into(
-            transform.salt + packet[ESP_HEADER:_GCM_PLAIN], packet[_GCM_PLAIN:], associated, plain
-        )
-    except InvalidTag:
-        raise AuthenticationError from None
-    return plain
+        plain = transform.open(payload[place:stop], high)
+        payload[place : place + len(plain)] = plain
+        return place, place + len(plain)
+
+    return decrypted
 
 
 def _is_ordinary(inlet: _Inlet, next_header: int, inner: Buffer, outer_class: int) -> bool:

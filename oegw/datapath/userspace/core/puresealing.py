@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from struct import Struct
 
-from oegw.datapath.userspace.core.cutting import Segment, completed, cutting_of, segments
+from oegw.datapath.userspace.core.cutting import completed, cutting_of, segments
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import (
     BATCH_FRAMES,
@@ -53,12 +53,18 @@ _Kind = tuple[OutboundSa, int, bool]
 class _Outlet:
     """An SA as the loop sees it.  Flows may still lead here after it was removed."""
 
-    __slots__ = ("block", "fixed", "sa")
+    __slots__ = ("block", "ends", "fixed", "sa")
 
     def __init__(self, sa: OutboundSa) -> None:
         self.sa: OutboundSa | None = sa
         self.block = sa.transform.block
+        self.ends = {4: self._ends(IPV4), 6: self._ends(IPV6)}
         self.fixed = ESP_HEADER + sa.transform.iv + sa.transform.icv
+
+    def _ends(self, next_header: int) -> Callable[[int], bytes]:
+        """Padding and next header for a packet of so many octets."""
+        trailers, block = TRAILERS[next_header], self.block
+        return lambda inner: trailers[-(inner + TRAILER) % block]
 
     def sealed(self, inner: int) -> int:
         """The octets of the ESP packet of a packet of so many."""
@@ -187,13 +193,11 @@ class PureSealingCore:
                 whole = with_checksum
         size = last = octets = len(packet)
         count = 1
-        pieces: Iterable[Segment] = ((b"", 0, size),)
         if cutting is not None:
             count, headers, segment = cutting.packets, cutting.headers, cutting.segment
             octets = size + headers * (count - 1)
             last = size - segment * (count - 1)
             size = max(headers + segment, last) if count > 1 else last
-            pieces = segments(cutting, packet)
         if size > sa.mtu:
             return False
         first = sa.take(count, octets, now)
@@ -206,11 +210,16 @@ class PureSealingCore:
         if count > 1:
             place = self._add(kind, place, outlet.sealed(size), count - 1, size, index)
         self._add(kind, place, outlet.sealed(last), 1, last, index)
-        trailers = TRAILERS[IPV4 if version == 4 else IPV6]
+        end_of = outlet.ends[version]
+        plains: Iterable[bytes]
+        if cutting is not None:
+            plains = segments(cutting, packet, end_of)
+        else:
+            plains = (bytes(whole) + end_of(size),)
         if isinstance(sa.transform, AuthenticatedEncryption):
-            self._seal_gcm(sa, sa.transform, first, whole, pieces, trailers)
+            self._seal_gcm(sa, sa.transform, first, plains)
         elif isinstance(sa.transform, EncryptThenMac):
-            self._seal_cbc(sa, sa.transform, first, whole, pieces, trailers)
+            self._seal_cbc(sa, sa.transform, first, plains)
         return True
 
     def _seal_gcm(
@@ -218,17 +227,13 @@ class PureSealingCore:
         sa: OutboundSa,
         transform: AuthenticatedEncryption,
         sequence: int,
-        packet: Buffer,
-        pieces: Iterable[Segment],
-        trailers: tuple[bytes, ...],
+        plains: Iterable[bytes],
     ) -> None:
         out, place = self._sealed, self._end
         spi, salt, extended = sa.sa.spi, transform.salt, sa.extended
-        encrypt, join = transform.aead.encrypt_into, b"".join
+        encrypt = transform.aead.encrypt_into
         header, nonce, associated = _GCM_HEADER.pack_into, _GCM_NONCE.pack, _GCM_EXTENDED.pack
-        for head, start, end in pieces:
-            trailer = trailers[-(len(head) + end - start + TRAILER) % 4]
-            plain = join((head, packet[start:end], trailer))
+        for plain in plains:
             stop = place + _GCM_ADDED + len(plain)
             header(out, place, spi, sequence & _LOW, sequence)
             encrypt(
@@ -246,19 +251,16 @@ class PureSealingCore:
         sa: OutboundSa,
         transform: EncryptThenMac,
         sequence: int,
-        packet: Buffer,
-        pieces: Iterable[Segment],
-        trailers: tuple[bytes, ...],
+        plains: Iterable[bytes],
     ) -> None:
         out, place = self._sealed, self._end
-        spi, block, extended = sa.sa.spi, transform.block, sa.extended
-        for head, start, end in pieces:
-            trailer = trailers[-(len(head) + end - start + TRAILER) % block]
+        spi, extended = sa.sa.spi, sa.extended
+        for plain in plains:
             sealed = transform.seal_with(
                 self._random(transform.iv),
                 _HEADER.pack(spi, sequence & _LOW),
                 _HIGH.pack(sequence >> 32) if extended else b"",
-                b"".join((head, packet[start:end], trailer)),
+                plain,
             )
             out[place : place + len(sealed)] = sealed
             place += len(sealed)

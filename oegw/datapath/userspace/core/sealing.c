@@ -160,7 +160,8 @@ static bool cutting_of(const uint8_t *header, uint32_t octets, const struct layo
         cutting->partial = true;
         cutting->complete_from = start;
         cutting->complete_at = start + place;
-        return start + place + 2 <= octets;
+        /* Not the addresses or ports, which decided its way. */
+        return start >= layout->offset && start + place >= layout->offset + 4u && start + place + 2 <= octets;
     }
     if (!(header[0] & NEEDS_CSUM) || segment < OEGW_SMALLEST_SEGMENT || start != layout->offset)
         return false;

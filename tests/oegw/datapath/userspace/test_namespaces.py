@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.datapath_lab import B6, GATEWAY_B4, Lab
+from oegw.datapath.userspace.core.choice import what_is_missing
+from tests.support.datapath_lab import B6, GATEWAY_B4, Gateway, Lab
 
 pytestmark = pytest.mark.netns
 
@@ -66,6 +67,11 @@ def test_narrow_path_is_learned(lab: Lab) -> None:
     assert lab.ping("-c", "1", "-M", "dont", "-s", "1200"), lab.last
 
 
+def restarted(gateway: Gateway, name: str) -> bool:
+    pid, restarts = gateway.restarted()[name]
+    return pid is not None and restarts == 1
+
+
 def in_clear(lab: Lab) -> int:
     """Echo requests that arrived at bob, by his own count."""
     text = lab.inside(lab.bob, "nstat", "-az", "IcmpInEchos", "Icmp6InEchos")
@@ -77,7 +83,7 @@ def test_a_dead_worker_has_a_successor_with_its_sas_and_numbers(lab: Lab, name: 
     gwa, gwb = lab.start(4, "udp")
     assert lab.ping("-c", "3"), lab.last
     os.kill(gwa.workers[name], signal.SIGKILL)
-    wait_for(lambda: gwa.restarted()[name][1] == 1 and gwa.restarted()[name][0] is not None)
+    wait_for(lambda: restarted(gwa, name))
     assert gwa.restarted()[name][0] != gwa.workers[name]
     assert lab.ping("-c", "3"), lab.last
     counters, far = gwa.counters(), gwb.counters()
@@ -87,6 +93,43 @@ def test_a_dead_worker_has_a_successor_with_its_sas_and_numbers(lab: Lab, name: 
     assert not any(drop.startswith("drop_in") for drop in [*counters, *far])
     others = {other: pid for other, pid in gwa.workers.items() if other != name}
     assert all(gwa.restarted()[other] == (pid, 0) for other, pid in others.items())
+
+
+@pytest.mark.parametrize("encapsulation", ["esp", "udp"])
+def test_several_workers_each_with_its_share(lab: Lab, encapsulation: str) -> None:
+    gwa, gwb = lab.start(4, encapsulation, workers=2, core="python")
+    names = {"sealing 0", "sealing 1", "opening 0", "opening 1"}
+    assert set(gwa.workers) == set(gwb.workers) == names
+    # SPIs 0x1000 and 0x1001 (and 0x1100, 0x1101 back): one SA for each opening worker.
+    assert lab.ping("-c", "3"), lab.last
+    assert lab.ping("-c", "3", target=B6), lab.last
+    for name in names:
+        os.kill(gwb.workers[name], signal.SIGKILL)
+    for name in names:
+        wait_for(lambda name=name: restarted(gwb, name), 30)
+    assert lab.ping("-c", "3"), lab.last
+    assert lab.ping("-c", "3", target=B6), lab.last
+    for gateway in (gwa, gwb):
+        counters = gateway.counters()
+        assert counters["esp_out_packets"] == counters["esp_in_packets"] == 12
+        assert not [counter for counter in counters if counter.startswith("drop_in")]
+    assert {restarts for _, restarts in gwb.restarted().values()} == {1}
+
+
+def test_a_compiled_core_that_keeps_crashing_gives_way(lab: Lab) -> None:
+    missing = what_is_missing()
+    if missing is not None:
+        pytest.skip(f"no compiled core: {missing}")
+    gwa, _ = lab.start(4, "udp")
+    assert set(gwa.cores().values()) == {"compiled"}
+    for name in ("sealing 0", "opening 0", "sealing 0"):
+        before = gwa.restarted()[name]
+        os.kill(before[0] or 0, signal.SIGSEGV)
+        wait_for(lambda name=name, before=before: gwa.restarted()[name][1] > before[1])
+        wait_for(lambda: all(pid for pid, _ in gwa.restarted().values()))
+    wait_for(lambda: set(gwa.cores().values()) == {"python"})
+    assert lab.ping("-c", "3"), lab.last
+    assert gwa.counters()["esp_out_packets"] == 3
 
 
 def test_packets_wait_while_there_is_no_worker(lab: Lab) -> None:

@@ -1,0 +1,167 @@
+"""One worker and its successors: what they are told, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from oegw.datapath.interface import DatapathError, Direction, WorkerReport
+from oegw.datapath.userspace import supervisor as supervisors
+from oegw.datapath.userspace.channel import Kind
+from oegw.datapath.userspace.engine import DontFragment
+from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.supervisor import Place, Request, Supervisor
+
+ALL_TOLD: list[Request] = [(Kind.INSTALL, "one"), (Kind.INSTALL, "two"), (Kind.PATH_MTU, "path")]
+KNOWS_ALL = ["START", "INSTALL", "INSTALL", "PATH_MTU", "BEGIN"]
+
+
+class Control:
+    """What a supervisor sees of the datapath."""
+
+    def __init__(self) -> None:
+        self.core = "scripted"
+        self._null = socket.socket()
+        self.deaths: list[signal.Signals | None] = []
+        self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def equipment(self, place: Place) -> Equipment:
+        null = self._null.fileno()
+        return Equipment(
+            *(self.core, null, False, null, 0, null, False, False),
+            *((), 1500, 0, DontFragment.COPY),
+        )
+
+    def all_told(self, place: Place) -> Iterable[Request]:
+        return ALL_TOLD
+
+    def said(self, kind: Kind, body: Any) -> None:
+        raise AssertionError(kind)
+
+    def died(self, core: str, crashed_by: signal.Signals | None) -> None:
+        self.deaths.append(crashed_by)
+
+    def failed(self, reason: str) -> None:
+        if not self.failure.done():
+            self.failure.set_result(reason)
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        supervisors, "_MODULES", {Direction.OUTBOUND: "tests.support.scripted_worker"}
+    )
+
+
+def played(play: Callable[[Supervisor, Control], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        control = Control()
+        supervisor = Supervisor(Place(Direction.OUTBOUND, 0), control)
+        await supervisor.start()
+        try:
+            async with asyncio.timeout(30):
+                await play(supervisor, control)
+        finally:
+            await supervisor.end()
+        assert supervisor.pid is None
+
+    asyncio.run(whole())
+
+
+def test_a_successor_knows_all_and_answers_what_was_under_way() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        assert await supervisor.ask(Kind.PREFER, None) == [*KNOWS_ALL, "PREFER"]
+        first = supervisor.pid
+        under_way = supervisor.ask(Kind.REMOVE, None)
+        supervisor.restart()
+        assert await under_way == KNOWS_ALL
+        assert await supervisor.ask(Kind.PREFER, None) == [*KNOWS_ALL, "PREFER"]
+        assert supervisor.pid != first
+        said = WorkerReport("sealing 0", supervisor.pid, 1, "scripted", "scripted")
+        assert supervisor.report == said
+        assert control.deaths == [None]
+
+    played(play)
+
+
+def test_what_is_asked_while_there_is_none_is_answered_by_the_successor() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        supervisor.restart()
+        while not control.deaths:
+            await asyncio.sleep(0.001)
+        assert supervisor.report.pid is None
+        supervisor.tell(Kind.PATH_MTU, "another")
+        assert await supervisor.ask(Kind.PREFER, None) == KNOWS_ALL
+
+    played(play)
+
+
+def test_one_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 0.1)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        assert await supervisor.ask(Kind.PREFER, None) == KNOWS_ALL
+        assert len(control.deaths) == 1
+
+    played(play)
+
+
+def test_a_crash_is_told_from_a_will() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        for by in (signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGKILL):
+            assert supervisor.pid is not None
+            os.kill(supervisor.pid, by)
+            assert await supervisor.ask(Kind.REMOVE, None) == KNOWS_ALL
+        assert control.deaths == [signal.SIGSEGV, None, signal.SIGABRT, None]
+        assert supervisor.report.restarts == 4
+
+    played(play)
+
+
+@pytest.mark.parametrize(
+    ("core", "why"), [("dies", "it ended"), ("refuses", "no such core")], ids=("dies", "refuses")
+)
+def test_three_starts_that_fail_running_are_the_end(core: str, why: str) -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        control.core = core
+        under_way = supervisor.ask(Kind.REMOVE, None)
+        supervisor.restart()
+        reason = await control.failure
+        assert reason == f"the sealing 0 worker cannot be started: {why}"
+        assert not under_way.done()
+        supervisor.give_up(reason)
+        for asked in (under_way, supervisor.ask(Kind.PREFER, None)):
+            with pytest.raises(DatapathError, match=why):
+                await asked
+
+    played(play)
+
+
+def test_one_that_says_that_none_can_go_on_is_the_end() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        supervisor.tell(Kind.MOVE, None)
+        assert await control.failure == "the sealing 0 worker: the device is gone"
+
+    played(play)
+
+
+@pytest.mark.parametrize("core", ["dies", "refuses"])
+def test_a_first_start_that_fails_leaves_nothing(core: str) -> None:
+    async def whole() -> None:
+        control = Control()
+        control.core = core
+        supervisor = Supervisor(Place(Direction.OUTBOUND, 0), control)
+        with pytest.raises(DatapathError, match=r"it ended|no such core"):
+            await supervisor.start()
+        assert supervisor.pid is None
+        assert not control.deaths
+
+    asyncio.run(whole())
