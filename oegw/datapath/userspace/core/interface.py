@@ -49,7 +49,8 @@ class Run(NamedTuple):
 
 class Frame(NamedTuple):
     """What was read from the tunnel device: the virtio header (empty without offloads), and the
-    packet, of up to 64 KiB.  Views, good until the next ``fill``."""
+    packet, of up to 64 KiB.  Views, good until the next ``fill``; what they show stays as it came,
+    so that a frame that was sealed and could not be sent can be done again, with care."""
 
     header: memoryview
     packet: memoryview
