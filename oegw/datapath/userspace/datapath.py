@@ -98,6 +98,9 @@ class UserspaceDatapath:
             raise
         self._listener = listener
         report = self._supervisors[Direction.OUTBOUND][0].report
+        # A successor would choose anew, and after an upgrade another one; but all must have the
+        # same: they share how numbers are taken.
+        self._core, self._core_reason = report.core, report.core_reason
         return Capability(
             "userspace",
             self._reason,
@@ -316,6 +319,7 @@ class UserspaceDatapath:
     async def _stop(self, reason: str) -> None:
         """The device goes, so that what is marked meets the refusing route."""
         await self._end_workers()
+        self._keying.close()
         if self._grounds is not None:
             self._grounds.close()
         self._report(DatapathFailed(reason))

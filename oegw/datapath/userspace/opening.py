@@ -61,7 +61,12 @@ class Opening:
     def install(self, sa: SecurityAssociation, record: Record) -> None:
         if sa.direction is not Direction.INBOUND:
             raise DatapathError(f"SA {sa.spi:#010x}: it does not receive")
-        self._core.install(self._engine.install(sa, record))
+        added = self._engine.install(sa, record)
+        try:
+            self._core.install(added)
+        except BaseException:
+            self._engine.remove(sa.key)
+            raise
 
     def remove(self, key: SaKey) -> None:
         removed = self._engine.remove(key)

@@ -70,7 +70,11 @@ class Sealing:
         if sa.direction is not Direction.OUTBOUND:
             raise DatapathError(f"SA {sa.spi:#010x}: it does not send")
         added = self._engine.install(sa, record)
-        self._core.install(added)
+        try:
+            self._core.install(added)
+        except BaseException:
+            self._engine.remove(sa.key)
+            raise
         self._core.forget()
         if self._began:
             self._measure(sa)

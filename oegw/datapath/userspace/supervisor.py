@@ -108,6 +108,7 @@ class Supervisor:
         self._unsent: deque[bytes] = deque()
         self._told = False
         self._failure: str | None = None
+        self._patient_until = 0.0  # it has much to read before it can answer
         self._starting: asyncio.Future[Any] | None = None  # the answer to START, then to BEGIN
         self._restarts = 0
         self._core = self._core_reason = ""
@@ -211,9 +212,13 @@ class Supervisor:
         self._starting = loop.create_future()
         waiting, self._waiting = self._waiting, []
         seconds = _START_TIMEOUT + _SA_TIME * len(requests)
+        self._patient_until = loop.time() + seconds
         self._send(Kind.BEGIN, None, [self._starting, *waiting], seconds)
         self._told = True
+        if self._control is None:
+            self._lost()  # while it was told
         await self._starting
+        self._patient_until = 0.0
 
     def _spawn(self, equipment: Equipment) -> None:
         module = _MODULES[self.place.direction]
@@ -250,24 +255,24 @@ class Supervisor:
         self, kind: Kind, body: Any, answers: list[asyncio.Future[Any]], seconds: float
     ) -> None:
         number = next(self._numbers)
-        clock = asyncio.get_running_loop().call_later(seconds, self._hangs)
+        loop = asyncio.get_running_loop()
+        seconds = max(seconds, self._patient_until - loop.time())
+        clock = loop.call_later(seconds, self._kill)  # it hangs
         self._questions[number] = _Question(answers, clock)
         self._post(Message(kind, number, body))
 
     def _post(self, message: Message) -> None:
-        octets = message.serialize()
         if self._control is None:
             return
+        octets = message.serialize()
         try:
-            if self._unsent or not self._sent(octets):
+            if self._unsent:
+                self._unsent.append(octets)
+            elif not self._sent(octets):
                 self._unsent.append(octets)
                 asyncio.get_running_loop().add_writer(self._control, self._send_more)
         except OSError:
             self._lost()
-
-    def _hangs(self) -> None:
-        """It did not answer in time."""
-        self._kill()
 
     def _sent(self, message: bytes) -> bool:
         """Whether the channel took it.  Raises OSError."""
