@@ -209,7 +209,7 @@ class OuterSocket:
         dont_fragment: bool,
     ) -> None:
         """Send one datagram; ``from_`` comes from ``source_of``.  Raises OSError."""
-        self._prepare(traffic_class, dont_fragment, summed=False)
+        self._prepare(traffic_class, dont_fragment)
         self.socket.sendmsg((payload,), from_, 0, to)
 
     def send_run(self, run: Run, way: Way) -> Sent:
@@ -217,7 +217,7 @@ class OuterSocket:
         packets, size = run.packets, run.size
         single = len(packets) <= size
         try:
-            self._prepare(run.traffic_class, run.dont_fragment, summed=not single)
+            self._prepare(run.traffic_class, run.dont_fragment)
             if single:
                 self.socket.sendmsg((packets,), way.from_, 0, way.to)
                 return Sent(1, 0)
@@ -242,11 +242,12 @@ class OuterSocket:
             raise
         return True
 
-    def _prepare(self, traffic_class: int, dont_fragment: bool, summed: bool) -> None:
+    def _prepare(self, traffic_class: int, dont_fragment: bool) -> None:
         """Most packets have the options of the one before: no system call for them.
 
         ESP in UDP over IPv4 goes without a checksum (RFC 3948 section 2.1), but the kernel
-        segments nothing that has none.
+        segments nothing that has none.  Then all have one: where a receiver's kernel joins packets,
+        one without overtakes those before it, which wait for the end of its batch.
         """
         options = self.socket.setsockopt
         if traffic_class != self._class:
@@ -262,8 +263,8 @@ class OuterSocket:
             else:
                 options(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
-        if self._checksum and (summed and self.segments) != self._summed:
-            self._summed = summed and self.segments
+        if self._checksum and self.segments != self._summed:
+            self._summed = self.segments
             options(socket.SOL_SOCKET, _SO_NO_CHECK, not self._summed)
 
 
