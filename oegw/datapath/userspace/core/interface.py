@@ -103,7 +103,8 @@ class SealingCore(Protocol):
 
     def fill(self, device: int) -> int:
         """Read what waits, without waiting; the number of frames.  What was there before is gone.
-        Raises OSError, but for EAGAIN, which ends a batch."""
+        Raises OSError if nothing was read but an error other than EAGAIN; later it ends the batch,
+        and comes again or is over."""
 
     def seal(self, now: float) -> tuple[list[Run], int | None]:
         """Go on where the last call stopped: runs to send, in this order, and then the index of a
