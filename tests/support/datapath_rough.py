@@ -136,6 +136,7 @@ class Subject(Conversation):
             elif said["number"] == number:
                 if "refusal" in said:
                     raise RefusedError(said["refusal"])
+                assert "error" not in said, said["error"]
                 return said["answer"]
 
     def ask(self, verb: str, argument: Any = None, seconds: float = 60) -> Any:

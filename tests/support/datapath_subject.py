@@ -32,6 +32,7 @@ from oegw.datapath.interface import (
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.state import Memory, Record
+from oegw.datapath.userspace.supervisor import Place
 from tests.support.datapath_sas import make_sa, selector
 
 
@@ -115,6 +116,8 @@ class Subject:
             return await datapath.counters()
         if verb == "nothing":
             return None
+        if verb == "core-of-a-successor":
+            return datapath.equipment(Place(Direction.OUTBOUND, 0)).core
         if verb == "break-starts":
             sys.executable = "/bin/false"  # of workers that are started from now on
             return None
@@ -126,7 +129,7 @@ class Subject:
             return None
         if verb == "records":
             records = [self.records.of(key) for key in argument]
-            return [[*record.used, record.flags] for record in records]
+            return [record.used for record in records]
         assert verb == "close", verb
         return await datapath.close()
 
@@ -146,6 +149,8 @@ async def answer(subject: Subject, number: int, verb: str, argument: Any) -> Non
         said["answer"] = await subject.asked(verb, argument)
     except DatapathError as error:
         said["refusal"] = str(error)
+    except Exception as error:  # of this program
+        said["error"] = repr(error)
     print(json.dumps(said), flush=True)
 
 

@@ -98,6 +98,9 @@ class UserspaceDatapath:
             raise
         self._listener = listener
         report = self._supervisors[Direction.OUTBOUND][0].report
+        # A successor would choose anew, and after an upgrade another one; but all must have the
+        # same: they share how numbers are taken.
+        self._core, self._core_reason = report.core, report.core_reason
         return Capability(
             "userspace",
             self._reason,

@@ -37,7 +37,7 @@ def set_senders(gateways: tuple[Subject, Subject], both: Tunnel, number: int) ->
 
 
 def sent_by(subject: Subject, sas: list[dict[str, Any]]) -> list[int]:
-    """The record of the SA that sends: sequence, packets, octets, last used, flags."""
+    """The record of the SA that sends: sequence, packets, octets, last used."""
     record: list[int] = subject.ask(
         "records", keys_of([sa for sa in sas if sa["direction"] == "out"])
     )[0]
@@ -48,10 +48,10 @@ def sent_by(subject: Subject, sas: list[dict[str, Any]]) -> list[int]:
     ("algorithm", "settings"),
     [
         ("gcm-128", {}),
+        ("cbc-sha2", {"core": "python", "offloads": False}),
         ("gcm-128", {"core": "python"}),
         ("cbc-sha2", {"workers": 2}),
-        ("cbc-sha2", {"core": "python", "offloads": False}),
-    ],
+    ][: amount(4, 2)],
 )
 def test_extended_numbers_cross_their_half(algorithm: str, settings: dict[str, Any]) -> None:
     """2^32 is crossed in both directions on a road that reorders and replays; and once it was,
@@ -73,11 +73,14 @@ def test_extended_numbers_cross_their_half(algorithm: str, settings: dict[str, A
             talk.tell("end")
             talked = talk.read("whole")
         assert talked["whole"], talked
-        for subject in gateways:
+        for subject, road in zip(gateways, reversed(lab.counts()["roads"]), strict=True):
             counters = subject.counters()
-            print(counters, subject.events)
-            assert counters["drop_in_invalid"] == 0, "the wrong upper half"
+            print(counters, subject.events, road)
             assert counters["drop_in_replay"] > 0
+            # An old number from before the crossing is taken for one of the next half, and its ICV
+            # tells (RFC 4303 appendix A2.1); nothing else is ever invalid, or dropped.
+            dropped = counters["drop_in_replay"] + counters["drop_in_invalid"]
+            assert dropped <= road["replayed"], "the wrong upper half"
             assert counters["drop_out_expired"] == 0
             assert subject.events == []
         numbers = {number for _, number, _, _ in lab.on_the_wire()}
@@ -86,7 +89,7 @@ def test_extended_numbers_cross_their_half(algorithm: str, settings: dict[str, A
         lab.no_nonce_twice()
 
 
-@pytest.mark.parametrize("settings", [{}, {"core": "python"}, {"workers": 2}])
+@pytest.mark.parametrize("settings", [{}, {"core": "python"}, {"workers": 2}][: amount(3, 1)])
 def test_without_extended_numbers_the_last_one_is_the_last(settings: dict[str, Any]) -> None:
     """The replacement is asked for once, at 15/16; past the last number nothing is sent."""
     with RoughLab(seed=4) as lab:
@@ -121,7 +124,9 @@ def test_without_extended_numbers_the_last_one_is_the_last(settings: dict[str, A
         lab.no_nonce_twice()
 
 
-@pytest.mark.parametrize("settings", [{}, {"core": "python"}, {"workers": 2, "core": "python"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"core": "python"}, {"workers": 2, "core": "python"}][: amount(3, 1)]
+)
 def test_no_octet_more_than_the_limit(settings: dict[str, Any]) -> None:
     """Not even of a frame of many packets; and what is under the limit is all used."""
     limit = 3_000_000
@@ -149,7 +154,7 @@ def test_no_octet_more_than_the_limit(settings: dict[str, Any]) -> None:
 
 def test_thousands_of_sas_come_and_go_under_traffic() -> None:
     """A stream passes while they are installed and removed, and none of them is left."""
-    count = amount(5_000, 500)  # tunnels; twice as many SAs
+    count = amount(5_000, 200)  # tunnels; twice as many SAs
     with RoughLab() as lab:
         gwa, gwb = connected(lab, tunnel(0))
         with lab.serving():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.amount import thorough
 from tests.support.datapath_rough import RoughLab, Subject, connected, tunnel
 from tests.support.datapath_sas import B6
 from tests.support.refusing_kernel import LACKING
@@ -31,6 +32,7 @@ EACH: list[tuple[str, str | None, dict[str, Any]]] = [
     ("sendmmsg,recvmmsg", None, {"core": "python"}),
     (",".join(LACKING), None, SECOND),
 ]
+EVERY_DAY = [EACH[0], EACH[7], EACH[-1]]
 
 
 def told(subject: Subject) -> dict[str, str]:
@@ -38,7 +40,7 @@ def told(subject: Subject) -> dict[str, str]:
     return {each["name"]: each["reason"] for each in subject.capability["offloads"]}
 
 
-@pytest.mark.parametrize(("lacking", "name", "settings"), EACH)
+@pytest.mark.parametrize(("lacking", "name", "settings"), EACH if thorough() else EVERY_DAY)
 def test_a_kernel_without(lacking: str, name: str | None, settings: dict[str, Any]) -> None:
     with RoughLab() as lab:
         lab.lacking = lacking

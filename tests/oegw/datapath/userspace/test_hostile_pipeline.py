@@ -45,7 +45,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"core": "python"},
     {"offloads": False},
     {"workers": 2, "core": "python"},
-]
+][: amount(5, 3)]
 
 
 def socket_in(namespace: str, *arguments: int) -> socket.socket:

@@ -46,14 +46,14 @@ def settled(lab: RoughLab, receiver: Subject) -> tuple[Counter[str], Counter[str
 @pytest.mark.parametrize(
     ("together", "family", "inner", "udp", "algorithm", "settings"),
     [
-        (False, 4, 4, True, "gcm-128", {}),
         (True, 4, 4, True, "gcm-128", {}),
-        (True, 6, 6, True, "cbc-sha2", {}),
-        (False, 4, 6, False, "gcm-256", {}),
         (True, 4, 4, True, "gcm-128", {"core": "python"}),
+        (False, 4, 6, False, "gcm-256", {"workers": 2}),
+        (True, 6, 6, True, "cbc-sha2", {}),
+        (False, 4, 4, True, "gcm-128", {}),
         (True, 4, 4, True, "gcm-128", {"offloads": False}),
         (False, 4, 4, True, "gcm-128", {"workers": 2}),
-    ],
+    ][: amount(7, 3)],
 )
 def test_a_stream_is_whole(
     together: bool, family: int, inner: int, udp: bool, algorithm: str, settings: dict[str, Any]
@@ -91,7 +91,7 @@ def test_a_stream_is_whole(
         (False, True, 6, {"offloads": False}),
         (False, False, 4, {}),
         (True, True, 4, {"core": "python"}),
-    ],
+    ][: amount(4, 1)],
 )
 def test_each_datagram_is_right_or_counted(
     together: bool, udp: bool, inner: int, settings: dict[str, Any]
@@ -139,7 +139,7 @@ def test_replays_at_full_speed_keep_nobody_out() -> None:
         assert lab.counts()["watched"] == 0
 
 
-@pytest.mark.parametrize("source", [A4, A6])
+@pytest.mark.parametrize("source", [A4, A6][: amount(2, 1)])
 def test_a_packet_is_delivered_once_however_late_it_comes(source: str) -> None:
     """Overtaken by more than the window holds: it is dropped, and counted, and nothing else."""
     target = B4 if source == A4 else B6

@@ -36,10 +36,10 @@ KINDS = ("sealing", "opening")
     ("algorithm", "settings"),
     [
         ("gcm-128", {}),
+        ("cbc-sha2", {"core": "python", "workers": 2}),
         ("gcm-128", {"core": "python"}),
         ("gcm-256", {"workers": 2}),
-        ("cbc-sha2", {"core": "python", "workers": 2}),
-    ],
+    ][: amount(4, 2)],
 )
 def test_workers_are_killed_under_traffic(algorithm: str, settings: dict[str, Any]) -> None:
     """At random moments, of both kinds, on both gateways; a newborn now and then."""
@@ -70,6 +70,8 @@ def test_workers_are_killed_under_traffic(algorithm: str, settings: dict[str, An
         for subject in gateways:
             counters = subject.counters()
             print(counters, subject.events)
+            # Not "auto": the number of the next packet is taken in the same way by all workers.
+            assert subject.ask("core-of-a-successor") == subject.capability["core"]
             assert not [each for each in subject.events if each["event"] == "DatapathFailed"]
             assert counters["esp_out_packets"] > 0
             for kind in KINDS:
@@ -85,7 +87,7 @@ def test_workers_are_killed_under_traffic(algorithm: str, settings: dict[str, An
 
 def test_requests_under_way_when_a_worker_dies_are_carried_out_once() -> None:
     """Each SA is installed though workers die meanwhile, and none is refused as there already."""
-    number = amount(2000, 300)
+    number = amount(2000, 100)
     with RoughLab() as lab:
         gwa, gwb = connected(lab, tunnel(0))
         for kind in KINDS:

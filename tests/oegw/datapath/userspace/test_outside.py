@@ -19,7 +19,13 @@ from oegw.datapath.interface import DatapathError
 from oegw.datapath.userspace import mmsghdr
 from oegw.datapath.userspace import outside as module
 from oegw.datapath.userspace.core.interface import RUN_PACKETS, Run
-from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF
+from oegw.datapath.userspace.offloads import (
+    PORTS_CHANGE,
+    RECEIVING,
+    SENDING,
+    SWITCHED_OFF,
+    Offload,
+)
 from oegw.datapath.userspace.outside import OuterGroup, OuterSocket, Sent, Way
 from oegw.datapath.userspace.receiving import Datagram, Receiver
 from tests.support.own_network import ip, own_network
@@ -111,6 +117,21 @@ def test_a_run_arrives_whole(
         assert found[0].size == sizes[0]
     else:
         assert len(found) == len(packets)
+    group.close()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_where_the_kernel_changes_ports_packets_go_one_by_one(version: int) -> None:
+    """A batch may lose its checksums there."""
+    group = OuterGroup(version, PORT, MARK, ports_change=True)
+    assert Offload(SENDING, PORTS_CHANGE) in group.told
+    assert Offload(RECEIVING) in group.told
+    [sealing], [opening] = group.sealing, group.opening
+    assert not sealing.segments
+    packets = packets_of(0x1000, *[1300] * 10)
+    assert sealing.send_run(run_of(packets), way(sealing, PORT)) == Sent(len(packets), 0)
+    found = received(opening, len(packets))
+    assert cut(found) == packets
     group.close()
 
 
