@@ -10,16 +10,17 @@ from collections.abc import Sequence
 # Linux, <linux/bpf_common.h>: class, size and mode of an instruction; <asm/socket.h>.
 LOAD_WORD = 0x20  # ld [k]
 LOAD_HALF = 0x28  # ldh [k]
-LOAD_WORD_INDEXED = 0x40  # ld [x + k]
 LOAD_HALF_INDEXED = 0x48  # ldh [x + k]
-LOAD_LENGTH = 0x80  # ld len
 HEADER_LENGTH = 0xB1  # ldx 4 * ([k] & 0xf)
-SUBTRACT_INDEX = 0x1C  # sub x
+COPY_TO_INDEX = 0x07  # tax
+XOR_INDEX = 0xAC  # xor x
+MULTIPLY = 0x24  # mul k
+SHIFT_RIGHT = 0x74  # rsh k
 MODULO = 0x94  # mod k
 JUMP_IF_EQUAL = 0x15
-JUMP_IF_AT_LEAST = 0x35
 RETURN = 0x06  # ret k
 RETURN_RESULT = 0x16  # ret a
+NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF: an offset from there on counts from the IP header
 SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT = 51  # SO_ATTACH_REUSEPORT_CBPF
 

@@ -27,7 +27,7 @@ from oegw.datapath.interface import (
     UnknownSpiReceived,
 )
 
-VERSION = 2
+VERSION = 3
 LARGEST = 65536  # octets of one message
 
 _HEADER = Struct("!BBI")
@@ -47,6 +47,8 @@ class Kind(IntEnum):
     PATH_MTU = 6  # a peer, and what its path takes; the other way round: what was measured
     BEGIN = 7  # all SAs are told: packets move from now on
     CLOSE = 8
+    HOME = 9  # an inbound SA, and which opening worker has it, or will; null: none
+    ALIVE = 10  # nothing else is asked
     # From worker to control.
     ANSWER = 16
     REFUSAL = 17
@@ -125,6 +127,15 @@ def move_of(body: list[Any]) -> tuple[SaKey, IPAddress, IPAddress, UdpEncapsulat
         ip_address(destination),
         _encapsulation_of(encapsulation),
     )
+
+
+def home_body(key: SaKey, home: int | None) -> list[Any]:
+    return [key_body(key), home]
+
+
+def home_of(body: list[Any]) -> tuple[SaKey, int | None]:
+    key, home = body
+    return key_of(key), None if home is None else int(home)
 
 
 def sa_body(sa: SecurityAssociation) -> dict[str, Any]:

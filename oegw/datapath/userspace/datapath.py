@@ -33,6 +33,7 @@ from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.grounds import Grounds
 from oegw.datapath.userspace.installed import Installed, InstalledSas
 from oegw.datapath.userspace.keyingsocket import KeyingSockets
+from oegw.datapath.userspace.placing import OpeningPlaces
 from oegw.datapath.userspace.settings import MOST_WORKERS, UserspaceSettings
 from oegw.datapath.userspace.supervisor import Place, Request, Supervisor
 from oegw.datapath.userspace.transform import CIPHERS
@@ -60,6 +61,7 @@ class UserspaceDatapath:
         self._count = settings.workers or max((os.cpu_count() or 1) // 2, 1)
         self._grounds: Grounds | None = None
         self._sas: InstalledSas | None = None
+        self._places: OpeningPlaces | None = None
         self._supervisors: dict[Direction, list[Supervisor]] = {}
         self._paths: dict[IPAddress, int] = {}  # the path MTU to each peer, where it was measured
         self._core = settings.core
@@ -87,6 +89,7 @@ class UserspaceDatapath:
             for direction in Direction:
                 places = (Place(direction, index) for index in range(self._count))
                 self._supervisors[direction] = [Supervisor(place, self) for place in places]
+            self._places = OpeningPlaces(self._sas, self._supervisors[Direction.INBOUND])
             await _all(supervisor.start() for supervisor in self._each())
             if settings.encapsulation_port is not None:
                 self._keying.open(settings.encapsulation_port, self._grounds.versions)
@@ -128,16 +131,18 @@ class UserspaceDatapath:
         sas = self._running()
         installed = sas.install(sa, _now())
         self._set_clock()
-        body = channel.install_body(sa, installed.offset)
         try:
-            await self._ask(installed, Kind.INSTALL, body)
+            if sa.direction is Direction.INBOUND:
+                assert self._places is not None
+                await self._places.install(installed)
+            else:
+                body = channel.install_body(sa, installed.offset)
+                await self._ask(Kind.INSTALL, body)
         except DatapathError:
             if sas.remove(sa.key) is not None:
                 self._in_background(self._forget(installed, sa.key))
             raise
-        if sa.direction is Direction.INBOUND and sa.source in self._paths:
-            told = channel.path_mtu_body(sa.source, self._paths[sa.source])
-            self._of(installed)[0].tell(Kind.PATH_MTU, told)
+        self._tell_path(installed)
 
     async def remove(self, key: SaKey) -> Usage | None:
         removed = self._running().remove(key)
@@ -156,13 +161,20 @@ class UserspaceDatapath:
         moved = self._running().move(key, source, destination, encapsulation)
         name = moved.sa.key
         self._forget_path(key)
-        body = channel.move_body(key, source, destination, encapsulation)
-        await self._change(moved, Kind.MOVE, body)
+        if key.direction is Direction.OUTBOUND:
+            body = channel.move_body(key, source, destination, encapsulation)
+            await self._change(Kind.MOVE, body)
+            return name
+        assert self._places is not None
+        # Whoever waits may be cancelled; no SA stays halfway between two workers.
+        await asyncio.shield(self._in_background(self._places.move(moved)))
+        self._running()
+        self._tell_path(moved)
         return name
 
     async def prefer(self, key: SaKey) -> None:
-        preferred = self._running().prefer(key)
-        await self._change(preferred, Kind.PREFER, channel.key_body(key))
+        self._running().prefer(key)
+        await self._change(Kind.PREFER, channel.key_body(key))
 
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
@@ -193,8 +205,12 @@ class UserspaceDatapath:
         assert self._sas is not None
         direction, index = place
         for installed in self._sas:
-            if installed.sa.direction is direction and index in self._indices(installed):
+            if installed.sa.direction is not direction:
+                continue
+            if direction is Direction.OUTBOUND:
                 yield Kind.INSTALL, channel.install_body(installed.sa, installed.offset)
+            elif self._places and (request := self._places.request(installed, index)):
+                yield request
         for path in self._paths.items():
             yield Kind.PATH_MTU, channel.path_mtu_body(*path)
 
@@ -243,34 +259,30 @@ class UserspaceDatapath:
     def _each(self) -> list[Supervisor]:
         return [each for supervisors in self._supervisors.values() for each in supervisors]
 
-    def _indices(self, installed: Installed) -> Iterable[int]:
-        """Which workers have this SA: outbound all; inbound the one that its packets come to."""
-        if installed.sa.direction is Direction.OUTBOUND:
-            return range(self._count)
-        return (installed.sa.spi % self._count,)
+    async def _ask(self, kind: Kind, body: Any) -> None:
+        """All workers that seal: each has every SA outbound."""
+        supervisors = self._supervisors[Direction.OUTBOUND]
+        await _all(supervisor.ask(kind, body) for supervisor in supervisors)
 
-    def _of(self, installed: Installed) -> list[Supervisor]:
-        supervisors = self._supervisors[installed.sa.direction]
-        return [supervisors[index] for index in self._indices(installed)]
-
-    async def _ask(self, installed: Installed, kind: Kind, body: Any) -> None:
-        await _all(supervisor.ask(kind, body) for supervisor in self._of(installed))
-
-    async def _change(self, installed: Installed, kind: Kind, body: Any) -> None:
+    async def _change(self, kind: Kind, body: Any) -> None:
         """What we checked, no worker refuses; if one does, it has other SAs than it is to have,
         and its successor will have the right ones."""
         try:
-            await self._ask(installed, kind, body)
+            await self._ask(kind, body)
         except DatapathError:
             self._running()
-            for supervisor in self._of(installed):
+            for supervisor in self._supervisors[Direction.OUTBOUND]:
                 supervisor.restart()
 
     async def _forget(self, removed: Installed, key: SaKey) -> Usage:
         """No worker has it, and then its record is free; what it carried."""
         self._forget_path(key)
-        await self._ask(removed, Kind.REMOVE, channel.key_body(key))
-        usage = removed.usage
+        if key.direction is Direction.OUTBOUND:
+            await self._ask(Kind.REMOVE, channel.key_body(key))
+            usage = removed.usage
+        else:
+            assert self._places is not None
+            usage = await self._places.remove(removed)
         if self._sas is not None:
             self._sas.release(removed)
         return usage
@@ -282,6 +294,13 @@ class UserspaceDatapath:
         self._paths[peer] = mtu
         for supervisor in self._each():
             supervisor.tell(Kind.PATH_MTU, channel.path_mtu_body(peer, mtu))
+
+    def _tell_path(self, installed: Installed) -> None:
+        """How wide the path to the peer of an inbound SA is, if it was measured already."""
+        peer, home = installed.sa.source, installed.home
+        if home is not None and peer in self._paths:
+            told = channel.path_mtu_body(peer, self._paths[peer])
+            self._supervisors[Direction.INBOUND][home].tell(Kind.PATH_MTU, told)
 
     def _forget_path(self, key: SaKey) -> None:
         if self._sas is not None and not self._sas.sends_to(key.destination):

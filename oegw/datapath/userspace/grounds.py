@@ -59,7 +59,7 @@ class Grounds:
         ports: tuple[int | None, ...] = (None,)
         if settings.encapsulation_port is not None:
             ports = (None, settings.encapsulation_port)
-            self._strays = StrayPaths(self._workers)
+        self._strays = StrayPaths(self._workers)
         for version in self.versions:
             for port in ports:
                 group = OuterGroup(

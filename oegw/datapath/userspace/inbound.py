@@ -75,6 +75,10 @@ class InboundEngine:
     def find(self, key: SaKey) -> InboundSa | None:
         return self._sas.find(key)
 
+    def has(self, spi: int, destination: bytes) -> bool:
+        """Whether there is an SA for such a packet."""
+        return self._sas.of_packet(spi, destination) is not None
+
     def remove(self, key: SaKey) -> InboundSa | None:
         """The SA that was removed, or None."""
         sa = self._sas.remove(key)

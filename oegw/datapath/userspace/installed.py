@@ -32,9 +32,23 @@ class Records(Protocol):
 
 
 class Installed:
-    """One SA.  ``softened`` and ``expired``: that this was reported."""
+    """One SA.  ``softened`` and ``expired``: that this was reported.
 
-    __slots__ = ("expired", "hard_at", "offset", "record", "sa", "serial", "softened")
+    Of an inbound one, ``home`` is the opening worker that has it, None while none has, and ``told``
+    its name there.
+    """
+
+    __slots__ = (
+        "expired",
+        "hard_at",
+        "home",
+        "offset",
+        "record",
+        "sa",
+        "serial",
+        "softened",
+        "told",
+    )
 
     def __init__(self, sa: SecurityAssociation, serial: int, offset: int, record: Record) -> None:
         self.sa = sa
@@ -44,6 +58,8 @@ class Installed:
         self.softened = False
         self.expired = False
         self.hard_at: float | None = None  # a time
+        self.home: int | None = None
+        self.told = sa.key
 
     @property
     def usage(self) -> Usage:
@@ -150,6 +166,10 @@ class InstalledSas:
         self._serial += 1
         installed.serial = self._serial
         return installed
+
+    def has(self, installed: Installed) -> bool:
+        """Whether it was not removed."""
+        return self._sas.get(installed.sa.key) is installed
 
     def sends_to(self, peer: IPAddress) -> bool:
         """Whether there is an outbound SA to ``peer``."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from oegw.datapath.interface import DatapathError, IPAddress, KeyingDatagram
+from oegw.datapath.userspace.filters import worker_of
 from oegw.datapath.userspace.outside import (
     IP_MTU_DISCOVER,
     IP_PKTINFO,
@@ -66,7 +67,7 @@ class KeyingSockets:
     def open_strays(self, beginnings: tuple[int, ...], end: int) -> None:
         """IKE that a worker got comes here by ``end``, and ESP that came here goes to its worker
         (`strays.py`).  Both belong to the caller, and are open for as long as this is."""
-        self._strays = StrayDesk(beginnings, len(beginnings) - 1)
+        self._strays = StrayDesk(beginnings)
         self._stray_end = end
         asyncio.get_running_loop().add_reader(end, self._take_strays)
 
@@ -128,7 +129,7 @@ class KeyingSockets:
                 return
 
     def _take(self, came: Stray) -> None:
-        data, source, port, destination, _ = came
+        data, source, port, destination, *_ = came
         if not destination or len(data) < len(NON_ESP_MARKER):
             self._counters["drop_in_truncated"] += 1
         elif data[:4] == NON_ESP_MARKER:
@@ -136,8 +137,8 @@ class KeyingSockets:
             local, remote = ip_address(destination), ip_address(source)
             self._listener(KeyingDatagram(bytes(data), local, remote, port))
         else:
-            place = self._strays.place(data) if self._strays is not None else None
-            if self._strays is None or place is None or not self._strays.send(place, came):
+            desk = self._strays
+            if desk is None or not desk.send(worker_of(source, desk.workers), came):
                 self._counters["drop_in_stray"] += 1
 
 

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 from oegw.datapath.interface import (
     DatapathError,
@@ -28,13 +27,16 @@ from oegw.datapath.userspace.core.interface import Unchecked, Unopened
 from oegw.datapath.userspace.core.virtio import HEADER
 from oegw.datapath.userspace.engine import Counters, Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.homes import Homes
 from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
 from oegw.datapath.userspace.worker import run
 
-_STRAYS_PER_TURN = 64  # our choice
+# Our choices.
+_STRAYS_PER_TURN = 64
+_TURNS_OF_STRAYS = 64  # before an SA goes: more do not wait
 
 
 class Opening:
@@ -50,11 +52,13 @@ class Opening:
         self.measured: list[tuple[IPAddress, int]] = []  # it sends nothing, and measures nothing
         self._counters = counters
         self._device = equipment.device
-        self._strays = StrayDesk(equipment.strays, equipment.index)
+        self._strays = StrayDesk(equipment.strays)
+        self._stray_end = equipment.stray
+        self._homes = Homes(equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
         self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
         if equipment.stray >= 0:
-            self.turns[equipment.stray] = partial(self._take_strays, equipment.stray)
+            self.turns[equipment.stray] = self._stray_turn
 
     # Control.
 
@@ -67,8 +71,18 @@ class Opening:
         except BaseException:
             self._engine.remove(sa.key)
             raise
+        waited = self._homes.installed(sa.key)
+        if waited:
+            self._open_strays(waited)
+
+    def set_home(self, key: SaKey, home: int | None) -> None:
+        self._homes.set(key, home)
 
     def remove(self, key: SaKey) -> None:
+        for _ in range(_TURNS_OF_STRAYS if self._stray_end >= 0 else 0):
+            # If it moves to another worker, that one sends nothing more, and these came before.
+            if not self._take_strays():
+                break
         removed = self._engine.remove(key)
         if removed is not None:
             self._core.remove(removed)
@@ -132,27 +146,51 @@ class Opening:
                     self._core.learn(key, sa)
             return
         payload, source, port, destination, outer_class = care
-        if encapsulated:
-            if payload == KEEPALIVE:
-                # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
-                self._counters["keepalives"] += 1
-                return
-            place = self._strays.place(payload)
-            if place is not None:
-                if not self._strays.send(place, Stray(*care)):
-                    self._counters["drop_in_stray"] += 1
-                return
+        if encapsulated and payload == KEEPALIVE:
+            # It says nothing of any SA (RFC 3948 section 4): whoever likes may send it.
+            self._counters["keepalives"] += 1
+            return
+        if self._went_on(Stray(*care, encapsulated)):
+            return
         source_port = port if encapsulated else None
         for action in engine.inbound(payload, source, destination, outer_class, source_port, now):
             assert isinstance(action, Deliver)
             self._core.append(action.packet)
 
-    def _take_strays(self, end: int) -> None:
-        """What came to another socket than ours."""
+    def _went_on(self, came: Stray) -> bool:
+        """Whether it was not for this worker, or not yet; then it goes to whom it is for, waits,
+        or is lost.  What nobody has an SA for stays here."""
+        spi = came.spi
+        if spi is None or self._engine.has(spi, came.destination):
+            return False
+        if came.encapsulated and spi == 0:
+            place: int | None = self._strays.keying
+        else:
+            if self._homes.awaits(spi, came.destination):
+                if not self._homes.hold(spi, came):
+                    self._counters["drop_in_stray"] += 1
+                return True
+            place = self._homes.of(spi, came.destination)
+        if place is None:
+            return False
+        if not self._strays.send(place, came):
+            self._counters["drop_in_stray"] += 1
+        return True
+
+    def _stray_turn(self) -> None:
+        self._take_strays()
+
+    def _take_strays(self) -> bool:
+        """What came to another socket than ours; whether there was anything."""
+        came = received(self._stray_end, _STRAYS_PER_TURN)
+        self._open_strays([each for each in came if not self._went_on(each)])
+        return bool(came)
+
+    def _open_strays(self, strays: list[Stray]) -> None:
         now = time.monotonic()
-        for payload, source, port, destination, outer_class in received(end, _STRAYS_PER_TURN):
+        for payload, source, port, destination, outer_class, encapsulated, _ in strays:
             for action in self._engine.inbound(
-                payload, source, destination, outer_class, port, now
+                payload, source, destination, outer_class, port if encapsulated else None, now
             ):
                 assert isinstance(action, Deliver)
                 try:

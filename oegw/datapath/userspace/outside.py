@@ -17,7 +17,7 @@ from typing import NamedTuple
 from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.datapath.userspace.core.interface import Run
-from oegw.datapath.userspace.filters import by_marker, by_spi, nothing
+from oegw.datapath.userspace.filters import by_marker, by_sender, nothing
 from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
 from oegw.datapath.userspace.sending import MessageBatch
 from oegw.packet.ip import ESP, ICMP, ICMPV6, Buffer
@@ -95,7 +95,7 @@ class OuterGroup:
     """All sockets for one family, plain or in UDP: the control process opens and keeps them.
 
     ``port`` None: raw ESP, else ESP in UDP on that port.
-    ``opening``: each receives what belongs to that opening worker, SPI modulo ``workers``.
+    ``opening``: each receives what the senders of that worker send (`filters.worker_of`).
     ``sealing``: each sends, and receives nothing.  With UDP the next socket that is bound to the
     port (`keyingsocket.py`) receives IKE.  Raises DatapathError, and leaves nothing open.
     """
@@ -123,7 +123,7 @@ class OuterGroup:
             for _ in range(workers):
                 self._opened.append(_sending(version, port, mark))
             if port is not None:
-                self.told = self._offloaded(offloads, workers, ports_change)
+                self.told = self._offloaded(offloads, ports_change)
         except OSError as error:
             self.close()
             where = f"UDP port {port}" if port is not None else "ESP"
@@ -135,7 +135,7 @@ class OuterGroup:
         for each in self._opened:
             each.socket.close()
 
-    def _offloaded(self, wanted: bool, workers: int, ports_change: bool) -> tuple[Offload, ...]:
+    def _offloaded(self, wanted: bool, ports_change: bool) -> tuple[Offload, ...]:
         """Turn on what the kernel has for UDP; what is told."""
         if not wanted:
             return Offload(SENDING, SWITCHED_OFF), Offload(RECEIVING, SWITCHED_OFF)
@@ -146,10 +146,6 @@ class OuterGroup:
             sending = Offload(SENDING, PORTS_CHANGE if ports_change else "")
         except OSError as error:
             sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
-        if workers > 1:
-            # The kernel joins datagrams of one peer whatever their SPIs are, and then chooses the
-            # worker by the first: packets of one flow would take two ways, and overtake each other.
-            return sending, Offload(RECEIVING, "several workers: each packet goes by its SPI")
         try:
             for each in self._opened:
                 each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
@@ -302,10 +298,10 @@ def _receiving(version: int, port: int | None, mark: int, index: int, workers: i
             outside.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         if port is not None:
             if index == 0:  # behind the workers that open come those that seal, then the keying
-                attach(outside, SO_ATTACH_REUSEPORT, by_marker(workers, 2 * workers))
+                attach(outside, SO_ATTACH_REUSEPORT, by_marker(version, workers, 2 * workers))
             outside.bind(("", port))
         elif workers > 1:
-            attach(outside, SO_ATTACH_FILTER, by_spi(version, index, workers))
+            attach(outside, SO_ATTACH_FILTER, by_sender(version, index, workers))
     except OSError:
         outside.close()
         raise

@@ -108,6 +108,9 @@ class Sealing:
             self._told[peer] = mtu
             self._take_path_mtu(peer, mtu)
 
+    def set_home(self, key: SaKey, home: int | None) -> None:
+        raise DatapathError(f"SA {key.spi:#010x}: it is asked for where none is received")
+
     def begin(self) -> None:
         self._began = True
         for sa in self._engine.one_for_each_peer():

@@ -1,9 +1,9 @@
-"""Packets that came to the wrong socket, and go on to the right one.
+"""Packets that came to the wrong socket go on to the right one.
 
 The filters of `filters.py` choose a socket for a datagram.  But where the kernel joined many of one
-sender (UDP_GRO), it asks for the first of them only; behind it there may be an IKE message, or ESP
-of an SA that another opening worker has.  These go through a pair of Unix sockets to whom they are
-for: seldom, and a little later than the others.
+sender (UDP_GRO), it asks for the first of them only; behind it there may be an IKE message.  And a
+peer that moved sends from an address that is another worker's.  These go through a pair of
+Unix sockets to whom they are for: seldom, and a little later than the others.
 """
 
 from __future__ import annotations
@@ -16,32 +16,42 @@ from typing import NamedTuple
 
 from oegw.datapath.interface import DatapathError
 
-_HEAD = Struct("!BBH")  # octets of an address, traffic class, port
+_HEAD = Struct("!BBBBH")  # octets of an address, in UDP or not, hops, traffic class, port
 _LARGEST = 65536 + 64
 _BUFFER = 4 * 2**20  # octets that wait at most
+# Our choice.  To the worker of the sender, to that of the SA, and back if the SA goes there now.
+_MOST_HOPS = 3
 
 
 class Stray(NamedTuple):
-    """A datagram of ESP in UDP, or of IKE beside it."""
+    """An ESP packet, or an IKE message beside it.  ``hops``: so often it was sent on."""
 
     payload: bytes | memoryview
     source: bytes  # packed
     port: int
     destination: bytes  # packed
     traffic_class: int
+    encapsulated: bool = True
+    hops: int = 0
+
+    @property
+    def spi(self) -> int | None:
+        """0 if it is the non-ESP marker; None: too short for any."""
+        return int.from_bytes(self.payload[:4], "big") if len(self.payload) >= 4 else None
 
     def serialize(self) -> bytes:
-        head = _HEAD.pack(len(self.source), self.traffic_class, self.port)
+        length = len(self.source)
+        head = _HEAD.pack(length, self.encapsulated, self.hops, self.traffic_class, self.port)
         return b"".join((head, self.source, self.destination, self.payload))
 
     @classmethod
     def parse(cls, octets: bytes) -> Stray:
         """What another process of ours made by ``serialize``."""
-        length, traffic_class, port = _HEAD.unpack_from(octets)
+        length, encapsulated, hops, traffic_class, port = _HEAD.unpack_from(octets)
         middle = _HEAD.size + length
         end = middle + length
         source, destination = octets[_HEAD.size : middle], octets[middle:end]
-        return cls(octets[end:], source, port, destination, traffic_class)
+        return cls(octets[end:], source, port, destination, traffic_class, bool(encapsulated), hops)
 
 
 class StrayPaths:
@@ -78,25 +88,19 @@ class StrayPaths:
 
 
 class StrayDesk:
-    """What an opening worker does with them: ``index`` is its own number."""
+    """Where they are sent on, by their beginnings."""
 
-    def __init__(self, beginnings: tuple[int, ...], index: int) -> None:
+    def __init__(self, beginnings: tuple[int, ...]) -> None:
         self._beginnings = beginnings
-        self._workers = len(beginnings) - 1
-        self._index = index
-
-    def place(self, payload: bytes | memoryview) -> int | None:
-        """For whom an ESP datagram is, or an IKE message; None: for this worker."""
-        first = int.from_bytes(payload[:4], "big")
-        if len(payload) < 4:
-            return None
-        place = first % self._workers if first else self._workers
-        return None if place == self._index else place
+        self.workers = len(beginnings) - 1
+        self.keying = self.workers  # its place, behind theirs
 
     def send(self, place: int, stray: Stray) -> bool:
         """Whether it was taken."""
+        if stray.hops >= _MOST_HOPS:
+            return False
         try:
-            os.write(self._beginnings[place], stray.serialize())
+            os.write(self._beginnings[place], stray._replace(hops=stray.hops + 1).serialize())
         except OSError:
             return False
         return True

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ from oegw.datapath.userspace.equipment import Equipment
 _START_TIMEOUT = 30.0  # a Python start on a small router
 _SA_TIME = 0.01  # for each SA that a successor is told of, on such a router
 _ANSWER_TIMEOUT = 10.0  # then it hangs, and is killed
+_SILENCE = 5.0  # in which nothing was asked: then whether it is alive
 _END_TIMEOUT = 5.0
 _LIVED = 1.0  # who lived shorter is one of those that keep dying
 _LONGEST_PAUSE = 1.0
@@ -33,6 +35,7 @@ _FIRST_PAUSE = 1 / 32  # doubled each time; the first death has none
 
 # Our choices.
 _STARTS = 3  # so many that fail running are a failure of the datapath
+_TICKS = 10  # of a question's time, see `_tick`
 _MESSAGES_PER_TURN = 32  # before the event loop does something else
 
 # A bug of the core ends so; other signals are somebody's will.
@@ -89,7 +92,13 @@ class Datapath(Protocol):
 @dataclass(slots=True)
 class _Question:
     answers: list[asyncio.Future[Any]]
-    clock: asyncio.TimerHandle
+    tick: float  # seconds
+    left: int  # ticks
+    clock: asyncio.TimerHandle | None = None
+
+    def done(self) -> None:
+        if self.clock is not None:
+            self.clock.cancel()
 
 
 class Supervisor:
@@ -173,7 +182,7 @@ class Supervisor:
         failed = died = 0
         while True:
             began = asyncio.get_running_loop().time()
-            await self._gone.wait()
+            await self._watch()
             code = await self._bury()
             crash = next((each for each in CRASHES if code == -each), None)
             self._restarts += 1
@@ -196,6 +205,15 @@ class Supervisor:
                 else:
                     failed = 0
                     break
+
+    async def _watch(self) -> None:
+        """Until it is gone.  One that hangs is asked sooner or later, and then killed."""
+        while not self._gone.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SILENCE):
+                    await self._gone.wait()
+            if self._told and not self._questions:
+                self._send(Kind.ALIVE, None, [], _ANSWER_TIMEOUT)
 
     async def _begin(self) -> None:
         """Start a process, and tell it all that it is to have.  Raises DatapathError."""
@@ -260,9 +278,20 @@ class Supervisor:
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
         seconds = max(seconds, self._patient_until - loop.time())
-        clock = loop.call_later(seconds, self._kill)  # it hangs
-        self._questions[number] = _Question(answers, clock)
+        question = _Question(answers, seconds / _TICKS, _TICKS)
+        self._questions[number] = question
+        self._tick(question)
         self._post(Message(kind, number, body))
+
+    def _tick(self, question: _Question) -> None:
+        """Its time is counted in ticks of this process, of which a halt of the whole machine takes
+        one at most: who was stopped together with us does not hang."""
+        if question.left:
+            question.left -= 1
+            loop = asyncio.get_running_loop()
+            question.clock = loop.call_later(question.tick, self._tick, question)
+        else:
+            self._kill()
 
     def _post(self, message: Message) -> None:
         if self._control is None:
@@ -328,7 +357,7 @@ class Supervisor:
         question = self._questions.pop(message.number, None)
         if question is None:
             return
-        question.clock.cancel()
+        question.done()
         for answer in question.answers:
             if answer.done():
                 continue
@@ -364,6 +393,6 @@ class Supervisor:
     def _unfold(self) -> None:
         """What was asked and not answered waits for the successor."""
         for question in self._questions.values():
-            question.clock.cancel()
+            question.done()
             self._waiting += [answer for answer in question.answers if not answer.done()]
         self._questions.clear()

@@ -60,6 +60,9 @@ class Duty(Protocol):
     ) -> None: ...
     def prefer(self, key: SaKey) -> None: ...
     def set_path_mtu(self, peer: IPAddress, mtu: int) -> None: ...
+    def set_home(self, key: SaKey, home: int | None) -> None:
+        """Which opening worker has an inbound SA: another; this one will, or none."""
+
     def begin(self) -> None:
         """All SAs are told."""
 
@@ -89,6 +92,8 @@ class Worker:
             Kind.MOVE: lambda duty, body: duty.move(*channel.move_of(body)),
             Kind.PREFER: lambda duty, body: duty.prefer(channel.key_of(body)),
             Kind.PATH_MTU: lambda duty, body: duty.set_path_mtu(*channel.path_mtu_of(body)),
+            Kind.HOME: lambda duty, body: duty.set_home(*channel.home_of(body)),
+            Kind.ALIVE: lambda duty, body: None,
             Kind.BEGIN: self._begin,
         }
 

@@ -53,6 +53,8 @@ def test_values_come_back(algorithm: str) -> None:
         PeerAddressChanged(make_sa().key, ip_address("192.0.2.1"), 61000),
     ):
         assert channel.event_of(json.loads(json.dumps(channel.event_body(event)))) == event
+    for home in ((make_sa().key, 3), (make_sa().key, None)):
+        assert channel.home_of(json.loads(json.dumps(channel.home_body(*home)))) == home
     path = (ip_address(GATEWAY_B6), 1400)
     assert channel.path_mtu_of(json.loads(json.dumps(channel.path_mtu_body(*path)))) == path
     handles = (Handle(7, 4, True, True), Handle(8, 6, False, False))
@@ -68,8 +70,8 @@ def test_strange_messages_are_refused() -> None:
     for octets in (
         b"",
         good[:5],
-        b"\x01" + good[1:],
-        b"\x02\xee" + good[2:],
+        bytes((channel.VERSION - 1,)) + good[1:],
+        bytes((channel.VERSION, 0xEE)) + good[2:],
         good + b"{",
         good[:-4],
     ):

@@ -9,16 +9,18 @@ import select
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, cast
 
 import pytest
 
-from oegw.datapath.interface import DatapathError
+from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.datapath.userspace import mmsghdr
 from oegw.datapath.userspace import outside as module
 from oegw.datapath.userspace.core.interface import RUN_PACKETS, Run
+from oegw.datapath.userspace.filters import worker_of
 from oegw.datapath.userspace.offloads import (
     PORTS_CHANGE,
     RECEIVING,
@@ -135,9 +137,12 @@ def test_where_the_kernel_changes_ports_packets_go_one_by_one(version: int) -> N
     group.close()
 
 
+@pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize(("version", "port"), KINDS)
-def test_each_spi_has_its_worker(version: int, port: int | None) -> None:
-    group = OuterGroup(version, port, MARK, workers=3)
+def test_each_sender_has_its_worker(version: int, port: int | None, workers: int) -> None:
+    """What the kernel's filter computes, Python computes too; GRO is on."""
+    group = OuterGroup(version, port, MARK, workers=workers)
+    assert all(each.on for each in group.told), group.told
     keying = socket.socket(group.opening[0].socket.family, socket.SOCK_DGRAM)
     keying.settimeout(5)
     if port:
@@ -145,24 +150,60 @@ def test_each_spi_has_its_worker(version: int, port: int | None) -> None:
         if version == 6:
             keying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         keying.bind(("", port))
-    sealing = group.sealing[2]
-    packets = [packet for spi in range(256, 286) for packet in packets_of(spi, 40)]
-    odd = [b"\xff", b"abc"]  # too short for an SPI: for the first
-    to = way(sealing, port)
-    for packet in odd + packets:
-        assert sealing.send_run(run_of([packet]), to) == Sent(1, 0)
-    for worker, opening in enumerate(group.opening):
-        mine = [packet for packet in packets if int.from_bytes(packet[:4], "big") % 3 == worker]
-        assert cut(received(opening, len(mine))) == (odd if worker == 0 else []) + mine
+    sealing = group.sealing[-1]
+    sources = senders(version)
+    mine: list[list[bytes]] = [[] for _ in range(workers)]
+    for source in sources:
+        to = sealing.way(source, ip_address(B[version]), port or 0)
+        # Of several SAs, and one too short for any.
+        packets = [packet for spi in (256, 257, 2**32 - 1) for packet in packets_of(spi, 40, 40)]
+        for packet in packets:
+            assert sealing.send_run(run_of([packet]), to) == Sent(1, 0)
+        mine[worker_of(source.packed, workers)] += packets
+        if not port:
+            assert sealing.send_run(run_of([b"abc"]), to) == Sent(1, 0)
+            mine[worker_of(source.packed, workers)].append(b"abc")
+        else:
+            sealing.send(bytes(4) + b"ike", to.from_, to.to, 0, False)
+            assert keying.recv(100) == bytes(4) + b"ike"
     if port:
-        sealing.send(bytes(4) + b"ike", to.from_, to.to, 0, False)
-        assert keying.recv(100) == bytes(4) + b"ike"
+        sealing.send(b"\xff", to.from_, to.to, 0, False)  # too short for the marker
+        mine[0].append(b"\xff")
+    assert all(mine)
+    for expected, opening in zip(mine, group.opening, strict=True):
+        assert cut(received(opening, len(expected))) == expected
     keying.setblocking(False)
     for silent in (*(each.socket for each in group.opening + group.sealing), keying):
         with pytest.raises(BlockingIOError):
             silent.recv(100)
     keying.close()
     group.close()
+
+
+def senders(version: int) -> list[IPAddress]:
+    """Addresses of this namespace."""
+    if version == 4:
+        return [ip_address(f"127.0.{number}.{number * 7}") for number in range(1, 12)]
+    found = [ip_address(f"fd00::{number:x}:{number * 7:x}:1") for number in range(1, 12)]
+    for each in found:
+        ip("addr", "add", f"{each}/128", "dev", "lo", "nodad")
+    deadline = time.monotonic() + 10
+    while ip("-6", "route", "show", "table", "local").count("local fd00::") < 2 + len(found):
+        assert time.monotonic() < deadline  # the kernel adds these routes a little later
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 16])
+def test_senders_are_spread(workers: int) -> None:
+    """Neighbours, and addresses of a pattern, meet all workers."""
+    for step in (1, 2, 4, 256, 65536):
+        first = int(ip_address("10.0.0.1"))
+        addresses = [(first + step * number).to_bytes(4, "big") for number in range(1024)]
+        addresses6 = [bytes.fromhex("20010db8") + bytes(8) + address for address in addresses]
+        for each in (addresses, addresses6):
+            counts = Counter(worker_of(address, workers) for address in each)
+            assert set(counts) == set(range(workers))
+            assert max(counts.values()) < 1.3 * 1024 / workers + 16
 
 
 @pytest.mark.parametrize("offloads", [True, False])

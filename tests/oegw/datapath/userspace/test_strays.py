@@ -26,6 +26,7 @@ def stray(payload: bytes) -> Stray:
         stray(b""),
         stray(bytes(4) + b"ike"),
         Stray(b"\0\0\1\0" + bytes(65000), SOURCE6, 65535, DESTINATION6, 0),
+        Stray(b"\0\0\1\0", SOURCE6, 0, DESTINATION6, 0, encapsulated=False, hops=2),
     ],
 )
 def test_as_octets_and_back(came: Stray) -> None:
@@ -34,26 +35,32 @@ def test_as_octets_and_back(came: Stray) -> None:
 
 def test_each_goes_to_whom_it_is_for() -> None:
     paths = StrayPaths(3)
-    desks = [StrayDesk(paths.beginnings, index) for index in range(4)]  # the last: the keying's
-    for spi in (256, 257, 258):
-        payload = spi.to_bytes(4, "big") + b"sealed"
-        owner = spi % 3
-        assert [desk.place(payload) for desk in desks] == [
-            None if index == owner else owner for index in range(4)
-        ]
+    desk = StrayDesk(paths.beginnings)
+    assert (desk.workers, desk.keying) == (3, 3)
     ike = bytes(4) + b"ike"
-    assert [desk.place(ike) for desk in desks] == [3, 3, 3, None]
-    assert desks[0].place(b"\xff") is None  # too short to be anybody's
-    assert desks[0].send(3, stray(ike))
-    assert desks[1].send(3, stray(ike + b"again"))
-    assert received(paths.ends[3], 10) == [stray(ike), stray(ike + b"again")]
+    assert [stray(octets).spi for octets in (ike, b"\0\0\1\0", b"\xff")] == [0, 256, None]
+    assert desk.send(desk.keying, stray(ike))
+    assert desk.send(desk.keying, stray(ike + b"again"))
+    there = [stray(ike)._replace(hops=1), stray(ike + b"again")._replace(hops=1)]
+    assert received(paths.ends[3], 10) == there
     assert [received(end, 10) for end in paths.ends] == [[], [], [], []]
+    paths.close()
+
+
+def test_no_packet_goes_round_and_round() -> None:
+    paths = StrayPaths(2)
+    desk = StrayDesk(paths.beginnings)
+    came, hops = stray(b"\0\0\1\0"), 0
+    while desk.send(hops % 2, came):
+        [came] = received(paths.ends[hops % 2], 10)
+        hops += 1
+    assert hops == 3
     paths.close()
 
 
 def test_who_is_not_read_is_not_waited_for() -> None:
     paths = StrayPaths(1)
-    desk = StrayDesk(paths.beginnings, 0)
+    desk = StrayDesk(paths.beginnings)
     taken = 0
     while desk.send(1, stray(bytes(1400))):
         taken += 1
