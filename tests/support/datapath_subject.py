@@ -24,6 +24,7 @@ from oegw.datapath.interface import (
     DatapathEvent,
     DatapathFailed,
     Direction,
+    PeerAddressChanged,
     SaExpired,
     SaKey,
     SecurityAssociation,
@@ -107,6 +108,15 @@ class Subject:
             return [usage and usage.packets for usage in usages]
         if verb == "prefer":
             return await datapath.prefer(key_of(argument))
+        if verb == "move":
+            key, source, destination, ports = argument
+            ends = ip_address(source), ip_address(destination)
+            encapsulation = UdpEncapsulation(*ports) if ports else None
+            moved = await datapath.move(key_of(key), *ends, encapsulation)
+            return [moved.direction.value, moved.spi, str(moved.destination)]
+        if verb == "counters-of-workers":
+            assert datapath._grounds is not None
+            return datapath._grounds.counters.each()
         if verb == "usage":
             return [
                 [key.direction.value, key.spi, str(key.destination), usage.packets, usage.bytes]
@@ -138,6 +148,8 @@ class Subject:
         if isinstance(event, SaExpired):
             said |= {"spi": event.key.spi, "direction": event.key.direction.value}
             said["hard"] = event.hard
+        if isinstance(event, PeerAddressChanged):
+            said |= {"spi": event.key.spi, "address": str(event.address)}
         if isinstance(event, DatapathFailed):
             said["reason"] = event.reason
         print(json.dumps(said), flush=True)

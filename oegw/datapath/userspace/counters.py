@@ -101,10 +101,11 @@ class CounterPages:
 
     def counted(self) -> Counter[str]:
         """Of all workers together."""
-        total: Counter[str] = Counter()
-        for page in self._pages:
-            total += page.counted()
-        return total
+        return sum(self.each(), Counter())
+
+    def each(self) -> list[Counter[str]]:
+        """Of each page."""
+        return [page.counted() for page in self._pages]
 
     def close(self) -> None:
         """What was counted can still be read."""

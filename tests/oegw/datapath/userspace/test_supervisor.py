@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -110,6 +111,47 @@ def test_one_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
         os.kill(supervisor.pid, signal.SIGSTOP)
         assert await supervisor.ask(Kind.PREFER, None) == KNOWS_ALL
         assert len(control.deaths) == 1
+
+    played(play)
+
+
+def test_one_that_hangs_while_nothing_is_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(supervisors, "_SILENCE", 0.05)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        first = supervisor.pid
+        assert first is not None
+        told = await supervisor.ask(Kind.PREFER, None)
+        while told.count("ALIVE") < 3:  # it answers, and lives
+            await asyncio.sleep(0.05)
+            told = await supervisor.ask(Kind.PREFER, None)
+        assert (supervisor.pid, control.deaths) == (first, [])
+        os.kill(first, signal.SIGSTOP)
+        while supervisor.report.pid in (first, None):
+            await asyncio.sleep(0.01)
+        assert control.deaths == [None]
+        assert supervisor.report.restarts == 1
+
+    played(play)
+
+
+def test_one_that_was_stopped_together_with_us_does_not_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 5.0)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        assert supervisor.pid is not None
+        monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 0.5)
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        answer = supervisor.ask(Kind.PREFER, None)
+        time.sleep(0.6)  # the whole machine stands still
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        os.kill(supervisor.pid, signal.SIGCONT)
+        assert await answer == [*KNOWS_ALL, "PREFER"]
+        assert control.deaths == []
 
     played(play)
 
