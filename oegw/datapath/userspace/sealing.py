@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from oegw.datapath.interface import (
     DatapathError,
@@ -24,8 +25,8 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.cutting import cut
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Frame, Run
+from oegw.datapath.userspace.counters import CounterPage
 from oegw.datapath.userspace.engine import (
-    Counters,
     EngineSettings,
     RefreshPathMtu,
     SendEsp,
@@ -42,7 +43,7 @@ from oegw.datapath.userspace.worker import CannotGoOnError, run
 class Sealing:
     """See `worker.Duty`."""
 
-    def __init__(self, equipment: Equipment, counters: Counters) -> None:
+    def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
         self.core = choice.name, choice.reason
@@ -62,7 +63,11 @@ class Sealing:
             for version in {each.version for each in outer}
         }
         self._began = False
-        self.turns = {self._device: self._turn}
+        self._loop = self._core.loop(self._device, counters)
+        self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.turns: dict[int, Callable[[], None]] = {}
+        if self._loop is None:
+            self.turns[self._device] = self._turn
 
     # Control.
 
@@ -122,9 +127,7 @@ class Sealing:
             if not core.fill(self._device):
                 return
         except OSError as error:
-            if error.errno == errno.EBADFD:
-                raise CannotGoOnError("the tunnel device is gone") from None
-            self._counters["drop_out_device"] += 1
+            self._not_read(error)
             return
         now = time.monotonic()
         care: int | None = 0
@@ -134,6 +137,34 @@ class Sealing:
                 self._send_run(each, now)
             if care is not None:
                 self._care(core.frame(care), now)
+
+    def _run_loop(self, control: int) -> None:
+        """The core's turns, and in between what it hands back."""
+        loop = self._loop
+        assert loop is not None
+        while not (self.events or self.measured):
+            try:
+                said = loop.turn(control)
+            except OSError as error:
+                self._not_read(error)
+                continue
+            if said is None:
+                return
+            for outer in self._outer.values():
+                outer.forget_options()
+            now = time.monotonic()
+            if isinstance(said, int):
+                self._care(self._core.frame(said), now)
+                continue
+            self._send_run(said, now)
+            sa = said.sa
+            way: Way = sa.way or self._way_of(sa)
+            loop.way(sa, way.until(sa.mtu_until))
+
+    def _not_read(self, error: OSError) -> None:
+        if error.errno == errno.EBADFD:
+            raise CannotGoOnError("the tunnel device is gone") from None
+        self._counters["drop_out_device"] += 1
 
     def _send_run(self, each: Run, now: float) -> None:
         sa, counters = each.sa, self._counters
