@@ -1,6 +1,7 @@
 """A road between two interfaces of a host that harms what passes: runs on host wild, or in a test.
 
-    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE] [--conduct CONDUCT]
+    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE]
+                         [--conduct CONDUCT]
 
 Every frame that comes in at one interface goes out at the other, or what is left of it.  CONDUCT is
 a JSON object, see `Conduct`; one line of it on standard input replaces it, the line ``counts`` is
