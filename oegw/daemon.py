@@ -227,7 +227,9 @@ class Daemon:
         self.moniker = moniker_child(config_path, self.trace)
         self.socks = socks_child(config_path, self.trace, environment.outside)
         self.firewall_gaps: list[str] = []
-        self._choice = DatapathChoice(settings.datapath, hold.mark_mask)
+        self._choice = DatapathChoice(
+            settings.datapath, hold.mark_mask, ports_change=settings.encrypts_ports
+        )
         self.datapath: Datapath
         self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)

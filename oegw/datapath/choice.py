@@ -13,9 +13,15 @@ from oegw.settings import DatapathSettings
 
 
 class DatapathChoice:
-    """``settings.datapath`` decides; ``"auto"`` asks the kernel."""
+    """``settings.datapath`` decides; ``"auto"`` asks the kernel.
 
-    def __init__(self, settings: DatapathSettings, mark_mask: int) -> None:
+    ``ports_change``: port encryption runs, which may take the ports of IKE and of ESP in UDP.
+    """
+
+    def __init__(
+        self, settings: DatapathSettings, mark_mask: int, ports_change: bool = False
+    ) -> None:
+        self._ports_change = ports_change
         self._settings = settings
         self._mark_mask = mark_mask
 
@@ -52,6 +58,7 @@ class DatapathChoice:
                 core=settings.core,
                 offloads=settings.offloads,
                 workers=settings.workers,
+                ports_change=self._ports_change,
             ),
             reason,
         )

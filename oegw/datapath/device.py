@@ -14,8 +14,9 @@ from pyroute2 import IPRoute
 _DUMMY_ADDRESS = "192.0.0.8"
 _SCOPE_HOST = 254
 
-# Our choice: packets that wait in the device while the worker is busy.
-_QUEUE_LENGTH = 2000
+# Our choice: packets that wait in the device while the worker is busy.  Each may be a super-packet
+# of 64 KiB; with more of them all that passes would wait behind one transfer.
+_QUEUE_LENGTH = 1000
 
 _SYSCTLS = (
     (

@@ -62,7 +62,14 @@ class Grounds:
             self._strays = StrayPaths(self._workers)
         for version in self.versions:
             for port in ports:
-                group = OuterGroup(version, port, self._mark, self._workers, settings.offloads)
+                group = OuterGroup(
+                    version,
+                    port,
+                    self._mark,
+                    self._workers,
+                    settings.offloads,
+                    settings.ports_change,
+                )
                 self._groups.append(group)
         told = merged(*self._tun.told, *(each for group in self._groups for each in group.told))
         self.told = tuple((each.name, each.on, each.reason) for each in told)

@@ -15,6 +15,7 @@ RECEIVING = "receive-coalescing"  # UDP_GRO: the same on the way in
 STEERING = "flow-steering"  # which queue, and so which sealing worker, a flow goes through
 
 SWITCHED_OFF = "switched off"
+PORTS_CHANGE = "port encryption runs: a batch whose ports change may lose its checksums"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.datapath.userspace.core.interface import Run
 from oegw.datapath.userspace.filters import by_marker, by_spi, nothing
-from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF, Offload
+from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
 from oegw.datapath.userspace.sending import MessageBatch
 from oegw.packet.ip import ESP, ICMP, ICMPV6, Buffer
 
@@ -46,7 +46,11 @@ NON_ESP_MARKER = bytes(4)
 KEEPALIVE = b"\xff"
 
 # Our choices.
-_BUFFER = 8 * 2**20  # octets: a hundred milliseconds of a gigabit while the worker is busy
+# Octets, of which the kernel makes twice as many and counts its own expenses too.  What waits to be
+# opened delays all behind it, so there is room for a few milliseconds at full speed, and no more:
+# the sender of a transfer hears by a loss that it is too fast, as behind any other queue.
+_RECEIVE_BUFFER = 2**20
+_SEND_BUFFER = 2 * 2**20
 _DISCARD_PORT = 9
 _QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 
@@ -97,8 +101,18 @@ class OuterGroup:
     """
 
     def __init__(
-        self, version: int, port: int | None, mark: int, workers: int = 1, offloads: bool = True
+        self,
+        version: int,
+        port: int | None,
+        mark: int,
+        workers: int = 1,
+        offloads: bool = True,
+        ports_change: bool = False,
     ) -> None:
+        """``ports_change``: see `UserspaceSettings`.  Where the device computes no checksums, Linux
+        6.11 and newer lets a batch pass netfilter with half of one that looks like a whole one.  A
+        new port is put into it there, and again where the batch is cut.
+        """
         self._opened: list[OuterSocket] = []
         self.told: tuple[Offload, ...] = ()
         try:
@@ -109,7 +123,7 @@ class OuterGroup:
             for _ in range(workers):
                 self._opened.append(_sending(version, port, mark))
             if port is not None:
-                self.told = self._offloaded(offloads, workers)
+                self.told = self._offloaded(offloads, workers, ports_change)
         except OSError as error:
             self.close()
             where = f"UDP port {port}" if port is not None else "ESP"
@@ -121,15 +135,15 @@ class OuterGroup:
         for each in self._opened:
             each.socket.close()
 
-    def _offloaded(self, wanted: bool, workers: int) -> tuple[Offload, ...]:
+    def _offloaded(self, wanted: bool, workers: int, ports_change: bool) -> tuple[Offload, ...]:
         """Turn on what the kernel has for UDP; what is told."""
         if not wanted:
             return Offload(SENDING, SWITCHED_OFF), Offload(RECEIVING, SWITCHED_OFF)
         try:
             for each in self._opened:
                 each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-                each.segments = True
-            sending = Offload(SENDING)
+                each.segments = not ports_change
+            sending = Offload(SENDING, PORTS_CHANGE if ports_change else "")
         except OSError as error:
             sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
         if workers > 1:
@@ -195,7 +209,7 @@ class OuterSocket:
         dont_fragment: bool,
     ) -> None:
         """Send one datagram; ``from_`` comes from ``source_of``.  Raises OSError."""
-        self._prepare(traffic_class, dont_fragment, summed=False)
+        self._prepare(traffic_class, dont_fragment)
         self.socket.sendmsg((payload,), from_, 0, to)
 
     def send_run(self, run: Run, way: Way) -> Sent:
@@ -203,7 +217,7 @@ class OuterSocket:
         packets, size = run.packets, run.size
         single = len(packets) <= size
         try:
-            self._prepare(run.traffic_class, run.dont_fragment, summed=not single)
+            self._prepare(run.traffic_class, run.dont_fragment)
             if single:
                 self.socket.sendmsg((packets,), way.from_, 0, way.to)
                 return Sent(1, 0)
@@ -228,11 +242,12 @@ class OuterSocket:
             raise
         return True
 
-    def _prepare(self, traffic_class: int, dont_fragment: bool, summed: bool) -> None:
+    def _prepare(self, traffic_class: int, dont_fragment: bool) -> None:
         """Most packets have the options of the one before: no system call for them.
 
         ESP in UDP over IPv4 goes without a checksum (RFC 3948 section 2.1), but the kernel
-        segments nothing that has none.
+        segments nothing that has none.  Then all have one: where a receiver's kernel joins packets,
+        one without overtakes those before it, which wait for the end of its batch.
         """
         options = self.socket.setsockopt
         if traffic_class != self._class:
@@ -248,8 +263,8 @@ class OuterSocket:
             else:
                 options(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
-        if self._checksum and (summed and self.segments) != self._summed:
-            self._summed = summed and self.segments
+        if self._checksum and self.segments != self._summed:
+            self._summed = self.segments
             options(socket.SOL_SOCKET, _SO_NO_CHECK, not self._summed)
 
 
@@ -278,8 +293,7 @@ def _receiving(version: int, port: int | None, mark: int, index: int, workers: i
     """That of the opening worker ``index``."""
     outside = _opened(version, port, mark)
     try:
-        _enlarge(outside, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        _set_buffer(outside, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         if version == 6:
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             outside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
@@ -302,7 +316,7 @@ def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
     """That of a sealing worker."""
     outside = _opened(version, port, mark)
     try:
-        _enlarge(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        _set_buffer(outside, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER)
         attach(outside, SO_ATTACH_FILTER, nothing())
         # A raw socket that is bound to this host's own address is not even asked about the
         # packets of others.  What it sends has a source of its own all the same (`source_of`).
@@ -321,11 +335,11 @@ def _sending(version: int, port: int | None, mark: int) -> OuterSocket:
     return OuterSocket(outside, version, port is not None)
 
 
-def _enlarge(outside: socket.socket, force: int, plain: int) -> None:
+def _set_buffer(outside: socket.socket, force: int, plain: int, octets: int) -> None:
     try:
-        outside.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+        outside.setsockopt(socket.SOL_SOCKET, force, octets)
     except PermissionError:  # in a user namespace: as much as is allowed
-        outside.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+        outside.setsockopt(socket.SOL_SOCKET, plain, octets)
 
 
 def _require_free(family: int, port: int) -> None:

@@ -19,6 +19,7 @@ class UserspaceSettings:
     ``core``: ``"auto"`` (the compiled one if it is there), ``"compiled"`` or ``"python"``.
     ``offloads``: whether to use segmentation offloads, as far as the kernel has them.
     ``workers``: processes for each direction; 0: one for each two CPUs.
+    ``ports_change``: the kernel may be told to give outgoing ESP in UDP other ports.
     """
 
     tunnel_interface: str = "oegw0"
@@ -31,3 +32,4 @@ class UserspaceSettings:
     core: str = "auto"
     offloads: bool = True
     workers: int = 0
+    ports_change: bool = False

@@ -128,12 +128,11 @@ def _measured(
     rounds = Rounds(
         run, contenders, crowds, set(arguments.measure), arguments.rounds, arguments.seconds
     )
-    began = time.monotonic()
     try:
         rounds.play()
     except KeyboardInterrupt:
         print("interrupted: what was measured until now follows", file=sys.stderr)
-    run.asked["minutes"] = round((time.monotonic() - began) / 60, 1)
+    run.asked["minutes"] = round((time.monotonic() - rounds.began) / 60, 1)
     return run
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.bench.datapath.figures import About, Run
 from tests.interop.processes import InteropError
 
 MEASURES = ("tcp1", "tcp4", "udp", "rtt", "cpu", "memory", "sas")
+_CROWD_ROUNDS = 3
 _FAILURES = 3  # then a contender is measured no more
 
 
@@ -35,9 +37,11 @@ class Rounds:
     measures: set[str]
     rounds: int
     seconds: float
-    say: Callable[[str], None] = field(
-        default=lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, line: str) -> None:
+        elapsed = time.monotonic() - self.began
+        print(f"{elapsed:5.0f} s  {line}", file=sys.stderr, flush=True)
 
     def play(self) -> None:
         with ExitStack() as stack:
@@ -50,7 +54,7 @@ class Rounds:
                     names.reverse()
                 for name in names:
                     self._measured(name, standing[name], number)
-                for name, (few, crowd) in crowds.items():
+                for name, (few, crowd) in crowds.items() if number < _CROWD_ROUNDS else ():
                     self._measured_crowd(name, few, crowd, number)
             if "memory" in self.measures:
                 self._measured_memory(standing)

@@ -1,19 +1,22 @@
-"""Round trips: many pings from Alice to Bob, whose kernels answer them."""
+"""Round trips: many pings from Alice to Bob, whose kernel answers them."""
 
 from __future__ import annotations
 
-import re
+import json
 import statistics
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.bench.datapath.contender import Standing
 from tests.bench.datapath.row import BOB
 from tests.bench.datapath.tcp import background
 from tests.interop.processes import InteropError, call
 
+PROGRAM = Path(__file__).with_name("pings.py")
 _INTERVAL = 0.005
 _COUNT = 250
-_TIME = re.compile(r" time=([0-9.]+) ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +29,19 @@ class RoundTrip:
     sent: int
 
     @classmethod
-    def of(cls, output: str, sent: int) -> RoundTrip:
-        """Of what ping printed."""
-        times = sorted(float(each) for each in _TIME.findall(output))
+    def of(cls, times: Sequence[float], sent: int) -> RoundTrip:
         if not times:
-            raise InteropError(f"no ping was answered: {output[-300:]!r}")
-        return cls(statistics.median(times), times[_rank(len(times))], sent - len(times), sent)
-
-
-def _rank(count: int) -> int:
-    """Of the 99th percentile: the smallest value that 99 of 100 are not above."""
-    return -(-count * 99 // 100) - 1
+            raise InteropError("no ping was answered")
+        ordered = sorted(times)
+        # The smallest value that 99 of 100 are not above.
+        rank = -(-len(ordered) * 99 // 100) - 1
+        return cls(statistics.median(ordered), ordered[rank], sent - len(ordered), sent)
 
 
 def idle(standing: Standing) -> RoundTrip:
-    words = ("ping", "-n", "-c", str(_COUNT), "-i", str(_INTERVAL), "-W", "1", BOB)
-    done = call(standing.row.host("a"), *words, check=False)
-    return RoundTrip.of(done.stdout, _COUNT)
+    words = (sys.executable, "-I", str(PROGRAM), BOB, str(_COUNT), str(_INTERVAL))
+    done = call(standing.row.host("a"), *words)
+    return RoundTrip.of(json.loads(done.stdout), _COUNT)
 
 
 def loaded(standing: Standing) -> RoundTrip:

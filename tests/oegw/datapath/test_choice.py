@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -56,9 +57,9 @@ def test_what_is_configured_reaches_our_own(monkeypatch: pytest.MonkeyPatch) -> 
         "oegw.datapath.choice.UserspaceDatapath", lambda settings, _: given.append(settings)
     )
     asyncio.run(DatapathChoice(settings, 0x300).make())
-    assert given == [
-        UserspaceSettings("oe7", 0x300, core="python", offloads=False, workers=3),
-    ]
+    asyncio.run(DatapathChoice(settings, 0x300, ports_change=True).make())
+    told = UserspaceSettings("oe7", 0x300, core="python", offloads=False, workers=3)
+    assert given == [told, replace(told, ports_change=True)]
 
 
 def test_a_compiled_core_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,9 @@ _CONSTANTS = (
     "LARGEST_FRAME",
     "FLOWS",
 )
-_STRUCTURES = ("sa", "sa_now", "run", "frame", "care", "moved", "counted")
+_STRUCTURES = ("sa", "sa_now", "run", "frame", "care", "moved", "seen", "made")
+_ANSWERS = {"DONE": 0, "CARE": 1, "RANDOM": 2, "UNOPENED": 3, "UNCHECKED": 4, "BROKEN": 5}
+_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN = _ANSWERS.values()  # looked at for each batch
 _NO_LIMIT = 2**64 - 1
 _MOVED_AT_ONCE = 64
 
@@ -71,8 +73,9 @@ def load(path: Path) -> tuple[Any, Any]:
         raise CoreMissingError(
             f"it was built from another version ({version}, this is {expected}); install oegw again"
         )
+    constants = {**_ANSWERS, **{name: getattr(interface, name) for name in _CONSTANTS}}
     if layout != sum(declarations.sizeof(f"struct oegw_{name}") for name in _STRUCTURES) or any(
-        getattr(loaded, f"OEGW_{name}") != getattr(interface, name) for name in _CONSTANTS
+        getattr(loaded, f"OEGW_{name}") != value for name, value in constants.items()
     ):
         raise CoreMissingError("it was built from other files than these; install oegw again")
     return declarations, loaded
@@ -205,6 +208,7 @@ class CompiledSealingCore(_Core):
             lib.oegw_sealing_new(offloads, self._pointer), lib.oegw_sealing_free
         )
         self._runs = lib.oegw_sealing_runs(self._core)
+        self._made_now = lib.oegw_sealing_made(self._core)
 
     def install(self, sa: OutboundSa) -> None:
         self._add(sa, self._lib.oegw_sealing_install, self._core)
@@ -228,13 +232,13 @@ class CompiledSealingCore(_Core):
         core, lib = self._core, self._lib
         nanoseconds = int(now * 1e9)
         said = lib.oegw_sealing_seal(core, nanoseconds)
-        while said == lib.OEGW_RANDOM:
-            lib.oegw_sealing_give(core, self._random(lib.oegw_sealing_wanted(core)))
+        while said == _RANDOM:
+            lib.oegw_sealing_give(core, self._random(self._made_now.wanted))
             said = lib.oegw_sealing_seal(core, nanoseconds)
-        if said == lib.OEGW_BROKEN:
+        if said == _BROKEN:
             raise RuntimeError("the compiled core: libcrypto failed")
         made, runs, view, sas = [], self._runs, self._view, self._sas
-        for index in range(lib.oegw_sealing_run_count(core)):
+        for index in range(self._made_now.runs):
             run = runs[index]
             start = run.offset
             made.append(
@@ -250,7 +254,7 @@ class CompiledSealingCore(_Core):
                     run.last,
                 )
             )
-        return made, lib.oegw_sealing_care(core) if said == lib.OEGW_CARE else None
+        return made, self._made_now.care if said == _CARE else None
 
     def frame(self, index: int) -> Frame:
         frame = self._lib.oegw_sealing_frame(self._core, index)
@@ -270,7 +274,7 @@ class CompiledOpeningCore(_Core):
             lib.oegw_opening_new(offloads, joins_udp, self._pointer), lib.oegw_opening_free
         )
         self._care = lib.oegw_opening_care(self._core)
-        self._totals = self._ffi.new("struct oegw_counted *")
+        self._seen = lib.oegw_opening_seen(self._core)
         self._list = self._ffi.new("struct oegw_moved[]", _MOVED_AT_ONCE)
         self._numbers = self._ffi.new("uint32_t[]", _MOVED_AT_ONCE)
         self._appended: list[Any] = []
@@ -292,12 +296,12 @@ class CompiledOpeningCore(_Core):
         return _counted(self._lib.oegw_opening_fill(self._core, outer, version, encapsulated))
 
     def open(self, now: float) -> Unopened | Unchecked | None:
-        lib, care = self._lib, self._care
-        said = lib.oegw_opening_open(self._core, int(now * 1e9))
-        if said == lib.OEGW_DONE:
+        care = self._care
+        said = self._lib.oegw_opening_open(self._core, int(now * 1e9))
+        if said == _DONE:
             return None
         payload = self._view[care.offset : care.offset + care.length]
-        if said == lib.OEGW_UNCHECKED:
+        if said == _UNCHECKED:
             return Unchecked(self._sas[care.sa], care.next_header, payload, care.traffic_class)
         octets = care.address_octets
         source, destination = bytes(care.source[0:octets]), bytes(care.destination[0:octets])
@@ -315,19 +319,23 @@ class CompiledOpeningCore(_Core):
         return int(self._lib.oegw_opening_deliver(self._core, device))
 
     def counted(self) -> dict[str, int]:
-        totals = self._totals
-        self._lib.oegw_opening_counted(self._core, totals)
-        named = {
-            "esp_in_packets": totals.packets,
-            "esp_in_octets": totals.octets,
-            "drop_in_replay": totals.replay,
-            "drop_in_invalid": totals.invalid,
-        }
-        return Counter({name: count for name, count in named.items() if count})
+        seen, counted = self._seen, Counter[str]()
+        if seen.packets:
+            counted["esp_in_packets"] = seen.packets
+            counted["esp_in_octets"] = seen.octets
+            seen.packets = seen.octets = 0
+        if seen.replay:
+            counted["drop_in_replay"] = seen.replay
+            seen.replay = 0
+        if seen.invalid:
+            counted["drop_in_invalid"] = seen.invalid
+            seen.invalid = 0
+        return counted
 
     def moved(self) -> list[Moved]:
-        found = []
-        while count := self._lib.oegw_opening_moved(self._core, self._list, _MOVED_AT_ONCE):
+        found: list[Moved] = []
+        while self._seen.moved:
+            count = self._lib.oegw_opening_moved(self._core, self._list, _MOVED_AT_ONCE)
             for said in self._list[0:count]:
                 sa = self._sas[said.sa]
                 octets = len(sa.sa.destination.packed)
@@ -336,7 +344,8 @@ class CompiledOpeningCore(_Core):
 
     def softened(self) -> list[InboundSa]:
         found: list[InboundSa] = []
-        while count := self._lib.oegw_opening_softened(self._core, self._numbers, _MOVED_AT_ONCE):
+        while self._seen.softened:
+            count = self._lib.oegw_opening_softened(self._core, self._numbers, _MOVED_AT_ONCE)
             found += [self._sas[number] for number in self._numbers[0:count]]
         return found
 

@@ -1,7 +1,7 @@
 /* The compiled core's door.  The C files include it, and compiled.py hands it to cffi as it is: so
    there are only declarations here, and constants that are numbers. */
 
-#define OEGW_CORE_VERSION 1 /* of all that stands here: a core built for another one is not used */
+#define OEGW_CORE_VERSION 2 /* of all that stands here: a core built for another one is not used */
 
 /* Those of interface.py; compiled.py compares them. */
 #define OEGW_RUN_PACKETS 64
@@ -95,11 +95,21 @@ struct oegw_moved {
     uint8_t address[16];
 };
 
-struct oegw_counted {
+/* What open has seen; whoever has read the first four sets them to 0. */
+struct oegw_seen {
     uint64_t packets;
     uint64_t octets;
     uint64_t replay;
     uint64_t invalid;
+    uint32_t moved; /* how many SAs wait to be told of */
+    uint32_t softened;
+};
+
+/* What seal has made. */
+struct oegw_made {
+    uint32_t runs;
+    uint32_t care;   /* after OEGW_CARE: which frame */
+    uint32_t wanted; /* after OEGW_RANDOM: octets */
 };
 
 typedef struct oegw_sealing oegw_sealing;
@@ -129,11 +139,8 @@ void oegw_sealing_forget(oegw_sealing *core);
 /* The number of frames, or -errno. */
 int oegw_sealing_fill(oegw_sealing *core, int device);
 int oegw_sealing_seal(oegw_sealing *core, uint64_t now);
-uint32_t oegw_sealing_wanted(const oegw_sealing *core);
 void oegw_sealing_give(oegw_sealing *core, const uint8_t *random);
-/* After OEGW_CARE and OEGW_DONE; which frame needs care. */
-uint32_t oegw_sealing_run_count(const oegw_sealing *core);
-uint32_t oegw_sealing_care(const oegw_sealing *core);
+const struct oegw_made *oegw_sealing_made(const oegw_sealing *core);
 const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core);
 const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index);
 
@@ -151,7 +158,7 @@ const struct oegw_care *oegw_opening_care(const oegw_opening *core);
 /* packet stays where it is, and as it is, until the next fill. */
 int oegw_opening_append(oegw_opening *core, const uint8_t *packet, uint32_t octets);
 uint32_t oegw_opening_deliver(oegw_opening *core, int device);
-/* Each forgets what it says; at most so many as there is room for, and their number. */
-void oegw_opening_counted(oegw_opening *core, struct oegw_counted *counted);
+struct oegw_seen *oegw_opening_seen(oegw_opening *core);
+/* Each forgets what it says: at most so many as there is room for; their number. */
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
 uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);

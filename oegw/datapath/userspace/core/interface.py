@@ -49,7 +49,8 @@ class Run(NamedTuple):
 
 class Frame(NamedTuple):
     """What was read from the tunnel device: the virtio header (empty without offloads), and the
-    packet, of up to 64 KiB.  Views, good until the next ``fill``."""
+    packet, of up to 64 KiB.  Views, good until the next ``fill``; what they show stays as it came,
+    so that a frame that was sealed and could not be sent can be done again, with care."""
 
     header: memoryview
     packet: memoryview
@@ -102,7 +103,8 @@ class SealingCore(Protocol):
 
     def fill(self, device: int) -> int:
         """Read what waits, without waiting; the number of frames.  What was there before is gone.
-        Raises OSError, but for EAGAIN, which ends a batch."""
+        Raises OSError if nothing was read but an error other than EAGAIN; later it ends the batch,
+        and comes again or is over."""
 
     def seal(self, now: float) -> tuple[list[Run], int | None]:
         """Go on where the last call stopped: runs to send, in this order, and then the index of a

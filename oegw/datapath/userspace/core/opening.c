@@ -46,9 +46,9 @@ struct oegw_opening {
     uint32_t at;          /* within it */
     uint64_t lost;        /* packets that there was no memory for */
     struct oegw_care care;
-    struct oegw_counted counted;
+    struct oegw_seen seen;
     uint32_t *moved, *softened; /* numbers of SAs, room for all of them */
-    uint32_t moved_count, softened_count, listed_room;
+    uint32_t listed_room;
     uint8_t last_key[TABLE_KEY_OCTETS]; /* of the last flow that was looked up; 0 octets: none */
     uint32_t last_key_octets;
     bool last_learned;
@@ -172,8 +172,8 @@ EXPORTED void oegw_opening_remove(oegw_opening *core, uint32_t number)
 {
     core->last_sa = 0;
     core->last_key_octets = 0;
-    strike(core->moved, &core->moved_count, number);
-    strike(core->softened, &core->softened_count, number);
+    strike(core->moved, &core->seen.moved, number);
+    strike(core->softened, &core->seen.softened, number);
     sas_remove(&core->sas, number);
 }
 
@@ -339,12 +339,12 @@ static void note_peer(oegw_opening *core, const struct datagram *datagram, uint3
         return;
     if (datagram->port == sa->now.peer_port && !memcmp(datagram->source, sa->now.peer, datagram->address_octets)) {
         if (sa->moved)
-            strike(core->moved, &core->moved_count, number);
+            strike(core->moved, &core->seen.moved, number);
         sa->moved = false;
         return;
     }
     if (!sa->moved)
-        core->moved[core->moved_count++] = number;
+        core->moved[core->seen.moved++] = number;
     sa->moved = true;
     sa->moved_port = datagram->port;
     memcpy(sa->moved_address, datagram->source, 16);
@@ -365,13 +365,13 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
     uint32_t low = get32(packet + 4);
     switch (open_packet(sa, packet, octets, &payload, &size, &next_header)) {
     case REPLAYED:
-        core->counted.replay++;
+        core->seen.replay++;
         return OEGW_DONE;
     case INVALID:
-        core->counted.invalid++;
+        core->seen.invalid++;
         return OEGW_DONE;
     case MALFORMED:
-        core->counted.invalid++;
+        core->seen.invalid++;
         note_peer(core, datagram, number, sa, low);
         return OEGW_DONE;
     case OPENED:
@@ -380,7 +380,7 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
     count_received(sa, size, now);
     if (record_get(sa, OCTETS) >= sa->now.soft_octets && !is_softened(sa) && !sa->softened) {
         sa->softened = true; /* whoever tells of it sets the record's flag */
-        core->softened[core->softened_count++] = number;
+        core->softened[core->seen.softened++] = number;
     }
     struct layout layout;
     bool ordinary = layout_of(payload, size, &layout) && next_header == (layout.version == 4 ? IPV4 : IPV6)
@@ -392,8 +392,8 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
         };
         return OEGW_UNCHECKED;
     }
-    core->counted.packets++;
-    core->counted.octets += size;
+    core->seen.packets++;
+    core->seen.octets += size;
     if (!joiner_add(&core->joiner, payload, size, &layout))
         core->lost++;
     return OEGW_DONE;
@@ -450,34 +450,30 @@ EXPORTED uint32_t oegw_opening_deliver(oegw_opening *core, int device)
     return (uint32_t)refused;
 }
 
-EXPORTED void oegw_opening_counted(oegw_opening *core, struct oegw_counted *counted)
-{
-    *counted = core->counted;
-    memset(&core->counted, 0, sizeof core->counted);
-}
+EXPORTED struct oegw_seen *oegw_opening_seen(oegw_opening *core) { return &core->seen; }
 
 EXPORTED uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room)
 {
-    uint32_t said = core->moved_count < room ? core->moved_count : room;
+    uint32_t said = core->seen.moved < room ? core->seen.moved : room;
     for (uint32_t i = 0; i < said; i++) {
         struct sa *sa = sas_find(&core->sas, core->moved[i]);
         moved[i] = (struct oegw_moved){.sa = core->moved[i], .port = sa->moved_port};
         memcpy(moved[i].address, sa->moved_address, 16);
         sa->moved = false;
     }
-    core->moved_count -= said;
-    memmove(core->moved, core->moved + said, core->moved_count * sizeof *core->moved);
+    core->seen.moved -= said;
+    memmove(core->moved, core->moved + said, core->seen.moved * sizeof *core->moved);
     return said;
 }
 
 EXPORTED uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room)
 {
-    uint32_t said = core->softened_count < room ? core->softened_count : room;
+    uint32_t said = core->seen.softened < room ? core->seen.softened : room;
     for (uint32_t i = 0; i < said; i++) {
         sas[i] = core->softened[i];
         sas_find(&core->sas, sas[i])->softened = false;
     }
-    core->softened_count -= said;
-    memmove(core->softened, core->softened + said, core->softened_count * sizeof *core->softened);
+    core->seen.softened -= said;
+    memmove(core->softened, core->softened + said, core->seen.softened * sizeof *core->softened);
     return said;
 }

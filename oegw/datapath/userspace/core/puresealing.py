@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from struct import Struct
 
 from oegw.datapath.userspace.core.cutting import completed, cutting_of, segments
@@ -50,21 +51,22 @@ _Kind = tuple[OutboundSa, int, bool]
 """What the packets of a run have in common: SA, traffic class, DF."""
 
 
+@cache
+def _end_of(next_header: int, block: int) -> Callable[[int], bytes]:
+    """Padding and next header for a packet of so many octets."""
+    trailers = TRAILERS[next_header]
+    return lambda inner: trailers[-(inner + TRAILER) % block]
+
+
 class _Outlet:
     """An SA as the loop sees it.  Flows may still lead here after it was removed."""
 
-    __slots__ = ("block", "ends", "fixed", "sa")
+    __slots__ = ("block", "fixed", "sa")
 
     def __init__(self, sa: OutboundSa) -> None:
         self.sa: OutboundSa | None = sa
         self.block = sa.transform.block
-        self.ends = {4: self._ends(IPV4), 6: self._ends(IPV6)}
         self.fixed = ESP_HEADER + sa.transform.iv + sa.transform.icv
-
-    def _ends(self, next_header: int) -> Callable[[int], bytes]:
-        """Padding and next header for a packet of so many octets."""
-        trailers, block = TRAILERS[next_header], self.block
-        return lambda inner: trailers[-(inner + TRAILER) % block]
 
     def sealed(self, inner: int) -> int:
         """The octets of the ESP packet of a packet of so many."""
@@ -210,7 +212,7 @@ class PureSealingCore:
         if count > 1:
             place = self._add(kind, place, outlet.sealed(size), count - 1, size, index)
         self._add(kind, place, outlet.sealed(last), 1, last, index)
-        end_of = outlet.ends[version]
+        end_of = _end_of(IPV4 if version == 4 else IPV6, outlet.block)
         plains: Iterable[bytes]
         if cutting is not None:
             plains = segments(cutting, packet, end_of)

@@ -27,9 +27,7 @@ struct oegw_sealing {
     uint32_t frame_count, next; /* the next frame to seal, or the one under way */
     bool pending;               /* `first` was taken for it, and its random blocks were asked for */
     uint64_t first;
-    uint32_t wanted; /* octets */
-    uint32_t care;
-    uint32_t run_count;
+    struct oegw_made made;
     bool extending;   /* the last run may grow */
     uint64_t end;     /* of the packets made */
     uint8_t *sealed, *read; /* the memory, in this order */
@@ -111,7 +109,7 @@ EXPORTED void oegw_sealing_forget(oegw_sealing *core)
 EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
 {
     uint64_t end = 0;
-    core->frame_count = core->next = core->run_count = 0;
+    core->frame_count = core->next = core->made.runs = 0;
     core->pending = core->extending = false;
     core->end = 0;
     while (core->frame_count < OEGW_BATCH_FRAMES && end < OEGW_BATCH_OCTETS) {
@@ -233,11 +231,11 @@ static void whole(uint8_t *to, const uint8_t *packet, uint32_t octets, const str
 
 static void add_to_run(oegw_sealing *core, uint32_t number, uint32_t size, uint32_t octets, const struct layout *layout, bool dont_fragment)
 {
-    struct oegw_run *run = core->run_count ? &core->runs[core->run_count - 1] : NULL;
+    struct oegw_run *run = core->made.runs ? &core->runs[core->made.runs - 1] : NULL;
     if (!core->extending || run->sa != number || run->traffic_class != layout->traffic_class
         || run->dont_fragment != dont_fragment || size > run->size || run->count == OEGW_RUN_PACKETS
         || run->length + size > OEGW_RUN_OCTETS) {
-        run = &core->runs[core->run_count++];
+        run = &core->runs[core->made.runs++];
         *run = (struct oegw_run){
             .offset = core->end, .size = size, .sa = number, .first = core->next,
             .traffic_class = layout->traffic_class, .dont_fragment = dont_fragment,
@@ -266,7 +264,7 @@ static int seal_frame(oegw_sealing *core, uint64_t now)
     if (!sa || !cutting_of(header, frame->packet, &layout, &cutting) || cutting.largest > sa->now.mtu)
         return OEGW_CARE;
     uint64_t room = cutting.octets + (uint64_t)cutting.packets * AROUND_MOST;
-    if (core->end + room > SEALED_OCTETS || core->run_count + cutting.packets > PACKETS_MOST)
+    if (core->end + room > SEALED_OCTETS || core->made.runs + cutting.packets > PACKETS_MOST)
         return OEGW_CARE; /* never: see above */
     if (!core->pending) {
         if (is_expired(sa) || would_exceed(sa, cutting.octets))
@@ -275,7 +273,7 @@ static int seal_frame(oegw_sealing *core, uint64_t now)
         if (!core->first)
             return OEGW_CARE;
         if (sa->mac) {
-            core->wanted = cutting.packets * sa->iv;
+            core->made.wanted = cutting.packets * sa->iv;
             core->pending = true;
             return OEGW_RANDOM;
         }
@@ -301,7 +299,7 @@ static int seal_frame(oegw_sealing *core, uint64_t now)
 EXPORTED int oegw_sealing_seal(oegw_sealing *core, uint64_t now)
 {
     if (!core->pending) {
-        core->run_count = 0;
+        core->made.runs = 0;
         core->extending = false;
     }
     for (; core->next < core->frame_count; core->next++) {
@@ -309,25 +307,22 @@ EXPORTED int oegw_sealing_seal(oegw_sealing *core, uint64_t now)
         if (said == OEGW_DONE)
             continue;
         if (said == OEGW_CARE) {
-            core->care = core->next++;
+            core->made.care = core->next++;
         } else if (said == OEGW_BROKEN) {
-            core->frame_count = core->run_count = 0;
+            core->frame_count = core->made.runs = 0;
         }
         return said;
     }
     return OEGW_DONE;
 }
 
-EXPORTED uint32_t oegw_sealing_wanted(const oegw_sealing *core) { return core->wanted; }
-
 EXPORTED void oegw_sealing_give(oegw_sealing *core, const uint8_t *random)
 {
     if (core->pending)
-        memcpy(core->random, random, core->wanted);
+        memcpy(core->random, random, core->made.wanted);
 }
 
-EXPORTED uint32_t oegw_sealing_run_count(const oegw_sealing *core) { return core->run_count; }
-EXPORTED uint32_t oegw_sealing_care(const oegw_sealing *core) { return core->care; }
+EXPORTED const struct oegw_made *oegw_sealing_made(const oegw_sealing *core) { return &core->made; }
 EXPORTED const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core) { return core->runs; }
 
 EXPORTED const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index)

@@ -19,7 +19,13 @@ from oegw.datapath.interface import DatapathError
 from oegw.datapath.userspace import mmsghdr
 from oegw.datapath.userspace import outside as module
 from oegw.datapath.userspace.core.interface import RUN_PACKETS, Run
-from oegw.datapath.userspace.offloads import RECEIVING, SENDING, SWITCHED_OFF
+from oegw.datapath.userspace.offloads import (
+    PORTS_CHANGE,
+    RECEIVING,
+    SENDING,
+    SWITCHED_OFF,
+    Offload,
+)
 from oegw.datapath.userspace.outside import OuterGroup, OuterSocket, Sent, Way
 from oegw.datapath.userspace.receiving import Datagram, Receiver
 from tests.support.own_network import ip, own_network
@@ -111,6 +117,21 @@ def test_a_run_arrives_whole(
         assert found[0].size == sizes[0]
     else:
         assert len(found) == len(packets)
+    group.close()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_where_the_kernel_changes_ports_packets_go_one_by_one(version: int) -> None:
+    """A batch may lose its checksums there."""
+    group = OuterGroup(version, PORT, MARK, ports_change=True)
+    assert Offload(SENDING, PORTS_CHANGE) in group.told
+    assert Offload(RECEIVING) in group.told
+    [sealing], [opening] = group.sealing, group.opening
+    assert not sealing.segments
+    packets = packets_of(0x1000, *[1300] * 10)
+    assert sealing.send_run(run_of(packets), way(sealing, PORT)) == Sent(len(packets), 0)
+    found = received(opening, len(packets))
+    assert cut(found) == packets
     group.close()
 
 
@@ -217,6 +238,21 @@ def test_where_the_kernel_refuses_segmentation_packets_go_one_by_one(
     assert sealing.segments is (number == errno.EINVAL)
     monkeypatch.undo()
     group.close()
+
+
+def test_packets_of_a_flow_have_checksums_all_or_none() -> None:
+    """Where a receiver's kernel joins packets, one without overtakes those with one."""
+    no_check = 11  # SO_NO_CHECK
+    for offloads in (True, False):
+        group = OuterGroup(4, PORT, MARK, offloads=offloads)
+        [sealing] = group.sealing
+        to = way(sealing, PORT)
+        for sizes in ([500, 500], [90], [500, 500]):
+            assert sealing.send_run(run_of(packets_of(0x1000, *sizes)), to).error == 0
+            assert sealing.socket.getsockopt(socket.SOL_SOCKET, no_check) == (not offloads)
+        sealing.send(b"care", to.from_, to.to, 0, False)
+        assert sealing.socket.getsockopt(socket.SOL_SOCKET, no_check) == (not offloads)
+        group.close()
 
 
 @pytest.mark.parametrize("version", [4, 6])
