@@ -1,9 +1,11 @@
 """A control process with a user-space datapath, to be started in a network namespace.
 
-    python -m tests.support.datapath_gateway SIDE FAMILY ENCAPSULATION ALGORITHM SETTINGS [ADDRESS PORT]
+    python -m tests.support.datapath_gateway SIDE FAMILY ENCAPSULATION ALGORITHM SETTINGS \\
+        [ADDRESS PORT]
 
-SETTINGS is a JSON object, fields of `UserspaceSettings`.  ADDRESS and PORT are A's, as this side sees them.  Each line on its standard input is a question,
-each line on its output an answer or an event:
+SETTINGS is a JSON object, fields of `UserspaceSettings`.  ADDRESS and PORT are A's, as this side
+sees them.  Each line on its standard input is a question, each line on its output an answer or an
+event:
 
     counters             the datapath's counters
     workers              names, process ids and restarts of its workers

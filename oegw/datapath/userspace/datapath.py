@@ -89,7 +89,9 @@ class UserspaceDatapath:
                 self._supervisors[direction] = [Supervisor(place, self) for place in places]
             await _all(supervisor.start() for supervisor in self._each())
             if settings.encapsulation_port is not None:
-                self._keying.open(settings.encapsulation_port, self._grounds.versions)
+                self._keying.open(
+                    settings.encapsulation_port, self._grounds.versions, self._grounds.joined
+                )
                 self._keying.open_strays(*self._grounds.keying_strays)
             await asyncio.to_thread(self._grounds.lead)
         except BaseException:

@@ -34,7 +34,7 @@ _SO_NO_CHECK = 11
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _UDP_SEGMENT = 103
-_UDP_GRO = 104
+UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SOL_RAW = 255
@@ -57,6 +57,7 @@ _QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _SIZE = struct.Struct("=H")
+_INT = struct.Struct("=i")
 _CMSG = struct.Struct("@Nii")  # length, level, type
 _NAME = struct.Struct("=H2s4s8x")
 _NAME6 = struct.Struct("=H2s4x16s4x")
@@ -165,7 +166,7 @@ class OuterGroup:
             return sending, Offload(RECEIVING, "several workers: each packet goes by its SPI")
         try:
             for each in self._opened:
-                each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+                each.socket.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
             receiving = Offload(RECEIVING)
         except OSError as error:
             receiving = Offload(RECEIVING, f"{error.strerror} (needs Linux 5.0)")
@@ -226,7 +227,7 @@ class OuterSocket:
         dont_fragment: bool,
     ) -> None:
         """Send one datagram; ``from_`` comes from ``source_of``.  Raises OSError."""
-        self._prepare(traffic_class, dont_fragment, summed=False)
+        self._prepare(traffic_class, dont_fragment)
         self.socket.sendmsg((payload,), from_, 0, to)
 
     def send_run(self, run: Run, way: Way) -> Sent:
@@ -234,7 +235,7 @@ class OuterSocket:
         packets, size = run.packets, run.size
         single = len(packets) <= size
         try:
-            self._prepare(run.traffic_class, run.dont_fragment, summed=not single)
+            self._prepare(run.traffic_class, run.dont_fragment)
             if single:
                 self.socket.sendmsg((packets,), way.from_, 0, way.to)
                 return Sent(1, 0)
@@ -259,11 +260,12 @@ class OuterSocket:
             raise
         return True
 
-    def _prepare(self, traffic_class: int, dont_fragment: bool, summed: bool) -> None:
+    def _prepare(self, traffic_class: int, dont_fragment: bool) -> None:
         """Most packets have the options of the one before: no system call for them.
 
         ESP in UDP over IPv4 goes without a checksum (RFC 3948 section 2.1), but the kernel
-        segments nothing that has none.
+        segments nothing that has none.  Then all have one: where a receiver's kernel joins packets,
+        one without overtakes those before it, which wait for the end of its batch.
         """
         options = self.socket.setsockopt
         if traffic_class != self._class:
@@ -279,8 +281,8 @@ class OuterSocket:
             else:
                 options(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover)
             self._dont_fragment = dont_fragment
-        if self._checksum and (summed and self.segments) != self._summed:
-            self._summed = summed and self.segments
+        if self._checksum and self.segments != self._summed:
+            self._summed = self.segments
             options(socket.SOL_SOCKET, _SO_NO_CHECK, not self._summed)
 
 
@@ -382,6 +384,14 @@ def destination_of(ancillary: Ancillary) -> bytes:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return value[:16]
     return b""
+
+
+def joined_size(ancillary: Ancillary) -> int:
+    """The octets of each datagram but the last, where the kernel joined several; else 0."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+            return _INT.unpack_from(value)[0]  # type: ignore[no-any-return]
+    return 0
 
 
 class IcmpSocket:

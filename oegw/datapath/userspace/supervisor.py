@@ -204,7 +204,10 @@ class Supervisor:
         self._spawn(equipment)
         self._starting = loop.create_future()
         self._send(Kind.START, equipment.body(), [self._starting], _START_TIMEOUT)
-        self._core, self._core_reason = await self._starting
+        answer = await self._starting
+        if not isinstance(answer, list) or len(answer) != 2:
+            raise DatapathError("it answered nonsense")
+        self._core, self._core_reason = answer
         # From here to the end there is no other task's turn: what is asked later comes behind it.
         requests = list(self._datapath.all_told(self.place))
         for kind, body in requests:

@@ -82,8 +82,8 @@ class Joiner:
         train = self._train
         if train is None:
             last = self._last
-            # Most that are not next show it here.
-            if last is None or packet[0] != last[0] or packet[20:24] != last[20:24]:
+            # Most that are not next show it here, and so does one without octets.
+            if last is None or packet[:1] != last[:1] or packet[20:24] != last[20:24]:
                 return False
             train = _train_of(last, self._joins_udp)
             if train is None or not train.take(packet):

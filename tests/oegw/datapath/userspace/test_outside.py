@@ -240,10 +240,25 @@ def test_where_the_kernel_refuses_segmentation_packets_go_one_by_one(
     group.close()
 
 
+def test_packets_of_a_flow_have_checksums_all_or_none() -> None:
+    """Where a receiver's kernel joins packets, one without overtakes those with one."""
+    no_check = 11  # SO_NO_CHECK
+    for offloads in (True, False):
+        group = OuterGroup(4, PORT, MARK, offloads=offloads)
+        [sealing] = group.sealing
+        to = way(sealing, PORT)
+        for sizes in ([500, 500], [90], [500, 500]):
+            assert sealing.send_run(run_of(packets_of(0x1000, *sizes)), to).error == 0
+            assert sealing.socket.getsockopt(socket.SOL_SOCKET, no_check) == (not offloads)
+        sealing.send(b"care", to.from_, to.to, 0, False)
+        assert sealing.socket.getsockopt(socket.SOL_SOCKET, no_check) == (not offloads)
+        group.close()
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_what_the_kernel_lacks_is_told(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     monkeypatch.setattr(module, "_UDP_SEGMENT", 9999)
-    monkeypatch.setattr(module, "_UDP_GRO", 9998)
+    monkeypatch.setattr(module, "UDP_GRO", 9998)
     group = OuterGroup(version, PORT, MARK)
     told = {each.name: each.reason for each in group.told}
     assert "4.18" in told[SENDING]

@@ -155,6 +155,8 @@ UNCHECKED: list[tuple[bytes, int, int]] = [
     (Inner(version=6).whole(), 4, 0),
     (SMALL, 59, 0),
     (b"", 59, 0),
+    (b"", 4, 0),
+    (SMALL[:1], 4, 0),
     (b"nothing", 99, 0),
     (Inner(traffic_class=1).whole(), 4, 3),
     (Inner(traffic_class=2).whole(), 4, 1),
