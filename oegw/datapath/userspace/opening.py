@@ -55,6 +55,7 @@ class Opening:
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
         self._loop = self._core.loop(self._device, equipment.outer, counters)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.attended = self._loop.attended if self._loop else ()
         self.turns: dict[int, Callable[[], None]] = {}
         if self._loop is None:
             self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
@@ -125,12 +126,12 @@ class Opening:
 
         return turn
 
-    def _run_loop(self, control: int) -> None:
+    def _run_loop(self, polled: int) -> None:
         """The core's turns, and in between what it hands back."""
         loop = self._loop
         assert loop is not None
         while not self.events:
-            said = loop.turn(control)
+            said = loop.turn(polled)
             if said is False:
                 return
             now = time.monotonic()

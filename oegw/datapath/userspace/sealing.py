@@ -65,6 +65,7 @@ class Sealing:
         self._began = False
         self._loop = self._core.loop(self._device, counters)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.attended = self._loop.attended if self._loop else ()
         self.turns: dict[int, Callable[[], None]] = {}
         if self._loop is None:
             self.turns[self._device] = self._turn
@@ -138,13 +139,13 @@ class Sealing:
             if care is not None:
                 self._care(core.frame(care), now)
 
-    def _run_loop(self, control: int) -> None:
+    def _run_loop(self, polled: int) -> None:
         """The core's turns, and in between what it hands back."""
         loop = self._loop
         assert loop is not None
         while not (self.events or self.measured):
             try:
-                said = loop.turn(control)
+                said = loop.turn(polled)
             except OSError as error:
                 self._not_read(error)
                 continue

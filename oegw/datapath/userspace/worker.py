@@ -46,8 +46,9 @@ class Duty(Protocol):
     core: tuple[str, str]  # which runs, and why
     turns: dict[int, Callable[[], None]]  # what to call while a descriptor is readable
     loop: Callable[[int], None] | None
-    """What moves packets by itself, and returns when the descriptor that it is given is readable,
-    or there is something to take out; None: ``turns`` do it all."""
+    """Called with an epoll: moves packets by itself, and returns when a descriptor of others is
+    ready, or there is something to take out.  None: ``turns`` do it all."""
+    attended: tuple[int, ...]  # descriptors that are the loop's
     events: list[DatapathEvent]  # to be taken out
     measured: list[tuple[IPAddress, int]]  # path MTUs, the same
 
@@ -105,7 +106,8 @@ class Worker:
                 wait = 0
             for descriptor, events in self._poll.poll(wait, _READY_AT_ONCE):
                 if descriptor != control:
-                    turns[descriptor]()
+                    if descriptor in turns:
+                        turns[descriptor]()
                     continue
                 if events & select.EPOLLOUT:
                     self._flush()
@@ -176,7 +178,7 @@ class Worker:
 
     def _begin(self, duty: Duty, body: Any) -> None:
         duty.begin()
-        for descriptor in duty.turns:
+        for descriptor in (*duty.turns, *duty.attended):
             self._poll.register(descriptor, select.EPOLLIN)
         self._loop = duty.loop
 

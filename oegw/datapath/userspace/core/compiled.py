@@ -301,8 +301,8 @@ class CompiledSealingCore(_Core):
         self._ffi.memmove(said.control, way.control, len(way.control))
         self._lib.oegw_sealing_way(self._core, sa.core, said)
 
-    def turn(self, control: int, device: int, places: Any) -> Run | int | None:
-        said = _counted(self._lib.oegw_sealing_loop(self._core, control, device, places))
+    def turn(self, polled: int, device: int, places: Any) -> Run | int | None:
+        said = _counted(self._lib.oegw_sealing_loop(self._core, polled, device, places))
         if said == _BROKEN:
             raise RuntimeError(_LIBCRYPTO)
         if said == _LEFT:
@@ -318,9 +318,10 @@ class _Sealing:
         self._device = device
         self._places = _Places(counters, _OUTBOUND)
         self.way = core.set_way
+        self.attended: tuple[int, ...] = (device,)
 
-    def turn(self, control: int) -> Run | int | None:
-        return self._core.turn(control, self._device, self._places.said)
+    def turn(self, polled: int) -> Run | int | None:
+        return self._core.turn(polled, self._device, self._places.said)
 
 
 class CompiledOpeningCore(_Core):
@@ -414,11 +415,11 @@ class CompiledOpeningCore(_Core):
         return _Opening(self, device, outer, counters) if len(outer) <= _OUTER else None
 
     def turn(
-        self, control: int, device: int, outer: Any, places: Any
+        self, polled: int, device: int, outer: Any, places: Any
     ) -> tuple[Unopened | Unchecked, bool] | bool:
         lib = self._lib
         said = _counted(
-            lib.oegw_opening_loop(self._core, control, device, outer, len(outer), places)
+            lib.oegw_opening_loop(self._core, polled, device, outer, len(outer), places)
         )
         if said in (_CONTROL, _SEEN):
             return bool(said == _SEEN)
@@ -438,10 +439,11 @@ class _Opening:
         self._device = device
         self._places = _Places(counters, _INBOUND)
         said = [(each.descriptor, each.version, each.encapsulated) for each in outer]
+        self.attended = tuple(each.descriptor for each in outer)
         self._outer = library()[0].new("struct oegw_outer[]", said)
 
-    def turn(self, control: int) -> tuple[Unopened | Unchecked, bool] | bool:
-        return self._core.turn(control, self._device, self._outer, self._places.said)
+    def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
+        return self._core.turn(polled, self._device, self._outer, self._places.said)
 
 
 class _Places:

@@ -30,7 +30,7 @@
 #define OEGW_BROKEN 5    /* libcrypto failed: what was under way must not be sent */
 
 /* What only the loops say. */
-#define OEGW_CONTROL 6 /* somebody else's descriptor is readable */
+#define OEGW_CONTROL 6 /* somebody else's descriptor is ready */
 #define OEGW_LEFT 7    /* a run is left to the caller to send */
 #define OEGW_SEEN 8    /* there is something in oegw_seen to tell of */
 
@@ -186,10 +186,11 @@ const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core);
 const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index);
 /* Until the SA's next refresh. */
 void oegw_sealing_way(oegw_sealing *core, uint32_t sa, const struct oegw_way *way);
-/* Wait, fill, seal, send, and again, until something is the caller's: OEGW_CONTROL, OEGW_CARE,
+/* Wait, fill, seal, send, and again.  `polled` is an epoll descriptor, which names each of its
+   descriptors by its number: the loop's own, and the caller's.  Until something is the caller's: OEGW_CONTROL, OEGW_CARE,
    OEGW_LEFT, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
    sockets (traffic class, DF, checksum) are the loop's own while it runs. */
-int oegw_sealing_loop(oegw_sealing *core, int control, int device, const struct oegw_counters *counters);
+int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters);
 
 oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
 void oegw_opening_free(oegw_opening *core);
@@ -210,4 +211,4 @@ struct oegw_seen *oegw_opening_seen(oegw_opening *core);
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
 uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);
 /* As oegw_sealing_loop, with what open says, and OEGW_SEEN. */
-int oegw_opening_loop(oegw_opening *core, int control, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters);
+int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters);

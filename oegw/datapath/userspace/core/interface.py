@@ -88,9 +88,13 @@ class SealingLoop(Protocol):
     def way(self, sa: OutboundSa, way: SocketWay) -> None:
         """Until the SA is refreshed."""
 
-    def turn(self, control: int) -> Run | int | None:
-        """A run to send, the index of a frame that needs care, or None: ``control`` is readable.
-        It is looked at once for each batch.  Raises OSError, as ``fill``."""
+    attended: tuple[int, ...]
+    """The descriptors that it reads from."""
+
+    def turn(self, polled: int) -> Run | int | None:
+        """A run to send, the index of a frame that needs care, or None: ``polled``, the descriptor
+        of an epoll with those ``attended`` and others, has another one that is ready.  That is
+        looked at once for each batch.  Raises OSError, as ``fill``."""
 
 
 class SealingCore(Protocol):
@@ -194,9 +198,11 @@ class Outer(Protocol):
 class OpeningLoop(Protocol):
     """As `SealingLoop`: wait, receive, open, deliver, and again."""
 
-    def turn(self, control: int) -> tuple[Unopened | Unchecked, bool] | bool:
+    attended: tuple[int, ...]
+
+    def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
         """What needs care, and whether the socket was one of ESP in UDP; or whether there is
-        something that was ``moved`` or ``softened``, else ``control`` is readable."""
+        something that was ``moved`` or ``softened``, else another descriptor is ready."""
 
 
 class OpeningCore(Protocol):

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -60,7 +60,7 @@ struct oegw_opening {
     uint32_t batch;  /* how many there were */
     bool under_way;  /* the last one */
     uint32_t ready;  /* sockets that are readable, a bit for each */
-    bool control;    /* it was readable */
+    bool control;    /* somebody else's descriptor was ready */
     uint64_t now;
 };
 
@@ -498,13 +498,10 @@ static void count_seen(struct oegw_seen *seen, const struct oegw_counters *count
     seen->packets = seen->octets = seen->replay = seen->invalid = 0;
 }
 
-EXPORTED int oegw_opening_loop(oegw_opening *core, int control, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters)
+EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters)
 {
-    struct pollfd polled[1 + OEGW_OUTER] = {{.fd = control, .events = POLLIN}};
     if (outers > OEGW_OUTER)
         return -EINVAL;
-    for (uint32_t i = 0; i < outers; i++)
-        polled[1 + i] = (struct pollfd){.fd = outer[i].descriptor, .events = POLLIN};
     for (;;) {
         if (core->under_way) {
             int said = oegw_opening_open(core, core->now);
@@ -530,10 +527,18 @@ EXPORTED int oegw_opening_loop(oegw_opening *core, int control, int device, cons
             core->control = false;
             return OEGW_CONTROL;
         }
-        if (poll(polled, 1 + outers, -1) < 0)
+        struct epoll_event events[READY_AT_ONCE];
+        int ready = epoll_wait(polled, events, READY_AT_ONCE, -1);
+        if (ready < 0)
             return OEGW_CONTROL; /* a signal: also the caller's */
-        core->control = polled[0].revents != 0;
-        for (uint32_t i = 0; i < outers; i++)
-            core->ready |= (polled[1 + i].revents ? 1u : 0u) << i;
+        for (int i = 0; i < ready; i++) {
+            uint32_t which = 0;
+            while (which < outers && outer[which].descriptor != events[i].data.fd)
+                which++;
+            if (which < outers)
+                core->ready |= 1u << which;
+            else
+                core->control = true;
+        }
     }
 }

@@ -185,4 +185,6 @@ static inline void count(uint64_t *counter, uint64_t more)
 }
 uint64_t monotonic(void); /* nanoseconds */
 
+enum { READY_AT_ONCE = 16 }; /* descriptors: there are fewer */
+
 #endif

@@ -2,8 +2,8 @@
    Python. */
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -42,7 +42,7 @@ struct oegw_sealing {
     /* The loop's. */
     uint32_t sent; /* runs */
     int said;      /* by seal: what comes when all its runs are sent */
-    bool control;  /* it was readable */
+    bool control;  /* somebody else's descriptor was ready */
     uint64_t now;
 };
 
@@ -384,7 +384,7 @@ static int seal_all(oegw_sealing *core)
     return said;
 }
 
-EXPORTED int oegw_sealing_loop(oegw_sealing *core, int control, int device, const struct oegw_counters *counters)
+EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters)
 {
     struct outers outers = {.count = 0};
     for (;;) {
@@ -408,11 +408,14 @@ EXPORTED int oegw_sealing_loop(oegw_sealing *core, int control, int device, cons
             core->control = false;
             return OEGW_CONTROL;
         }
-        struct pollfd polled[] = {{.fd = control, .events = POLLIN}, {.fd = device, .events = POLLIN}};
-        if (poll(polled, 2, -1) < 0)
+        struct epoll_event events[READY_AT_ONCE];
+        int ready = epoll_wait(polled, events, READY_AT_ONCE, -1);
+        if (ready < 0)
             return OEGW_CONTROL; /* a signal: also the caller's */
-        core->control = polled[0].revents != 0;
-        if (!polled[1].revents)
+        bool readable = false;
+        for (int i = 0; i < ready; i++)
+            *(events[i].data.fd == device ? &readable : &core->control) = true;
+        if (!readable)
             continue;
         int got = oegw_sealing_fill(core, device);
         if (got < 0)
