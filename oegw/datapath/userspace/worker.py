@@ -27,6 +27,7 @@ from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.counters import CounterPage, page_of
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.promptness import ask_for_short_slices
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
@@ -221,6 +222,7 @@ def run(arguments: list[str], make: MakesDuty) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     warm_up(os.urandom)
+    ask_for_short_slices()
     with socket.socket(fileno=int(arguments[0])) as control:
         worker = Worker(control, make)
         try:
