@@ -90,6 +90,7 @@ class Worker:
             Kind.PREFER: lambda duty, body: duty.prefer(channel.key_of(body)),
             Kind.PATH_MTU: lambda duty, body: duty.set_path_mtu(*channel.path_mtu_of(body)),
             Kind.BEGIN: self._begin,
+            Kind.PULSE: lambda duty, body: None,
         }
 
     def run(self) -> None:
