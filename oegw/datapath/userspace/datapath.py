@@ -90,7 +90,9 @@ class UserspaceDatapath:
             await _all(supervisor.start() for supervisor in self._each())
             self._require_one_core()
             if settings.encapsulation_port is not None:
-                self._keying.open(settings.encapsulation_port, self._grounds.versions)
+                self._keying.open(
+                    settings.encapsulation_port, self._grounds.versions, self._grounds.joined
+                )
                 self._keying.open_strays(*self._grounds.keying_strays)
             await asyncio.to_thread(self._grounds.lead)
             self._running()  # none has failed for good meanwhile

@@ -34,7 +34,7 @@ _SO_NO_CHECK = 11
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _UDP_SEGMENT = 103
-_UDP_GRO = 104
+UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SOL_RAW = 255
@@ -57,6 +57,7 @@ _QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _SIZE = struct.Struct("=H")
+_INT = struct.Struct("=i")
 _CMSG = struct.Struct("@Nii")  # length, level, type
 _NAME = struct.Struct("=H2s4s8x")
 _NAME6 = struct.Struct("=H2s4x16s4x")
@@ -152,7 +153,7 @@ class OuterGroup:
             return sending, Offload(RECEIVING, "several workers: each packet goes by its SPI")
         try:
             for each in self._opened:
-                each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+                each.socket.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
             receiving = Offload(RECEIVING)
         except OSError as error:
             receiving = Offload(RECEIVING, f"{error.strerror} (needs Linux 5.0)")
@@ -366,6 +367,14 @@ def destination_of(ancillary: Ancillary) -> bytes:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return value[:16]
     return b""
+
+
+def joined_size(ancillary: Ancillary) -> int:
+    """The octets of each datagram but the last, where the kernel joined several; else 0."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+            return _INT.unpack_from(value)[0]  # type: ignore[no-any-return]
+    return 0
 
 
 class IcmpSocket:

@@ -28,16 +28,17 @@ EACH: list[tuple[str, str | None, dict[str, Any]]] = [
     ("udp-segment", "send-segmentation", {}),
     ("udp-segment", "send-segmentation", {"core": "python"}),
     ("udp-gro", "receive-coalescing", {}),
-    ("sendmmsg,recvmmsg", None, {}),
-    ("sendmmsg,recvmmsg", None, {"core": "python"}),
-    (",".join(LACKING), None, SECOND),
+    ("sendmmsg,udp-segment", "send-segmentation", {}),
+    ("sendmmsg,udp-segment", "send-segmentation", {"core": "python"}),
+    # All but recvmmsg, which is no offload: every kernel that we run on has it.
+    (",".join(name for name in LACKING if name != "recvmmsg"), None, SECOND),
 ]
 EVERY_DAY = [EACH[0], EACH[7], EACH[-1]]
 
 
 def told(subject: Subject) -> dict[str, str]:
     """Offload -> why it is off; empty if it is on."""
-    return {each["name"]: each["reason"] for each in subject.capability["offloads"]}
+    return {name: "" if on else reason for name, on, reason in subject.capability["offloads"]}
 
 
 @pytest.mark.parametrize(("lacking", "name", "settings"), EACH if thorough() else EVERY_DAY)

@@ -258,7 +258,7 @@ def test_packets_of_a_flow_have_checksums_all_or_none() -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_what_the_kernel_lacks_is_told(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     monkeypatch.setattr(module, "_UDP_SEGMENT", 9999)
-    monkeypatch.setattr(module, "_UDP_GRO", 9998)
+    monkeypatch.setattr(module, "UDP_GRO", 9998)
     group = OuterGroup(version, PORT, MARK)
     told = {each.name: each.reason for each in group.told}
     assert "4.18" in told[SENDING]
