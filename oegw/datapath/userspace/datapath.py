@@ -135,7 +135,7 @@ class UserspaceDatapath:
         body = channel.install_body(sa, installed.offset)
         try:
             await self._ask(installed, Kind.INSTALL, body)
-        except DatapathError:
+        except (DatapathError, asyncio.CancelledError):
             if sas.remove(sa.key) is not None:
                 self._forget(installed, sa.key)
             raise
@@ -188,7 +188,9 @@ class UserspaceDatapath:
         reports = (supervisor.report for supervisor in self._each())
         if not self._core_reason:
             return tuple(reports)
-        return tuple(replace(report, core_reason=self._core_reason) for report in reports)
+        # All have the same one; who has another yet is being replaced.
+        core, reason = self._core, self._core_reason
+        return tuple(replace(report, core=core, core_reason=reason) for report in reports)
 
     # What the supervisors need.
 

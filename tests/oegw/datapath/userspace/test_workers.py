@@ -92,6 +92,24 @@ def test_a_name_is_free_once_its_removal_was_asked_for() -> None:
     in_own_namespace(lambda: asyncio.run(whole()))
 
 
+def test_an_installation_that_is_given_up_leaves_nothing() -> None:
+    async def whole() -> None:
+        datapath = UserspaceDatapath(UserspaceSettings(core="python"))
+        await datapath.start(lambda event: None)
+        try:
+            given_up = asyncio.create_task(datapath.install(make_sa()))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            assert given_up.cancelled()
+            assert await datapath.usage() == {}
+            await datapath.install(make_sa())
+        finally:
+            await datapath.close()
+
+    in_own_namespace(lambda: asyncio.run(whole()))
+
+
 def test_many_cpus_are_no_more_workers_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
