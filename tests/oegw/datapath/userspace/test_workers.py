@@ -110,6 +110,18 @@ def test_an_installation_that_is_given_up_leaves_nothing() -> None:
     in_own_namespace(lambda: asyncio.run(whole()))
 
 
+def test_a_host_without_ipv6_has_a_datapath() -> None:
+    async def whole() -> None:
+        for which in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+        datapath = UserspaceDatapath(UserspaceSettings(core="python"))
+        await datapath.start(lambda event: None)
+        await datapath.install(make_sa())
+        await datapath.close()
+
+    in_own_namespace(lambda: asyncio.run(whole()))
+
+
 def test_many_cpus_are_no_more_workers_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
