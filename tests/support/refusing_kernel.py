@@ -52,6 +52,7 @@ LACKING: dict[str, Rule] = {
     "udp-gro": ("setsockopt", _option(104), errno.ENOPROTOOPT),
     "sendmmsg": ("sendmmsg", (), errno.ENOSYS),
     "recvmmsg": ("recvmmsg", (), errno.ENOSYS),
+    "recvmmsg-allowed": ("recvmmsg", (), errno.EPERM),
 }
 
 

@@ -33,7 +33,8 @@ from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
-from oegw.datapath.userspace.worker import run
+from oegw.datapath.userspace.vainreading import VainReading
+from oegw.datapath.userspace.worker import CannotGoOnError, run
 
 _STRAYS_PER_TURN = 64  # our choice
 
@@ -107,13 +108,17 @@ class Opening:
     def _turn_of(self, outer: Handle) -> Callable[[], None]:
         core, counters = self._core, self._counters
         descriptor, version, encapsulated = outer.descriptor, outer.version, outer.encapsulated
+        vain = VainReading()
 
         def turn() -> None:
             try:
-                if not core.fill(descriptor, version, encapsulated):
-                    return
-            except OSError:  # an ICMP error of something that we sent
+                filled = core.fill(descriptor, version, encapsulated)
+            except OSError as error:  # an ICMP error of something that we sent, or a lasting one
                 counters["drop_in_socket"] += 1
+                _wait_or_give_up(vain, error)
+                return
+            vain.read()
+            if not filled:
                 return
             now = time.monotonic()
             while (care := core.open(now)) is not None:
@@ -194,6 +199,16 @@ class Opening:
         for sa in self._core.softened():
             if sa.soften():
                 self.events.append(SaExpired(sa.key, hard=False))
+
+
+def _wait_or_give_up(vain: VainReading, error: OSError) -> None:
+    number, now = error.errno or 0, time.monotonic()
+    pause = vain.failed(number, now)
+    reason = vain.reason(number, now)
+    if reason is not None:
+        raise CannotGoOnError(reason)
+    if pause:
+        time.sleep(pause)
 
 
 if __name__ == "__main__":

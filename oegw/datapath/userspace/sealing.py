@@ -191,10 +191,17 @@ class Sealing:
             counters["drop_out_socket"] += lost
 
     def _care(self, frame: Frame, now: float) -> None:
-        """Each packet of a frame through the engine; the core learns whose flow it is."""
-        learned = False
-        for packet in cut(frame.header, frame.packet):
-            sa = self._outbound(packet, now)
+        """Each packet of a frame through the engine; the core learns whose flow it is.
+
+        One answer says to the sender of a super-packet all that there is to say.
+        """
+        counters, learned = self._counters, False
+        answered = counters["icmp_too_big"]
+        packets = cut(frame.header, frame.packet)
+        if not packets:
+            counters["drop_out_frame"] += 1
+        for packet in packets:
+            sa = self._outbound(packet, now, counters["icmp_too_big"] == answered)
             if sa is None or learned:
                 continue
             learned = True
@@ -202,19 +209,19 @@ class Sealing:
             if key is not None:
                 self._core.learn(key, sa)
 
-    def _outbound(self, packet: bytes, now: float) -> OutboundSa | None:
+    def _outbound(self, packet: bytes, now: float, answers: bool) -> OutboundSa | None:
         """The SA that the packet was sent by."""
-        sa, fits = self._execute(packet, now)
+        sa, fits = self._execute(packet, now, answers)
         if not fits:
             # The path got narrower: now the engine knows, and tells the sender.
-            sa, _ = self._execute(packet, now)
+            sa, _ = self._execute(packet, now, answers)
         return sa
 
-    def _execute(self, packet: bytes, now: float) -> tuple[OutboundSa | None, bool]:
+    def _execute(self, packet: bytes, now: float, answers: bool) -> tuple[OutboundSa | None, bool]:
         """Do what the engine says: the SA of what was sent, and False if that did not fit the path,
         which is measured now."""
         sa, fits = None, True
-        for action in self._engine.outbound(packet, now):
+        for action in self._engine.outbound(packet, now, answers):
             if isinstance(action, SendEsp):
                 sa = action.sa
                 fits = self._send(action)

@@ -7,6 +7,7 @@ port does not come here: see ``keyingsocket.py``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -31,6 +32,9 @@ from oegw.datapath.userspace.promptness import ask_for_short_slices
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
+
+# Specification: prctl(2).
+_PR_SET_PDEATHSIG = 1
 
 # Our choices.
 _READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
@@ -95,6 +99,7 @@ class Worker:
             Kind.PREFER: lambda duty, body: duty.prefer(channel.key_of(body)),
             Kind.PATH_MTU: lambda duty, body: duty.set_path_mtu(*channel.path_mtu_of(body)),
             Kind.BEGIN: self._begin,
+            Kind.PULSE: lambda duty, body: None,
         }
 
     def run(self) -> None:
@@ -221,6 +226,8 @@ def run(arguments: list[str], make: MakesDuty) -> None:
     # A signal to the whole process group is the control process's to act on.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    # One that hangs does not see the channel's end, and would keep the tunnel device.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     warm_up(os.urandom)
     ask_for_short_slices()
     with socket.socket(fileno=int(arguments[0])) as control:

@@ -43,6 +43,7 @@ struct oegw_opening {
     struct joiner joiner;
     uint8_t *slots;
     bool encapsulated;
+    bool singly; /* recvmmsg was refused */
     uint32_t count, next; /* datagrams; the next one, or the one under way */
     uint32_t at;          /* within it */
     uint64_t lost;        /* packets that there was no memory for */
@@ -274,6 +275,25 @@ static void read_message(struct mmsghdr *message, int version, bool encapsulated
     }
 }
 
+/* recvmmsg; message by message where the kernel has none, or what keeps watch over its system calls
+   allows none. */
+static int receive(oegw_opening *core, int outer, struct mmsghdr *messages, uint32_t wanted)
+{
+    if (!core->singly) {
+        int got = recvmmsg(outer, messages, wanted, MSG_DONTWAIT, NULL);
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
+            return got;
+        core->singly = true;
+    }
+    for (uint32_t i = 0; i < wanted; i++) {
+        ssize_t octets = recvmsg(outer, &messages[i].msg_hdr, MSG_DONTWAIT);
+        if (octets < 0)
+            return i ? (int)i : -1;
+        messages[i].msg_len = (unsigned)octets;
+    }
+    return (int)wanted;
+}
+
 EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int encapsulated)
 {
     struct mmsghdr messages[AT_ONCE];
@@ -297,7 +317,7 @@ EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int e
                 .msg_control = controls[i], .msg_controllen = CONTROL_OCTETS,
             }};
         }
-        int got = recvmmsg(outer, messages, wanted, MSG_DONTWAIT, NULL);
+        int got = receive(core, outer, messages, wanted);
         if (got < 0) {
             if (errno == EINTR)
                 continue;

@@ -313,9 +313,12 @@ def test_a_socket_that_is_gone_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("port", [None, PORT])
-def test_without_batched_system_calls(monkeypatch: pytest.MonkeyPatch, port: int | None) -> None:
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EPERM])
+def test_without_batched_system_calls(
+    monkeypatch: pytest.MonkeyPatch, port: int | None, refusal: int
+) -> None:
     def lacking(*_: object) -> int:
-        ctypes.set_errno(errno.ENOSYS)
+        ctypes.set_errno(refusal)
         return -1
 
     monkeypatch.setattr(mmsghdr, "_sendmmsg", lacking)
