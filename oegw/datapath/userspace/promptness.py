@@ -1,4 +1,4 @@
-"""A worker's turns are short, and somebody waits for each: so it asks the scheduler for short slices
+"""A worker's turns are short, and somebody waits for each: it asks the scheduler for short slices
 of time.  Whoever does is run earlier, and not longer in all: no other process gets less.
 
 Linux 6.12 and newer heeds it; an older kernel leaves all as it was.
@@ -28,4 +28,4 @@ def ask_for_short_slices() -> bool:
     if policy != os.SCHED_OTHER:
         return False  # somebody chose another one
     asked = _ATTRIBUTES.pack(_ATTRIBUTES.size, policy, 0, nice, 0, _SLICE, 0, 0)
-    return ctypes.CDLL(None).syscall(number, 0, asked, 0) == 0
+    return bool(ctypes.CDLL(None).syscall(number, 0, asked, 0) == 0)
