@@ -28,7 +28,6 @@ from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.counters import CounterPage, page_of
 from oegw.datapath.userspace.equipment import Equipment
-from oegw.datapath.userspace.promptness import ask_for_short_slices
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
@@ -229,7 +228,6 @@ def run(arguments: list[str], make: MakesDuty) -> None:
     # One that hangs does not see the channel's end, and would keep the tunnel device.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     warm_up(os.urandom)
-    ask_for_short_slices()
     with socket.socket(fileno=int(arguments[0])) as control:
         worker = Worker(control, make)
         try:
