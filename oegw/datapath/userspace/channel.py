@@ -46,7 +46,7 @@ class Kind(IntEnum):
     PREFER = 5
     PATH_MTU = 6  # a peer, and what its path takes; the other way round: what was measured
     BEGIN = 7  # all SAs are told: packets move from now on
-    CLOSE = 8
+    PULSE = 8  # to be answered, and no more: whether it hangs
     # From worker to control.
     ANSWER = 16
     REFUSAL = 17

@@ -57,7 +57,7 @@ class UserspaceDatapath:
         self._listener: Callable[[DatapathEvent], None] | None = None
         self._marks = Marks(settings.mark_mask)
         self._keying = KeyingSockets(self._marks.own, self._keying_received)
-        self._count = settings.workers or max((os.cpu_count() or 1) // 2, 1)
+        self._count = settings.workers or min(max((os.cpu_count() or 1) // 2, 1), MOST_WORKERS)
         self._grounds: Grounds | None = None
         self._sas: InstalledSas | None = None
         self._supervisors: dict[Direction, list[Supervisor]] = {}
@@ -88,12 +88,14 @@ class UserspaceDatapath:
                 places = (Place(direction, index) for index in range(self._count))
                 self._supervisors[direction] = [Supervisor(place, self) for place in places]
             await _all(supervisor.start() for supervisor in self._each())
+            self._require_one_core()
             if settings.encapsulation_port is not None:
                 self._keying.open(
                     settings.encapsulation_port, self._grounds.versions, self._grounds.joined
                 )
                 self._keying.open_strays(*self._grounds.keying_strays)
             await asyncio.to_thread(self._grounds.lead)
+            self._running()  # none has failed for good meanwhile
         except BaseException:
             self._failure = self._failure or "the datapath does not run"
             await self._end()
@@ -133,9 +135,9 @@ class UserspaceDatapath:
         body = channel.install_body(sa, installed.offset)
         try:
             await self._ask(installed, Kind.INSTALL, body)
-        except DatapathError:
+        except (DatapathError, asyncio.CancelledError):
             if sas.remove(sa.key) is not None:
-                self._in_background(self._forget(installed, sa.key))
+                self._forget(installed, sa.key)
             raise
         if sa.direction is Direction.INBOUND and sa.source in self._paths:
             told = channel.path_mtu_body(sa.source, self._paths[sa.source])
@@ -146,7 +148,7 @@ class UserspaceDatapath:
         if removed is None:
             return None
         # Whoever waits may be cancelled; the record is freed when no worker knows it any more.
-        return await asyncio.shield(self._in_background(self._forget(removed, key)))
+        return await asyncio.shield(self._forget(removed, key))
 
     async def move(
         self,
@@ -160,6 +162,9 @@ class UserspaceDatapath:
         self._forget_path(key)
         body = channel.move_body(key, source, destination, encapsulation)
         await self._change(moved, Kind.MOVE, body)
+        # What a worker said under the old name meanwhile, nobody knew.
+        for event in self._running().unsaid((moved,)):
+            self._report(event)
         return name
 
     async def prefer(self, key: SaKey) -> None:
@@ -183,7 +188,9 @@ class UserspaceDatapath:
         reports = (supervisor.report for supervisor in self._each())
         if not self._core_reason:
             return tuple(reports)
-        return tuple(replace(report, core_reason=self._core_reason) for report in reports)
+        # All have the same one; who has another yet is being replaced.
+        core, reason = self._core, self._core_reason
+        return tuple(replace(report, core=core, core_reason=reason) for report in reports)
 
     # What the supervisors need.
 
@@ -251,6 +258,13 @@ class UserspaceDatapath:
             return range(self._count)
         return (installed.sa.spi % self._count,)
 
+    def _require_one_core(self) -> None:
+        """Of all workers: they share how numbers are taken.  Raises DatapathError."""
+        reports = self.workers()
+        if len({each.core for each in reports}) > 1:
+            told = "; ".join(f"{each.name} {each.core}: {each.core_reason}" for each in reports)
+            raise DatapathError(f"the workers chose different cores ({told})")
+
     def _of(self, installed: Installed) -> list[Supervisor]:
         supervisors = self._supervisors[installed.sa.direction]
         return [supervisors[index] for index in self._indices(installed)]
@@ -268,10 +282,16 @@ class UserspaceDatapath:
             for supervisor in self._of(installed):
                 supervisor.restart()
 
-    async def _forget(self, removed: Installed, key: SaKey) -> Usage:
+    def _forget(self, removed: Installed, key: SaKey) -> asyncio.Task[Usage]:
         """No worker has it, and then its record is free; what it carried."""
         self._forget_path(key)
-        await self._ask(removed, Kind.REMOVE, channel.key_body(key))
+        # Now, and not in a task: the next may install another one with this name.
+        body = channel.key_body(key)
+        asked = [supervisor.ask(Kind.REMOVE, body) for supervisor in self._of(removed)]
+        return self._in_background(self._release(removed, asked))
+
+    async def _release(self, removed: Installed, asked: list[asyncio.Future[Any]]) -> Usage:
+        await _all(asked)
         usage = removed.usage
         if self._sas is not None:
             self._sas.release(removed)

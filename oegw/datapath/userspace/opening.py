@@ -26,7 +26,8 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked, Unopened
 from oegw.datapath.userspace.core.virtio import HEADER
-from oegw.datapath.userspace.engine import Counters, Deliver, EngineSettings
+from oegw.datapath.userspace.counters import CounterPage
+from oegw.datapath.userspace.engine import Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
@@ -41,7 +42,7 @@ _STRAYS_PER_TURN = 64  # our choice
 class Opening:
     """See `worker.Duty`."""
 
-    def __init__(self, equipment: Equipment, counters: Counters) -> None:
+    def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
         self.core = choice.name, choice.reason
@@ -53,7 +54,12 @@ class Opening:
         self._device = equipment.device
         self._strays = StrayDesk(equipment.strays, equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
-        self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
+        self._loop = self._core.loop(self._device, equipment.outer, counters)
+        self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.attended = self._loop.attended if self._loop else ()
+        self.turns: dict[int, Callable[[], None]] = {}
+        if self._loop is None:
+            self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
         if equipment.stray >= 0:
             self.turns[equipment.stray] = partial(self._take_strays, equipment.stray)
 
@@ -124,6 +130,20 @@ class Opening:
             self._look(now)
 
         return turn
+
+    def _run_loop(self, polled: int) -> None:
+        """The core's turns, and in between what it hands back."""
+        loop = self._loop
+        assert loop is not None
+        while not self.events:
+            said = loop.turn(polled)
+            if said is False:
+                return
+            now = time.monotonic()
+            if said is True:
+                self._look(now)
+            else:
+                self._care(*said, now)
 
     def _care(self, care: Unopened | Unchecked, encapsulated: bool, now: float) -> None:
         engine = self._engine

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
-from oegw.datapath.userspace.core.interface import Run
+from oegw.datapath.userspace.core.interface import Run, SocketWay
 from oegw.datapath.userspace.filters import by_marker, by_spi, nothing
 from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
 from oegw.datapath.userspace.sending import MessageBatch
@@ -82,6 +82,19 @@ class Way(NamedTuple):
     to: tuple[str, int]
     name: bytes  # ``to`` and ``from_`` as the kernel takes them
     control: bytes
+
+    def until(self, time: float) -> SocketWay:
+        """The same for a core's loop."""
+        outer = self.outer
+        return SocketWay(
+            outer.socket.fileno(),
+            outer.version,
+            outer.encapsulated,
+            outer.segments,
+            self.name,
+            self.control,
+            time,
+        )
 
 
 class Sent(NamedTuple):
@@ -200,6 +213,10 @@ class OuterSocket:
             name = _NAME6.pack(socket.AF_INET6, octets, destination.packed)
         control += bytes(socket.CMSG_SPACE(len(value)) - len(control))
         return Way(self, from_, (str(destination), port), name, control)
+
+    def forget_options(self) -> None:
+        """Somebody else sent through this socket."""
+        self._summed = self._class = self._dont_fragment = None
 
     def send(
         self,

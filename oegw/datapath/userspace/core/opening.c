@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,6 +57,12 @@ struct oegw_opening {
     uint8_t last_name[21]; /* of the last SA that was looked up */
     uint32_t last_sa;
     struct datagram datagrams[OEGW_BATCH_FRAMES];
+    /* The loop's. */
+    uint32_t batch;  /* how many there were */
+    bool under_way;  /* the last one */
+    uint32_t ready;  /* sockets that are readable, a bit for each */
+    bool control;    /* somebody else's descriptor was ready */
+    uint64_t now;
 };
 
 EXPORTED uint64_t oegw_opening_memory(void) { return SLOTS_OCTETS; }
@@ -295,6 +302,7 @@ EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int e
     _Alignas(struct cmsghdr) uint8_t controls[AT_ONCE][CONTROL_OCTETS];
     uint64_t all = 0;
     core->count = core->next = core->at = 0;
+    core->batch++;
     core->encapsulated = encapsulated != 0;
     joiner_clear(&core->joiner);
     while (core->count < OEGW_BATCH_FRAMES && all < OEGW_BATCH_OCTETS) {
@@ -334,7 +342,7 @@ static void unopened(oegw_opening *core, const struct datagram *datagram, const 
     core->care = (struct oegw_care){
         .offset = (uint64_t)(packet - core->slots), .length = octets, .port = datagram->port,
         .address_octets = datagram->address_octets, .destined = datagram->destined,
-        .traffic_class = datagram->traffic_class,
+        .traffic_class = datagram->traffic_class, .encapsulated = core->encapsulated, .batch = core->batch,
     };
     memcpy(core->care.source, datagram->source, 16);
     memcpy(core->care.destination, datagram->destination, 16);
@@ -408,7 +416,7 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
     if (!ordinary) {
         core->care = (struct oegw_care){
             .offset = (uint64_t)(payload - core->slots), .length = (uint32_t)size, .sa = number,
-            .next_header = next_header, .traffic_class = datagram->traffic_class,
+            .next_header = next_header, .traffic_class = datagram->traffic_class, .encapsulated = core->encapsulated, .batch = core->batch,
         };
         return OEGW_UNCHECKED;
     }
@@ -496,4 +504,61 @@ EXPORTED uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint3
     core->seen.softened -= said;
     memmove(core->softened, core->softened + said, core->seen.softened * sizeof *core->softened);
     return said;
+}
+
+/* -------------------------------------------------------------------------------------- loop */
+
+/* Before anything is delivered: who asks on account of a packet finds it counted. */
+static void count_seen(struct oegw_seen *seen, const struct oegw_counters *counters)
+{
+    count(counters->packets, seen->packets);
+    count(counters->octets, seen->octets);
+    count(counters->replay, seen->replay);
+    count(counters->invalid, seen->invalid);
+    seen->packets = seen->octets = seen->replay = seen->invalid = 0;
+}
+
+EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters)
+{
+    if (outers > OEGW_OUTER)
+        return -EINVAL;
+    for (;;) {
+        if (core->under_way) {
+            int said = oegw_opening_open(core, core->now);
+            if (said != OEGW_DONE)
+                return said;
+            core->under_way = false;
+            count_seen(&core->seen, counters);
+            count(counters->lost, oegw_opening_deliver(core, device));
+            if (core->seen.moved || core->seen.softened)
+                return OEGW_SEEN;
+        }
+        if (core->ready) {
+            const struct oegw_outer *next = &outer[__builtin_ctz(core->ready)];
+            core->ready &= core->ready - 1;
+            int got = oegw_opening_fill(core, next->descriptor, (int)next->version, (int)next->encapsulated);
+            if (got < 0)
+                count(counters->socket, 1); /* an ICMP error of something that we sent */
+            core->under_way = got > 0;
+            core->now = monotonic();
+            continue;
+        }
+        if (core->control) {
+            core->control = false;
+            return OEGW_CONTROL;
+        }
+        struct epoll_event events[READY_AT_ONCE];
+        int ready = epoll_wait(polled, events, READY_AT_ONCE, -1);
+        if (ready < 0)
+            return OEGW_CONTROL; /* a signal: also the caller's */
+        for (int i = 0; i < ready; i++) {
+            uint32_t which = 0;
+            while (which < outers && outer[which].descriptor != events[i].data.fd)
+                which++;
+            if (which < outers)
+                core->ready |= 1u << which;
+            else
+                core->control = true;
+        }
+    }
 }
