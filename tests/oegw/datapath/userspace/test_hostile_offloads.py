@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.amount import thorough
-from tests.support.datapath_rough import RoughLab, Subject, connected, tunnel
+from tests.support.datapath_rough import RoughLab, Subject, connected, tunnel, wait_for
 from tests.support.datapath_sas import B6
 from tests.support.refusing_kernel import LACKING
 
@@ -34,7 +34,8 @@ EACH: list[tuple[str, str | None, dict[str, Any]]] = [
     ("recvmmsg", None, {"core": "python"}),
     ("recvmmsg-allowed", None, {"core": "python"}),
     ("recvmmsg-allowed", None, {}),
-    (",".join(LACKING), None, SECOND),
+    # All but recvmsg, without which nothing can be received.
+    (",".join(name for name in LACKING if name != "recvmsg"), None, SECOND),
 ]
 EVERY_DAY = [EACH[0], EACH[7], *EACH[-2:]]
 
@@ -78,3 +79,22 @@ def test_none_at_all_by_configuration() -> None:
         assert set(told(gwa).values()) == {"switched off"}
         with lab.serving():
             assert lab.talk(1 << 20).read("whole")["whole"]
+
+
+@pytest.mark.parametrize("core", ["auto", "python"] if thorough() else ["auto"])
+def test_a_kernel_that_lets_nothing_be_received(core: str) -> None:
+    """No CPU is kept busy, and after some seconds the datapath says what is wrong."""
+    with RoughLab() as lab:
+        lab.lacking = "recvmmsg,recvmsg"
+        gwb = lab.subject("b", core=core)
+        lab.lacking = ""
+        gwa = lab.subject("a")
+        at_a, at_b = tunnel(0)
+        gwa.ask("install", at_a)
+        gwb.ask("install", at_b)
+        assert not lab.ping("-c", "1", "-W", "1")
+        # Pauses between the errors: without, thousands fit into a second.
+        assert 1 <= gwb.counters()["drop_in_socket"] < 1000
+        wait_for(lambda: gwb.heard("DatapathFailed") != [])
+        [failed] = gwb.heard("DatapathFailed")
+        assert failed["reason"].endswith("an outer socket cannot be read: Operation not permitted")
