@@ -293,15 +293,20 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     told: Answer = {"name": capability.name, "reason": capability.reason}
     if not capability.core:  # the kernel does it all
         return told
+    reports = list(workers)
+    # After a fallback it is no more what it was at the start.
+    cores = {(each.core, each.core_reason) for each in reports}
+    start = capability.core, capability.core_reason
+    core, reason = cores.pop() if len(cores) == 1 else start
     return told | {
-        "core": capability.core,
-        "core_reason": capability.core_reason,
+        "core": core,
+        "core_reason": reason,
         "offloads": [
             {"name": name, "used": used, "reason": reason}
             for name, used, reason in capability.offloads
         ],
         "workers_per_direction": capability.workers,
-        "workers": [asdict(worker) for worker in workers],
+        "workers": [asdict(worker) for worker in reports],
     }
 
 

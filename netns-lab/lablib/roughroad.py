@@ -1,10 +1,11 @@
 """A road between two interfaces of a host that harms what passes: runs on host wild, or in a test.
 
-    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE] [--conduct CONDUCT]
+    python3 roughroad.py LEFT RIGHT [--seed N] [--watch ADDRESS]... [--witness FILE]
+                         [--conduct JSON]
 
-Every frame that comes in at one interface goes out at the other, or what is left of it.  CONDUCT is
-a JSON object, see `Conduct`; one line of it on standard input replaces it, the line ``counts`` is
-answered with a JSON object, and the end of the input ends the program.
+Every frame that comes in at one interface goes out at the other, or what is left of it.  The
+conduct is an object, see `Conduct`; one line of it on standard input replaces it, the line
+``counts`` is answered with an object, and the end of the input ends the program.
 
 The witness file gets 24 octets for each ESP packet that its sender put on the wire (not for what is
 made of it here): SPI, sequence number, the first eight octets behind them (the IV, or its

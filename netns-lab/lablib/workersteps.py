@@ -22,7 +22,7 @@ from lablib.stage import Stage, check_keys
 from lablib.waiting import wait_until
 
 KINDS = ("sealing", "opening")
-MEMORY = "/memfd:oegw-sa"
+MEMORY = "/memfd:oegw-sa "
 _CHUNK, _RECORD, _RING = 1 << 20, 64, 36
 _SEQUENCE_AND_PACKETS = struct.Struct("=QQ")
 _LAST = 2**64 - 1
@@ -83,10 +83,11 @@ def age_sas(stage: Stage, step: dict[str, Any]) -> str:
     for gateway in step["gateways"]:
         pid = _pid(stage.lab, gateway)
         folder = Path(f"/proc/{pid}/fd")
-        files = [one for one in folder.iterdir() if str(one.readlink()).startswith(MEMORY)]
+        found = [one for one in folder.iterdir() if str(one.readlink()).startswith(MEMORY)]
+        files = {one.stat().st_ino: one for one in found}  # there may be copies of a descriptor
         if len(files) != 1:
             raise LabError(f"{gateway} has {len(files)} memories of SAs")
-        with files[0].open("r+b") as file:
+        with files.popitem()[1].open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
             with mmap.mmap(file.fileno(), size) as memory:
                 for offset in _records(memory):

@@ -33,6 +33,8 @@ _SYSCTLS = (
     ("net/ipv6/conf/{}/accept_ra", "0", False),
     ("net/ipv6/conf/{}/accept_dad", "0", False),
     ("net/ipv6/conf/{}/router_solicitations", "0", False),
+    # Where new devices have no IPv6 ("default"), no route of IPv6 could lead into this one.
+    ("net/ipv6/conf/{}/disable_ipv6", "0", False),
 )
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.attacks import (
+    batches,
     coordinator,
     flood,
     keying,
@@ -32,6 +33,7 @@ from tests.attacks.frame import ATTACKS, MONIKER, SOCKS, SST, Attack
 
 __all__ = [
     "ATTACKS",
+    "batches",
     "coordinator",
     "flood",
     "keying",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from oegw.console import _datapath
+from oegw.datapath.interface import Capability, WorkerReport
 from oegw.status import WIDTH, octets, plain, render, span, traffic
 
 Row = dict[str, Any]
@@ -134,6 +137,21 @@ def test_the_datapath_in_user_space_says_what_it_does_and_why() -> None:
         "Offload       TSO on",
         "Offload       USO off (the kernel is?[2J too old)",
     ]
+
+
+def test_the_core_is_that_which_runs_now() -> None:
+    capability = Capability(
+        "userspace", "no ESP", (), True, core="compiled", core_reason="it is there", workers=1
+    )
+    before = WorkerReport("sealing 0", 4712, 0, "compiled", "it is there")
+    after = replace(before, core="python", core_reason="it crashed")
+    for workers, core in (
+        ((before,), "compiled"),
+        ((after,), "python"),
+        ((after, before), "compiled"),
+    ):
+        assert _datapath(capability, workers)["core"] == core
+    assert _datapath(capability, (after,))["core_reason"] == "it crashed"
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,14 @@ _SET_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 
 # <asm/unistd.h>
 _CALLS = {
-    "x86_64": {"ioctl": 16, "setsockopt": 54, "sendmmsg": 307, "recvmmsg": 299, "bpf": 321},
-    "aarch64": {"ioctl": 29, "setsockopt": 208, "sendmmsg": 269, "recvmmsg": 243, "bpf": 280},
-}
+    "x86_64": {
+        "ioctl": 16, "setsockopt": 54, "sendmmsg": 307, "recvmmsg": 299, "recvmsg": 47, "bpf": 321,
+    },
+    "aarch64": {
+        "ioctl": 29, "setsockopt": 208, "sendmmsg": 269, "recvmmsg": 243, "recvmsg": 212,
+        "bpf": 280,
+    },
+}  # fmt: skip
 
 Condition = tuple[int, int, int]
 """Which argument, `_IF_EQUAL` or `_IF_BITS`, value."""
@@ -52,6 +57,8 @@ LACKING: dict[str, Rule] = {
     "udp-gro": ("setsockopt", _option(104), errno.ENOPROTOOPT),
     "sendmmsg": ("sendmmsg", (), errno.ENOSYS),
     "recvmmsg": ("recvmmsg", (), errno.ENOSYS),
+    "recvmmsg-allowed": ("recvmmsg", (), errno.EPERM),
+    "recvmsg": ("recvmsg", (), errno.EPERM),
 }
 
 

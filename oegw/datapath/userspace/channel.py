@@ -46,9 +46,8 @@ class Kind(IntEnum):
     PREFER = 5
     PATH_MTU = 6  # a peer, and what its path takes; the other way round: what was measured
     BEGIN = 7  # all SAs are told: packets move from now on
-    CLOSE = 8
+    PULSE = 8  # to be answered, and no more: whether it hangs
     HOME = 9  # an inbound SA, and which opening worker has it, or will; null: none
-    ALIVE = 10  # nothing else is asked
     # From worker to control.
     ANSWER = 16
     REFUSAL = 17

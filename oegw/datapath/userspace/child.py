@@ -23,7 +23,10 @@ class Child:
     def __init__(self, module: str, descriptors: tuple[int, ...]) -> None:
         loop = asyncio.get_running_loop()
         root = str(Path(oegw.__file__).resolve().parent.parent)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise DatapathError(f"a worker's channel: {error.strerror}") from None
         ours.setblocking(False)
         try:
             with theirs:

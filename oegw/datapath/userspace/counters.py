@@ -80,6 +80,11 @@ class CounterPage:
             return
         self._counts[place] = count
 
+    def place(self, name: str) -> memoryview:
+        """See `core.interface.Places`."""
+        place = _PLACES[name]
+        return self._counts[place : place + 1]
+
     def counted(self) -> Counter[str]:
         """What is not zero."""
         return Counter(dict(zip(NAMES, self._counts, strict=False))) + Counter()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class UserspaceDatapath:
         self._listener: Callable[[DatapathEvent], None] | None = None
         self._marks = Marks(settings.mark_mask)
         self._keying = KeyingSockets(self._marks.own, self._keying_received)
-        self._count = settings.workers or max((os.cpu_count() or 1) // 2, 1)
+        self._count = settings.workers or min(max((os.cpu_count() or 1) // 2, 1), MOST_WORKERS)
         self._grounds: Grounds | None = None
         self._sas: InstalledSas | None = None
         self._places: OpeningPlaces | None = None
@@ -91,10 +91,14 @@ class UserspaceDatapath:
                 self._supervisors[direction] = [Supervisor(place, self) for place in places]
             self._places = OpeningPlaces(self._sas, self._supervisors[Direction.INBOUND])
             await _all(supervisor.start() for supervisor in self._each())
+            self._require_one_core()
             if settings.encapsulation_port is not None:
-                self._keying.open(settings.encapsulation_port, self._grounds.versions)
+                self._keying.open(
+                    settings.encapsulation_port, self._grounds.versions, self._grounds.joined
+                )
                 self._keying.open_strays(*self._grounds.keying_strays)
             await asyncio.to_thread(self._grounds.lead)
+            self._running()  # none has failed for good meanwhile
         except BaseException:
             self._failure = self._failure or "the datapath does not run"
             await self._end()
@@ -138,9 +142,9 @@ class UserspaceDatapath:
             else:
                 body = channel.install_body(sa, installed.offset)
                 await self._ask(Kind.INSTALL, body)
-        except DatapathError:
+        except (DatapathError, asyncio.CancelledError):
             if sas.remove(sa.key) is not None:
-                self._in_background(self._forget(installed, sa.key))
+                self._forget(installed, sa.key)
             raise
         self._tell_path(installed)
 
@@ -149,7 +153,7 @@ class UserspaceDatapath:
         if removed is None:
             return None
         # Whoever waits may be cancelled; the record is freed when no worker knows it any more.
-        return await asyncio.shield(self._in_background(self._forget(removed, key)))
+        return await asyncio.shield(self._forget(removed, key))
 
     async def move(
         self,
@@ -164,12 +168,15 @@ class UserspaceDatapath:
         if key.direction is Direction.OUTBOUND:
             body = channel.move_body(key, source, destination, encapsulation)
             await self._change(Kind.MOVE, body)
-            return name
-        assert self._places is not None
-        # Whoever waits may be cancelled; no SA stays halfway between two workers.
-        await asyncio.shield(self._in_background(self._places.move(moved)))
-        self._running()
-        self._tell_path(moved)
+        else:
+            assert self._places is not None
+            # Whoever waits may be cancelled; no SA stays halfway between two workers.
+            await asyncio.shield(self._in_background(self._places.move(moved)))
+            self._running()
+            self._tell_path(moved)
+        # What a worker said under the old name meanwhile, nobody knew.
+        for event in self._running().unsaid((moved,)):
+            self._report(event)
         return name
 
     async def prefer(self, key: SaKey) -> None:
@@ -193,7 +200,9 @@ class UserspaceDatapath:
         reports = (supervisor.report for supervisor in self._each())
         if not self._core_reason:
             return tuple(reports)
-        return tuple(replace(report, core_reason=self._core_reason) for report in reports)
+        # All have the same one; who has another yet is being replaced.
+        core, reason = self._core, self._core_reason
+        return tuple(replace(report, core=core, core_reason=reason) for report in reports)
 
     # What the supervisors need.
 
@@ -259,10 +268,17 @@ class UserspaceDatapath:
     def _each(self) -> list[Supervisor]:
         return [each for supervisors in self._supervisors.values() for each in supervisors]
 
-    async def _ask(self, kind: Kind, body: Any) -> None:
-        """All workers that seal: each has every SA outbound."""
+    def _ask(self, kind: Kind, body: Any) -> Coroutine[Any, Any, None]:
+        """All workers that seal have every SA outbound.  They are asked before this returns."""
         supervisors = self._supervisors[Direction.OUTBOUND]
-        await _all(supervisor.ask(kind, body) for supervisor in supervisors)
+        return _all([supervisor.ask(kind, body) for supervisor in supervisors])
+
+    def _require_one_core(self) -> None:
+        """Of all workers: they share how numbers are taken.  Raises DatapathError."""
+        reports = self.workers()
+        if len({each.core for each in reports}) > 1:
+            told = "; ".join(f"{each.name} {each.core}: {each.core_reason}" for each in reports)
+            raise DatapathError(f"the workers chose different cores ({told})")
 
     async def _change(self, kind: Kind, body: Any) -> None:
         """What we checked, no worker refuses; if one does, it has other SAs than it is to have,
@@ -274,15 +290,20 @@ class UserspaceDatapath:
             for supervisor in self._supervisors[Direction.OUTBOUND]:
                 supervisor.restart()
 
-    async def _forget(self, removed: Installed, key: SaKey) -> Usage:
+    def _forget(self, removed: Installed, key: SaKey) -> asyncio.Task[Usage]:
         """No worker has it, and then its record is free; what it carried."""
         self._forget_path(key)
+        # Now, and not in a task: the next may install another one with this name.
         if key.direction is Direction.OUTBOUND:
-            await self._ask(Kind.REMOVE, channel.key_body(key))
-            usage = removed.usage
+            asked: Awaitable[Any] = self._ask(Kind.REMOVE, channel.key_body(key))
         else:
             assert self._places is not None
-            usage = await self._places.remove(removed)
+            asked = self._places.remove(removed)
+        return self._in_background(self._release(removed, asked))
+
+    async def _release(self, removed: Installed, asked: Awaitable[Any]) -> Usage:
+        await asked
+        usage = removed.usage
         if self._sas is not None:
             self._sas.release(removed)
         return usage

@@ -10,7 +10,7 @@ from oegw.datapath.interface import DatapathError, Direction
 from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace.counters import CounterPages
 from oegw.datapath.userspace.equipment import Equipment
-from oegw.datapath.userspace.offloads import merged
+from oegw.datapath.userspace.offloads import RECEIVING, merged
 from oegw.datapath.userspace.outside import OuterGroup
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.userspace.state import Memory
@@ -97,6 +97,11 @@ class Grounds:
             strays=strays.beginnings if strays else (),
             stray=strays.ends[index] if strays else -1,
         )
+
+    @property
+    def joined(self) -> bool:
+        """Whether the kernel joins what comes for the port of ESP in UDP."""
+        return any(name == RECEIVING and on for name, on, _ in self.told)
 
     @property
     def keying_strays(self) -> tuple[tuple[int, ...], int]:

@@ -4,7 +4,7 @@ whose time runs out.  It is what the workers are to have; each of them is told i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -210,11 +210,11 @@ class InstalledSas:
             installed.softened = True
         return not said
 
-    def unsaid(self) -> list[SaExpired]:
-        """Limits that were reached, and whose worker died before it said so."""
+    def unsaid(self, among: Iterable[Installed] | None = None) -> list[SaExpired]:
+        """Limits that were reached, and whose worker did not come to say so; None: of all SAs."""
         events = [
-            SaExpired(key, hard)
-            for key, installed in self._sas.items()
+            SaExpired(installed.sa.key, hard)
+            for installed in (self._sas.values() if among is None else among)
             for hard, flag in ((False, SOFTENED), (True, EXPIRED))
             if installed.record.flag(flag)
         ]

@@ -23,7 +23,9 @@ from oegw.datapath.userspace.outside import (
     IPV6_MTU_DISCOVER,
     NON_ESP_MARKER,
     PMTUDISC_DONT,
+    UDP_GRO,
     destination_of,
+    joined_size,
     source_of,
 )
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
@@ -50,14 +52,21 @@ class KeyingSockets:
         self._strays: StrayDesk | None = None
         self._stray_end = -1
 
-    def open(self, port: int, versions: tuple[int, ...]) -> None:
-        """Raises DatapathError; then none is open."""
+    def open(self, port: int, versions: tuple[int, ...], joined: bool = False) -> None:
+        """``joined``: the worker's sockets get several datagrams as one (UDP_GRO).  Then these do
+        too: before it joins, the kernel asks any socket of the port whether it may, chosen by
+        addresses and ports, and one that may not would answer for its share of the peers.
+
+        Raises DatapathError; then none is open.
+        """
         for version in versions:
             family = socket.AF_INET if version == 4 else socket.AF_INET6
             keying = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._sockets[version] = keying
             try:
                 self._bind(keying, version, port)
+                if joined:
+                    keying.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
             except OSError as error:
                 self.close()
                 where = f"UDP port {port} over IPv{version}"
@@ -118,9 +127,13 @@ class KeyingSockets:
             except OSError:  # an ICMP error of something that we sent
                 continue
             remote = ip_address(sender[0].partition("%")[0])
-            self._take(Stray(data, remote.packed, sender[1], destination_of(ancillary), 0))
-            if keying.fileno() < 0:  # the listener closed us
-                return
+            destination = destination_of(ancillary)
+            size = joined_size(ancillary) or max(len(data), 1)
+            for at in range(0, max(len(data), 1), size):
+                part = data[at : at + size]
+                self._take(Stray(part, remote.packed, sender[1], destination, 0))
+                if keying.fileno() < 0:  # the listener closed us
+                    return
 
     def _take_strays(self) -> None:
         for stray in received(self._stray_end, _DATAGRAMS_PER_TURN):

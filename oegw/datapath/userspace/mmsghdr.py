@@ -33,6 +33,7 @@ _sendmsg = _system_call("sendmsg", ctypes.c_int)
 _recvmsg = _system_call("recvmsg", ctypes.c_int)
 
 _DONT_WAIT = socket.MSG_DONTWAIT
+_REFUSED = (errno.ENOSYS, errno.EPERM)  # by the kernel; by what keeps watch over its calls
 
 
 def send_messages(descriptor: int, address: int, count: int) -> int:
@@ -42,7 +43,7 @@ def send_messages(descriptor: int, address: int, count: int) -> int:
         if sent >= 0:
             return sent
         number = ctypes.get_errno()
-        if number == errno.ENOSYS:  # one by one, then
+        if number in _REFUSED:  # one by one, then
             if _sendmsg(descriptor, address, _DONT_WAIT) >= 0:
                 return 1
             number = ctypes.get_errno()
@@ -57,7 +58,7 @@ def receive_messages(descriptor: int, address: int, count: int) -> int:
         if came >= 0:
             return came
         number = ctypes.get_errno()
-        if number == errno.ENOSYS:
+        if number in _REFUSED:
             return _receive_one_by_one(descriptor, address, count)
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))

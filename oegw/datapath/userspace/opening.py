@@ -25,14 +25,16 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked, Unopened
 from oegw.datapath.userspace.core.virtio import HEADER
-from oegw.datapath.userspace.engine import Counters, Deliver, EngineSettings
+from oegw.datapath.userspace.counters import CounterPage
+from oegw.datapath.userspace.engine import Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.homes import Homes
 from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
-from oegw.datapath.userspace.worker import run
+from oegw.datapath.userspace.vainreading import VainReading
+from oegw.datapath.userspace.worker import CannotGoOnError, run
 
 # Our choices.
 _STRAYS_PER_TURN = 64
@@ -42,7 +44,7 @@ _TURNS_OF_STRAYS = 64  # before an SA goes: more do not wait
 class Opening:
     """See `worker.Duty`."""
 
-    def __init__(self, equipment: Equipment, counters: Counters) -> None:
+    def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
         self.core = choice.name, choice.reason
@@ -56,7 +58,12 @@ class Opening:
         self._stray_end = equipment.stray
         self._homes = Homes(equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
-        self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
+        self._loop = self._core.loop(self._device, equipment.outer, counters)
+        self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.attended = self._loop.attended if self._loop else ()
+        self.turns: dict[int, Callable[[], None]] = {}
+        if self._loop is None:
+            self.turns = {handle.descriptor: self._turn_of(handle) for handle in equipment.outer}
         if equipment.stray >= 0:
             self.turns[equipment.stray] = self._stray_turn
 
@@ -115,13 +122,17 @@ class Opening:
     def _turn_of(self, outer: Handle) -> Callable[[], None]:
         core, counters = self._core, self._counters
         descriptor, version, encapsulated = outer.descriptor, outer.version, outer.encapsulated
+        vain = VainReading()
 
         def turn() -> None:
             try:
-                if not core.fill(descriptor, version, encapsulated):
-                    return
-            except OSError:  # an ICMP error of something that we sent
+                filled = core.fill(descriptor, version, encapsulated)
+            except OSError as error:  # an ICMP error of something that we sent, or a lasting one
                 counters["drop_in_socket"] += 1
+                _wait_or_give_up(vain, error)
+                return
+            vain.read()
+            if not filled:
                 return
             now = time.monotonic()
             while (care := core.open(now)) is not None:
@@ -133,6 +144,20 @@ class Opening:
             self._look(now)
 
         return turn
+
+    def _run_loop(self, polled: int) -> None:
+        """The core's turns, and in between what it hands back."""
+        loop = self._loop
+        assert loop is not None
+        while not self.events:
+            said = loop.turn(polled)
+            if said is False:
+                return
+            now = time.monotonic()
+            if said is True:
+                self._look(now)
+            else:
+                self._care(*said, now)
 
     def _care(self, care: Unopened | Unchecked, encapsulated: bool, now: float) -> None:
         engine = self._engine
@@ -212,6 +237,16 @@ class Opening:
         for sa in self._core.softened():
             if sa.soften():
                 self.events.append(SaExpired(sa.key, hard=False))
+
+
+def _wait_or_give_up(vain: VainReading, error: OSError) -> None:
+    number, now = error.errno or 0, time.monotonic()
+    pause = vain.failed(number, now)
+    reason = vain.reason(number, now)
+    if reason is not None:
+        raise CannotGoOnError(reason)
+    if pause:
+        time.sleep(pause)
 
 
 if __name__ == "__main__":

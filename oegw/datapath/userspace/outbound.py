@@ -143,8 +143,11 @@ class OutboundEngine:
 
     # The packets' side.
 
-    def outbound(self, packet: bytes, now: float) -> list[Action]:
-        """A packet from our side: sealed by the SA whose selectors it matches, else dropped."""
+    def outbound(self, packet: bytes, now: float, answers: bool = True) -> list[Action]:
+        """A packet from our side: sealed by the SA whose selectors it matches, else dropped.
+
+        ``answers``: its sender may be told that it is too big.
+        """
         counters = self.counters
         try:
             layout = layout_of(packet)
@@ -165,7 +168,7 @@ class OutboundEngine:
             if version == 6 and mtu < IPV6_MINIMUM_MTU:
                 mtu = IPV6_MINIMUM_MTU  # what the sender cannot go below is sent in fragments
             if inner_forbids and dont_fragment and length > mtu:
-                return self._too_big(packet, version, mtu, layout, now)
+                return self._too_big(packet, version, mtu, layout, now, answers)
             dont_fragment = False
         if protocol == TCP and not layout[6]:
             packet = clamp_mss(packet, version, offset, mtu)
@@ -216,12 +219,16 @@ class OutboundEngine:
         return setting is DontFragment.SET
 
     def _too_big(
-        self, packet: bytes, version: int, mtu: int, layout: Layout, now: float
+        self, packet: bytes, version: int, mtu: int, layout: Layout, now: float, answers: bool
     ) -> list[Action]:
         self.counters["drop_out_too_big"] += 1
         if self._seconds.is_new(now):
             self._icmp_sent = 0
-        if self._icmp_sent >= _ICMP_PER_SECOND or not may_be_answered(packet, layout):
+        if (
+            not answers
+            or self._icmp_sent >= _ICMP_PER_SECOND
+            or not may_be_answered(packet, layout)
+        ):
             self.counters["icmp_suppressed"] += 1
             return NOTHING
         self._icmp_sent += 1

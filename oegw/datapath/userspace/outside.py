@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
-from oegw.datapath.userspace.core.interface import Run
+from oegw.datapath.userspace.core.interface import Run, SocketWay
 from oegw.datapath.userspace.filters import by_marker, by_sender, nothing
 from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
 from oegw.datapath.userspace.sending import MessageBatch
@@ -34,7 +34,7 @@ _SO_NO_CHECK = 11
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 _UDP_SEGMENT = 103
-_UDP_GRO = 104
+UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SOL_RAW = 255
@@ -57,6 +57,7 @@ _QUEUE_FULL = {errno.ENOBUFS: errno.EAGAIN}  # what raw sockets say
 _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _SIZE = struct.Struct("=H")
+_INT = struct.Struct("=i")
 _CMSG = struct.Struct("@Nii")  # length, level, type
 _NAME = struct.Struct("=H2s4s8x")
 _NAME6 = struct.Struct("=H2s4x16s4x")
@@ -81,6 +82,19 @@ class Way(NamedTuple):
     to: tuple[str, int]
     name: bytes  # ``to`` and ``from_`` as the kernel takes them
     control: bytes
+
+    def until(self, time: float) -> SocketWay:
+        """The same for a core's loop."""
+        outer = self.outer
+        return SocketWay(
+            outer.socket.fileno(),
+            outer.version,
+            outer.encapsulated,
+            outer.segments,
+            self.name,
+            self.control,
+            time,
+        )
 
 
 class Sent(NamedTuple):
@@ -148,7 +162,7 @@ class OuterGroup:
             sending = Offload(SENDING, f"{error.strerror} (needs Linux 4.18)")
         try:
             for each in self._opened:
-                each.socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+                each.socket.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
             receiving = Offload(RECEIVING)
         except OSError as error:
             receiving = Offload(RECEIVING, f"{error.strerror} (needs Linux 5.0)")
@@ -195,6 +209,10 @@ class OuterSocket:
             name = _NAME6.pack(socket.AF_INET6, octets, destination.packed)
         control += bytes(socket.CMSG_SPACE(len(value)) - len(control))
         return Way(self, from_, (str(destination), port), name, control)
+
+    def forget_options(self) -> None:
+        """Somebody else sent through this socket."""
+        self._summed = self._class = self._dont_fragment = None
 
     def send(
         self,
@@ -362,6 +380,14 @@ def destination_of(ancillary: Ancillary) -> bytes:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return value[:16]
     return b""
+
+
+def joined_size(ancillary: Ancillary) -> int:
+    """The octets of each datagram but the last, where the kernel joined several; else 0."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+            return _INT.unpack_from(value)[0]  # type: ignore[no-any-return]
+    return 0
 
 
 class IcmpSocket:

@@ -8,10 +8,11 @@ now on, the old one carries what was sent on to it, forgets the SA, and then the
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from oegw.datapath.interface import DatapathError, SecurityAssociation, Usage
+from oegw.datapath.interface import DatapathError, SecurityAssociation
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import Kind
 from oegw.datapath.userspace.filters import worker_of
@@ -42,14 +43,21 @@ class OpeningPlaces:
         self._tell(added, home, home)
         return self._workers[home].ask(*self._install(added))
 
-    async def remove(self, removed: Installed) -> Usage:
-        """It is in no worker any more; what it carried."""
-        async with self._alone(removed):
-            home, removed.home = removed.home, None
-            self._tell(removed, None, home)
-            if home is not None:
-                await self._workers[home].ask(Kind.REMOVE, channel.key_body(removed.told))
-            return removed.usage
+    def remove(self, removed: Installed) -> Awaitable[Any]:
+        """Done when it is in no worker any more.  Who has it is asked before this returns, but for
+        one that is being moved."""
+        lock = self._locks.get(removed)
+        if lock is not None and lock.locked():
+            return self._remove_later(removed, lock)
+        home, removed.home = removed.home, None
+        assert home is not None
+        self._tell(removed, None, home)
+        return self._workers[home].ask(Kind.REMOVE, channel.key_body(removed.told))
+
+    async def _remove_later(self, removed: Installed, lock: asyncio.Lock) -> None:
+        async with lock:
+            pass
+        await self.remove(removed)
 
     async def move(self, moved: Installed) -> None:
         """It has other addresses by now, and perhaps another worker."""

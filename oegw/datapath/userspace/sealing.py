@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from oegw.datapath.interface import (
     DatapathError,
@@ -24,8 +25,8 @@ from oegw.datapath.userspace.core.choice import choose
 from oegw.datapath.userspace.core.cutting import cut
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Frame, Run
+from oegw.datapath.userspace.counters import CounterPage
 from oegw.datapath.userspace.engine import (
-    Counters,
     EngineSettings,
     RefreshPathMtu,
     SendEsp,
@@ -42,7 +43,7 @@ from oegw.datapath.userspace.worker import CannotGoOnError, run
 class Sealing:
     """See `worker.Duty`."""
 
-    def __init__(self, equipment: Equipment, counters: Counters) -> None:
+    def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
         self.core = choice.name, choice.reason
@@ -62,7 +63,12 @@ class Sealing:
             for version in {each.version for each in outer}
         }
         self._began = False
-        self.turns = {self._device: self._turn}
+        self._loop = self._core.loop(self._device, counters)
+        self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
+        self.attended = self._loop.attended if self._loop else ()
+        self.turns: dict[int, Callable[[], None]] = {}
+        if self._loop is None:
+            self.turns[self._device] = self._turn
 
     # Control.
 
@@ -125,9 +131,7 @@ class Sealing:
             if not core.fill(self._device):
                 return
         except OSError as error:
-            if error.errno == errno.EBADFD:
-                raise CannotGoOnError("the tunnel device is gone") from None
-            self._counters["drop_out_device"] += 1
+            self._not_read(error)
             return
         now = time.monotonic()
         care: int | None = 0
@@ -137,6 +141,34 @@ class Sealing:
                 self._send_run(each, now)
             if care is not None:
                 self._care(core.frame(care), now)
+
+    def _run_loop(self, polled: int) -> None:
+        """The core's turns, and in between what it hands back."""
+        loop = self._loop
+        assert loop is not None
+        while not (self.events or self.measured):
+            try:
+                said = loop.turn(polled)
+            except OSError as error:
+                self._not_read(error)
+                continue
+            if said is None:
+                return
+            for outer in self._outer.values():
+                outer.forget_options()
+            now = time.monotonic()
+            if isinstance(said, int):
+                self._care(self._core.frame(said), now)
+                continue
+            self._send_run(said, now)
+            sa = said.sa
+            way: Way = sa.way or self._way_of(sa)
+            loop.way(sa, way.until(sa.mtu_until))
+
+    def _not_read(self, error: OSError) -> None:
+        if error.errno == errno.EBADFD:
+            raise CannotGoOnError("the tunnel device is gone") from None
+        self._counters["drop_out_device"] += 1
 
     def _send_run(self, each: Run, now: float) -> None:
         sa, counters = each.sa, self._counters
@@ -162,10 +194,17 @@ class Sealing:
             counters["drop_out_socket"] += lost
 
     def _care(self, frame: Frame, now: float) -> None:
-        """Each packet of a frame through the engine; the core learns whose flow it is."""
-        learned = False
-        for packet in cut(frame.header, frame.packet):
-            sa = self._outbound(packet, now)
+        """Each packet of a frame through the engine; the core learns whose flow it is.
+
+        One answer says to the sender of a super-packet all that there is to say.
+        """
+        counters, learned = self._counters, False
+        answered = counters["icmp_too_big"]
+        packets = cut(frame.header, frame.packet)
+        if not packets:
+            counters["drop_out_frame"] += 1
+        for packet in packets:
+            sa = self._outbound(packet, now, counters["icmp_too_big"] == answered)
             if sa is None or learned:
                 continue
             learned = True
@@ -173,19 +212,19 @@ class Sealing:
             if key is not None:
                 self._core.learn(key, sa)
 
-    def _outbound(self, packet: bytes, now: float) -> OutboundSa | None:
+    def _outbound(self, packet: bytes, now: float, answers: bool) -> OutboundSa | None:
         """The SA that the packet was sent by."""
-        sa, fits = self._execute(packet, now)
+        sa, fits = self._execute(packet, now, answers)
         if not fits:
             # The path got narrower: now the engine knows, and tells the sender.
-            sa, _ = self._execute(packet, now)
+            sa, _ = self._execute(packet, now, answers)
         return sa
 
-    def _execute(self, packet: bytes, now: float) -> tuple[OutboundSa | None, bool]:
+    def _execute(self, packet: bytes, now: float, answers: bool) -> tuple[OutboundSa | None, bool]:
         """Do what the engine says: the SA of what was sent, and False if that did not fit the path,
         which is measured now."""
         sa, fits = None, True
-        for action in self._engine.outbound(packet, now):
+        for action in self._engine.outbound(packet, now, answers):
             if isinstance(action, SendEsp):
                 sa = action.sa
                 fits = self._send(action)

@@ -18,7 +18,7 @@ class UserspaceSettings:
     only.  ``routing_table`` and ``rule_priority`` are ours in the kernel's policy routing.
     ``core``: ``"auto"`` (the compiled one if it is there), ``"compiled"`` or ``"python"``.
     ``offloads``: whether to use segmentation offloads, as far as the kernel has them.
-    ``workers``: processes for each direction; 0: one for each two CPUs.
+    ``workers``: processes for each direction; 0: one for each two CPUs, MOST_WORKERS at most.
     ``ports_change``: the kernel may be told to give outgoing ESP in UDP other ports.
     """
 

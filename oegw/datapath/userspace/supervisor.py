@@ -27,7 +27,7 @@ from oegw.datapath.userspace.equipment import Equipment
 _START_TIMEOUT = 30.0  # a Python start on a small router
 _SA_TIME = 0.01  # for each SA that a successor is told of, on such a router
 _ANSWER_TIMEOUT = 10.0  # then it hangs, and is killed
-_SILENCE = 5.0  # in which nothing was asked: then whether it is alive
+_PULSE = 5.0  # a worker that nobody asks anything is asked whether it hangs
 _END_TIMEOUT = 5.0
 _LIVED = 1.0  # who lived shorter is one of those that keep dying
 _LONGEST_PAUSE = 1.0
@@ -179,6 +179,14 @@ class Supervisor:
     # Its life.
 
     async def _live(self) -> None:
+        try:
+            await self._go_on()
+        except Exception as error:  # else nobody would hear of it, and packets wait for ever
+            what = type(error).__name__
+            self._datapath.failed(f"the {self.place.name} worker's supervision ended: {what}")
+            raise
+
+    async def _go_on(self) -> None:
         failed = died = 0
         while True:
             began = asyncio.get_running_loop().time()
@@ -207,13 +215,13 @@ class Supervisor:
                     break
 
     async def _watch(self) -> None:
-        """Until it is gone.  One that hangs is asked sooner or later, and then killed."""
+        """Wait for its end.  One that hangs loses packets, and does not end by itself."""
         while not self._gone.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(_PULSE):
                     await self._gone.wait()
             if self._told and not self._questions:
-                self._send(Kind.ALIVE, None, [], _ANSWER_TIMEOUT)
+                self._send(Kind.PULSE, None, [], _ANSWER_TIMEOUT)
 
     async def _begin(self) -> None:
         """Start a process, and tell it all that it is to have.  Raises DatapathError."""

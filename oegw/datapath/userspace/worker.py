@@ -7,6 +7,7 @@ port does not come here: see ``keyingsocket.py``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -25,12 +26,14 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
-from oegw.datapath.userspace.counters import page_of
-from oegw.datapath.userspace.engine import Counters
+from oegw.datapath.userspace.counters import CounterPage, page_of
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
+
+# Specification: prctl(2).
+_PR_SET_PDEATHSIG = 1
 
 # Our choices.
 _READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
@@ -46,6 +49,10 @@ class Duty(Protocol):
 
     core: tuple[str, str]  # which runs, and why
     turns: dict[int, Callable[[], None]]  # what to call while a descriptor is readable
+    loop: Callable[[int], None] | None
+    """Called with an epoll: moves packets by itself, and returns when a descriptor of others is
+    ready, or there is something to take out.  None: ``turns`` do it all."""
+    attended: tuple[int, ...]  # descriptors that are the loop's
     events: list[DatapathEvent]  # to be taken out
     measured: list[tuple[IPAddress, int]]  # path MTUs, the same
 
@@ -67,7 +74,7 @@ class Duty(Protocol):
         """All SAs are told."""
 
 
-MakesDuty = Callable[[Equipment, Counters], Duty]
+MakesDuty = Callable[[Equipment, CounterPage], Duty]
 
 
 class Worker:
@@ -83,9 +90,10 @@ class Worker:
         self._flushing = False
         self._running = True
         self._duty: Duty | None = None
-        self._counters: Counters | None = None
+        self._counters: CounterPage | None = None
         self._memory: Chunks | None = None
         self._shared = False
+        self._loop: Callable[[int], None] | None = None  # once it may move packets
         self._requests: dict[Kind, Callable[[Duty, Any], None]] = {
             Kind.INSTALL: self._install,
             Kind.REMOVE: lambda duty, body: duty.remove(channel.key_of(body)),
@@ -93,17 +101,22 @@ class Worker:
             Kind.PREFER: lambda duty, body: duty.prefer(channel.key_of(body)),
             Kind.PATH_MTU: lambda duty, body: duty.set_path_mtu(*channel.path_mtu_of(body)),
             Kind.HOME: lambda duty, body: duty.set_home(*channel.home_of(body)),
-            Kind.ALIVE: lambda duty, body: None,
             Kind.BEGIN: self._begin,
+            Kind.PULSE: lambda duty, body: None,
         }
 
     def run(self) -> None:
         control = self._control.fileno()
         turns: dict[int, Callable[[], None]] = {}
         while self._running:
-            for descriptor, events in self._poll.poll(-1, _READY_AT_ONCE):
+            wait = -1
+            if self._loop is not None:
+                self._loop(self._poll.fileno())
+                wait = 0
+            for descriptor, events in self._poll.poll(wait, _READY_AT_ONCE):
                 if descriptor != control:
-                    turns[descriptor]()
+                    if descriptor in turns:
+                        turns[descriptor]()
                     continue
                 if events & select.EPOLLOUT:
                     self._flush()
@@ -174,8 +187,9 @@ class Worker:
 
     def _begin(self, duty: Duty, body: Any) -> None:
         duty.begin()
-        for descriptor in duty.turns:
+        for descriptor in (*duty.turns, *duty.attended):
             self._poll.register(descriptor, select.EPOLLIN)
+        self._loop = duty.loop
 
     def _report(self, duty: Duty) -> None:
         """Events may be lost if the control process does not read; a path is measured again."""
@@ -215,6 +229,8 @@ def run(arguments: list[str], make: MakesDuty) -> None:
     # A signal to the whole process group is the control process's to act on.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    # One that hangs does not see the channel's end, and would keep the tunnel device.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     warm_up(os.urandom)
     with socket.socket(fileno=int(arguments[0])) as control:
         worker = Worker(control, make)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tests.bench.datapath.figures import Run
 
-COMPILED, PYTHON = "ours-compiled", "ours-python"
+COMPILED, PYTHON, PLAIN = "ours-compiled", "ours-python", "plain"
+_NOISE = 0.9  # a ratio of ratios differs by so much from run to run, with nothing else changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def claims(run: Run) -> list[Claim]:
             for name, title in ((COMPILED, "compiled core"), (PYTHON, "pure Python"))
         ),
         *(_many(run, *each) for each in ((COMPILED, "compiled core"), (PYTHON, "pure Python"))),
+        *(_road(run, *each) for each in ((COMPILED, "compiled core"), (PYTHON, "pure Python"))),
     ]
 
 
@@ -99,4 +101,26 @@ def _many(run: Run, name: str, title: str) -> Claim:
     )
     return Claim(
         text, f"{many / few:.2f} ({many:,.0f} and {few:,.0f} Mbit/s{spread})", many >= 0.9 * few
+    )
+
+
+def _road(run: Run, name: str, title: str) -> Claim:
+    text = (
+        f"a relay that loses, reorders and duplicates, {title}, falls no more than plain does "
+        f"(at least {_NOISE:g} of what plain keeps), replays dropped"
+    )
+    ours, plain = run.median(name, "road_ratio"), run.median(PLAIN, "road_ratio")
+    replays = run.of(name, "road_replays")
+    if ours is None or plain is None or not replays:
+        return Claim(text, "", None)
+    rates = [run.median(name, f"road_{which}") or 0.0 for which in ("rough", "smooth")]
+    limit = run.median(PLAIN, "road_smooth") or 0.0
+    spread = run.of(name, "road_ratio")
+    return Claim(
+        text,
+        f"{ours:.2f} is left ({min(spread):.2f} to {max(spread):.2f}; {rates[0]:,.0f} of "
+        f"{rates[1]:,.0f} Mbit/s), of plain's {plain:.2f} (the relay by itself: {limit:,.0f} "
+        f"Mbit/s); {sum(replays):,.0f} replays dropped of "
+        f"{sum(run.of(name, 'road_repeated')):,.0f} packets sent twice",
+        ours >= _NOISE * plain and min(replays) > 0,
     )

@@ -90,10 +90,11 @@ class Contender:
         return [each for each in self.programs if program(each) is None]
 
     @contextmanager
-    def standing(self, parent: Path) -> Iterator[Standing]:
-        """Raises InteropError if it does not come up."""
+    def standing(self, parent: Path, row: Row | None = None) -> Iterator[Standing]:
+        """In a row of its own, of another kind if one is given.  Raises InteropError if it does
+        not come up."""
         with ExitStack() as stack:
-            row = Row()
+            row = row or Row()
             stack.callback(row.take_down)
             row.put_up()
             folder = parent / self.name

@@ -38,6 +38,11 @@ QUANTITIES = {
     "few_tcp1": Quantity("TCP, 1 stream, 1 tunnel", "Mbit/s"),
     "many_udp": Quantity("UDP, each datagram by another of 1,000 SAs", "packets/s"),
     "few_udp": Quantity("UDP, to 1,000 hosts, 1 tunnel", "packets/s"),
+    "road_smooth": Quantity("TCP by the relay, nothing harmed", "Mbit/s"),
+    "road_rough": Quantity("TCP by the relay that harms", "Mbit/s"),
+    "road_ratio": Quantity("what is left there", "ratio", 2),
+    "road_repeated": Quantity("sent twice by the relay", "packets"),
+    "road_replays": Quantity("dropped as replays", "packets"),
     "many_seconds": Quantity("installing 20,000 SAs", "s", 1, True),
 }
 

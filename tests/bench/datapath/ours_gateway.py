@@ -4,7 +4,7 @@
 
 JSON says: ``side`` (a or b), ``sas`` (how many pairs), ``algorithm``, ``udp``, ``settings`` (fields
 of `UserspaceSettings`).  One line of JSON on standard output says that it stands, and one, after
-SIGTERM, what its counters were.
+SIGUSR1 and at the end after SIGTERM, what its counters are.
 
 With one pair of SAs the two networks are its selectors.  With more, each has Alice and one of
 Bob's addresses, from 10.2.64.0 on; the one of his own address is in the middle of them.
@@ -136,9 +136,12 @@ async def main(asked: dict[str, Any]) -> None:
         root=str(Path(oegw.__file__).resolve().parent.parent),
     )
     del made
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    await ended.wait()
+    wanted: asyncio.Queue[bool] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, wanted.put_nowait, True)
+    loop.add_signal_handler(signal.SIGTERM, wanted.put_nowait, False)
+    while await wanted.get():
+        _say(counters=await datapath.counters())
     _say(counters=await datapath.counters())
     await datapath.close()
 

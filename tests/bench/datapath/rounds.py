@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.accounts import memory
-from tests.bench.datapath import associations, roundtrip, small, tcp
+from tests.bench.datapath import associations, road, roundtrip, small, tcp
 from tests.bench.datapath.contender import Contender, Standing
 from tests.bench.datapath.contenders.ours import Variant
 from tests.bench.datapath.figures import About, Run
 from tests.interop.processes import InteropError
 
-MEASURES = ("tcp1", "tcp4", "udp", "rtt", "cpu", "memory", "sas")
+MEASURES = ("tcp1", "tcp4", "udp", "rtt", "cpu", "memory", "sas", "road")
 _CROWD_ROUNDS = 3
+_ROAD_ROUNDS = 3
 _FAILURES = 3  # then a contender is measured no more
 
 
@@ -46,8 +47,11 @@ class Rounds:
     def play(self) -> None:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oegw-bench-")))
+            if self.measures == {"road"}:
+                self.contenders = [each for each in self.contenders if each.name in road.BY_ROAD]
             standing = {each.name: self._begun(each, folder, stack) for each in self.contenders}
             crowds = self._begun_crowds(folder, stack, standing)
+            roads = self._begun_roads(folder, stack)
             for number in range(self.rounds):
                 names = [name for name, each in standing.items() if each is not None]
                 if number % 2:
@@ -56,6 +60,8 @@ class Rounds:
                     self._measured(name, standing[name], number)
                 for name, (few, crowd) in crowds.items() if number < _CROWD_ROUNDS else ():
                     self._measured_crowd(name, few, crowd, number)
+                for name, by_road in roads.items() if number < _ROAD_ROUNDS else ():
+                    self._measured_road(name, by_road, number)
             if "memory" in self.measures:
                 self._measured_memory(standing)
 
@@ -106,6 +112,23 @@ class Rounds:
                 found[variant.name] = few, crowd
         return found
 
+    def _begun_roads(self, folder: Path, stack: ExitStack) -> dict[str, Standing]:
+        """Those that are measured with the relay between their gateways, in rows with one."""
+        found: dict[str, Standing] = {}
+        below = folder / "road"
+        below.mkdir()
+        for contender in self.contenders if "road" in self.measures else ():
+            name = contender.name
+            if name not in road.BY_ROAD or contender.missing():
+                continue
+            try:
+                found[name] = stack.enter_context(contender.standing(below, road.RoughRow()))
+            except InteropError as error:
+                self._failed(name, "by the road it does not come up", error)
+                continue
+            self.say(f"{name}: stands by the road")
+        return found
+
     def _measured(self, name: str, standing: Standing | None, number: int) -> None:
         assert standing is not None
         if len(self.run.contenders[name].failures) >= _FAILURES:
@@ -147,6 +170,15 @@ class Rounds:
                 self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:
             self._failed(name, f"round {number + 1}, many SAs", error)
+
+    def _measured_road(self, name: str, standing: Standing, number: int) -> None:
+        try:
+            standing.require()
+            found = road.throughput(standing, self.seconds, rough_first=number % 2 == 1)
+            self.run.add(name, found)
+            self.say(f"round {number + 1}: {name}: {_shown(found)}")
+        except InteropError as error:
+            self._failed(name, f"round {number + 1}, by the road", error)
 
     def _measured_memory(self, standing: dict[str, Standing | None]) -> None:
         """Of many tunnels that stay: therefore at the end."""

@@ -44,10 +44,10 @@ class Row:
         return f"{self.identifier}sg{side}"
 
     def put_up(self) -> None:
-        for name in self._names:
+        for name in self._names():
             call(None, "ip", "netns", "add", name)
             self.ip(name, "link set lo up")
-        self._wire(self.gateway("a"), "out0", self.gateway("b"), "out0")
+        self._wire_outside()
         for side in SIDES:
             host, gateway = self.host(side), self.gateway(side)
             self._wire(host, "eth0", gateway, "in0")
@@ -71,7 +71,7 @@ class Row:
         self.ip(self.host("b"), f"route add local {MANY} dev lo")
 
     def take_down(self) -> None:
-        for name in self._names:
+        for name in self._names():
             call(None, "ip", "netns", "del", name, check=False)
 
     def connect_in_clear(self) -> None:
@@ -99,9 +99,11 @@ class Row:
     def run(self, namespace: str, *argv: str, seconds: float = 60.0) -> str:
         return call(namespace, *argv, seconds=seconds).stdout
 
-    @property
     def _names(self) -> list[str]:
         return [name for side in SIDES for name in (self.host(side), self.gateway(side))]
+
+    def _wire_outside(self) -> None:
+        self._wire(self.gateway("a"), "out0", self.gateway("b"), "out0")
 
     def _wire(self, one: str, device: str, other: str, other_device: str) -> None:
         link = f"link add {device} netns {one} type veth peer name {other_device} netns {other}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.datapath.claims import claims
+from tests.bench.datapath.claims import PLAIN, claims
 from tests.bench.datapath.figures import QUANTITIES, Run
 
 _NOTHING = "–"
@@ -53,6 +53,10 @@ def _ratio(key: str, title: str, others: Callable[[Run], list[str]]) -> Column:
     return Column(title, cell)
 
 
+def _plain(key: str) -> Column:
+    return _ratio(key, "of plain's", lambda run: [PLAIN])
+
+
 def _openvpn(key: str) -> Column:
     return _ratio(key, "of OpenVPN's", lambda run: run.openvpns)
 
@@ -80,6 +84,10 @@ TABLES: dict[str, list[Column]] = {
         _median("memory_sas"), _median("memory_tunnels"), _median("many_seconds"),
         _spread("few_tcp1"), _spread("many_tcp1"),
         _spread("few_udp"), _spread("many_udp"),
+    ],
+    "A relay that loses, reorders and duplicates": [
+        _spread("road_smooth"), _spread("road_rough"), _spread("road_ratio"), _plain("road_ratio"),
+        _median("road_repeated"), _median("road_replays"),
     ],
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import mmap
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ import cffi
 
 from oegw.datapath.interface import DatapathError
 from oegw.datapath.userspace.core import interface
-from oegw.datapath.userspace.core.interface import Frame, Moved, Run, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import (
+    Frame,
+    Moved,
+    OpeningLoop,
+    Outer,
+    Places,
+    Run,
+    SealingLoop,
+    SocketWay,
+    Unchecked,
+    Unopened,
+)
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from oegw.datapath.userspace.record import Record, record_size
 from oegw.datapath.userspace.transform import GCM, Random
@@ -38,11 +50,25 @@ _CONSTANTS = (
     "LARGEST_FRAME",
     "FLOWS",
 )
-_STRUCTURES = ("sa", "sa_now", "run", "frame", "care", "moved", "seen", "made")
+_STRUCTURES = (
+    "sa", "sa_now", "run", "frame", "care", "moved", "seen", "made", "way", "outer", "counters",
+)  # fmt: skip
 _ANSWERS = {"DONE": 0, "CARE": 1, "RANDOM": 2, "UNOPENED": 3, "UNCHECKED": 4, "BROKEN": 5}
-_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN = _ANSWERS.values()  # looked at for each batch
+_ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8}
+_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN, _CONTROL, _LEFT, _SEEN = _ANSWERS.values()
 _NO_LIMIT = 2**64 - 1
 _MOVED_AT_ONCE = 64
+_OUTER = 8  # sockets of a loop at most
+_LIBCRYPTO = "the compiled core: libcrypto failed"
+_OUTBOUND = {"packets": "esp_out_packets", "octets": "esp_out_octets", "lost": "drop_out_queue"}
+_INBOUND = {
+    "packets": "esp_in_packets",
+    "octets": "esp_in_octets",
+    "lost": "drop_in_device",
+    "replay": "drop_in_replay",
+    "invalid": "drop_in_invalid",
+    "socket": "drop_in_socket",
+}
 
 
 class CoreMissingError(Exception):
@@ -236,25 +262,24 @@ class CompiledSealingCore(_Core):
             lib.oegw_sealing_give(core, self._random(self._made_now.wanted))
             said = lib.oegw_sealing_seal(core, nanoseconds)
         if said == _BROKEN:
-            raise RuntimeError("the compiled core: libcrypto failed")
-        made, runs, view, sas = [], self._runs, self._view, self._sas
-        for index in range(self._made_now.runs):
-            run = runs[index]
-            start = run.offset
-            made.append(
-                Run(
-                    sas[run.sa],
-                    view[start : start + run.length],
-                    run.size,
-                    run.count,
-                    run.octets,
-                    run.traffic_class,
-                    run.dont_fragment != 0,
-                    run.first,
-                    run.last,
-                )
-            )
-        return made, self._made_now.care if said == _CARE else None
+            raise RuntimeError(_LIBCRYPTO)
+        runs = [self._run(index) for index in range(self._made_now.runs)]
+        return runs, self._made_now.care if said == _CARE else None
+
+    def _run(self, index: int) -> Run:
+        run = self._runs[index]
+        start = run.offset
+        return Run(
+            self._sas[run.sa],
+            self._view[start : start + run.length],
+            run.size,
+            run.count,
+            run.octets,
+            run.traffic_class,
+            run.dont_fragment != 0,
+            run.first,
+            run.last,
+        )
 
     def frame(self, index: int) -> Frame:
         frame = self._lib.oegw_sealing_frame(self._core, index)
@@ -262,6 +287,41 @@ class CompiledSealingCore(_Core):
             raise IndexError(index)
         start, middle = frame.offset, frame.offset + frame.header
         return Frame(self._view[start:middle], self._view[middle : middle + frame.packet])
+
+    def loop(self, device: int, counters: Places) -> SealingLoop:
+        return _Sealing(self, device, counters)
+
+    def set_way(self, sa: OutboundSa, way: SocketWay) -> None:
+        said = self._ffi.new("struct oegw_way *")
+        said.until = int(way.until * 1e9)
+        said.descriptor, said.version = way.descriptor, way.version
+        said.encapsulated, said.segments = way.encapsulated, way.segments
+        said.name_octets, said.control_octets = len(way.name), len(way.control)
+        self._ffi.memmove(said.name, way.name, len(way.name))
+        self._ffi.memmove(said.control, way.control, len(way.control))
+        self._lib.oegw_sealing_way(self._core, sa.core, said)
+
+    def turn(self, polled: int, device: int, places: Any) -> Run | int | None:
+        said = _counted(self._lib.oegw_sealing_loop(self._core, polled, device, places))
+        if said == _BROKEN:
+            raise RuntimeError(_LIBCRYPTO)
+        if said == _LEFT:
+            return self._run(self._made_now.left)
+        return int(self._made_now.care) if said == _CARE else None
+
+
+class _Sealing:
+    """See `SealingLoop`."""
+
+    def __init__(self, core: CompiledSealingCore, device: int, counters: Places) -> None:
+        self._core = core
+        self._device = device
+        self._places = _Places(counters, _OUTBOUND)
+        self.way = core.set_way
+        self.attended: tuple[int, ...] = (device,)
+
+    def turn(self, polled: int) -> Run | int | None:
+        return self._core.turn(polled, self._device, self._places.said)
 
 
 class CompiledOpeningCore(_Core):
@@ -278,6 +338,7 @@ class CompiledOpeningCore(_Core):
         self._list = self._ffi.new("struct oegw_moved[]", _MOVED_AT_ONCE)
         self._numbers = self._ffi.new("uint32_t[]", _MOVED_AT_ONCE)
         self._appended: list[Any] = []
+        self._batch = 0
 
     def install(self, sa: InboundSa) -> None:
         self._add(sa, self._lib.oegw_opening_install, self._core)
@@ -296,10 +357,11 @@ class CompiledOpeningCore(_Core):
         return _counted(self._lib.oegw_opening_fill(self._core, outer, version, encapsulated))
 
     def open(self, now: float) -> Unopened | Unchecked | None:
-        care = self._care
         said = self._lib.oegw_opening_open(self._core, int(now * 1e9))
-        if said == _DONE:
-            return None
+        return None if said == _DONE else self._asked_for(said)
+
+    def _asked_for(self, said: int) -> Unopened | Unchecked:
+        care = self._care
         payload = self._view[care.offset : care.offset + care.length]
         if said == _UNCHECKED:
             return Unchecked(self._sas[care.sa], care.next_header, payload, care.traffic_class)
@@ -348,6 +410,52 @@ class CompiledOpeningCore(_Core):
             count = self._lib.oegw_opening_softened(self._core, self._numbers, _MOVED_AT_ONCE)
             found += [self._sas[number] for number in self._numbers[0:count]]
         return found
+
+    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
+        return _Opening(self, device, outer, counters) if len(outer) <= _OUTER else None
+
+    def turn(
+        self, polled: int, device: int, outer: Any, places: Any
+    ) -> tuple[Unopened | Unchecked, bool] | bool:
+        lib = self._lib
+        said = _counted(
+            lib.oegw_opening_loop(self._core, polled, device, outer, len(outer), places)
+        )
+        if said in (_CONTROL, _SEEN):
+            return bool(said == _SEEN)
+        if self._care.batch != self._batch:
+            self._batch = self._care.batch
+            self._appended.clear()  # the batch that they were of is delivered
+        return self._asked_for(said), self._care.encapsulated != 0
+
+
+class _Opening:
+    """See `OpeningLoop`."""
+
+    def __init__(
+        self, core: CompiledOpeningCore, device: int, outer: Sequence[Outer], counters: Places
+    ) -> None:
+        self._core = core
+        self._device = device
+        self._places = _Places(counters, _INBOUND)
+        said = [(each.descriptor, each.version, each.encapsulated) for each in outer]
+        self.attended = tuple(each.descriptor for each in outer)
+        self._outer = library()[0].new("struct oegw_outer[]", said)
+
+    def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
+        return self._core.turn(polled, self._device, self._outer, self._places.said)
+
+
+class _Places:
+    """Where a loop counts; keeps that memory mapped."""
+
+    def __init__(self, counters: Places, names: dict[str, str]) -> None:
+        ffi = library()[0]
+        self._kept = {
+            field: ffi.from_buffer("uint64_t[]", counters.place(name), require_writable=True)
+            for field, name in names.items()
+        }
+        self.said = ffi.new("struct oegw_counters *", self._kept)
 
 
 def _counted(said: int) -> int:

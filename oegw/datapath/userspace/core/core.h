@@ -1,7 +1,7 @@
 /* The compiled core's door.  The C files include it, and compiled.py hands it to cffi as it is: so
    there are only declarations here, and constants that are numbers. */
 
-#define OEGW_CORE_VERSION 2 /* of all that stands here: a core built for another one is not used */
+#define OEGW_CORE_VERSION 3 /* of all that stands here: a core built for another one is not used */
 
 /* Those of interface.py; compiled.py compares them. */
 #define OEGW_RUN_PACKETS 64
@@ -28,6 +28,13 @@
 #define OEGW_UNOPENED 3
 #define OEGW_UNCHECKED 4
 #define OEGW_BROKEN 5    /* libcrypto failed: what was under way must not be sent */
+
+/* What only the loops say. */
+#define OEGW_CONTROL 6 /* somebody else's descriptor is ready */
+#define OEGW_LEFT 7    /* a run is left to the caller to send */
+#define OEGW_SEEN 8    /* there is something in oegw_seen to tell of */
+
+#define OEGW_OUTER 8 /* sockets of one loop at most */
 
 /* One SA, as it is installed.  The pointers are followed during the call only, but for record. */
 struct oegw_sa {
@@ -85,6 +92,8 @@ struct oegw_care {
     uint32_t address_octets;
     uint32_t destined; /* whether the kernel said where to */
     uint32_t traffic_class;
+    uint32_t encapsulated; /* the socket that it came by */
+    uint32_t batch;        /* another one for each fill */
     uint8_t source[16];
     uint8_t destination[16];
 };
@@ -110,6 +119,38 @@ struct oegw_made {
     uint32_t runs;
     uint32_t care;   /* after OEGW_CARE: which frame */
     uint32_t wanted; /* after OEGW_RANDOM: octets */
+    uint32_t left;   /* after OEGW_LEFT: which run */
+};
+
+/* How the packets of an SA go: the socket, and to and from where as sendmsg takes it. */
+struct oegw_way {
+    uint64_t until; /* monotonic nanoseconds, then it is to be told again; 0: it is not known */
+    int32_t descriptor;
+    uint8_t version;
+    uint8_t encapsulated;
+    uint8_t segments; /* UDP_SEGMENT may be used */
+    uint8_t name_octets;
+    uint8_t control_octets;
+    uint8_t name[28];
+    uint8_t control[40];
+};
+
+/* A socket to receive from. */
+struct oegw_outer {
+    int32_t descriptor;
+    uint32_t version;
+    uint32_t encapsulated;
+};
+
+/* Where a loop counts, in memory that stays: packets and octets that it carried, those that were lost
+   for want of room (in a socket, or in the device), replays, invalid ones, errors of sockets. */
+struct oegw_counters {
+    uint64_t *packets;
+    uint64_t *octets;
+    uint64_t *lost;
+    uint64_t *replay;
+    uint64_t *invalid;
+    uint64_t *socket;
 };
 
 typedef struct oegw_sealing oegw_sealing;
@@ -143,6 +184,13 @@ void oegw_sealing_give(oegw_sealing *core, const uint8_t *random);
 const struct oegw_made *oegw_sealing_made(const oegw_sealing *core);
 const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core);
 const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index);
+/* Until the SA's next refresh. */
+void oegw_sealing_way(oegw_sealing *core, uint32_t sa, const struct oegw_way *way);
+/* Wait, fill, seal, send, and again.  `polled` is an epoll descriptor, which names each of its
+   descriptors by its number: the loop's own, and the caller's.  Until something is the caller's: OEGW_CONTROL, OEGW_CARE,
+   OEGW_LEFT, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
+   sockets (traffic class, DF, checksum) are the loop's own while it runs. */
+int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters);
 
 oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
 void oegw_opening_free(oegw_opening *core);
@@ -155,10 +203,12 @@ int oegw_opening_learn(oegw_opening *core, const uint8_t *key, uint32_t octets, 
 int oegw_opening_fill(oegw_opening *core, int outer, int version, int encapsulated);
 int oegw_opening_open(oegw_opening *core, uint64_t now);
 const struct oegw_care *oegw_opening_care(const oegw_opening *core);
-/* packet stays where it is, and as it is, until the next fill. */
+/* packet stays where it is, and as it is, until it is delivered. */
 int oegw_opening_append(oegw_opening *core, const uint8_t *packet, uint32_t octets);
 uint32_t oegw_opening_deliver(oegw_opening *core, int device);
 struct oegw_seen *oegw_opening_seen(oegw_opening *core);
 /* Each forgets what it says: at most so many as there is room for; their number. */
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
 uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);
+/* As oegw_sealing_loop, with what open says, and OEGW_SEEN. */
+int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters);

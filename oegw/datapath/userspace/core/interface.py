@@ -11,6 +11,7 @@ rules.  So a core may always say "care", and never has to decide what the engine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
@@ -54,6 +55,46 @@ class Frame(NamedTuple):
 
     header: memoryview
     packet: memoryview
+
+
+class SocketWay(NamedTuple):
+    """How the packets of an SA go: through which socket; ``name`` and ``control`` are to where, and
+    from where, as sendmsg(2) takes them.  Known until the time ``until``."""
+
+    descriptor: int
+    version: int
+    encapsulated: bool
+    segments: bool  # UDP_SEGMENT may be used
+    name: bytes
+    control: bytes
+    until: float
+
+
+class Places(Protocol):
+    """Counters, as memory."""
+
+    def place(self, name: str) -> memoryview:
+        """Where the counter of this name stands: an unsigned number of 64 bits."""
+
+
+class SealingLoop(Protocol):
+    """The whole of a worker's turns: wait, read, seal, send, and again.  It counts what it does.
+
+    What is not ordinary is handed back, and the next ``turn`` goes on behind it: first of all a
+    run of an SA that has no way (yet, or any more), that has reached a soft limit that was not told
+    of, or that the socket refused.  While a turn is under way, the sockets' options are its own.
+    """
+
+    def way(self, sa: OutboundSa, way: SocketWay) -> None:
+        """Until the SA is refreshed."""
+
+    attended: tuple[int, ...]
+    """The descriptors that it reads from."""
+
+    def turn(self, polled: int) -> Run | int | None:
+        """A run to send, the index of a frame that needs care, or None: ``polled``, the descriptor
+        of an epoll with those ``attended`` and others, has another one that is ready.  That is
+        looked at once for each batch.  Raises OSError, as ``fill``."""
 
 
 class SealingCore(Protocol):
@@ -112,6 +153,10 @@ class SealingCore(Protocol):
 
     def frame(self, index: int) -> Frame: ...
 
+    def loop(self, device: int, counters: Places) -> SealingLoop | None:
+        """To be used in place of ``fill`` and ``seal``; None: this core has none.  It takes random
+        blocks from the kernel, as `os.urandom`."""
+
 
 class Unopened(NamedTuple):
     """Care: an ESP packet, or what looked like one, that nothing was done to."""
@@ -137,6 +182,27 @@ class Moved(NamedTuple):
 
     sa: InboundSa
     peer: tuple[bytes, int]
+
+
+class Outer(Protocol):
+    """A socket to receive from, as ``fill`` has it."""
+
+    @property
+    def descriptor(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def encapsulated(self) -> bool: ...
+
+
+class OpeningLoop(Protocol):
+    """As `SealingLoop`: wait, receive, open, deliver, and again."""
+
+    attended: tuple[int, ...]
+
+    def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
+        """What needs care, and whether the socket was one of ESP in UDP; or whether there is
+        something that was ``moved`` or ``softened``, else another descriptor is ready."""
 
 
 class OpeningCore(Protocol):
@@ -197,3 +263,6 @@ class OpeningCore(Protocol):
 
     def softened(self) -> list[InboundSa]:
         """Those that reached their soft limit since the last call."""
+
+    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
+        """To be used in place of ``fill``, ``open`` and ``deliver``, as a sealing core's."""

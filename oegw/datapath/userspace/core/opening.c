@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,6 +43,7 @@ struct oegw_opening {
     struct joiner joiner;
     uint8_t *slots;
     bool encapsulated;
+    bool singly; /* recvmmsg was refused */
     uint32_t count, next; /* datagrams; the next one, or the one under way */
     uint32_t at;          /* within it */
     uint64_t lost;        /* packets that there was no memory for */
@@ -55,6 +57,12 @@ struct oegw_opening {
     uint8_t last_name[21]; /* of the last SA that was looked up */
     uint32_t last_sa;
     struct datagram datagrams[OEGW_BATCH_FRAMES];
+    /* The loop's. */
+    uint32_t batch;  /* how many there were */
+    bool under_way;  /* the last one */
+    uint32_t ready;  /* sockets that are readable, a bit for each */
+    bool control;    /* somebody else's descriptor was ready */
+    uint64_t now;
 };
 
 EXPORTED uint64_t oegw_opening_memory(void) { return SLOTS_OCTETS; }
@@ -267,6 +275,25 @@ static void read_message(struct mmsghdr *message, int version, bool encapsulated
     }
 }
 
+/* recvmmsg; message by message where the kernel has none, or what keeps watch over its system calls
+   allows none. */
+static int receive(oegw_opening *core, int outer, struct mmsghdr *messages, uint32_t wanted)
+{
+    if (!core->singly) {
+        int got = recvmmsg(outer, messages, wanted, MSG_DONTWAIT, NULL);
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM))
+            return got;
+        core->singly = true;
+    }
+    for (uint32_t i = 0; i < wanted; i++) {
+        ssize_t octets = recvmsg(outer, &messages[i].msg_hdr, MSG_DONTWAIT);
+        if (octets < 0)
+            return i ? (int)i : -1;
+        messages[i].msg_len = (unsigned)octets;
+    }
+    return (int)wanted;
+}
+
 EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int encapsulated)
 {
     struct mmsghdr messages[AT_ONCE];
@@ -275,6 +302,7 @@ EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int e
     _Alignas(struct cmsghdr) uint8_t controls[AT_ONCE][CONTROL_OCTETS];
     uint64_t all = 0;
     core->count = core->next = core->at = 0;
+    core->batch++;
     core->encapsulated = encapsulated != 0;
     joiner_clear(&core->joiner);
     while (core->count < OEGW_BATCH_FRAMES && all < OEGW_BATCH_OCTETS) {
@@ -289,7 +317,7 @@ EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int e
                 .msg_control = controls[i], .msg_controllen = CONTROL_OCTETS,
             }};
         }
-        int got = recvmmsg(outer, messages, wanted, MSG_DONTWAIT, NULL);
+        int got = receive(core, outer, messages, wanted);
         if (got < 0) {
             if (errno == EINTR)
                 continue;
@@ -314,7 +342,7 @@ static void unopened(oegw_opening *core, const struct datagram *datagram, const 
     core->care = (struct oegw_care){
         .offset = (uint64_t)(packet - core->slots), .length = octets, .port = datagram->port,
         .address_octets = datagram->address_octets, .destined = datagram->destined,
-        .traffic_class = datagram->traffic_class,
+        .traffic_class = datagram->traffic_class, .encapsulated = core->encapsulated, .batch = core->batch,
     };
     memcpy(core->care.source, datagram->source, 16);
     memcpy(core->care.destination, datagram->destination, 16);
@@ -388,7 +416,7 @@ static int open_one(oegw_opening *core, const struct datagram *datagram, uint8_t
     if (!ordinary) {
         core->care = (struct oegw_care){
             .offset = (uint64_t)(payload - core->slots), .length = (uint32_t)size, .sa = number,
-            .next_header = next_header, .traffic_class = datagram->traffic_class,
+            .next_header = next_header, .traffic_class = datagram->traffic_class, .encapsulated = core->encapsulated, .batch = core->batch,
         };
         return OEGW_UNCHECKED;
     }
@@ -476,4 +504,61 @@ EXPORTED uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint3
     core->seen.softened -= said;
     memmove(core->softened, core->softened + said, core->seen.softened * sizeof *core->softened);
     return said;
+}
+
+/* -------------------------------------------------------------------------------------- loop */
+
+/* Before anything is delivered: who asks on account of a packet finds it counted. */
+static void count_seen(struct oegw_seen *seen, const struct oegw_counters *counters)
+{
+    count(counters->packets, seen->packets);
+    count(counters->octets, seen->octets);
+    count(counters->replay, seen->replay);
+    count(counters->invalid, seen->invalid);
+    seen->packets = seen->octets = seen->replay = seen->invalid = 0;
+}
+
+EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters)
+{
+    if (outers > OEGW_OUTER)
+        return -EINVAL;
+    for (;;) {
+        if (core->under_way) {
+            int said = oegw_opening_open(core, core->now);
+            if (said != OEGW_DONE)
+                return said;
+            core->under_way = false;
+            count_seen(&core->seen, counters);
+            count(counters->lost, oegw_opening_deliver(core, device));
+            if (core->seen.moved || core->seen.softened)
+                return OEGW_SEEN;
+        }
+        if (core->ready) {
+            const struct oegw_outer *next = &outer[__builtin_ctz(core->ready)];
+            core->ready &= core->ready - 1;
+            int got = oegw_opening_fill(core, next->descriptor, (int)next->version, (int)next->encapsulated);
+            if (got < 0)
+                count(counters->socket, 1); /* an ICMP error of something that we sent */
+            core->under_way = got > 0;
+            core->now = monotonic();
+            continue;
+        }
+        if (core->control) {
+            core->control = false;
+            return OEGW_CONTROL;
+        }
+        struct epoll_event events[READY_AT_ONCE];
+        int ready = epoll_wait(polled, events, READY_AT_ONCE, -1);
+        if (ready < 0)
+            return OEGW_CONTROL; /* a signal: also the caller's */
+        for (int i = 0; i < ready; i++) {
+            uint32_t which = 0;
+            while (which < outers && outer[which].descriptor != events[i].data.fd)
+                which++;
+            if (which < outers)
+                core->ready |= 1u << which;
+            else
+                core->control = true;
+        }
+    }
 }

@@ -105,6 +105,7 @@ struct sa {
     bool moved, softened; /* stands in the list of those, at its number */
     uint32_t moved_port;
     uint8_t moved_address[16];
+    struct oegw_way way; /* outbound */
 };
 
 struct sas {
@@ -125,7 +126,7 @@ uint32_t sas_install(struct sas *sas, const struct oegw_sa *sa, const struct oeg
 void sas_remove(struct sas *sas, uint32_t number);
 static inline struct sa *sas_find(const struct sas *sas, uint32_t number)
 {
-    return number < sas->count ? sas->of[number] : NULL;
+    return number && number < sas->count ? sas->of[number] : NULL; /* before the first SA `of` is NULL */
 }
 
 /* The record: record.py. */
@@ -163,5 +164,27 @@ bool seal_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t next_hea
 enum opened { OPENED, REPLAYED, INVALID, MALFORMED };
 /* Open a packet in its place; the window moves once it is authentic, even if its padding is malformed. */
 enum opened open_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t **payload, size_t *payload_octets, uint8_t *next_header);
+
+/* sending.c: runs, and what the loops share. */
+
+struct outer { /* the options of a socket, as far as they are known: else -1 */
+    int descriptor, traffic_class, dont_fragment, summed;
+};
+
+struct outers {
+    struct outer of[OEGW_OUTER];
+    uint32_t count;
+};
+
+/* Send it, and count it.  False: what is left of the run, and not counted, is the caller's to send. */
+bool send_run(struct outers *outers, const struct oegw_way *way, struct oegw_run *run, const uint8_t *packets, const struct oegw_counters *counters);
+
+static inline void count(uint64_t *counter, uint64_t more)
+{
+    __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
+uint64_t monotonic(void); /* nanoseconds */
+
+enum { READY_AT_ONCE = 16 }; /* descriptors: there are fewer */
 
 #endif

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 
 from oegw.datapath.userspace.core.flows import key_of
-from oegw.datapath.userspace.core.interface import FLOWS, Moved, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
 from oegw.datapath.userspace.core.joining import Joiner
 from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
@@ -160,6 +160,9 @@ class PureOpeningCore:
                 refused += packets
         self._joiner.clear()
         return refused
+
+    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> None:
+        """The worker's own does."""
 
     def counted(self) -> dict[str, int]:
         counted = dict(self._counters)

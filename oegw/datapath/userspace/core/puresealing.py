@@ -19,6 +19,7 @@ from oegw.datapath.userspace.core.interface import (
     RUN_PACKETS,
     SMALLEST_SEGMENT,
     Frame,
+    Places,
     Run,
 )
 from oegw.datapath.userspace.core.virtio import GSO_NONE, NEEDS_CSUM, NONE, SIZE
@@ -138,6 +139,9 @@ class PureSealingCore:
             if not frames and error.errno != errno.EAGAIN:
                 raise
         return len(frames)
+
+    def loop(self, device: int, counters: Places) -> None:
+        """The worker's own does."""
 
     def frame(self, index: int) -> Frame:
         frame = self._frames[index]

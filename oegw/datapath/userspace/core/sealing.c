@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "parts.h"
@@ -18,6 +20,7 @@ enum {
     SEALED_OCTETS = (READ_OCTETS + PACKETS_MOST * (HEADERS_MOST + AROUND_MOST)) / 64 * 64 + 64,
     FRAME_PACKETS = OEGW_LARGEST_FRAME / OEGW_SMALLEST_SEGMENT + 1,
     BLOCK_MOST = 16,
+    SEQUENCE_MARGIN = 16, /* as esp.py has it: 1/16 of the numbers is left when more are asked for */
 };
 
 struct oegw_sealing {
@@ -36,6 +39,11 @@ struct oegw_sealing {
     struct oegw_frame frames[OEGW_BATCH_FRAMES];
     struct oegw_run runs[PACKETS_MOST];
     uint8_t random[FRAME_PACKETS * BLOCK_MOST];
+    /* The loop's. */
+    uint32_t sent; /* runs */
+    int said;      /* by seal: what comes when all its runs are sent */
+    bool control;  /* somebody else's descriptor was ready */
+    uint64_t now;
 };
 
 /* How a frame is to be cut. */
@@ -83,8 +91,10 @@ EXPORTED uint32_t oegw_sealing_install(oegw_sealing *core, const struct oegw_sa 
 EXPORTED void oegw_sealing_refresh(oegw_sealing *core, uint32_t number, const struct oegw_sa_now *now)
 {
     struct sa *sa = sas_find(&core->sas, number);
-    if (sa)
-        sa->now = *now;
+    if (!sa)
+        return;
+    sa->now = *now;
+    sa->way.until = 0;
 }
 
 EXPORTED void oegw_sealing_remove(oegw_sealing *core, uint32_t number)
@@ -112,6 +122,8 @@ EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
     core->frame_count = core->next = core->made.runs = 0;
     core->pending = core->extending = false;
     core->end = 0;
+    core->sent = 0;
+    core->said = OEGW_DONE;
     while (core->frame_count < OEGW_BATCH_FRAMES && end < OEGW_BATCH_OCTETS) {
         ssize_t size = read(device, core->read + end, OEGW_LARGEST_FRAME);
         if (size < 0) {
@@ -328,4 +340,86 @@ EXPORTED const struct oegw_run *oegw_sealing_runs(const oegw_sealing *core) { re
 EXPORTED const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t index)
 {
     return index < core->frame_count ? &core->frames[index] : NULL;
+}
+
+/* -------------------------------------------------------------------------------------- loop */
+
+EXPORTED void oegw_sealing_way(oegw_sealing *core, uint32_t number, const struct oegw_way *way)
+{
+    struct sa *sa = sas_find(&core->sas, number);
+    if (sa && way->name_octets <= sizeof way->name && way->control_octets <= sizeof way->control)
+        sa->way = *way;
+}
+
+/* Whether the run needs none of the rules of outbound.py: its SA's path is known, and its soft limits
+   are not reached, or were told of. */
+static bool may_send(const struct sa *sa, uint64_t now)
+{
+    if (!sa || now >= sa->way.until)
+        return false;
+    bool soft = record_get(sa, SEQUENCE) >= sa->last - sa->last / SEQUENCE_MARGIN || record_get(sa, OCTETS) >= sa->now.soft_octets;
+    return !soft || is_softened(sa);
+}
+
+static bool draw(uint8_t *random, size_t wanted)
+{
+    for (size_t drawn = 0; drawn < wanted;) {
+        ssize_t got = getrandom(random + drawn, wanted - drawn, 0);
+        if (got < 0 && errno != EINTR)
+            return false;
+        if (got > 0)
+            drawn += (size_t)got;
+    }
+    return true;
+}
+
+/* As oegw_sealing_seal, which the kernel gives its random octets. */
+static int seal_all(oegw_sealing *core)
+{
+    int said;
+    core->sent = 0;
+    while ((said = oegw_sealing_seal(core, core->now)) == OEGW_RANDOM)
+        if (!draw(core->random, core->made.wanted))
+            return OEGW_BROKEN;
+    return said;
+}
+
+EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters)
+{
+    struct outers outers = {.count = 0};
+    for (;;) {
+        while (core->sent < core->made.runs) {
+            struct oegw_run *run = &core->runs[core->sent++];
+            const struct sa *sa = sas_find(&core->sas, run->sa);
+            if (!may_send(sa, core->now) || !send_run(&outers, &sa->way, run, core->sealed + run->offset, counters)) {
+                core->made.left = core->sent - 1;
+                return OEGW_LEFT;
+            }
+        }
+        int said = core->said;
+        core->said = OEGW_DONE;
+        if (said != OEGW_DONE)
+            return said;
+        if (core->next < core->frame_count) {
+            core->said = seal_all(core);
+            continue;
+        }
+        if (core->control) {
+            core->control = false;
+            return OEGW_CONTROL;
+        }
+        struct epoll_event events[READY_AT_ONCE];
+        int ready = epoll_wait(polled, events, READY_AT_ONCE, -1);
+        if (ready < 0)
+            return OEGW_CONTROL; /* a signal: also the caller's */
+        bool readable = false;
+        for (int i = 0; i < ready; i++)
+            *(events[i].data.fd == device ? &readable : &core->control) = true;
+        if (!readable)
+            continue;
+        int got = oegw_sealing_fill(core, device);
+        if (got < 0)
+            return got;
+        core->now = monotonic();
+    }
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.amount import thorough
-from tests.support.datapath_rough import RoughLab, Subject, connected, tunnel
+from tests.support.datapath_rough import RoughLab, Subject, connected, tunnel, wait_for
 from tests.support.datapath_sas import B6
 from tests.support.refusing_kernel import LACKING
 
@@ -28,16 +28,21 @@ EACH: list[tuple[str, str | None, dict[str, Any]]] = [
     ("udp-segment", "send-segmentation", {}),
     ("udp-segment", "send-segmentation", {"core": "python"}),
     ("udp-gro", "receive-coalescing", {}),
-    ("sendmmsg,recvmmsg", None, {}),
-    ("sendmmsg,recvmmsg", None, {"core": "python"}),
-    (",".join(LACKING), None, SECOND),
+    ("sendmmsg,udp-segment", "send-segmentation", {}),
+    ("sendmmsg,udp-segment", "send-segmentation", {"core": "python"}),
+    ("recvmmsg", None, {}),
+    ("recvmmsg", None, {"core": "python"}),
+    ("recvmmsg-allowed", None, {"core": "python"}),
+    ("recvmmsg-allowed", None, {}),
+    # All but recvmsg, without which nothing can be received.
+    (",".join(name for name in LACKING if name != "recvmsg"), None, SECOND),
 ]
-EVERY_DAY = [EACH[0], EACH[7], EACH[-1]]
+EVERY_DAY = [EACH[0], EACH[7], *EACH[-2:]]
 
 
 def told(subject: Subject) -> dict[str, str]:
     """Offload -> why it is off; empty if it is on."""
-    return {each["name"]: each["reason"] for each in subject.capability["offloads"]}
+    return {name: "" if on else reason for name, on, reason in subject.capability["offloads"]}
 
 
 @pytest.mark.parametrize(("lacking", "name", "settings"), EACH if thorough() else EVERY_DAY)
@@ -62,7 +67,7 @@ def test_a_kernel_without(lacking: str, name: str | None, settings: dict[str, An
             counters = subject.counters()
             assert counters["drop_in_replay"] == counters["drop_in_invalid"] == 0
             assert counters["drop_out_socket"] == counters["drop_out_path_mtu"] == 0
-            assert counters["drop_in_device"] == 0
+            assert counters["drop_in_device"] == counters["drop_in_socket"] == 0
             assert subject.events == []
         assert lab.counts()["watched"] == 0
         lab.no_nonce_twice()
@@ -74,3 +79,22 @@ def test_none_at_all_by_configuration() -> None:
         assert set(told(gwa).values()) == {"switched off"}
         with lab.serving():
             assert lab.talk(1 << 20).read("whole")["whole"]
+
+
+@pytest.mark.parametrize("core", ["auto", "python"] if thorough() else ["auto"])
+def test_a_kernel_that_lets_nothing_be_received(core: str) -> None:
+    """No CPU is kept busy, and after some seconds the datapath says what is wrong."""
+    with RoughLab() as lab:
+        lab.lacking = "recvmmsg,recvmsg"
+        gwb = lab.subject("b", core=core)
+        lab.lacking = ""
+        gwa = lab.subject("a")
+        at_a, at_b = tunnel(0)
+        gwa.ask("install", at_a)
+        gwb.ask("install", at_b)
+        assert not lab.ping("-c", "1", "-W", "1")
+        # Pauses between the errors: without, thousands fit into a second.
+        assert 1 <= gwb.counters()["drop_in_socket"] < 1000
+        wait_for(lambda: gwb.heard("DatapathFailed") != [])
+        [failed] = gwb.heard("DatapathFailed")
+        assert failed["reason"].endswith("an outer socket cannot be read: Operation not permitted")

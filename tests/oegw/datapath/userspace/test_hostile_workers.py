@@ -167,8 +167,10 @@ def test_workers_that_cannot_start_are_reported_once_and_nothing_leaves() -> Non
         assert lab.counts()["watched"] == 0
 
 
-def test_the_control_process_is_killed_under_traffic() -> None:
-    """Nothing stays behind that could carry or let out a packet."""
+@pytest.mark.parametrize("hanging", [None, *KINDS])
+def test_the_control_process_is_killed_under_traffic(hanging: str | None) -> None:
+    """Nothing stays behind that could carry or let out a packet, or keep the device from the next
+    gateway."""
     with RoughLab() as lab:
         gwa, _ = connected(lab, tunnel(0), tunnel(1, inner=6))
         with lab.serving():
@@ -176,6 +178,8 @@ def test_the_control_process_is_killed_under_traffic() -> None:
             await_progress(talk)
             workers = gwa.workers()
             assert workers
+            if hanging:
+                os.kill(of_kind(gwa, hanging)[0], signal.SIGSTOP)
             gwa.process.kill()
             wait_for(lambda: not any(map(_alive, workers)))
             wait_for(lambda: "oegw0" not in lab.inside(lab.gwa, "ip", "link"))

@@ -116,3 +116,15 @@ def test_what_a_worker_did_not_live_to_say_is_found_in_the_record() -> None:
     assert sas.unsaid() == []
     with pytest.raises(DatapathError, match="expired"):
         sas.prefer(make_sa().key)
+
+
+def test_what_was_said_under_an_old_name_is_said_again() -> None:
+    sas = table()
+    sa = make_sa()
+    installed, other = sas.install(sa, NOW), sas.install(make_sa(spi=0x2000), NOW)
+    for each in (installed, other):
+        each.record.set_flag(SOFTENED)
+    sas.move(sa.key, sa.source, ELSEWHERE, None)
+    assert not sas.first_said(SaExpired(sa.key, hard=False))  # nobody has this name now
+    assert sas.unsaid((installed,)) == [SaExpired(installed.sa.key, hard=False)]
+    assert sas.unsaid((installed,)) == []

@@ -62,6 +62,30 @@ def test_the_kernel_sorts_by_the_marker(version: int) -> None:
     assert esp == list(payloads[:4])
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_the_kernel_joined_comes_apart(version: int) -> None:
+    """It may join only where every socket of the port takes that."""
+    port, came = free_port(version), list[KeyingDatagram]()
+    payloads = [bytes(4) + bytes([number]) * (60 if number < 3 else 9) for number in range(4)]
+
+    async def play() -> None:
+        group = OuterGroup(version, port, MARK)
+        keying = KeyingSockets(MARK, came.append)
+        keying.open(port, (version,), joined=True)
+        try:
+            with socket.socket(group.opening[0].socket.family, socket.SOCK_DGRAM) as peer:
+                peer.setsockopt(socket.IPPROTO_UDP, 103, 64)  # UDP_SEGMENT
+                peer.sendto(b"".join(payloads), (LOOPBACK[version], port))
+                while len(came) < len(payloads):
+                    await asyncio.sleep(0.01)
+            assert [each.data for each in came] == payloads
+        finally:
+            keying.close()
+            group.close()
+
+    asyncio.run(asyncio.wait_for(play(), 10))
+
+
 def test_what_is_not_read_in_time_is_counted_over_the_end() -> None:
     port = free_port(4)
 

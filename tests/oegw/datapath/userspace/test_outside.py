@@ -299,7 +299,7 @@ def test_packets_of_a_flow_have_checksums_all_or_none() -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_what_the_kernel_lacks_is_told(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     monkeypatch.setattr(module, "_UDP_SEGMENT", 9999)
-    monkeypatch.setattr(module, "_UDP_GRO", 9998)
+    monkeypatch.setattr(module, "UDP_GRO", 9998)
     group = OuterGroup(version, PORT, MARK)
     told = {each.name: each.reason for each in group.told}
     assert "4.18" in told[SENDING]
@@ -354,9 +354,12 @@ def test_a_socket_that_is_gone_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("port", [None, PORT])
-def test_without_batched_system_calls(monkeypatch: pytest.MonkeyPatch, port: int | None) -> None:
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EPERM])
+def test_without_batched_system_calls(
+    monkeypatch: pytest.MonkeyPatch, port: int | None, refusal: int
+) -> None:
     def lacking(*_: object) -> int:
-        ctypes.set_errno(errno.ENOSYS)
+        ctypes.set_errno(refusal)
         return -1
 
     monkeypatch.setattr(mmsghdr, "_sendmmsg", lacking)

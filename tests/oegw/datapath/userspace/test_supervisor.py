@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -115,27 +116,6 @@ def test_one_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
     played(play)
 
 
-def test_one_that_hangs_while_nothing_is_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 0.2)
-    monkeypatch.setattr(supervisors, "_SILENCE", 0.05)
-
-    async def play(supervisor: Supervisor, control: Control) -> None:
-        first = supervisor.pid
-        assert first is not None
-        told = await supervisor.ask(Kind.PREFER, None)
-        while told.count("ALIVE") < 3:  # it answers, and lives
-            await asyncio.sleep(0.05)
-            told = await supervisor.ask(Kind.PREFER, None)
-        assert (supervisor.pid, control.deaths) == (first, [])
-        os.kill(first, signal.SIGSTOP)
-        while supervisor.report.pid in (first, None):
-            await asyncio.sleep(0.01)
-        assert control.deaths == [None]
-        assert supervisor.report.restarts == 1
-
-    played(play)
-
-
 def test_one_that_was_stopped_together_with_us_does_not_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +132,52 @@ def test_one_that_was_stopped_together_with_us_does_not_hang(
         os.kill(supervisor.pid, signal.SIGCONT)
         assert await answer == [*KNOWS_ALL, "PREFER"]
         assert control.deaths == []
+
+    played(play)
+
+
+def test_one_that_hangs_unasked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisors, "_PULSE", 0.05)
+    monkeypatch.setattr(supervisors, "_ANSWER_TIMEOUT", 1.0)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        while not control.deaths:
+            await asyncio.sleep(0.01)
+        assert await supervisor.ask(Kind.REMOVE, None) == KNOWS_ALL
+
+    played(play)
+
+
+def test_a_start_without_descriptors_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = socket.socketpair
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
+
+    def socketpair(*kind: int) -> tuple[socket.socket, socket.socket]:
+        if refusals:
+            raise refusals.pop()
+        return pairs(*kind)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        monkeypatch.setattr(socket, "socketpair", socketpair)
+        supervisor.restart()
+        assert await supervisor.ask(Kind.REMOVE, None) == KNOWS_ALL
+        assert not refusals
+        assert not control.failure.done()
+
+    played(play)
+
+
+def test_a_supervision_that_breaks_is_the_end() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        def died(core: str, crashed_by: signal.Signals | None) -> None:
+            raise ZeroDivisionError
+
+        control.died = died  # type: ignore[method-assign]
+        supervisor.restart()
+        reason = await control.failure
+        assert reason == "the sealing 0 worker's supervision ended: ZeroDivisionError"
 
     played(play)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from oegw.datapath.interface import DatapathEvent, SaExpired, SaKey
+from oegw.datapath.interface import DatapathError, DatapathEvent, SaExpired, SaKey, WorkerReport
+from oegw.datapath.userspace import datapath as datapaths
 from oegw.datapath.userspace.datapath import UserspaceDatapath
-from oegw.datapath.userspace.settings import UserspaceSettings
+from oegw.datapath.userspace.settings import MOST_WORKERS, UserspaceSettings
 from tests.oegw.datapath.test_contract import in_own_namespace
 from tests.support.datapath_sas import arriving, make_sa
 
@@ -76,6 +77,65 @@ def test_requests_are_carried_out_whoever_dies() -> None:
     in_own_namespace(lambda: asyncio.run(whole()))
 
 
+def test_a_name_is_free_once_its_removal_was_asked_for() -> None:
+    async def whole() -> None:
+        datapath = UserspaceDatapath(UserspaceSettings(core="python"))
+        await datapath.start(lambda event: None)
+        try:
+            sa = make_sa()
+            await datapath.install(sa)
+            await asyncio.gather(datapath.remove(sa.key), datapath.install(sa))
+            assert set(await datapath.usage()) == {sa.key}
+        finally:
+            await datapath.close()
+
+    in_own_namespace(lambda: asyncio.run(whole()))
+
+
+def test_an_installation_that_is_given_up_leaves_nothing() -> None:
+    async def whole() -> None:
+        datapath = UserspaceDatapath(UserspaceSettings(core="python"))
+        await datapath.start(lambda event: None)
+        try:
+            given_up = asyncio.create_task(datapath.install(make_sa()))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            assert given_up.cancelled()
+            assert await datapath.usage() == {}
+            await datapath.install(make_sa())
+        finally:
+            await datapath.close()
+
+    in_own_namespace(lambda: asyncio.run(whole()))
+
+
+def test_a_host_without_ipv6_has_a_datapath() -> None:
+    async def whole() -> None:
+        for which in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+        datapath = UserspaceDatapath(UserspaceSettings(core="python"))
+        await datapath.start(lambda event: None)
+        await datapath.install(make_sa())
+        await datapath.close()
+
+    in_own_namespace(lambda: asyncio.run(whole()))
+
+
+def test_many_cpus_are_no_more_workers_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def no_grounds(settings: UserspaceSettings, workers: int) -> None:
+        asked.append(workers)
+        raise DatapathError("no grounds")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(datapaths, "Grounds", no_grounds)
+    with pytest.raises(DatapathError, match="no grounds"):
+        asyncio.run(UserspaceDatapath(UserspaceSettings()).start(lambda event: None))
+    assert asked == [MOST_WORKERS]
+
+
 def test_a_successor_goes_on_with_what_is_expired() -> None:
     async def whole() -> None:
         datapath = UserspaceDatapath(UserspaceSettings(core="python"))
@@ -109,6 +169,26 @@ def open_descriptors() -> Counter[str]:
             found[name] += 1
     del found["memfd"]
     return found
+
+
+class WithTwoCores(UserspaceDatapath):
+    """Whose second worker finds no compiled core any more."""
+
+    def workers(self) -> tuple[WorkerReport, ...]:
+        first, *others = super().workers()
+        return (replace(first, core="compiled"), *others)
+
+
+def test_workers_with_different_cores_do_not_run() -> None:
+    """They would take the same numbers: one by an addition, the other behind a lock."""
+
+    async def whole() -> None:
+        datapath = WithTwoCores(UserspaceSettings(core="python"))
+        with pytest.raises(DatapathError, match="sealing 0 python: the configuration asks"):
+            await datapath.start(lambda event: None)
+        assert all(each.pid is None for each in datapath.workers())
+
+    in_own_namespace(lambda: asyncio.run(whole()))
 
 
 def test_nothing_is_left_after_the_end() -> None:
