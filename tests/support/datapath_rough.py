@@ -119,6 +119,7 @@ class Subject(Conversation):
         module = "tests.support.datapath_subject"
         super().__init__(namespace, "-m", module, json.dumps(settings), lacking=lacking)
         self._number = 0
+        self._answers: dict[int, dict[str, Any]] = {}  # that nobody waited for yet
         self.events: list[dict[str, Any]] = []
         self.capability: dict[str, Any] = self.answer(0)
 
@@ -129,15 +130,17 @@ class Subject(Conversation):
         return self._number
 
     def answer(self, number: int, seconds: float = 60) -> Any:
-        while True:
+        while number not in self._answers:
             said = json.loads(self.line(seconds))
             if "event" in said:
                 self.events.append(said)
-            elif said["number"] == number:
-                if "refusal" in said:
-                    raise RefusedError(said["refusal"])
-                assert "error" not in said, said["error"]
-                return said["answer"]
+            else:
+                self._answers[said["number"]] = said
+        said = self._answers.pop(number)
+        if "refusal" in said:
+            raise RefusedError(said["refusal"])
+        assert "error" not in said, said["error"]
+        return said["answer"]
 
     def ask(self, verb: str, argument: Any = None, seconds: float = 60) -> Any:
         return self.answer(self.begin(verb, argument), seconds)

@@ -100,7 +100,6 @@ def test_several_workers_each_with_its_share(lab: Lab, encapsulation: str) -> No
     gwa, gwb = lab.start(4, encapsulation, workers=2, core="python")
     names = {"sealing 0", "sealing 1", "opening 0", "opening 1"}
     assert set(gwa.workers) == set(gwb.workers) == names
-    # SPIs 0x1000 and 0x1001 (and 0x1100, 0x1101 back): one SA for each opening worker.
     assert lab.ping("-c", "3", "-W", "10"), lab.last
     assert lab.ping("-c", "3", "-W", "10", target=B6), lab.last
     for name in names:
