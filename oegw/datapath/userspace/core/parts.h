@@ -126,7 +126,7 @@ uint32_t sas_install(struct sas *sas, const struct oegw_sa *sa, const struct oeg
 void sas_remove(struct sas *sas, uint32_t number);
 static inline struct sa *sas_find(const struct sas *sas, uint32_t number)
 {
-    return number < sas->count ? sas->of[number] : NULL;
+    return number && number < sas->count ? sas->of[number] : NULL; /* before the first SA `of` is NULL */
 }
 
 /* The record: record.py. */

@@ -119,6 +119,13 @@ def test_an_unknown_sa_needs_care(core: CoreChoice) -> None:
         assert side.frames() == [single(SMALL)]
 
 
+def test_a_packet_before_the_first_sa_needs_care(core: CoreChoice) -> None:
+    with opening(core) as side:
+        side.send(bytes(range(64)))
+        side.fill()
+        assert [type(each) for each in side.care()] == [Unopened]
+
+
 def test_the_other_kind_of_socket_needs_care(core: CoreChoice) -> None:
     """Agreed was UDP, or it was not."""
     with opening(core) as side:

@@ -64,6 +64,11 @@ def test_a_frame_becomes_the_packets_that_were_cut(
         assert sa.sequence == 5
 
 
+def test_a_frame_before_the_first_sa_needs_care(core: CoreChoice) -> None:
+    with sealing(core) as side:
+        assert side.seal(single(SMALL.whole())) == ([], [0])
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("protocol", [6, 17])
 @pytest.mark.parametrize("size", [1300, 1301])
