@@ -33,7 +33,7 @@ from oegw.datapath.userspace.inbound import InboundEngine
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
-from oegw.datapath.userspace.vainreading import VainReading
+from oegw.datapath.userspace.vainreading import PATIENT, VainReading
 from oegw.datapath.userspace.worker import CannotGoOnError, run
 
 # Our choices.
@@ -58,6 +58,7 @@ class Opening:
         self._stray_end = equipment.stray
         self._homes = Homes(equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
+        self._vain = VainReading()  # the loop's
         self._loop = self._core.loop(self._device, equipment.outer, counters)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
         self.attended = self._loop.attended if self._loop else ()
@@ -150,7 +151,13 @@ class Opening:
         loop = self._loop
         assert loop is not None
         while not self.events:
-            said = loop.turn(polled)
+            try:
+                said = loop.turn(polled)
+            except OSError as error:
+                if loop.errors() <= PATIENT + 1:
+                    self._vain.read()  # it could be, since the last time
+                _wait_or_give_up(self._vain, error)
+                return  # who controls us is heard in between
             if said is False:
                 return
             now = time.monotonic()

@@ -414,6 +414,9 @@ class CompiledOpeningCore(_Core):
     def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
         return _Opening(self, device, outer, counters) if len(outer) <= _OUTER else None
 
+    def errors(self) -> int:
+        return int(self._seen.vain)
+
     def turn(
         self, polled: int, device: int, outer: Any, places: Any
     ) -> tuple[Unopened | Unchecked, bool] | bool:
@@ -441,6 +444,9 @@ class _Opening:
         said = [(each.descriptor, each.version, each.encapsulated) for each in outer]
         self.attended = tuple(each.descriptor for each in outer)
         self._outer = library()[0].new("struct oegw_outer[]", said)
+
+    def errors(self) -> int:
+        return self._core.errors()
 
     def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
         return self._core.turn(polled, self._device, self._outer, self._places.said)

@@ -112,6 +112,8 @@ struct oegw_seen {
     uint64_t invalid;
     uint32_t moved; /* how many SAs wait to be told of */
     uint32_t softened;
+    uint32_t vain; /* errors of sockets one after the other, with nothing read in between: the loop's */
+    uint32_t unused;
 };
 
 /* What seal has made. */
@@ -210,5 +212,5 @@ struct oegw_seen *oegw_opening_seen(oegw_opening *core);
 /* Each forgets what it says: at most so many as there is room for; their number. */
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
 uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);
-/* As oegw_sealing_loop, with what open says, and OEGW_SEEN. */
+/* As oegw_sealing_loop, with what open says, OEGW_SEEN, and a negative errno for each vain error beyond 32. */
 int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters);

@@ -202,7 +202,11 @@ class OpeningLoop(Protocol):
 
     def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
         """What needs care, and whether the socket was one of ESP in UDP; or whether there is
-        something that was ``moved`` or ``softened``, else another descriptor is ready."""
+        something that was ``moved`` or ``softened``, else another descriptor is ready.  Raises
+        OSError when there were more than `vainreading.PATIENT` errors and nothing read."""
+
+    def errors(self) -> int:
+        """How many there were of sockets since one could last be read."""
 
 
 class OpeningCore(Protocol):

@@ -508,6 +508,8 @@ EXPORTED uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint3
 
 /* -------------------------------------------------------------------------------------- loop */
 
+enum { PATIENT = 32 }; /* vainreading.py has it, too */
+
 /* Before anything is delivered: who asks on account of a packet finds it counted. */
 static void count_seen(struct oegw_seen *seen, const struct oegw_counters *counters)
 {
@@ -537,10 +539,14 @@ EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const
             const struct oegw_outer *next = &outer[__builtin_ctz(core->ready)];
             core->ready &= core->ready - 1;
             int got = oegw_opening_fill(core, next->descriptor, (int)next->version, (int)next->encapsulated);
-            if (got < 0)
-                count(counters->socket, 1); /* an ICMP error of something that we sent */
+            core->seen.vain = got < 0 ? core->seen.vain + 1 : 0;
             core->under_way = got > 0;
             core->now = monotonic();
+            if (got < 0) {
+                count(counters->socket, 1); /* an ICMP error of something that we sent */
+                if (core->seen.vain > PATIENT)
+                    return got;
+            }
             continue;
         }
         if (core->control) {
