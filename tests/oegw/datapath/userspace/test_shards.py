@@ -6,12 +6,13 @@ One gateway is the datapath, the other side is played by the test, from many add
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 import pytest
@@ -22,7 +23,7 @@ from oegw.datapath.userspace.offloads import RECEIVING
 from tests.oegw.datapath.userspace.test_hostile_pipeline import Sniffer, sealed, socket_in
 from tests.support.datapath_inner import UDP, ipv4
 from tests.support.datapath_lab import Lab
-from tests.support.datapath_rough import Key, Subject, join_arrivals, tunnel, wait_for
+from tests.support.datapath_rough import Key, Subject, join_arrivals, of_kind, tunnel, wait_for
 from tests.support.datapath_sas import A4, B4, GATEWAY_B4
 from tests.support.datapath_subject import sa_of
 
@@ -213,8 +214,11 @@ def test_requests_during_a_move_and_workers_that_die_meanwhile() -> None:
             for flow in flows:
                 there = places[turn % workers]
                 asked.append(gwb.begin("move", [flow.key, there, GATEWAY_B4, [4500, 4500]]))
-            victims = [pid for pid, command in gwb.workers().items() if "opening" in command]
-            os.kill(victims[turn % len(victims)], 9)
+            victims: list[int] = []
+            while not victims:
+                victims = of_kind(gwb, "opening")
+            with suppress(ProcessLookupError):  # who keeps dying may be gone again
+                os.kill(victims[turn % len(victims)], signal.SIGKILL)
         gone = gwb.begin("remove", [flow.key for flow in flows[::2]])
         for each in asked:
             assert gwb.answer(each)[0] == "in"
