@@ -111,7 +111,8 @@ def test_without_extended_numbers_the_last_one_is_the_last(settings: dict[str, A
             wait_for(lambda: bool(used_up()))
             for subject, sas in ((gwa, both[0]), (gwb, both[1])):
                 assert sent_by(subject, sas)[0] <= LAST
-            for subject in used_up():
+            for subject in used_up():  # the drop is counted at once, the event is under way
+                wait_for(lambda subject=subject: len(subject.heard("SaExpired")) == 2)
                 assert [each["hard"] for each in subject.heard("SaExpired")] == [False, True]
             # The replacement, as it should have been asked for: all goes on where it stopped.
             for subject, sas in ((gwb, next_both[1]), (gwa, next_both[0])):
