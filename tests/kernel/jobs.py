@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,20 @@ def load(path: Path = HERE / "jobs.toml") -> list[Job]:
 
 
 def grouped(jobs: list[Job]) -> list[Job]:
-    """The same, but scenarios of one datapath share guests: `TOGETHER` one after the other."""
+    """The same, but scenarios of one datapath, and of one kind of time, share guests: `TOGETHER` one
+    after the other."""
     result = [job for job in jobs if not job.scenarios]
-    for datapath in dict.fromkeys(job.datapath for job in jobs if job.scenarios):
-        singles = [job for job in jobs if job.scenarios and job.datapath == datapath]
-        for number, start in enumerate(range(0, len(singles), TOGETHER), 1):
+    numbers: Counter[str] = Counter()
+    kinds = dict.fromkeys((job.datapath, job.virtual) for job in jobs if job.scenarios)
+    for datapath, virtual in kinds:
+        singles = [
+            job
+            for job in jobs
+            if job.scenarios and (job.datapath, job.virtual) == (datapath, virtual)
+        ]
+        for start in range(0, len(singles), TOGETHER):
+            numbers[datapath] += 1
+            number = numbers[datapath]
             some = singles[start : start + TOGETHER]
             sides = some[0].name.rpartition("@")[2]
             names = tuple(name for job in some for name in job.scenarios)
