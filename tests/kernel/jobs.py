@@ -121,7 +121,7 @@ def load(path: Path = HERE / "jobs.toml") -> list[Job]:
 
 
 def grouped(jobs: list[Job]) -> list[Job]:
-    """The same, but scenarios of one datapath, and of one kind of time, share guests: `TOGETHER` one
+    """The same, but scenarios of one datapath and one kind of time share guests: `TOGETHER` one
     after the other."""
     result = [job for job in jobs if not job.scenarios]
     numbers: Counter[str] = Counter()
