@@ -26,7 +26,7 @@ TESTS = ROOT / "tests"
 NO_TESTS = {"support", "vectors", "bench", "fresh"}
 SPLIT = {"oegw", "oegw/sst", "oegw/socks5"}  # folders whose own folders are parts of their own
 LONGEST = (  # measured, where the run is thorough
-    "fuzz", "acceptance", "ike", "oegw", "oegw/intercept", "attacks", "oegw/sst", "oegw/datapath",
+    "oegw/datapath", "fuzz", "acceptance", "ike", "oegw", "oegw/intercept", "attacks", "oegw/sst",
     "oegw/sst/plane", "oegw/moniker", "fuzz of ports", "oegw/sst/asking", "policy", "tests",
     "dnsrecords", "oegw/socks5/clients", "oegw/socks5", "oegw/socks5/server",
     "oegw/socks5/client", "oegw/socks5/differences",
