@@ -189,9 +189,19 @@ def rubbish(seed: int, count: int, ends: list[tuple[str, str]]) -> Iterator[byte
 
 def as_forwarded(packet: bytes) -> bytes:
     """What a router leaves as it was: all but TTL and header checksum; and the identification of
-    a packet that is never to be fragmented, which says nothing (RFC 6864)."""
+    a packet that is never to be fragmented, which says nothing (RFC 6864).  A sum of ones'
+    complement has two zeros, and a kernel that segments may write TCP's other one."""
     if packet[0] >> 4 == 6:
-        return packet[:7] + b"\0" + packet[8:]
+        return _with_one_zero(packet[:7] + b"\0" + packet[8:], packet[6], 40)
     never = packet[6] & 0x40 and not packet[6] & 0x3F and not packet[7]
     identification = bytes(2) if never else packet[4:6]
-    return packet[:4] + identification + packet[6:8] + b"\0" + packet[9:10] + bytes(2) + packet[12:]
+    plain = packet[:4] + identification + packet[6:8] + b"\0" + packet[9:10] + bytes(2)
+    upper = (packet[0] & 15) * 4 if not packet[6] & 0x1F and not packet[7] else len(packet)
+    return _with_one_zero(plain + packet[12:], packet[9], upper)
+
+
+def _with_one_zero(packet: bytes, protocol: int, upper: int) -> bytes:
+    at = upper + 16  # TCP's checksum
+    if protocol == 6 and packet[at : at + 2] == b"\xff\xff":
+        return packet[:at] + bytes(2) + packet[at + 2 :]
+    return packet
