@@ -77,6 +77,16 @@ class Places(Protocol):
         """Where the counter of this name stands: an unsigned number of 64 bits."""
 
 
+class Gathers(Protocol):
+    """`gathering.Gathering`: what a loop tells of crowds."""
+
+    last_crowd: memoryview
+    """When there was one, of all workers: monotonic nanoseconds."""
+
+    def place(self, gathered: bool) -> None:
+        """From now on packets come one by one, or in crowds."""
+
+
 class SealingLoop(Protocol):
     """The whole of a worker's turns: wait, read, seal, send, and again.  It counts what it does.
 
@@ -153,7 +163,7 @@ class SealingCore(Protocol):
 
     def frame(self, index: int) -> Frame: ...
 
-    def loop(self, device: int, counters: Places) -> SealingLoop | None:
+    def loop(self, device: int, counters: Places, gathering: Gathers) -> SealingLoop | None:
         """To be used in place of ``fill`` and ``seal``; None: this core has none.  It takes random
         blocks from the kernel, as `os.urandom`."""
 
@@ -268,5 +278,7 @@ class OpeningCore(Protocol):
     def softened(self) -> list[InboundSa]:
         """Those that reached their soft limit since the last call."""
 
-    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
+    def loop(
+        self, device: int, outer: Sequence[Outer], counters: Places, gathering: Gathers
+    ) -> OpeningLoop | None:
         """To be used in place of ``fill``, ``open`` and ``deliver``, as a sealing core's."""
