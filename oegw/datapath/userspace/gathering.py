@@ -37,7 +37,7 @@ class Gathering:
 
     def came(self, packets: int, now: float) -> None:
         """So many were found waiting, and are done."""
-        moment = int(now * 1e9)
+        moment = round(now * 1e9)
         last = self.last_crowd
         if packets > 1:
             if moment - self._since > PERIOD:
