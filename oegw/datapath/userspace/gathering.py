@@ -5,31 +5,40 @@ A packet goes from process to process, and each wakes the next.  On the same CPU
 microseconds; another one that sleeps takes some fifty to wake, and is what the kernel prefers.
 While packets come alone one CPU has time for all of that, and while they do not, nobody sleeps.
 
-Whoever meets a crowd says when, in a word of memory that all workers of the gateway share, and the
-others see that with their next packet.
+From when on they gather is a word of memory that all workers of the gateway share: whoever meets a
+crowd, or finds that CPU busy with other things, puts it off, and the others see that with their
+next packet.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
+from pathlib import Path
 
-# Our choices; crowd.c has them too.
+# Our choices; crowd.c has the first four too.
 MANY = 64  # packets that came in crowds
 PERIOD = 50_000_000  # nanoseconds, within which they did
-CALM = 250_000_000  # after the last crowd: then the workers gather again
+CALM = 250_000_000  # after the last crowd: then the workers gather
+LOOK = 64  # turns between two looks at how long the worker had to wait
+LATE = 150_000  # nanoseconds, on average, from being woken to running: others have the CPU
+AVOIDED = 10_000_000_000  # then it is left to them so long
+
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")  # nanoseconds run, and waited; how often it ran
 
 
 class Gathering:
-    """Of one worker.  ``last_crowd`` is the memory that all share: monotonic nanoseconds."""
+    """Of one worker.  ``gather_from`` is the memory that all share: monotonic nanoseconds."""
 
-    def __init__(self, last_crowd: memoryview) -> None:
-        self.last_crowd = last_crowd
+    def __init__(self, gather_from: memoryview) -> None:
+        self.gather_from = gather_from
         self._gathered = False
-        self._packets = 0
-        self._since = 0
+        self._packets = self._since = self._turns = 0
         self._began = False
+        self._home: int | None = None  # while gathered
         self._allowed: set[int] = set()
+        self._waited = 0, 0
 
     def begin(self) -> None:
         """This process is a worker, and may be moved from CPU to CPU from now on."""
@@ -38,27 +47,63 @@ class Gathering:
     def came(self, packets: int, now: float) -> None:
         """So many were found waiting, and are done."""
         moment = round(now * 1e9)
-        last = self.last_crowd
         if packets > 1:
             if moment - self._since > PERIOD:
                 self._since, self._packets = moment, 0
             self._packets += packets
             if self._packets >= MANY:
-                last[0] = moment
-        gathered = moment - last[0] >= CALM  # another one's moment may be a little later
-        if gathered != self._gathered:
+                self._put_off(moment + CALM)
+        gathered = moment >= self.gather_from[0]
+        self._turns += 1
+        if gathered != self._gathered or (gathered and self._turns >= LOOK):
             self._gathered = gathered
+            self._turns = 0
             self.place(gathered)
 
     def place(self, gathered: bool) -> None:
-        """Run on one CPU, or on all.  Where that is refused, the worker stays where it is."""
+        """Run on one CPU, or on all that this process may.  True is said again and again.
+
+        Where the kernel refuses it, the worker stays where it is.
+        """
         if not self._began:
             return
         with suppress(OSError):
-            now = os.sched_getaffinity(0)
-            if gathered:
-                self._allowed = now
-                os.sched_setaffinity(0, {min(now)})
-            elif self._allowed and now == {min(self._allowed)}:
-                # Else somebody said otherwise meanwhile, and that stays.
-                os.sched_setaffinity(0, self._allowed)
+            if not gathered:
+                self._spread()
+            elif self._home is None:
+                self._gather()
+            elif self._is_late():
+                self._put_off(time.monotonic_ns() + AVOIDED)
+
+    def _gather(self) -> None:
+        allowed = os.sched_getaffinity(0)
+        home = min(allowed)
+        if len(allowed) > 1:
+            os.sched_setaffinity(0, {home})
+        self._home, self._allowed = home, allowed
+        self._waited = _waited()
+
+    def _spread(self) -> None:
+        home, self._home = self._home, None
+        # If somebody said otherwise meanwhile, that stays.
+        if home is not None and os.sched_getaffinity(0) == {home}:
+            os.sched_setaffinity(0, self._allowed)
+
+    def _is_late(self) -> bool:
+        """Whether it had to wait for the CPU, since the last look."""
+        before, self._waited = self._waited, _waited()
+        waited, ran = self._waited[0] - before[0], self._waited[1] - before[1]
+        return waited > ran * LATE
+
+    def _put_off(self, until: int) -> None:
+        if until > self.gather_from[0]:
+            self.gather_from[0] = until
+
+
+def _waited() -> tuple[int, int]:
+    """Nanoseconds, and how often; zeros if this kernel does not say."""
+    try:
+        _, waited, often = _SCHEDSTAT.read_text(encoding="ascii").split()
+    except OSError:
+        return 0, 0
+    return int(waited), int(often)

@@ -60,7 +60,7 @@ class Opening:
         self._homes = Homes(equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
         self._vain = VainReading()  # the loop's
-        self._gathering = Gathering(counters.last_crowd)
+        self._gathering = Gathering(counters.gather_from)
         self._loop = self._core.loop(self._device, equipment.outer, counters, self._gathering)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
         self.attended = self._loop.attended if self._loop else ()

@@ -64,7 +64,7 @@ class Sealing:
             for version in {each.version for each in outer}
         }
         self._began = False
-        self._gathering = Gathering(counters.last_crowd)
+        self._gathering = Gathering(counters.gather_from)
         self._loop = self._core.loop(self._device, counters, self._gathering)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
         self.attended = self._loop.attended if self._loop else ()

@@ -56,10 +56,10 @@ _STRUCTURES = (
     "crowd",
 )  # fmt: skip
 _ANSWERS = {"DONE": 0, "CARE": 1, "RANDOM": 2, "UNOPENED": 3, "UNCHECKED": 4, "BROKEN": 5}
-_ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8, "MOVE": 9}
-_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN, _CONTROL, _LEFT, _SEEN, _MOVE = _ANSWERS.values()
+_ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8, "PLACE": 9}
+_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN, _CONTROL, _LEFT, _SEEN, _PLACE = _ANSWERS.values()
 _NO_LIMIT = 2**64 - 1
-_MOVED_AT_ONCE = 64
+_PLACED_AT_ONCE = 64
 _OUTER = 8  # sockets of a loop at most
 _LIBCRYPTO = "the compiled core: libcrypto failed"
 _OUTBOUND = {"packets": "esp_out_packets", "octets": "esp_out_octets", "lost": "drop_out_queue"}
@@ -304,7 +304,7 @@ class CompiledSealingCore(_Core):
         self._lib.oegw_sealing_way(self._core, sa.core, said)
 
     def turn(self, polled: int, device: int, places: Any, crowd: _Crowd) -> Run | int | None:
-        said = crowd.moved(
+        said = crowd.placed(
             self._lib.oegw_sealing_loop, self._core, polled, device, places, crowd.said
         )
         if said == _BROKEN:
@@ -342,8 +342,8 @@ class CompiledOpeningCore(_Core):
         )
         self._care = lib.oegw_opening_care(self._core)
         self._seen = lib.oegw_opening_seen(self._core)
-        self._list = self._ffi.new("struct oegw_moved[]", _MOVED_AT_ONCE)
-        self._numbers = self._ffi.new("uint32_t[]", _MOVED_AT_ONCE)
+        self._list = self._ffi.new("struct oegw_moved[]", _PLACED_AT_ONCE)
+        self._numbers = self._ffi.new("uint32_t[]", _PLACED_AT_ONCE)
         self._appended: list[Any] = []
         self._batch = 0
 
@@ -404,7 +404,7 @@ class CompiledOpeningCore(_Core):
     def moved(self) -> list[Moved]:
         found: list[Moved] = []
         while self._seen.moved:
-            count = self._lib.oegw_opening_moved(self._core, self._list, _MOVED_AT_ONCE)
+            count = self._lib.oegw_opening_moved(self._core, self._list, _PLACED_AT_ONCE)
             for said in self._list[0:count]:
                 sa = self._sas[said.sa]
                 octets = len(sa.sa.destination.packed)
@@ -414,7 +414,7 @@ class CompiledOpeningCore(_Core):
     def softened(self) -> list[InboundSa]:
         found: list[InboundSa] = []
         while self._seen.softened:
-            count = self._lib.oegw_opening_softened(self._core, self._numbers, _MOVED_AT_ONCE)
+            count = self._lib.oegw_opening_softened(self._core, self._numbers, _PLACED_AT_ONCE)
             found += [self._sas[number] for number in self._numbers[0:count]]
         return found
 
@@ -432,7 +432,7 @@ class CompiledOpeningCore(_Core):
         self, polled: int, device: int, outer: Any, places: Any, crowd: _Crowd
     ) -> tuple[Unopened | Unchecked, bool] | bool:
         lib = self._lib
-        said = crowd.moved(
+        said = crowd.placed(
             lib.oegw_opening_loop,
             self._core,
             polled,
@@ -494,12 +494,12 @@ class _Crowd:
     def __init__(self, gathering: Gathers) -> None:
         ffi = library()[0]
         self._place = gathering.place
-        self._last = ffi.from_buffer("uint64_t[]", gathering.last_crowd, require_writable=True)
-        self.said = ffi.new("struct oegw_crowd *", {"last": self._last})
+        self._from = ffi.from_buffer("uint64_t[]", gathering.gather_from, require_writable=True)
+        self.said = ffi.new("struct oegw_crowd *", {"from": self._from})
 
-    def moved(self, loop: Any, *arguments: Any) -> int:
-        """What ``loop`` says in the end: each time that it says so, the worker runs elsewhere."""
-        while (said := _counted(loop(*arguments))) == _MOVE:
+    def placed(self, loop: Any, *arguments: Any) -> int:
+        """What ``loop`` says in the end; in between, where the worker is to run."""
+        while (said := _counted(loop(*arguments))) == _PLACE:
             self._place(self.said.gathered != 0)
         return said
 

@@ -33,7 +33,7 @@
 #define OEGW_CONTROL 6 /* somebody else's descriptor is ready */
 #define OEGW_LEFT 7    /* a run is left to the caller to send */
 #define OEGW_SEEN 8    /* there is something in oegw_seen to tell of */
-#define OEGW_MOVE 9    /* oegw_crowd.gathered changed: the worker is to run elsewhere */
+#define OEGW_PLACE 9   /* oegw_crowd.gathered is to be told of */
 
 #define OEGW_OUTER 8 /* sockets of one loop at most */
 
@@ -158,9 +158,10 @@ struct oegw_counters {
 
 /* Whether packets come one by one, or in crowds: gathering.py. */
 struct oegw_crowd {
-    uint64_t *last;  /* monotonic nanoseconds, of all workers: when there was a crowd */
+    uint64_t *from; /* monotonic nanoseconds, of all workers: when they gather */
     uint64_t since;
     uint64_t packets; /* that came in crowds since then */
+    uint64_t turns;   /* since this was last told of */
     uint64_t gathered;
 };
 
@@ -170,7 +171,7 @@ typedef struct oegw_opening oegw_opening;
 uint32_t oegw_core_version(void);
 uint32_t oegw_core_layout(void); /* the sizes of the structures above, added up */
 
-/* So much was found waiting; whether `gathered` changed by that. */
+/* So much was found waiting; whether to tell of `gathered`, which changed, or after many turns. */
 int oegw_crowd_came(struct oegw_crowd *crowd, uint64_t packets, uint64_t octets, uint64_t now);
 
 /* Of an SA's record, for what is done with care beside a core: the first of so many numbers, or 0.
@@ -202,7 +203,7 @@ const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t i
 void oegw_sealing_way(oegw_sealing *core, uint32_t sa, const struct oegw_way *way);
 /* Wait, fill, seal, send, and again.  `polled` is an epoll descriptor, which names each of its
    descriptors by its number: the loop's own, and the caller's.  Until something is the caller's: OEGW_CONTROL, OEGW_CARE,
-   OEGW_LEFT, OEGW_MOVE, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
+   OEGW_LEFT, OEGW_PLACE, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
    sockets (traffic class, DF, checksum) are the loop's own while it runs. */
 int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters, struct oegw_crowd *crowd);
 

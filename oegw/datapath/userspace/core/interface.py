@@ -80,11 +80,12 @@ class Places(Protocol):
 class Gathers(Protocol):
     """`gathering.Gathering`: what a loop tells of crowds."""
 
-    last_crowd: memoryview
-    """When there was one, of all workers: monotonic nanoseconds."""
+    gather_from: memoryview
+    """When all workers gather: monotonic nanoseconds.  A crowd puts it off."""
 
     def place(self, gathered: bool) -> None:
-        """From now on packets come one by one, or in crowds."""
+        """Packets come one by one, or in crowds.  Said when it changes, and the former again after
+        each `gathering.LOOK` turns."""
 
 
 class SealingLoop(Protocol):

@@ -541,7 +541,7 @@ EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const
         if (core->came) { /* behind what they wait for */
             core->came = false;
             if (oegw_crowd_came(crowd, core->count, core->octets, core->now))
-                return OEGW_MOVE;
+                return OEGW_PLACE;
         }
         if (core->ready) {
             const struct oegw_outer *next = &outer[__builtin_ctz(core->ready)];

@@ -411,7 +411,7 @@ EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const
         if (core->came) { /* behind what they wait for */
             core->came = false;
             if (oegw_crowd_came(crowd, core->frame_count, core->octets, core->now))
-                return OEGW_MOVE;
+                return OEGW_PLACE;
         }
         if (core->control) {
             core->control = false;

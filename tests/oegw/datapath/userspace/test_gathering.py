@@ -7,15 +7,17 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
+from oegw.datapath.userspace import gathering as gatherings
 from oegw.datapath.userspace.core import compiled
 from oegw.datapath.userspace.core.choice import COMPILED
 from oegw.datapath.userspace.counters import CounterPages, page_of
 from oegw.datapath.userspace.datapath import UserspaceDatapath
-from oegw.datapath.userspace.gathering import CALM, MANY, PERIOD, Gathering
+from oegw.datapath.userspace.gathering import AVOIDED, CALM, LATE, LOOK, MANY, PERIOD, Gathering
 from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.intercept.interface import Marks
 from tests.oegw.datapath.test_contract import in_own_namespace, on_loopback, until
@@ -26,8 +28,8 @@ SECOND = 1_000_000_000
 
 
 class Placed(Gathering):
-    def __init__(self, last_crowd: memoryview) -> None:
-        super().__init__(last_crowd)
+    def __init__(self, gather_from: memoryview) -> None:
+        super().__init__(gather_from)
         self.placed: list[bool] = []
 
     def place(self, gathered: bool) -> None:
@@ -51,8 +53,8 @@ class InC:
     def __init__(self, shared: memoryview) -> None:
         ffi, self._library = compiled.library()
         self.placed: list[bool] = []
-        self._last = ffi.from_buffer("uint64_t[]", shared, require_writable=True)
-        self._crowd = ffi.new("struct oegw_crowd *", {"last": self._last})
+        self._from = ffi.from_buffer("uint64_t[]", shared, require_writable=True)
+        self._crowd = ffi.new("struct oegw_crowd *", {"from": self._from})
 
     def came(self, packets: int, nanoseconds: int, octets: int = 0) -> None:
         if self._library.oegw_crowd_came(self._crowd, packets, octets, nanoseconds):
@@ -72,20 +74,32 @@ def memory() -> memoryview:
 @each_core
 def test_packets_one_by_one_gather_and_a_crowd_spreads(make: Makes) -> None:
     worker = make(memory())
-    for number in range(200):
+    for number in range(LOOK // 2):
         worker.came(1, SECOND + number * 1000)
     assert worker.placed == [True]
-    for number in range(MANY // 2 - 1):
-        worker.came(2, 2 * SECOND + number)
+    for number in range(3):
+        worker.came(MANY // 4, 2 * SECOND + number)
     assert worker.placed == [True]
-    worker.came(2, 2 * SECOND + PERIOD)
+    worker.came(MANY // 4, 2 * SECOND + PERIOD)
     assert worker.placed == [True, False]
+
+
+@each_core
+def test_while_gathered_it_is_said_again_after_many_turns(make: Makes) -> None:
+    worker = make(memory())
+    for number in range(3 * LOOK + 1):
+        worker.came(1, SECOND + number)
+    assert worker.placed == [True] * 4
+    worker.came(MANY, SECOND * 2)
+    for number in range(3 * LOOK):
+        worker.came(1, SECOND * 2 + number)
+    assert worker.placed == [True] * 4 + [False]
 
 
 @each_core
 def test_small_crowds_far_from_each_other_are_none(make: Makes) -> None:
     worker = make(memory())
-    for number in range(1, 100):
+    for number in range(1, LOOK):
         worker.came(MANY // 4, SECOND + number * PERIOD)
     assert worker.placed == [True]
 
@@ -94,14 +108,14 @@ def test_small_crowds_far_from_each_other_are_none(make: Makes) -> None:
 def test_one_large_crowd_spreads_and_calm_gathers(make: Makes) -> None:
     worker = make(memory())
     worker.came(MANY, SECOND)
-    worker.came(1, SECOND + CALM - 1)
+    worker.came(1, SECOND + CALM - 1000)
     assert worker.placed == []  # it began where it may be anywhere
     worker.came(1, SECOND + CALM)
     assert worker.placed == [True]
-    worker.came(MANY, SECOND + CALM + 1)
+    worker.came(MANY, SECOND + CALM + 1000)
     worker.came(1, SECOND + 2 * CALM)
     assert worker.placed == [True, False]
-    worker.came(1, SECOND + 2 * CALM + 1)
+    worker.came(1, SECOND + 2 * CALM + 1000)
     assert worker.placed == [True, False, True]
 
 
@@ -110,12 +124,12 @@ def test_a_crowd_that_one_meets_all_hear_of(make: Makes) -> None:
     shared = memory()
     one, other = make(shared), make(shared)
     other.came(1, SECOND)
-    one.came(MANY, 2 * SECOND + 5)
+    one.came(MANY, 2 * SECOND + 1000)
     other.came(1, 2 * SECOND)  # its clock was read a little earlier
     assert other.placed == [True, False]
     other.came(1, 2 * SECOND + CALM)
     assert other.placed == [True, False]
-    other.came(1, 2 * SECOND + CALM + 5)
+    other.came(1, 2 * SECOND + CALM + 1000)
     assert other.placed == [True, False, True]
 
 
@@ -142,18 +156,20 @@ def test_a_super_packet_is_as_good_as_a_crowd() -> None:
 
 def test_the_memory_is_that_of_all_pages() -> None:
     pages = CounterPages(3)
-    page_of(pages.descriptor, 2).last_crowd[0] = 7
-    assert page_of(pages.descriptor, 0).last_crowd[0] == 7
+    page_of(pages.descriptor, 2).gather_from[0] = 7
+    assert page_of(pages.descriptor, 0).gather_from[0] == 7
     assert pages.counted() == {}
     pages.close()
 
 
 class Cpus:
-    """What the kernel knows of this process."""
+    """What the kernel knows of this process; ``waited`` as schedstat says it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *allowed: int) -> None:
         self.allowed = set(allowed)
         self.refuses = False
+        self.waited = 5 * SECOND, 100
+        monkeypatch.setattr(gatherings, "_waited", lambda: self.waited)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(self.allowed))
         monkeypatch.setattr(os, "sched_setaffinity", self._set)
 
@@ -201,6 +217,27 @@ def test_where_it_is_refused_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cpus.refuses = False
     worker.place(False)
     assert cpus.allowed == {0, 1}
+
+
+def test_who_waits_for_the_cpu_leaves_it_to_others_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = memory()
+    cpus, worker = Cpus(monkeypatch, 0, 1), Gathering(shared)
+    worker.begin()
+    worker.place(True)
+    cpus.waited = 5 * SECOND + 10 * LATE, 110
+    worker.place(True)
+    assert shared[0] == 0
+    cpus.waited = cpus.waited[0] + 10 * LATE + 1, 120
+    before = time.monotonic_ns()
+    worker.place(True)
+    assert before + AVOIDED <= shared[0] <= time.monotonic_ns() + AVOIDED
+    other = Pure(shared)
+    other.came(MANY, before)  # calm comes sooner, and changes nothing
+    assert shared[0] >= before + AVOIDED
+    other.came(1, before + AVOIDED - SECOND)
+    assert other.placed == []
 
 
 def test_who_has_not_begun_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
