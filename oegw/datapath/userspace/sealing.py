@@ -54,6 +54,8 @@ class Sealing:
         self.measured: list[tuple[IPAddress, int]] = []
         self._told: dict[IPAddress, int] = {}  # what the control process knows of paths
         self._counters = counters
+        self._packets = counters.place("esp_out_packets")
+        self._octets = counters.place("esp_out_octets")
         self._device = equipment.device
         self._mtu = equipment.mtu
         self._mark = equipment.mark
@@ -179,8 +181,8 @@ class Sealing:
 
     def _send_run(self, each: Run, now: float) -> None:
         sa, counters = each.sa, self._counters
-        counters["esp_out_packets"] += each.count
-        counters["esp_out_octets"] += each.octets
+        self._packets[0] += each.count
+        self._octets[0] += each.octets
         way: Way = sa.way or self._way_of(sa)
         sent, error = way.outer.send_run(each, way)
         if self._engine.carried(sa, now):
