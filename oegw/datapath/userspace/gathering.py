@@ -22,10 +22,10 @@ MANY = 64  # packets that came in crowds
 PERIOD = 50_000_000  # nanoseconds, within which they did
 CALM = 250_000_000  # after the last crowd: then the workers gather
 LOOK = 64  # turns between two looks at how long the worker had to wait
-LATE = 150_000  # nanoseconds, on average, from being woken to running: others have the CPU
+LATE = 4  # times as long as it runs it waits to: others have the CPU
 AVOIDED = 10_000_000_000  # then it is left to them so long
 
-_SCHEDSTAT = Path("/proc/thread-self/schedstat")  # nanoseconds run, and waited; how often it ran
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 class Gathering:
@@ -38,7 +38,7 @@ class Gathering:
         self._began = False
         self._home: int | None = None  # while gathered
         self._allowed: set[int] = set()
-        self._waited = 0, 0
+        self._spent = 0, 0
 
     def begin(self) -> None:
         """This process is a worker, and may be moved from CPU to CPU from now on."""
@@ -81,7 +81,7 @@ class Gathering:
         if len(allowed) > 1:
             os.sched_setaffinity(0, {home})
         self._home, self._allowed = home, allowed
-        self._waited = _waited()
+        self._spent = _spent()
 
     def _spread(self) -> None:
         home, self._home = self._home, None
@@ -91,8 +91,8 @@ class Gathering:
 
     def _is_late(self) -> bool:
         """Whether it had to wait for the CPU, since the last look."""
-        before, self._waited = self._waited, _waited()
-        waited, ran = self._waited[0] - before[0], self._waited[1] - before[1]
+        before, self._spent = self._spent, _spent()
+        ran, waited = self._spent[0] - before[0], self._spent[1] - before[1]
         return waited > ran * LATE
 
     def _put_off(self, until: int) -> None:
@@ -100,10 +100,10 @@ class Gathering:
             self.gather_from[0] = until
 
 
-def _waited() -> tuple[int, int]:
-    """Nanoseconds, and how often; zeros if this kernel does not say."""
+def _spent() -> tuple[int, int]:
+    """Nanoseconds run, and waited to; zeros if this kernel does not say."""
     try:
-        _, waited, often = _SCHEDSTAT.read_text(encoding="ascii").split()
+        ran, waited, _ = _SCHEDSTAT.read_text(encoding="ascii").split()
     except OSError:
         return 0, 0
-    return int(waited), int(often)
+    return int(ran), int(waited)

@@ -163,13 +163,13 @@ def test_the_memory_is_that_of_all_pages() -> None:
 
 
 class Cpus:
-    """What the kernel knows of this process; ``waited`` as schedstat says it."""
+    """What the kernel knows of this process; ``spent`` running, and waiting to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *allowed: int) -> None:
         self.allowed = set(allowed)
         self.refuses = False
-        self.waited = 5 * SECOND, 100
-        monkeypatch.setattr(gatherings, "_waited", lambda: self.waited)
+        self.spent = SECOND, 5 * SECOND
+        monkeypatch.setattr(gatherings, "_spent", lambda: self.spent)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(self.allowed))
         monkeypatch.setattr(os, "sched_setaffinity", self._set)
 
@@ -226,10 +226,10 @@ def test_who_waits_for_the_cpu_leaves_it_to_others_for_a_while(
     cpus, worker = Cpus(monkeypatch, 0, 1), Gathering(shared)
     worker.begin()
     worker.place(True)
-    cpus.waited = 5 * SECOND + 10 * LATE, 110
+    cpus.spent = SECOND + 1000, 5 * SECOND + 1000 * LATE
     worker.place(True)
     assert shared[0] == 0
-    cpus.waited = cpus.waited[0] + 10 * LATE + 1, 120
+    cpus.spent = SECOND + 2000, 5 * SECOND + 2000 * LATE + 1
     before = time.monotonic_ns()
     worker.place(True)
     assert before + AVOIDED <= shared[0] <= time.monotonic_ns() + AVOIDED
