@@ -105,6 +105,9 @@ class Sent(NamedTuple):
     error: int
 
 
+_ONE_SENT = Sent(1, 0)
+
+
 class OuterGroup:
     """All sockets for one family, plain or in UDP: the control process opens and keeps them.
 
@@ -234,7 +237,7 @@ class OuterSocket:
             self._prepare(run.traffic_class, run.dont_fragment)
             if single:
                 self.socket.sendmsg((packets,), way.from_, 0, way.to)
-                return Sent(1, 0)
+                return _ONE_SENT
             if self.segments and self._send_segmented(packets, size, way):
                 return Sent(run.count, 0)
         except OSError as error:

@@ -10,7 +10,15 @@ from struct import Struct
 from cryptography.exceptions import InvalidTag
 
 from oegw.datapath.userspace.core.flows import key_of
-from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import (
+    FLOWS,
+    Gathers,
+    Moved,
+    Outer,
+    Places,
+    Unchecked,
+    Unopened,
+)
 from oegw.datapath.userspace.core.joining import Joiner
 from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
@@ -161,7 +169,9 @@ class PureOpeningCore:
         self._joiner.clear()
         return refused
 
-    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> None:
+    def loop(
+        self, device: int, outer: Sequence[Outer], counters: Places, gathering: Gathers
+    ) -> None:
         """The worker's own does."""
 
     def counted(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from oegw.datapath.userspace.core.interface import (
     RUN_PACKETS,
     SMALLEST_SEGMENT,
     Frame,
+    Gathers,
     Places,
     Run,
 )
@@ -140,7 +141,7 @@ class PureSealingCore:
                 raise
         return len(frames)
 
-    def loop(self, device: int, counters: Places) -> None:
+    def loop(self, device: int, counters: Places, gathering: Gathers) -> None:
         """The worker's own does."""
 
     def frame(self, index: int) -> Frame:
