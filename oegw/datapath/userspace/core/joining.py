@@ -10,10 +10,9 @@ from oegw.datapath.userspace.core.cutting import (
     TCP_CHECKSUM,
     UDP_CHECKSUM,
     UDP_HEADER,
-    parts_of,
-    sum_of,
 )
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
+from oegw.datapath.userspace.core.summing import sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -178,8 +177,6 @@ class _Train:
         first, protocol, headers = self._packet, self._protocol, self._headers
         payloads, number = self.payloads, int.from_bytes
         segment = len(first) - headers
-        parts = parts_of(segment).unpack_from
-        even = segment % 2 == 0
         room = _LARGEST - len(first)
         fixed_sum = identification = follows = step = 0
         if first[0] >> 4 == 4:
@@ -252,13 +249,10 @@ class _Train:
                     continue
                 its_flags = 0
                 total = base + 2 * length + check
-            if payload == segment and even:
-                total += sum(map(number, parts(packet, headers)))
-            else:
-                total += sum_of(packet[headers:])
-            if total % 0xFFFF:
+            carried = packet[headers:]
+            if (total + sum_of(carried)) % 0xFFFF:
                 continue
-            payloads.append(packet[headers:])
+            payloads.append(carried)
             taken = True
             room -= payload
             identification += step
