@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -38,6 +40,11 @@ _Decrypt = Callable[[memoryview, int, int, int], tuple[int, int]]
 """Called with octets, where in them a packet begins and ends, and its number: where its plaintext
 with the padding begins and ends in them now.  Raises AuthenticationError."""
 
+_DecryptRow = Callable[[memoryview, int, int, int, int], int]
+"""Called with octets, where in them the first packet begins, the size of each, how many there are
+one behind the other, and the number of the first: how many are numbered one by one and authentic,
+and have their plaintext now where `_Decrypt` leaves it."""
+
 
 class _Inlet:
     """An SA as the loop sees it.
@@ -49,6 +56,7 @@ class _Inlet:
 
     __slots__ = (
         "decrypt",
+        "decrypt_row",
         "encapsulated",
         "first",
         "flows",
@@ -63,11 +71,14 @@ class _Inlet:
     def __init__(self, sa: InboundSa) -> None:
         self.sa = sa
         transform = sa.transform
+        self.decrypt_row: _DecryptRow | None = None
+        self.limited = sa.hard_bytes is not None
         if isinstance(transform, AuthenticatedEncryption):
             self.decrypt = _gcm(sa, transform)
+            if not self.limited:
+                self.decrypt_row = _gcm_row(sa, transform)
         else:
             self.decrypt = _cbc(sa, transform)
-        self.limited = sa.hard_bytes is not None
         self.key = sa.key.spi, sa.key.destination.packed
         self.encapsulated = sa.sa.encapsulation is not None
         self.flows: set[bytes] = set()
@@ -196,10 +207,9 @@ class PureOpeningCore:
                     self._settle(inlet, source, port)
                 inlet, known, known_way = None, -1, way
                 source, port = its_source, its_port
-            for place in range(0, end or 1, size or 1):
-                stop = place + size
-                if stop > end:
-                    stop = end
+            stop = 0
+            while stop < end or not stop:
+                place, stop = stop, min(stop + size, end) or 1
                 spi, low = read(payload, place) if stop - place >= ESP_HEADER else (0, 0)
                 if spi != known:
                     if inlet is not None:
@@ -216,47 +226,76 @@ class PureOpeningCore:
                     yield Unopened(payload[place:stop], source, port, destination, outer_class)
                     continue
                 sequence = inlet.next
+                opened = 0
                 if low != (sequence & _LOW if extended else sequence):
                     self._settle(inlet, source, port)
                     sequence = sa.window.candidate(low)
                     if not sa.window.fresh(sequence):
                         counters["drop_in_replay"] += 1
                         continue
-                try:
-                    start, finish = decrypt(payload, place, stop, sequence)
-                except AuthenticationError:
-                    counters["drop_in_invalid"] += 1
-                    continue
-                if sequence == inlet.next:
-                    inlet.next = sequence + 1
+                elif inlet.decrypt_row is not None and end - place >= 2 * size:
+                    count = (end - place) // size
+                    opened = inlet.decrypt_row(payload, place, size, count, sequence)
+                if opened:
+                    start, finish = place + _GCM_PLAIN, stop - _GCM_ICV
+                    stop = place + opened * size
+                    inlet.next += opened
                 else:
-                    inlet.accept(sequence)
-                padding = payload[finish - 2]
-                next_header = payload[finish - 1]
-                last = finish - TRAILER - padding
-                # As in `InboundSa.open`.
-                if last < start or (padding and payload[last : finish - 2] != PADDINGS[padding]):
-                    counters["drop_in_invalid"] += 1
-                    continue
-                inner = payload[start:last]
-                if (
-                    inlet is joined
-                    and next_header == joined_header
-                    and outer_class == joined_class
-                    and extend(inner)
-                ):
-                    pass  # it is as ordinary as the one before
-                elif _is_ordinary(inlet, next_header, inner, outer_class):
-                    self._joiner.add(inner)
-                    joined, joined_header, joined_class = inlet, next_header, outer_class
-                else:
-                    self._settle(inlet, source, port)
-                    self._count(sa, 1, last - start)
-                    inlet, known = None, -1
-                    yield Unchecked(sa, next_header, inner, outer_class)
-                    continue
-                inlet.packets += 1
-                inlet.octets += last - start
+                    try:
+                        start, finish = decrypt(payload, place, stop, sequence)
+                    except AuthenticationError:
+                        counters["drop_in_invalid"] += 1
+                        continue
+                    opened = 1
+                    if sequence == inlet.next:
+                        inlet.next = sequence + 1
+                    else:
+                        inlet.accept(sequence)
+                while opened:
+                    padding = payload[finish - 2]
+                    next_header = payload[finish - 1]
+                    last = finish - TRAILER - padding
+                    taken = 1
+                    # As in `InboundSa.open`.
+                    if last < start or (
+                        padding and payload[last : finish - 2] != PADDINGS[padding]
+                    ):
+                        counters["drop_in_invalid"] += 1
+                    elif (
+                        inlet is joined
+                        and next_header == joined_header
+                        and outer_class == joined_class
+                        and (
+                            many := extend(
+                                payload,
+                                start,
+                                last - start,
+                                size,
+                                opened,
+                                bytes(payload[last:finish]),
+                            )
+                        )
+                    ):
+                        taken = many  # as ordinary as the one before
+                        inlet.packets += taken
+                        inlet.octets += taken * (last - start)
+                    elif _is_ordinary(
+                        inlet, next_header, inner := payload[start:last], outer_class
+                    ):
+                        self._joiner.add(inner)
+                        joined, joined_header, joined_class = inlet, next_header, outer_class
+                        inlet.packets += 1
+                        inlet.octets += last - start
+                    else:
+                        self._settle(inlet, source, port)
+                        self._count(sa, 1, last - start)
+                        known = -1
+                        yield Unchecked(sa, next_header, inner, outer_class)
+                    opened -= taken
+                    start += taken * size
+                    finish += taken * size
+                if known < 0:
+                    inlet = None
         if inlet is not None:
             self._settle(inlet, source, port)
 
@@ -313,6 +352,47 @@ def _gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> _Decrypt:
         return start, finish
 
     return decrypted
+
+
+def _gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> _DecryptRow:
+    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
+    extended = sa.extended
+
+    def decrypted(payload: memoryview, place: int, size: int, count: int, sequence: int) -> int:
+        if size < _GCM_PLAIN + _GCM_LEAST + _GCM_ICV:
+            return 0
+        numbers = range(sequence, sequence + count)
+        fields = _gcm_headers(size, count).unpack_from(payload, place)
+        headers = fields[::2]
+        lows = [number & _LOW for number in numbers]
+        due = tuple(map(_SPI_AND_SEQUENCE.pack, repeat(spi), lows))
+        ends = range(place + size, place + count * size + 1, size)
+        opened = 0
+        try:
+            for iv, header, its_due, added, end in zip(
+                fields[1::2],
+                headers,
+                due,
+                map(_GCM_EXTENDED.pack, repeat(spi), numbers) if extended else due,
+                ends,
+                strict=True,
+            ):
+                if header != its_due:
+                    break
+                start = end - size + _GCM_PLAIN
+                decrypt(salt + iv, payload[start:end], added, payload[start : end - _GCM_ICV])
+                opened += 1
+        except InvalidTag:
+            pass  # what is behind those that were opened is looked at by itself
+        return opened
+
+    return decrypted
+
+
+@lru_cache(maxsize=256)
+def _gcm_headers(size: int, count: int) -> Struct:
+    """What is authenticated, and the IV, of ``count`` packets of ``size`` octets."""
+    return Struct(f"{ESP_HEADER}s{_GCM_PLAIN - ESP_HEADER}s{size - _GCM_PLAIN}x" * count)
 
 
 def _cbc(sa: InboundSa, transform: Transform) -> _Decrypt:
