@@ -13,7 +13,7 @@ from itertools import repeat
 from struct import Struct
 from typing import Any, NamedTuple
 
-from oegw.datapath.userspace.core.summing import pieces_of, sum_of
+from oegw.datapath.userspace.core.summing import counted, pieces_of, sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_ECN,
     GSO_NONE,
@@ -130,8 +130,7 @@ def _tcp_row(
     pseudo += int.from_bytes(unchanged, "big") % 0xFFFF + total - offset
     begin = first * segment
     payloads, sums = pieces_of(packet, headers + begin, size, size, count)
-    begin += sequence
-    sequences = [each & 0xFFFFFFFF for each in range(begin, begin + count * segment, segment)]
+    sequences = counted(sequence + begin, segment, count, 32)
     shown = [flags & ~(_FIN | _PSH | _CWR)] * count
     if not first:
         shown[0] |= flags & _CWR
@@ -193,8 +192,7 @@ def _network(
         return [repeat(fixed), repeat(total - IPV6_HEADER), repeat(after)], after, pseudo
     fixed, _, identification, before, _, after = fields[:6]
     base = int.from_bytes(fixed + before + after[:-4], "big") % 0xFFFF + total
-    identification += first
-    numbers = [each & 0xFFFF for each in range(identification, identification + count)]
+    numbers = counted(identification + first, 1, count, 16)
     columns = [
         repeat(fixed),
         repeat(total),

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
 from oegw.datapath.userspace.core.joining import Joiner
+from oegw.datapath.userspace.core.summing import counted
 from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
 from oegw.datapath.userspace.transform import (
@@ -364,8 +365,7 @@ def _gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> _DecryptRow:
         numbers = range(sequence, sequence + count)
         fields = _gcm_headers(size, count).unpack_from(payload, place)
         headers = fields[::2]
-        lows = [number & _LOW for number in numbers]
-        due = tuple(map(_SPI_AND_SEQUENCE.pack, repeat(spi), lows))
+        due = tuple(map(_SPI_AND_SEQUENCE.pack, repeat(spi), counted(sequence, 1, count, 32)))
         ends = range(place + size, place + count * size + 1, size)
         opened = 0
         try:

@@ -85,6 +85,18 @@ def pieces_of(
     return pieces, [(each << _SWAP) + end for each, end in zip(sums, ends, strict=True)]
 
 
+def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
+    """``count`` numbers from ``first`` on, ``step`` apart, in fields of so many bits."""
+    mask = (1 << bits) - 1
+    first &= mask
+    if not step:
+        return (first,) * count
+    numbers = range(first, first + count * step, step)
+    if numbers[-1] <= mask:
+        return tuple(numbers)
+    return tuple([number & mask for number in numbers])
+
+
 @lru_cache(maxsize=1024)
 def _pieces(size: int, gap: int, count: int) -> Struct:
     """The last has no gap behind it."""

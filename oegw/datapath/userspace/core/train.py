@@ -7,6 +7,7 @@ takes half the time of one by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
 from struct import Struct
@@ -14,7 +15,7 @@ from typing import Any
 
 from oegw.datapath.userspace.core.cutting import TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
-from oegw.datapath.userspace.core.summing import pieces_of, sum_of
+from oegw.datapath.userspace.core.summing import counted, pieces_of, sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -66,6 +67,7 @@ class Train:
         "_follows",
         "_headers",
         "_identification",
+        "_network",
         "_offset",
         "_protocol",
         "_pseudo",
@@ -94,6 +96,8 @@ class Train:
         if protocol == TCP:
             stays += packet[offset + 8 : offset + 16] + packet[offset + 18 : headers]
         self._unchanged = sum_of(stays) + pseudo
+        # The same of IPv4's, but for the length.
+        self._network = sum_of(packet[:2] + packet[6:10] + packet[12:20])
         self._pushed = False
         self.ended = False
         self.payloads = [packet[headers:]]
@@ -105,47 +109,41 @@ class Train:
         payload = size - self._headers
         if not 0 < payload <= self._segment:
             return 0
-        if payload < self._segment:
-            count = 1
-        count = min(count, JOINED_PACKETS - len(self.payloads), self._room // payload)
+        count = min(
+            count if payload == self._segment else 1,
+            JOINED_PACKETS - len(self.payloads),
+            self._room // payload,
+        )
         if count < 1:
             return 0
         gap = stride - size - len(behind) if count > 1 else 0
         form = _row(self._offset, self._protocol, self._headers, payload, len(behind), gap, count)
         fields = form.unpack_from(octets, place)
-        columns = [fields[index :: len(fields) // count] for index in range(len(fields) // count)]
+        width = len(fields) // count
+        columns = [fields[index::width] for index in range(width)]
         step = 0
         if self._offset == IPV4_HEADER:
             step = columns[1][0] - self._identification & 0xFFFF
             if step > 1 or not (step or self._first[6] & _DONT_FRAGMENT):
                 return 0
-            count = self._next_of_ipv4(columns, size, step)
-        else:
-            start = self._first[:4] + _WORD.pack(size - IPV6_HEADER) + self._first[6:8]
-            count = min(_all_are(columns[0], start), _all_are(columns[1], self._first[8:44]))
-        count = min(count, _all_are(columns[-1], behind))
+        due, checks = self._due(columns, size, step, count)
+        due.append((columns[-1], (behind,) * count))
+        for column, values in due:
+            if column != values:
+                count = min(count, _alike(column, values))
         pushed = False
         if self._protocol == TCP:
-            count, pushed = self._next_of_tcp(columns, count)
-        else:
-            count = min(count, _all_are(columns[-3], size - self._offset))
-            if 0 in columns[-2]:
-                count = min(count, columns[-2].index(0))
+            count, pushed = self._pushing(columns[-4], count)
         if not count:
             return 0
         payloads, sums = pieces_of(octets, place + self._headers, payload, stride, count)
-        base = self._unchanged + size - self._offset
-        totals = columns[-2]
-        if self._protocol == TCP:
-            totals = tuple(map(add, columns[-5], columns[-3]))
-        else:
-            base += size - self._offset
-        wrong = tuple(
-            [(base + its + each) % 0xFFFF for each, its in zip(sums, totals, strict=False)]
-        )
+        base = self._unchanged + (size - self._offset) * (1 if self._protocol == TCP else 2)
+        wrong = [(base + a + b) % 0xFFFF for a, b in zip(sums, checks, strict=False)]
         if pushed:
-            wrong = (*wrong[:-1], (wrong[-1] + _PSH) % 0xFFFF)
-        taken = _all_are(wrong, 0)
+            wrong[-1] = (wrong[-1] + _PSH) % 0xFFFF
+        taken = count
+        if any(wrong):
+            taken = _alike(wrong, [0] * count)
         if not taken:
             return 0
         self.payloads += payloads[:taken]
@@ -156,38 +154,47 @@ class Train:
         self.ended = payload < self._segment or self._pushed or len(self.payloads) == JOINED_PACKETS
         return taken
 
-    def _next_of_ipv4(self, columns: list[_Column], size: int, step: int) -> int:
-        first = self._first
-        starts, numbers, middles, checks, ends = columns[:5]
-        begin = self._identification + step
-        due = [each & 0xFFFF for each in range(begin, begin + len(numbers))] if step else []
-        base = sum_of(first[:2] + first[6:10] + first[12:20]) + size
-        return min(
-            _all_are(starts, first[:2] + _WORD.pack(size)),
-            _same(numbers, tuple(due or [begin & 0xFFFF] * len(numbers))),
-            _all_are(middles, first[6:10]),
-            _all_are(
-                tuple([(base + a + b) % 0xFFFF for a, b in zip(numbers, checks, strict=True)]), 0
-            ),
-            _all_are(ends, first[12:24]),
-        )
+    def _due(
+        self, columns: list[_Column], size: int, step: int, count: int
+    ) -> tuple[list[tuple[_Column, _Column]], _Column]:
+        """Columns and what is due in them, but for PSH; and the checksums of TCP, with the
+        sequence numbers added, or UDP."""
+        first, offset = self._first, self._offset
+        if offset == IPV4_HEADER:
+            starts, numbers, middles, checks, afters = columns[:5]
+            base = self._network + size
+            sums = tuple([(base + a + b) % 0xFFFF for a, b in zip(numbers, checks, strict=True)])
+            due: list[tuple[_Column, _Column]] = [
+                (starts, (first[:2] + _WORD.pack(size),) * count),
+                (numbers, counted(self._identification + step, step, count, 16)),
+                (middles, (first[6:10],) * count),
+                (afters, (first[12:24],) * count),
+                (sums, (0,) * count),
+            ]
+        else:
+            start = first[:4] + _WORD.pack(size - IPV6_HEADER) + first[6:8]
+            due = [(columns[0], (start,) * count), (columns[1], (first[8:44],) * count)]
+        if self._protocol == UDP:
+            lengths, checks, _ = columns[-3:]
+            due.append((lengths, (size - offset,) * count))
+            due.append((tuple(map(bool, checks)), (True,) * count))
+            return due, checks
+        sequences, _, checks, rests, _ = columns[-5:]
+        due.append((sequences, counted(self._follows, self._segment, count, 32)))
+        due.append((rests, (first[offset + 18 :],) * count))
+        return due, tuple(map(add, checks, sequences))
 
-    def _next_of_tcp(self, columns: list[_Column], count: int) -> tuple[int, bool]:
-        """``count`` or less, and whether the last of them has PSH."""
-        sequences, middles, _, rests, _ = columns[-5:]
-        segment, begin, offset = self._segment, self._follows, self._offset
-        due = [
-            each & 0xFFFFFFFF for each in range(begin, begin + len(sequences) * segment, segment)
-        ]
-        quiet = self._first[offset + 8 : offset + 16]
-        count = min(
-            count, _same(sequences, tuple(due)), _all_are(rests, self._first[offset + 18 :])
-        )
-        still = _all_are(middles, quiet)
-        if still >= count:
+    def _pushing(self, middles: _Column, count: int) -> tuple[int, bool]:
+        """How many of ``count`` packets have no flag but those of the first, and perhaps one more
+        that has PSH besides."""
+        quiet = self._first[self._offset + 8 : self._offset + 16]
+        if middles == (quiet,) * len(middles):
             return count, False
-        pushed = middles[still] == quiet[:5] + bytes((quiet[5] | _PSH,)) + quiet[6:]
-        return still + pushed, pushed
+        alike = _alike(middles, (quiet,) * len(middles))
+        if alike >= count:
+            return count, False
+        pushed = middles[alike] == quiet[:5] + bytes((quiet[5] | _PSH,)) + quiet[6:]
+        return alike + pushed, pushed
 
     def header(self) -> bytes:
         """What stands before the payloads: the virtio header, and those of the super-packet."""
@@ -215,16 +222,10 @@ class Train:
 _Column = tuple[Any, ...]
 
 
-def _all_are(column: _Column, value: object) -> int:
-    """How many, from the first on."""
-    return _same(column, (value,) * len(column))
-
-
-def _same(column: _Column, due: _Column) -> int:
+def _alike(column: Sequence[Any], due: Sequence[Any]) -> int:
     """How many are as they are due, from the first on."""
-    if column == due:
-        return len(column)
-    return next(index for index, each in enumerate(column) if each != due[index])
+    pairs = enumerate(zip(column, due, strict=True))
+    return next((index for index, (each, its) in pairs if each != its), len(column))
 
 
 @lru_cache(maxsize=1024)
