@@ -296,6 +296,7 @@ class PureOpeningCore:
                     start += taken * size
                     finish += taken * size
                 if known < 0:
+                    self._settle(inlet, source, port)
                     inlet = None
         if inlet is not None:
             self._settle(inlet, source, port)
