@@ -273,7 +273,7 @@ def one_datagram(source: random.Random, sender: OutboundSa) -> tuple[bytes, int,
     first = Inner(
         version=source.choice((4, 4, 6)),
         protocol=source.choice((TCP, TCP, UDP)),
-        sequence=2**32 - source.randrange(5000),
+        sequence=2**32 - source.randrange(1, 5000),
         identification=0x10000 - source.randrange(1, 20),
         dont_fragment=source.random() < 0.8,
         options=source.choice((b"", TIMESTAMPS)),
