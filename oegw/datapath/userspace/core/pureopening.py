@@ -11,10 +11,10 @@ from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 
+from oegw.datapath.userspace.core.columns import alike, counted
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
 from oegw.datapath.userspace.core.joining import Joiner
-from oegw.datapath.userspace.core.summing import counted
 from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
 from oegw.datapath.userspace.transform import (
@@ -363,25 +363,23 @@ def _gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> _DecryptRow:
     def decrypted(payload: memoryview, place: int, size: int, count: int, sequence: int) -> int:
         if size < _GCM_PLAIN + _GCM_LEAST + _GCM_ICV:
             return 0
-        numbers = range(sequence, sequence + count)
         fields = _gcm_headers(size, count).unpack_from(payload, place)
         headers = fields[::2]
         due = tuple(map(_SPI_AND_SEQUENCE.pack, repeat(spi), counted(sequence, 1, count, 32)))
-        ends = range(place + size, place + count * size + 1, size)
+        added = headers[: alike(headers, due)]
+        if extended:
+            numbers = range(sequence, sequence + len(added))
+            added = tuple(map(_GCM_EXTENDED.pack, repeat(spi), numbers))
         opened = 0
+        start = place + _GCM_PLAIN
+        sealed = size - _GCM_PLAIN
+        plain = sealed - _GCM_ICV
         try:
-            for iv, header, its_due, added, end in zip(
-                fields[1::2],
-                headers,
-                due,
-                map(_GCM_EXTENDED.pack, repeat(spi), numbers) if extended else due,
-                ends,
-                strict=True,
-            ):
-                if header != its_due:
-                    break
-                start = end - size + _GCM_PLAIN
-                decrypt(salt + iv, payload[start:end], added, payload[start : end - _GCM_ICV])
+            for iv, its in zip(fields[1::2], added, strict=False):
+                decrypt(
+                    salt + iv, payload[start : start + sealed], its, payload[start : start + plain]
+                )
+                start += size
                 opened += 1
         except InvalidTag:
             pass  # what is behind those that were opened is looked at by itself

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
 from collections.abc import Callable
 from functools import cache
-from itertools import repeat
 from struct import Struct
 
 from oegw.datapath.userspace.core.cutting import completed, cutting_of, segments
@@ -24,7 +22,6 @@ from oegw.datapath.userspace.core.interface import (
     Places,
     Run,
 )
-from oegw.datapath.userspace.core.summing import counted
 from oegw.datapath.userspace.core.virtio import GSO_NONE, NEEDS_CSUM, NONE, SIZE
 from oegw.datapath.userspace.esp import TRAILER, TRAILERS, OutboundSa
 from oegw.datapath.userspace.transform import (
@@ -50,9 +47,6 @@ _GCM_NONCE = Struct("!4sQ")
 _GCM_EXTENDED = Struct("!IQ")
 _GCM_PLAIN = ESP_HEADER + 8
 _GCM_ADDED = _GCM_PLAIN + 16
-
-_all = deque[object](maxlen=0).extend
-"""Go through what a map does for its effects."""
 
 _Kind = tuple[OutboundSa, int, bool]
 """What the packets of a run have in common: SA, traffic class, DF."""
@@ -240,29 +234,18 @@ class PureSealingCore:
         sequence: int,
         plains: list[bytes],
     ) -> None:
-        """All but the last are of one length, and it is no longer."""
-        out, begin = self._sealed, self._end
-        spi, count = sa.sa.spi, len(plains)
-        size = _GCM_ADDED + len(plains[0])
-        last = begin + (count - 1) * size
-        end = self._end = last + _GCM_ADDED + len(plains[-1])
-        places = range(begin, last + 1, size)
-        numbers = range(sequence, sequence + count)
-        lows = counted(sequence, 1, count, 32)
-        # No line of Python for a packet: that takes as long as the cipher.
-        _all(map(_GCM_HEADER.pack_into, repeat(out), places, repeat(spi), lows, numbers))
-        into = [out[place + _GCM_PLAIN : place + size] for place in places]
-        into[-1] = out[last + _GCM_PLAIN : end]
-        associated = _GCM_EXTENDED if sa.extended else _HEADER
-        _all(
-            map(
-                transform.aead.encrypt_into,
-                map(_GCM_NONCE.pack, repeat(transform.salt), numbers),
-                plains,
-                map(associated.pack, repeat(spi), numbers),
-                into,
-            )
-        )
+        out, place = self._sealed, self._end
+        spi, salt = sa.sa.spi, transform.salt
+        encrypt = transform.aead.encrypt_into
+        header, nonce = _GCM_HEADER.pack_into, _GCM_NONCE.pack
+        associated = (_GCM_EXTENDED if sa.extended else _HEADER).pack
+        for number, plain in enumerate(plains, sequence):
+            stop = place + _GCM_ADDED + len(plain)
+            header(out, place, spi, number & _LOW, number)
+            into = out[place + _GCM_PLAIN : stop]
+            encrypt(nonce(salt, number), plain, associated(spi, number), into)
+            place = stop
+        self._end = place
 
     def _seal_cbc(
         self,

@@ -68,7 +68,7 @@ def pieces_of(
     octets: Buffer, start: int, size: int, stride: int, count: int
 ) -> tuple[Sequence[bytes], Sequence[int]]:
     """``count`` pieces of ``size`` octets each, the first at ``start`` and the next ``stride``
-    behind; and the sum of each.  All by calls that do them together: no line of Python for one."""
+    behind; and the sum of each."""
     pieces = _pieces(size, stride - size, count).unpack_from(octets, start)
     if size < _LEAST or size % 2:
         return pieces, list(map(sum_of, pieces))
@@ -83,18 +83,6 @@ def pieces_of(
     if rest == 6:
         ends = tuple(map(add, ends[::2], ends[1::2]))
     return pieces, [(each << _SWAP) + end for each, end in zip(sums, ends, strict=True)]
-
-
-def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
-    """``count`` numbers from ``first`` on, ``step`` apart, in fields of so many bits."""
-    mask = (1 << bits) - 1
-    first &= mask
-    if not step:
-        return (first,) * count
-    numbers = range(first, first + count * step, step)
-    if numbers[-1] <= mask:
-        return tuple(numbers)
-    return tuple([number & mask for number in numbers])
 
 
 @lru_cache(maxsize=1024)

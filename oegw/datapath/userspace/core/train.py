@@ -1,21 +1,21 @@
 """A super-packet as it grows: its first packet, and what was joined to that.
 
 A row is ``count`` packets of ``size`` octets each, ``stride`` apart, with the octets ``behind``
-after each: all packets of a row are looked at together, a column of their fields at a time, which
-takes half the time of one by one.
+after each: all packets of a row are looked at together, a column of their fields at a time.  That
+takes 1.4 microseconds for 1,400 octets, and one by one 2.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
 from struct import Struct
 from typing import Any
 
+from oegw.datapath.userspace.core.columns import alike, counted
 from oegw.datapath.userspace.core.cutting import TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
-from oegw.datapath.userspace.core.summing import counted, pieces_of, sum_of
+from oegw.datapath.userspace.core.summing import pieces_of, sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -130,7 +130,7 @@ class Train:
         due.append((columns[-1], (behind,) * count))
         for column, values in due:
             if column != values:
-                count = min(count, _alike(column, values))
+                count = min(count, alike(column, values))
         pushed = False
         if self._protocol == TCP:
             count, pushed = self._pushing(columns[-4], count)
@@ -141,9 +141,7 @@ class Train:
         wrong = [(base + a + b) % 0xFFFF for a, b in zip(sums, checks, strict=False)]
         if pushed:
             wrong[-1] = (wrong[-1] + _PSH) % 0xFFFF
-        taken = count
-        if any(wrong):
-            taken = _alike(wrong, [0] * count)
+        taken = alike(wrong, [0] * count)
         if not taken:
             return 0
         self.payloads += payloads[:taken]
@@ -188,13 +186,11 @@ class Train:
         """How many of ``count`` packets have no flag but those of the first, and perhaps one more
         that has PSH besides."""
         quiet = self._first[self._offset + 8 : self._offset + 16]
-        if middles == (quiet,) * len(middles):
+        still = alike(middles, (quiet,) * len(middles))
+        if still >= count:
             return count, False
-        alike = _alike(middles, (quiet,) * len(middles))
-        if alike >= count:
-            return count, False
-        pushed = middles[alike] == quiet[:5] + bytes((quiet[5] | _PSH,)) + quiet[6:]
-        return alike + pushed, pushed
+        pushed = middles[still] == quiet[:5] + bytes((quiet[5] | _PSH,)) + quiet[6:]
+        return still + pushed, pushed
 
     def header(self) -> bytes:
         """What stands before the payloads: the virtio header, and those of the super-packet."""
@@ -220,12 +216,6 @@ class Train:
 
 
 _Column = tuple[Any, ...]
-
-
-def _alike(column: Sequence[Any], due: Sequence[Any]) -> int:
-    """How many are as they are due, from the first on."""
-    pairs = enumerate(zip(column, due, strict=True))
-    return next((index for index, (each, its) in pairs if each != its), len(column))
 
 
 @lru_cache(maxsize=1024)
