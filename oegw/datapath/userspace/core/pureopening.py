@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from itertools import repeat
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
-from cryptography.exceptions import InvalidTag
-
-from oegw.datapath.userspace.core.columns import alike, counted
+from oegw.datapath.userspace.core.decrypting import (
+    GCM_ICV,
+    GCM_PLAIN,
+    Decrypt,
+    DecryptRow,
+    cbc,
+    gcm,
+    gcm_row,
+)
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
 from oegw.datapath.userspace.core.joining import Joiner
@@ -22,29 +26,13 @@ from oegw.datapath.userspace.transform import (
     AuthenticatedEncryption,
     AuthenticationError,
     Random,
-    Transform,
 )
 from oegw.packet.ecn import DECAPSULATION, traffic_class
 from oegw.packet.ip import IPV4, IPV6, Buffer
 
 _SPI_AND_SEQUENCE = Struct("!II")
-_GCM_EXTENDED = Struct("!IQ")  # RFC 4106 section 5
-_HIGH = Struct("!I")
 _LOW = 0xFFFFFFFF
-_GCM_PLAIN = ESP_HEADER + 8
-_GCM_ICV = 16
-_GCM_LEAST = 4
 _VERSION = {IPV4: 4, IPV6: 6}
-
-
-_Decrypt = Callable[[memoryview, int, int, int], tuple[int, int]]
-"""Called with octets, where in them a packet begins and ends, and its number: where its plaintext
-with the padding begins and ends in them now.  Raises AuthenticationError."""
-
-_DecryptRow = Callable[[memoryview, int, int, int, int], int]
-"""Called with octets, where in them the first packet begins, the size of each, how many there are
-one behind the other, and the number of the first: how many are numbered one by one and authentic,
-and have their plaintext now where `_Decrypt` leaves it."""
 
 
 class _Inlet:
@@ -72,14 +60,14 @@ class _Inlet:
     def __init__(self, sa: InboundSa) -> None:
         self.sa = sa
         transform = sa.transform
-        self.decrypt_row: _DecryptRow | None = None
-        self.limited = sa.hard_bytes is not None
+        self.decrypt: Decrypt
+        self.decrypt_row: DecryptRow | None = None
         if isinstance(transform, AuthenticatedEncryption):
-            self.decrypt = _gcm(sa, transform)
-            if not self.limited:
-                self.decrypt_row = _gcm_row(sa, transform)
+            self.decrypt = gcm(sa, transform)
+            self.decrypt_row = gcm_row(sa, transform)
         else:
-            self.decrypt = _cbc(sa, transform)
+            self.decrypt = cbc(sa, transform)
+        self.limited = sa.hard_bytes is not None
         self.key = sa.key.spi, sa.key.destination.packed
         self.encapsulated = sa.sa.encapsulation is not None
         self.flows: set[bytes] = set()
@@ -234,11 +222,14 @@ class PureOpeningCore:
                     if not sa.window.fresh(sequence):
                         counters["drop_in_replay"] += 1
                         continue
-                elif inlet.decrypt_row is not None and end - place >= 2 * size:
-                    count = (end - place) // size
+                elif (
+                    inlet.decrypt_row is not None
+                    and (count := (end - place) // size) > 1
+                    and (not limited or inlet.allows(count * size))
+                ):
                     opened = inlet.decrypt_row(payload, place, size, count, sequence)
                 if opened:
-                    start, finish = place + _GCM_PLAIN, stop - _GCM_ICV
+                    start, finish = place + GCM_PLAIN, stop - GCM_ICV
                     stop = place + opened * size
                     inlet.next += opened
                 else:
@@ -332,76 +323,6 @@ class PureOpeningCore:
         sa.record.count(packets, octets, self._now)
         if sa.wants_replacement and not sa.softened:
             self._softened[sa] = None
-
-
-def _gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> _Decrypt:
-    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
-    extended, associated = sa.extended, _GCM_EXTENDED.pack
-
-    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
-        start, finish = place + _GCM_PLAIN, stop - _GCM_ICV
-        if finish - start < _GCM_LEAST:
-            raise AuthenticationError
-        try:
-            decrypt(
-                salt + payload[place + ESP_HEADER : start],
-                payload[start:stop],
-                associated(spi, sequence) if extended else payload[place : place + ESP_HEADER],
-                payload[start:finish],
-            )
-        except InvalidTag:
-            raise AuthenticationError from None
-        return start, finish
-
-    return decrypted
-
-
-def _gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> _DecryptRow:
-    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
-    extended = sa.extended
-
-    def decrypted(payload: memoryview, place: int, size: int, count: int, sequence: int) -> int:
-        if size < _GCM_PLAIN + _GCM_LEAST + _GCM_ICV:
-            return 0
-        fields = _gcm_headers(size, count).unpack_from(payload, place)
-        headers = fields[::2]
-        due = tuple(map(_SPI_AND_SEQUENCE.pack, repeat(spi), counted(sequence, 1, count, 32)))
-        added = headers[: alike(headers, due)]
-        if extended:
-            numbers = range(sequence, sequence + len(added))
-            added = tuple(map(_GCM_EXTENDED.pack, repeat(spi), numbers))
-        opened = 0
-        start = place + _GCM_PLAIN
-        sealed = size - _GCM_PLAIN
-        plain = sealed - _GCM_ICV
-        try:
-            for iv, its in zip(fields[1::2], added, strict=False):
-                decrypt(
-                    salt + iv, payload[start : start + sealed], its, payload[start : start + plain]
-                )
-                start += size
-                opened += 1
-        except InvalidTag:
-            pass  # what is behind those that were opened is looked at by itself
-        return opened
-
-    return decrypted
-
-
-@lru_cache(maxsize=256)
-def _gcm_headers(size: int, count: int) -> Struct:
-    """What is authenticated, and the IV, of ``count`` packets of ``size`` octets."""
-    return Struct(f"{ESP_HEADER}s{_GCM_PLAIN - ESP_HEADER}s{size - _GCM_PLAIN}x" * count)
-
-
-def _cbc(sa: InboundSa, transform: Transform) -> _Decrypt:
-    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
-        high = _HIGH.pack(sequence >> 32) if sa.extended else b""
-        plain = transform.open(payload[place:stop], high)
-        payload[place : place + len(plain)] = plain
-        return place, place + len(plain)
-
-    return decrypted
 
 
 def _is_ordinary(inlet: _Inlet, next_header: int, inner: Buffer, outer_class: int) -> bool:

@@ -85,13 +85,13 @@ def pieces_of(
     return pieces, [(each << _SWAP) + end for each, end in zip(sums, ends, strict=True)]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _pieces(size: int, gap: int, count: int) -> Struct:
     """The last has no gap behind it."""
     return Struct(f"{gap}x".join([f"{size}s"] * count))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _ends(size: int, gap: int, count: int) -> Struct:
     """Of an even ``size``, what is left over behind whole words: a number, or two of six octets."""
     rest = size % _LIMB

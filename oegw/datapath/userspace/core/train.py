@@ -218,7 +218,7 @@ class Train:
 _Column = tuple[Any, ...]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _row(
     offset: int, protocol: int, headers: int, payload: int, behind: int, gap: int, count: int
 ) -> Struct:
