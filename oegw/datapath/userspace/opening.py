@@ -31,6 +31,7 @@ from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.gathering import Gathering
 from oegw.datapath.userspace.homes import Homes
 from oegw.datapath.userspace.inbound import InboundEngine
+from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
@@ -53,6 +54,7 @@ class Opening:
         self._engine = InboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events
         self.measured: list[tuple[IPAddress, int]] = []  # it sends nothing, and measures nothing
+        self.lost: list[Offload] = []  # nor does it lose what the kernel joins
         self._counters = counters
         self._device = equipment.device
         self._strays = StrayDesk(equipment.strays)

@@ -35,6 +35,7 @@ from oegw.datapath.userspace.engine import (
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.gathering import Gathering
+from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.outbound import OutboundEngine
 from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, Way, path_mtu
 from oegw.datapath.userspace.record import Record
@@ -52,6 +53,7 @@ class Sealing:
         self._engine = OutboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events
         self.measured: list[tuple[IPAddress, int]] = []
+        self.lost: list[Offload] = []
         self._told: dict[IPAddress, int] = {}  # what the control process knows of paths
         self._counters = counters
         self._packets = counters.place("esp_out_packets")
@@ -59,7 +61,7 @@ class Sealing:
         self._device = equipment.device
         self._mtu = equipment.mtu
         self._mark = equipment.mark
-        outer = [OuterSocket.adopt(handle) for handle in equipment.outer]
+        outer = [OuterSocket.adopt(handle, self.lost) for handle in equipment.outer]
         self._outer = {(each.version, each.encapsulated): each for each in outer}
         self._icmp = {
             version: IcmpSocket(version, equipment.mark)
@@ -155,7 +157,7 @@ class Sealing:
         """The core's turns, and in between what it hands back."""
         loop = self._loop
         assert loop is not None
-        while not (self.events or self.measured):
+        while not (self.events or self.measured or self.lost):
             try:
                 said = loop.turn(polled)
             except OSError as error:

@@ -103,6 +103,9 @@ EXPORTED void oegw_sealing_remove(oegw_sealing *core, uint32_t number)
 {
     core->last_sa = 0;
     core->pending = false;
+    for (uint32_t i = core->sent; i < core->made.runs; i++)
+        if (core->runs[i].sa == number)
+            core->runs[i].count = 0; /* the number may be another SA's before the loop goes on */
     sas_remove(&core->sas, number);
 }
 
@@ -394,6 +397,8 @@ EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const
     for (;;) {
         while (core->sent < core->made.runs) {
             struct oegw_run *run = &core->runs[core->sent++];
+            if (!run->count)
+                continue;
             const struct sa *sa = sas_find(&core->sas, run->sa);
             if (!may_send(sa, core->now) || !send_run(&outers, &sa->way, run, core->sealed + run->offset, counters)) {
                 core->made.left = core->sent - 1;
