@@ -23,6 +23,7 @@ from typing import Any
 from oegw.datapath.interface import SecurityAssociation, UdpEncapsulation
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import SocketWay, Unchecked
+from oegw.datapath.userspace.gathering import Gathering
 from oegw.datapath.userspace.outside import Handle, OuterSocket
 from tests.support.compiled_hostile import Hostile, main
 from tests.support.datapath_cores import IP_PKTINFO, UDP_GRO, UDP_SEGMENT
@@ -40,6 +41,11 @@ class Counters:
 
     def place(self, name: str) -> memoryview:
         return memoryview(bytearray(8))
+
+
+def gathering() -> Gathering:
+    """Of a worker that has not begun, and so stays where it is."""
+    return Gathering(memoryview(bytearray(8)).cast("Q"))
 
 
 class HostileLoops(Hostile):
@@ -60,8 +66,8 @@ class HostileLoops(Hostile):
         beyond = [Handle(end.fileno(), each, True, False) for each, end in self.beyond.items()]
         outer = [raw, *beyond, Handle(self.no_socket, 4, True, False)]
         device, other_device = self.device[1].fileno(), self.delivered[1].fileno()
-        self.sealing_loop = self.sealing.loop(device, Counters())
-        loop = self.opening.loop(other_device, outer, Counters())
+        self.sealing_loop = self.sealing.loop(device, Counters(), gathering())
+        loop = self.opening.loop(other_device, outer, Counters(), gathering())
         assert loop is not None
         self.opening_loop = loop
         self.before = _polled(device, always)

@@ -11,7 +11,7 @@ import pytest
 from oegw.datapath.userspace.core.choice import COMPILED, choose
 from oegw.datapath.userspace.core.interface import Run
 from oegw.packet.ip import UDP
-from tests.support.compiled_hostile_loops import Counters
+from tests.support.compiled_hostile_loops import Counters, gathering
 from tests.support.core_traffic import ip_packet, udp
 from tests.support.datapath_cores import Sealing, outbound, sealing
 
@@ -28,7 +28,7 @@ def side() -> Iterator[Sealing]:
 def turn(side: Sealing) -> Iterator[Callable[[], Run | int | None]]:
     """Of its loop.  Somebody else's descriptor is always ready, so each ends."""
     device, ready = side.device.fileno(), os.eventfd(1)
-    loop = side.core.loop(device, Counters())
+    loop = side.core.loop(device, Counters(), gathering())
     assert loop is not None
     with select.epoll() as poll:
         for descriptor in (device, ready):
