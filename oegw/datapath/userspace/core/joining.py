@@ -61,7 +61,7 @@ class Joiner:
                 or octets[place + 20 : place + 24] != last[20:24]
             ):
                 return 0
-            train = train_of(last, self._joins_udp)
+            train = train_of(last, self._joins_udp, octets, place)
         if train is None:
             return 0
         taken = train.take(octets, place, size, stride, count, behind)

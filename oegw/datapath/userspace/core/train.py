@@ -42,13 +42,18 @@ _BEGINS = {
 """Headers without lengths and checksums, as `_row` has them, and without what is behind."""
 
 
-def train_of(packet: Buffer, joins_udp: bool) -> Train | None:
-    """None if nothing can be joined to ``packet``, an ordinary one."""
+def train_of(packet: Buffer, joins_udp: bool, octets: Buffer, place: int) -> Train | None:
+    """None if nothing can be joined to ``packet``, an ordinary one; or not what is at ``place``, as
+    a quick look says."""
     version = packet[0] >> 4
     protocol, offset = (packet[9], IPV4_HEADER) if version == 4 else (packet[6], IPV6_HEADER)
     if protocol == TCP:
         headers = offset + (packet[offset + 12] >> 4) * 4
         if packet[offset + 13] & ~_ECE != _ACK:
+            return None
+        sequence = int.from_bytes(packet[offset + 4 : offset + 8], "big") + len(packet) - headers
+        place += offset + 4
+        if octets[place : place + 4] != (sequence & 0xFFFFFFFF).to_bytes(4, "big"):
             return None
     elif protocol == UDP and joins_udp:
         headers = offset + UDP_HEADER
