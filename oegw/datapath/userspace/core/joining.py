@@ -35,8 +35,11 @@ class Joiner:
     def add(self, packet: Buffer) -> None:
         """The next packet, an ordinary one; its octets may not change until ``clear``."""
         size = len(packet)
-        if self.extend(packet, 0, size, size, 1):
-            return
+        if not self.extend(packet, 0, size, size, 1):
+            self.begin(packet)
+
+    def begin(self, packet: Buffer) -> None:
+        """The same for a packet that ``extend`` could not join."""
         self._close()
         if self._offloads:
             self._last = packet
@@ -58,7 +61,7 @@ class Joiner:
                 or octets[place + 20 : place + 24] != last[20:24]
             ):
                 return 0
-            train = train_of(last, self._joins_udp)
+            train = train_of(last, self._joins_udp, octets, place)
         if train is None:
             return 0
         taken = train.take(octets, place, size, stride, count, behind)

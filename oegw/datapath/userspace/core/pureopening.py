@@ -190,7 +190,7 @@ class PureOpeningCore:
     def _open(self, datagrams: list[Datagram]) -> Iterator[Unopened | Unchecked]:
         """All packets of the datagrams, in their order."""
         counters, read = self._counters, _SPI_AND_SEQUENCE.unpack_from
-        extend = self._joiner.extend
+        joiner, extend = self._joiner, self._joiner.extend
         # How the packet came that is the last one in the joiner.
         joined: _Inlet | None = None
         joined_header = joined_class = -1
@@ -258,25 +258,17 @@ class PureOpeningCore:
                     next_header = payload[finish - 1]
                     last = finish - TRAILER - padding
                     taken = 1
-                    # As in `InboundSa.open`.
-                    if last < start or (
-                        padding and payload[last : finish - 2] != PADDINGS[padding]
-                    ):
-                        counters["drop_in_invalid"] += 1
-                    elif (
+                    behind = bytes(payload[last:finish])
+                    as_before = (
                         inlet is joined
                         and next_header == joined_header
                         and outer_class == joined_class
-                        and (
-                            many := extend(
-                                payload,
-                                start,
-                                last - start,
-                                size,
-                                opened,
-                                bytes(payload[last:finish]),
-                            )
-                        )
+                    )
+                    # As in `InboundSa.open`.
+                    if last < start or (padding and behind[:padding] != PADDINGS[padding]):
+                        counters["drop_in_invalid"] += 1
+                    elif as_before and (
+                        many := extend(payload, start, last - start, size, opened, behind)
                     ):
                         taken = many  # as ordinary as the one before
                         inlet.packets += taken
@@ -284,7 +276,7 @@ class PureOpeningCore:
                     elif _is_ordinary(
                         inlet, next_header, inner := payload[start:last], outer_class
                     ):
-                        self._joiner.add(inner)
+                        (joiner.begin if as_before else joiner.add)(inner)
                         joined, joined_header, joined_class = inlet, next_header, outer_class
                         inlet.packets += 1
                         inlet.octets += last - start

@@ -33,15 +33,27 @@ _LARGEST = 65535
 
 _UDP = Struct("!4sHH")  # ports, length, checksum
 _WORD = Struct("!H")
+_BEGINS = {
+    (IPV4_HEADER, TCP): Struct("!2s2xH4s2x12sI8s"),
+    (IPV4_HEADER, UDP): Struct("!2s2xH4s2x12s"),
+    (IPV6_HEADER, TCP): Struct("!4s2x2s36sI8s"),
+    (IPV6_HEADER, UDP): Struct("!4s2x2s36s"),
+}
+"""Headers without lengths and checksums, as `_row` has them, and without what is behind."""
 
 
-def train_of(packet: Buffer, joins_udp: bool) -> Train | None:
-    """None if nothing can be joined to ``packet``, an ordinary one."""
+def train_of(packet: Buffer, joins_udp: bool, octets: Buffer, place: int) -> Train | None:
+    """None if nothing can be joined to ``packet``, an ordinary one; or not what is at ``place``, as
+    a quick look says."""
     version = packet[0] >> 4
     protocol, offset = (packet[9], IPV4_HEADER) if version == 4 else (packet[6], IPV6_HEADER)
     if protocol == TCP:
         headers = offset + (packet[offset + 12] >> 4) * 4
         if packet[offset + 13] & ~_ECE != _ACK:
+            return None
+        sequence = int.from_bytes(packet[offset + 4 : offset + 8], "big") + len(packet) - headers
+        place += offset + 4
+        if octets[place : place + 4] != (sequence & 0xFFFFFFFF).to_bytes(4, "big"):
             return None
     elif protocol == UDP and joins_udp:
         headers = offset + UDP_HEADER
@@ -67,11 +79,14 @@ class Train:
         "_follows",
         "_headers",
         "_identification",
+        "_like",
         "_network",
         "_offset",
         "_protocol",
         "_pseudo",
         "_pushed",
+        "_pushing",
+        "_quiet",
         "_room",
         "_segment",
         "_unchanged",
@@ -98,6 +113,13 @@ class Train:
         self._unchanged = sum_of(stays) + pseudo
         # The same of IPv4's, but for the length.
         self._network = sum_of(packet[:2] + packet[6:10] + packet[12:20])
+        # As the next must have it; the latter two from TCP's acknowledgement to the window.
+        network = (packet[:2], packet[6:10], packet[12:24])
+        self._like = network if offset == IPV4_HEADER else (packet[:4], packet[6:8], packet[8:44])
+        self._quiet = self._pushing = packet[offset + 8 : offset + 16]
+        if protocol == TCP:
+            flags = bytes((packet[offset + 13] | _PSH,))
+            self._pushing = self._quiet[:5] + flags + self._quiet[6:]
         self._pushed = False
         self.ended = False
         self.payloads = [packet[headers:]]
@@ -114,7 +136,7 @@ class Train:
             JOINED_PACKETS - len(self.payloads),
             self._room // payload,
         )
-        if count < 1:
+        if count < 1 or not self._may_be_next(octets, place):
             return 0
         gap = stride - size - len(behind) if count > 1 else 0
         form = _row(self._offset, self._protocol, self._headers, payload, len(behind), gap, count)
@@ -133,7 +155,7 @@ class Train:
                 count = min(count, alike(column, values))
         pushed = False
         if self._protocol == TCP:
-            count, pushed = self._pushing(columns[-4], count)
+            count, pushed = self._without_push(columns[-4], count)
         if not count:
             return 0
         payloads, sums = pieces_of(octets, place + self._headers, payload, stride, count)
@@ -151,6 +173,21 @@ class Train:
         self._pushed = pushed and taken == count
         self.ended = payload < self._segment or self._pushed or len(self.payloads) == JOINED_PACKETS
         return taken
+
+    def _may_be_next(self, octets: Buffer, place: int) -> bool:
+        """A quick look at one packet, since most that are not next show it here."""
+        fields = _BEGINS[self._offset, self._protocol].unpack_from(octets, place)
+        if self._offset == IPV4_HEADER:
+            start, number, middle, ends, *upper = fields
+            if number - self._identification & 0xFFFF > 1:
+                return False
+        else:
+            start, middle, ends, *upper = fields
+        if (start, middle, ends) != self._like:
+            return False
+        return not upper or (
+            upper[0] == self._follows & 0xFFFFFFFF and (upper[1] in (self._quiet, self._pushing))
+        )
 
     def _due(
         self, columns: list[_Column], size: int, step: int, count: int
@@ -182,14 +219,13 @@ class Train:
         due.append((rests, (first[offset + 18 :],) * count))
         return due, tuple(map(add, checks, sequences))
 
-    def _pushing(self, middles: _Column, count: int) -> tuple[int, bool]:
+    def _without_push(self, middles: _Column, count: int) -> tuple[int, bool]:
         """How many of ``count`` packets have no flag but those of the first, and perhaps one more
         that has PSH besides."""
-        quiet = self._first[self._offset + 8 : self._offset + 16]
-        still = alike(middles, (quiet,) * len(middles))
+        still = alike(middles, (self._quiet,) * len(middles))
         if still >= count:
             return count, False
-        pushed = middles[still] == quiet[:5] + bytes((quiet[5] | _PSH,)) + quiet[6:]
+        pushed = middles[still] == self._pushing
         return still + pushed, pushed
 
     def header(self) -> bytes:
