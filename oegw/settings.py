@@ -160,7 +160,8 @@ def default_rule(
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All of it.  ``rules`` are the user's, without built-ins; ``peers`` go by rule name; ``files``
-    are those that the rules name."""
+    are those that the rules name, and what may be added beside the main file; ``texts``: what was
+    read, the main file first."""
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     interfaces: InterfacesSettings = field(default_factory=InterfacesSettings)
@@ -180,6 +181,7 @@ class Settings:
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
     socks: SocksSettings = field(default_factory=SocksSettings)
+    texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def encrypts_ports(self) -> bool:
