@@ -41,6 +41,7 @@ from oegw.exitcodes import (
 )
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.management import management_advice
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
@@ -277,6 +278,7 @@ def _check(arguments: argparse.Namespace) -> int:
             for point in settings.decision_points:
                 print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
+            _complain(FINE, *(f"note: {each}" for each in management_advice(table)))
             _check_socks(settings)
             _check_firewall(settings)
             _check_translated_ports(settings, nat)
@@ -454,7 +456,7 @@ def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        builtin = builtin_rules(box.attached, box.own)
+        builtin = builtin_rules(box.attached, box.own, settings.management.addresses)
         addresses, translates = box.addresses, box.translates
         named = (settings.gateway.identity or settings.gateway.fqdn) is not None
     except (UnsuitableBox, OSError) as error:

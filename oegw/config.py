@@ -18,6 +18,7 @@ from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.configmanagement import read_management
 from oegw.configmoniker import Elsewhere, read_moniker
 from oegw.confignat import read_nat
 from oegw.configparts import Origins, Part, Text, directory_of, merged, read_texts
@@ -77,7 +78,7 @@ DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 CORES = {word: word for word in WANTED}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    *("publish", "sst"),
+    *("publish", "sst", "management"),
 )
 
 
@@ -198,6 +199,7 @@ def examine_values(
         peers=rules.peers,
         files=rules.files,
         nat=read_nat(top.raw("nat", []), problems),
+        management=read_management(sections["management"]),
     )
     intercept = settings.intercept
     taken = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark

@@ -68,6 +68,7 @@ from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
+from oegw.management import management_advice
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
@@ -691,15 +692,14 @@ class Daemon:
 
     def warnings(self) -> tuple[str, ...]:
         """What of the configuration does not do what its words say on this box."""
-        return advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        of_settings = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        return *of_settings, *management_advice(self.gateway.table)
 
     def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
         """Rules that translate sources may have come since we were started, too."""
-        before = self.warnings()
         self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
         self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
-        self._warn_of(warning for warning in self.warnings() if warning not in before)
 
     def _warn_of(self, warnings: Iterable[str]) -> None:
         about_nat = self.gateway.nat.warnings()
@@ -751,12 +751,14 @@ class Daemon:
         self._points = points
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
+        before = self.warnings()
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
+        self._warn_of(warning for warning in self.warnings() if warning not in before)
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())

@@ -16,6 +16,7 @@ from oegw.assurance import UnsignedDelegation
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.management import ManagementSettings
 from oegw.moniker.settings import MonikerSettings
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
@@ -181,6 +182,7 @@ class Settings:
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
     socks: SocksSettings = field(default_factory=SocksSettings)
+    management: ManagementSettings = field(default_factory=ManagementSettings)
     texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False, compare=False)
 
     @property
