@@ -12,6 +12,7 @@ from dnsrecords import rsakey
 from dnsrecords.errors import RecordError
 from dnsrecords.name import normal_fqdn
 from oegw import __version__
+from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
 from oegw.keys import DEFAULT_BITS
@@ -149,8 +150,12 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "Check a configuration: report every error in it, or print the resulting policy in order.",
         "oegw check",
         "oegw check --config new.toml",
+        "oegw check --diff",
+        "oegw check --diff /etc/oegw/oegw.toml --config new.toml",
     )
     _add_config(check)
+    _add_socket(check)
+    add_diff(check)
 
     run = add(
         "run",
@@ -220,6 +225,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_config(reload)
     _add_socket(reload)
 
+    add_apply(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)

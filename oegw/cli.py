@@ -25,7 +25,14 @@ from dnsrecords.errors import RecordError
 from dnsrecords.published import PublishedRecord
 from oegw import config
 from oegw.advice import advice
+from oegw.applycommands import COMMANDS as APPLY_COMMANDS
+from oegw.applycommands import difference
+from oegw.applyrecord import at_start
 from oegw.arguments import Command, UsageError, parser_of
+from oegw.asking import ANSWER_SECONDS
+from oegw.asking import ask as _ask
+from oegw.asking import control_socket as _socket
+from oegw.asking import without_error as _without_error
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
 from oegw.exitcodes import (
@@ -45,7 +52,7 @@ from oegw.management import management_advice
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
-from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.settings import PublishSettings, Settings
 from oegw.sockscommands import COMMANDS as SOCKS_COMMANDS
 from oegw.sst.settings import SstSettings
 from oegw.sstadvice import seals_behind_nat
@@ -57,7 +64,6 @@ from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
-ANSWER_SECONDS = 30.0
 ROLLOVER_LOOK = 10.0  # at most, between two looks whether the next step can be taken
 PROBE_SECONDS = 120.0  # between two steps; the daemon itself gives up before
 
@@ -270,6 +276,8 @@ def _check(arguments: argparse.Namespace) -> int:
     except PolicyError as error:
         problems += str(error).splitlines()
     else:
+        if not problems and arguments.diff is not None:
+            return difference(arguments, settings)
         if not problems:
             for line in table_lines(table, settings):
                 print(line)
@@ -481,35 +489,13 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     if os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
+    settings = at_start(arguments.config).settings
     from oegw import daemon  # the other commands do without the sockets and the netlink of it
 
     return daemon.run(settings, arguments.config)
 
 
 # --------------------------------------------------------------------- with daemon
-
-
-def _socket(arguments: argparse.Namespace) -> Path:
-    """Where the daemon listens: as said, as configured, or as usual."""
-    if arguments.socket is not None:
-        return Path(arguments.socket)
-    if arguments.config == DEFAULT_CONFIG and not arguments.config.exists():
-        return GatewaySettings().control_socket
-    return config.control_socket(arguments.config)
-
-
-def _ask(arguments: argparse.Namespace, **message: Any) -> dict[str, Any]:
-    """The answer to a request that is answered in one piece."""
-    answer: dict[str, Any] = {}
-    for line in request(_socket(arguments), message, ANSWER_SECONDS):
-        answer |= line
-    return _without_error(answer)
-
-
-def _without_error(answer: dict[str, Any]) -> dict[str, Any]:
-    if "error" in answer:
-        raise Failure(FAILED, str(answer["error"]))
-    return answer
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -637,6 +623,7 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    **APPLY_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

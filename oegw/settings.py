@@ -27,6 +27,12 @@ from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
 
 DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
 
+AT_START_ONLY = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    *("nat", "sst"),
+)
+"""The tables that take effect at a restart."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
