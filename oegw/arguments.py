@@ -15,6 +15,7 @@ from oegw import __version__
 from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
+from oegw.firstarguments import add_init
 from oegw.keys import DEFAULT_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
@@ -73,6 +74,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
         each.set_defaults(command=commands[name])
         return each
+
+    add_init(add, _address, _network, _fqdn, _bits)
 
     keygen = add(
         "keygen",

@@ -47,6 +47,7 @@ from oegw.exitcodes import (
     Failure,
 )
 from oegw.explain import explanation, table_lines
+from oegw.firstcommand import COMMANDS as FIRST_COMMANDS
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.management import management_advice
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
@@ -612,6 +613,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS: dict[str, Command] = {
+    **FIRST_COMMANDS,
     "keygen": _keygen,
     "dns-records": _dns_records,
     "rollover": _rollover,

@@ -64,4 +64,5 @@ def test_the_order_of_rules_with_names_is_no_change() -> None:
 
 def test_values_are_short() -> None:
     [line] = differences({}, {"dns": {"resolvers": ["192.0.2.1"] * 100}}, ())
-    assert line.startswith('added: dns: { resolvers = ["192.0.2.1", ') or len(line) < 120
+    assert line.endswith("...")
+    assert len(line) < 100

@@ -22,7 +22,7 @@ from dnsrecords.delegation import Delegation
 from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.reverse import reverse_name
 from dnsrecords.sstkey import SstKey
-from oegw import __main__, cli, environment
+from oegw import __main__, asking, cli, environment
 from oegw import daemon as daemon_module
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
@@ -34,8 +34,8 @@ from tests.support.dns_keys import txt
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (  # in the order of the help
-    "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe", "forget",
-    "close", "reload", "sst", "moniker", "socks",
+    "init", "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe",
+    "forget", "close", "reload", "apply", "confirm", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]
@@ -800,7 +800,7 @@ def test_not_permitted_is_5(oegw: Any, config: Path, monkeypatch: pytest.MonkeyP
         raise cli.NotPermittedError("control.sock: Permission denied; be root")
         yield {}
 
-    monkeypatch.setattr(cli, "request", refuse)
+    monkeypatch.setattr(asking, "request", refuse)
     result = oegw("status", "--config", config)
     assert result.code == 5
     assert "Permission denied" in result.err
