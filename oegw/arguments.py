@@ -16,7 +16,7 @@ from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
 from oegw.firstarguments import add_init
-from oegw.keys import DEFAULT_BITS
+from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
 from oegw.socksarguments import add_socks
@@ -384,6 +384,6 @@ def _number(what: str, low: int, high: int) -> Callable[[str], int]:
     return argument
 
 
-_bits = _number("a number of bits", rsakey.MIN_MODULUS_BITS, rsakey.MAX_MODULUS_BITS)
+_bits = _number("a number of bits", MIN_BITS, rsakey.MAX_MODULUS_BITS)
 _precedence = _number("a precedence", 0, 65535)
 _port = _number("a port", 0, 65535)

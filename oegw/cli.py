@@ -100,10 +100,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader had enough.  Python would flush stdout once more and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()  # the reader had enough
         return BROKEN_PIPE
+    except OSError as error:  # above all a disk that is full
+        if error.filename is None:  # so it is the output
+            _say_no_more()
+        return _complain(FAILED, f"{error.filename or 'output'}: {error.strerror or error}")
     return code
+
+
+def _say_no_more() -> None:
+    """At its end Python would flush stdout once more, and complain."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(code: int, *messages: str) -> int:

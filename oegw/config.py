@@ -221,8 +221,10 @@ def examine_values(
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # of TOML, or of a number with thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: {error}"]) from error
+    except ValueError:
+        raise ConfigError([f"{path}: there is a number with thousands of digits"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: brackets are nested too deep"]) from None
 

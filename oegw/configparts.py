@@ -114,7 +114,8 @@ def parts_of(path: Path) -> list[Path]:
 
 def read_texts(path: Path) -> tuple[Text, ...]:
     """The files of the configuration at ``path``, that one first.  Raises ConfigError."""
-    return tuple((each, _read(each)) for each in (path, *parts_of(path)))
+    main = (path, _read(path))
+    return (main, *((each, _read(each)) for each in parts_of(path)))
 
 
 def _read(path: Path) -> str:

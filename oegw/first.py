@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dnsrecords.resolver import system_resolvers
 from oegw.configfile import BadValue, address_of
-from oegw.environment import Environment, links, survey
+from oegw.environment import Environment, UnsuitableBox, interfaces_of, links, survey
 from oegw.settings import DatapathSettings
 from policy.builtin import all_never_public
 from policy.flow import IPAddress, IPNetwork
@@ -24,7 +24,8 @@ _ANCESTORS = 32  # processes between a login and this one, at most: our choice
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the box is like.  ``inside``: networks on its other interfaces; ``ssh``: who came by
+    """What the box is like.  ``routed``: default routes say which interfaces are outside;
+    ``inside``: networks on its other interfaces; ``ssh``: who came by
     it, if anybody did; ``still``: what would have to be set for packets to be forwarded."""
 
     box: Environment
@@ -32,6 +33,7 @@ class Found:
     resolvers: tuple[IPAddress, ...]
     ssh: IPAddress | None
     still: tuple[str, ...]
+    routed: bool = True
 
     @property
     def translated(self) -> tuple[IPNetwork, ...]:
@@ -55,12 +57,19 @@ class Choices:
 
 def look(gateways: tuple[IPAddress, ...]) -> Found:
     """What can be found out.  Raises UnsuitableBox and OSError."""
-    box = survey((), gateways)
-    there = links(box.outside, DatapathSettings().tunnel_interface).inside
+    routed = True
+    try:
+        box = survey((), gateways)
+    except UnsuitableBox:
+        there = interfaces_of(gateways)
+        if not there:
+            raise
+        box, routed = survey(there, gateways), False
+    others = links(box.outside, DatapathSettings().tunnel_interface).inside
     inside = tuple(
         network
         for network in box.attached
-        if any(address in network for _, address in there if address.version == network.version)
+        if any(address in network for _, address in others if address.version == network.version)
         and not any(address in network for address in box.addresses)
     )
     still = tuple(
@@ -68,7 +77,8 @@ def look(gateways: tuple[IPAddress, ...]) -> Found:
         for family, (key, path) in _FORWARDING.items()
         if any(address.version == family for address in box.addresses) and not _is_on(path)
     )
-    return Found(box, inside, tuple(system_resolvers()), ssh_client(_environments()), still)
+    ssh = ssh_client(_environments())
+    return Found(box, inside, tuple(system_resolvers()), ssh, still, routed)
 
 
 def _is_on(path: Path) -> bool:
@@ -136,8 +146,9 @@ def _lines(found: Found, choices: Choices, now: float) -> Iterator[str]:
     yield 'private_key = "gateway.pem"'
     yield ""
     yield "[interfaces]"
-    yield "# Towards the Internet; found out at each start by the default routes. Today:"
-    yield f"# outside = {_listed(found.box.outside)}"
+    if found.routed:
+        yield "# Towards the Internet; found out at each start by the default routes. Today:"
+    yield f"{'# ' if found.routed else ''}outside = {_listed(found.box.outside)}"
     yield ""
     yield "[dns]"
     yield "# Those of /etc/resolv.conf are asked; one on this box should validate DNSSEC. Today:"

@@ -76,7 +76,8 @@ def _found(gateways: tuple[IPAddress, ...]) -> Found:
     try:
         return look(gateways)
     except UnsuitableBox as error:
-        raise Failure(FAILED, f"{error}: nothing was written") from error
+        which = "" if gateways else ", or give --gateway ADDRESS"
+        raise Failure(FAILED, f"nothing was written: {error}{which}") from error
 
 
 # --------------------------------------------------------------------------- questions

@@ -25,7 +25,7 @@ FOUND = Found(
     ip_address("198.51.100.7"),
     (),
 )
-KEY = generate(1024)
+KEY = generate(2048)
 
 
 class Terminal(io.StringIO):
