@@ -1,4 +1,4 @@
-"""A configuration on trial with a real gateway: what is in use when who began it, or it, is gone."""
+"""A configuration on trial with a real gateway: what is in use when it is gone, or who began it."""
 
 from __future__ import annotations
 
