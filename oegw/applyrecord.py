@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,8 +87,13 @@ def write(path: Path, record: Record) -> None:
     }
     try:
         write_secret(path, json.dumps(values).encode(), force=True)  # it has hashes of passwords
+        if os.geteuid() == 0:  # a start is root's; who runs then reads and writes it as the owner
+            place = path.parent.stat()
+            os.chown(path, place.st_uid, place.st_gid)
     except KeyFileError as error:
         raise RecordError(str(error)) from error
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from error
 
 
 def remove(path: Path) -> None:

@@ -27,7 +27,7 @@ from oegw import config
 from oegw.advice import advice
 from oegw.applycommands import COMMANDS as APPLY_COMMANDS
 from oegw.applycommands import difference
-from oegw.applyrecord import at_start
+from oegw.applyrecord import at_start, in_use
 from oegw.arguments import Command, UsageError, parser_of
 from oegw.asking import ANSWER_SECONDS
 from oegw.asking import ask as _ask
@@ -297,6 +297,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
             _complain(FINE, *(f"note: {each}" for each in management_advice(table)))
+            _check_trial(arguments.config)
             _check_socks(settings)
             _check_firewall(settings)
             _check_translated_ports(settings, nat)
@@ -396,6 +397,12 @@ def _check_sst_keys(settings: Settings) -> Iterator[str]:
             _complain(FINE, f"note: {key}: {error}")
         except KeyFileError as error:
             yield f"{key}: {error}"
+
+
+def _check_trial(path: Path) -> None:
+    """Say so if the gateway would not go by this configuration.  Its record is root's to read."""
+    if os.geteuid() == 0 and (note := in_use(path).note):
+        _complain(FINE, f"note: {note}")
 
 
 def _check_socks(settings: Settings) -> None:

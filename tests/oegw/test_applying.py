@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oegw import applyrecord
+from oegw import applyrecord, cli
 from oegw.applying import ApplyError, Applying
 from oegw.applyrecord import InUse, RecordError, at_start, in_use, record_file
 from oegw.config import ConfigError
 from oegw.intercept.interface import InterceptError
+from oegw.keys import generate, write_private
 from oegw.settings import Settings
 
 LONG, SHORT = 3600.0, 0.01
-TEXT = 'version = 1\n[gateway]\nstate = "state.db"\n[dns]\ntries = {}\n'
+TEXT = (
+    'version = 1\n[gateway]\nprivate_key = "gateway.pem"\nstate = "state.db"\n[dns]\ntries = {}\n'
+)
 
 
 class Box:
@@ -278,6 +282,15 @@ def test_a_damaged_record_does_not_count_and_is_told(tmp_path: Path) -> None:
     assert "state.db.unconfirmed: is damaged" in found.note
 
 
+@pytest.mark.netns
+def test_the_record_is_its_directory_s_owner_s(tmp_path: Path) -> None:
+    """A start is root's, and the gateway that runs then is not."""
+    os.chown(tmp_path, 65534, 65533)
+    path = record_file(tmp_path / "state.db")
+    applyrecord.write(path, applyrecord.Record("x", ((Path("/x"), ""),), True, 0.0))
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65533)
+
+
 def test_the_record_is_a_secret_and_has_all_files(tmp_path: Path) -> None:
     directory = tmp_path / "oegw.d"
     directory.mkdir()
@@ -293,3 +306,16 @@ def test_the_record_is_a_secret_and_has_all_files(tmp_path: Path) -> None:
         assert box.settings.ike.dpd_tries == 7
 
     play(tmp_path, story)
+
+
+def test_check_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_private(tmp_path / "gateway.pem", generate(2048))
+
+    async def story(box: Box) -> None:
+        box.path.write_text(TEXT.format(2) + '[interfaces]\noutside = "lo"\n')
+        await box.apply(LONG)
+        await box.applying.refuse()
+
+    path = play(tmp_path, story).path
+    cli.main(["check", "--config", str(path)])
+    assert f"oegw: note: {path} was applied on " in capsys.readouterr().err
