@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from dnsrecords.resolver import system_resolvers
@@ -19,6 +20,8 @@ _FORWARDING = {
     4: ("net.ipv4.ip_forward", Path("/proc/sys/net/ipv4/ip_forward")),
     6: ("net.ipv6.conf.all.forwarding", Path("/proc/sys/net/ipv6/conf/all/forwarding")),
 }
+_IF_INET6 = Path("/proc/net/if_inet6")
+_IFA_F_TEMPORARY = 1  # linux/if_addr.h
 _ANCESTORS = 32  # processes between a login and this one, at most: our choice
 
 
@@ -45,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the operator says.  ``gateways``: empty if they are to be found out at each start."""
+    """What the operator says.  ``gateways``: empty if they are to be found out."""
 
     gateways: tuple[IPAddress, ...] = ()
     clients: tuple[IPAddress, ...] = ()
@@ -65,6 +68,9 @@ def look(gateways: tuple[IPAddress, ...]) -> Found:
         if not there:
             raise
         box, routed = survey(there, gateways), False
+    if not gateways:
+        lasting = tuple(address for address in box.addresses if address not in _temporary())
+        box = replace(box, addresses=lasting or box.addresses)
     others = links(box.outside, DatapathSettings().tunnel_interface).inside
     inside = tuple(
         network
@@ -79,6 +85,17 @@ def look(gateways: tuple[IPAddress, ...]) -> Found:
     )
     ssh = ssh_client(_environments())
     return Found(box, inside, tuple(system_resolvers()), ssh, still, routed)
+
+
+def _temporary() -> frozenset[IPAddress]:
+    """IPv6 addresses that the kernel gives up again (RFC 8981): no record can name one."""
+    try:
+        rows = [line.split() for line in _IF_INET6.read_text().splitlines()]
+    except OSError:
+        return frozenset()
+    return frozenset(
+        IPv6Address(int(row[0], 16)) for row in rows if int(row[4], 16) & _IFA_F_TEMPORARY
+    )
 
 
 def _is_on(path: Path) -> bool:
@@ -136,11 +153,8 @@ def _lines(found: Found, choices: Choices, now: float) -> Iterator[str]:
     yield "version = 1"
     yield ""
     yield "[gateway]"
-    if choices.gateways:
-        yield f"addresses = {addresses}"
-    else:
-        yield "# The outer addresses are found out at each start; today they are"
-        yield f"# addresses = {addresses}"
+    yield "# The outer addresses, which the records name."
+    yield f"addresses = {addresses}"
     if choices.fqdn is not None:
         yield f'fqdn = "{choices.fqdn}"'
     yield 'private_key = "gateway.pem"'

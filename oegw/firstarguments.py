@@ -33,7 +33,7 @@ def add_init(add: Add, address: Read, network: Read, fqdn: Read, bits: Read) -> 
         help=f"where both files go; default {DEFAULT_CONFIG.parent}",
     )
     _add_several(init, "--client", address, "host that this gateway encrypts for, besides itself")
-    _add_several(init, "--gateway", address, "outer address; default: found out at each start")
+    _add_several(init, "--gateway", address, "outer address; default: found out")
     _add_several(
         init, "--management", network, "who manages this box, always permitted; default: by ssh"
     )

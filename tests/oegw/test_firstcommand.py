@@ -8,11 +8,12 @@ import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from oegw import cli, config, firstcommand
+from oegw import cli, config, first, firstcommand
 from oegw.environment import Environment, UnsuitableBox
 from oegw.first import Choices, Found, ssh_client, text_of
 from oegw.keys import generate, read_private
@@ -63,7 +64,7 @@ def test_it_writes_what_check_takes_and_prints_what_is_to_be_published(
     settings = config.load(place / "oegw.toml")
     assert settings.management.addresses == (ip_network("198.51.100.7/32"),)
     assert settings.publish.clients == (SG_A, ip_address("192.1.0.65"))
-    assert settings.gateway.addresses == ()  # found out at each start
+    assert settings.gateway.addresses == (SG_A,)
     assert read_private(place / "gateway.pem").public_key() == KEY.public_key()
     assert (place / "oegw.toml").stat().st_mode & 0o777 == 0o644
     records = [line.split(" ", 3) for line in out.splitlines() if not line.startswith(";")]
@@ -79,13 +80,13 @@ def test_it_writes_what_check_takes_and_prints_what_is_to_be_published(
 
 
 def test_a_second_time_it_changes_nothing(init: Any, place: Path) -> None:
-    _, first, _ = init()
+    _, once, _ = init()
     before = [path.read_bytes() for path in sorted(place.iterdir())]
     code, second, err = init()
     assert code == 0
     assert [path.read_bytes() for path in sorted(place.iterdir())] == before
     assert "is there already and stays as it is" in err
-    without = [line for line in first.splitlines() if not line.startswith("; made")]
+    without = [line for line in once.splitlines() if not line.startswith("; made")]
     assert without == second.splitlines()
     code, out, err = init("--client", "192.1.0.66")
     assert (code, out) == (1, "")
@@ -210,3 +211,18 @@ def test_the_processes_above_are_asked_too() -> None:
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.stdout.strip() == "198.51.100.7"
+
+
+def test_addresses_that_pass_are_not_named(tmp_path: Path, monkeypatch: Any) -> None:
+    rows = "20010db8000000000000000000000004 02 40 00 {} eth1\n"
+    file = tmp_path / "if_inet6"
+    monkeypatch.setattr(first, "_IF_INET6", file)
+    passing = ip_address("2001:db8::4")
+    box = replace(FOUND.box, addresses=(SG_A, passing))
+    monkeypatch.setattr(first, "survey", lambda outside, addresses: box)
+    monkeypatch.setattr(first, "links", lambda outside, tunnel: SimpleNamespace(inside=()))
+    file.write_text(rows.format("01"))
+    assert first.look(()).box.addresses == (SG_A,)
+    assert first.look((SG_A, passing)).box.addresses == (SG_A, passing)
+    file.write_text(rows.format("80"))
+    assert first.look(()).box.addresses == (SG_A, passing)

@@ -76,13 +76,11 @@ def sentence(stderr: str) -> str:
     return said[0]
 
 
-def run(
-    *words: object, environment: Mapping[str, str] | None = None, **more: Any
-) -> tuple[int, str, str]:
+def run(*words: object, **more: Any) -> tuple[int, str, str]:
     """A process of its own: exit code and what it wrote."""
     command = [sys.executable, "-P", "-m", "oegw", *map(_word, words)]
     done = subprocess.run(
-        command, env=_environment(environment), timeout=60, check=False,
+        command, env=environment(), timeout=60, check=False,
         **({"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | more), stderr=subprocess.PIPE,
     )  # fmt: skip
     return done.returncode, _text(done.stdout), _text(done.stderr)
@@ -90,10 +88,10 @@ def run(
 
 def started(*words: object, **more: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "oegw", *map(_word, words)]
-    return subprocess.Popen(command, env=_environment(None), stderr=subprocess.PIPE, **more)
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, **more)
 
 
-def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}
 
 
@@ -157,6 +155,6 @@ def filled(directory: Path, words: Sequence[object]) -> tuple[int, str, str]:
     command = [sys.executable, "-P", "-m", "oegw", *map(str, words)]
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, directory, *command],
-        env=_environment(None), capture_output=True, timeout=60, check=False,
+        env=environment(), capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     return done.returncode, _text(done.stderr), _text(done.stdout)
