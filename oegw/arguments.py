@@ -12,9 +12,11 @@ from dnsrecords import rsakey
 from dnsrecords.errors import RecordError
 from dnsrecords.name import normal_fqdn
 from oegw import __version__
+from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
-from oegw.keys import DEFAULT_BITS
+from oegw.firstarguments import add_init
+from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
 from oegw.socksarguments import add_socks
@@ -72,6 +74,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
         each.set_defaults(command=commands[name])
         return each
+
+    add_init(add, _address, _network, _fqdn, _bits)
 
     keygen = add(
         "keygen",
@@ -149,8 +153,12 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "Check a configuration: report every error in it, or print the resulting policy in order.",
         "oegw check",
         "oegw check --config new.toml",
+        "oegw check --diff",
+        "oegw check --diff /etc/oegw/oegw.toml --config new.toml",
     )
     _add_config(check)
+    _add_socket(check)
+    add_diff(check)
 
     run = add(
         "run",
@@ -220,6 +228,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_config(reload)
     _add_socket(reload)
 
+    add_apply(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)
@@ -375,6 +384,6 @@ def _number(what: str, low: int, high: int) -> Callable[[str], int]:
     return argument
 
 
-_bits = _number("a number of bits", rsakey.MIN_MODULUS_BITS, rsakey.MAX_MODULUS_BITS)
+_bits = _number("a number of bits", MIN_BITS, rsakey.MAX_MODULUS_BITS)
 _precedence = _number("a precedence", 0, 65535)
 _port = _number("a port", 0, 65535)

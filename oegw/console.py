@@ -11,18 +11,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from oegw import __version__
-from oegw.config import ConfigError
+from oegw.applying import LONGEST_TRIAL, RELOAD_FAILURES, ApplyError
 from oegw.connection import Connection, State
 from oegw.datapath.interface import Capability, DatapathError, SaKey, Usage, WorkerReport
-from oegw.decision import PointError
-from oegw.environment import UnsuitableBox
-from oegw.intercept.interface import InterceptError
-from oegw.keys import KeyFileError
 from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
-from oegw.sst.interface import SstError
-from policy.errors import PolicyError
 from policy.flow import Flow
 
 if TYPE_CHECKING:
@@ -64,15 +58,31 @@ class Console:
                     yield {"closed": self._close(request), "done": True}
                 case "reload":
                     yield {"notes": await self._daemon.reload(), "done": True}
+                case "apply":
+                    yield {**await self._apply(request), "done": True}
+                case "confirm" if request.get("refuse") is True:
+                    await self._daemon.applying.refuse()
+                    yield {"done": True}
+                case "confirm":
+                    await self._daemon.applying.confirm()
+                    yield {"done": True}
+                case "configuration":
+                    yield {**self._daemon.applying.texts(), "done": True}
                 case other:
                     raise BadRequest(f"no such command: {other!r}")
-        except (
-            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError, SstError,
-        ) as error:  # fmt: skip
+        except (BadRequest, ApplyError, *RELOAD_FAILURES) as error:
             yield {"error": str(error), "done": True}
         except DatapathError as error:
             yield {"error": f"datapath: {error}", "done": True}
+
+    async def _apply(self, request: Answer) -> Answer:
+        seconds, file = request.get("confirm"), request.get("file")
+        if seconds is not None and (
+            not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TRIAL
+        ):
+            raise BadRequest(f"confirm: {seconds!r} is not a number of seconds")
+        notes = await self._daemon.applying.apply(file if isinstance(file, str) else None, seconds)
+        return {"notes": notes, "trial": self._daemon.applying.row()["state"] == "on trial"}
 
     async def _status(self) -> Answer:
         daemon = self._daemon
@@ -101,7 +111,8 @@ class Console:
             "datapath": capability and _datapath(capability, daemon.datapath.workers()),
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": list(daemon.warnings()),
+            "warnings": [*daemon.warnings(), *daemon.applying.notes()],
+            "configuration": daemon.applying.row(),
             "connections": [
                 {**_row(c, usage, now), "ports": ports_of(c, ports)}
                 for c in daemon.gateway.connections()

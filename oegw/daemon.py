@@ -42,6 +42,7 @@ from oegw import commands as do
 from oegw import config
 from oegw import events as happened
 from oegw.advice import advice
+from oegw.applying import RELOAD_FAILURES, Applying
 from oegw.associations import Associations
 from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
@@ -56,7 +57,6 @@ from oegw.datapath.interface import (
     DatapathFailed,
     KeyingDatagram,
 )
-from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
@@ -68,11 +68,13 @@ from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError, read_private
 from oegw.ledger import CoordinatorSettings
+from oegw.management import management_advice
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
 from oegw.statefile import StateError, StateFile
@@ -91,11 +93,6 @@ IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done a
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
 SAVING = 1.0  # seconds between two times that the key memory is written down
 NAT_PORT = 4500  # RFC 3947 section 4
-
-_AT_START_ONLY = (
-    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    *("nat", "sst"),
-)
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
@@ -233,6 +230,7 @@ class Daemon:
         self.datapath: Datapath
         self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
+        self.applying = Applying(config_path, settings, self.reload, self._say, self._spawn)
         self._control = ControlServer(settings.gateway.control_socket, Console(self).answer)
 
     # ------------------------------------------------------------ life of it
@@ -257,7 +255,7 @@ class Daemon:
                 print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            self._warn_of(self.warnings())
+            self._warn_of((*self.warnings(), *self.applying.notes()))
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
@@ -691,15 +689,14 @@ class Daemon:
 
     def warnings(self) -> tuple[str, ...]:
         """What of the configuration does not do what its words say on this box."""
-        return advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        of_settings = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        return *of_settings, *management_advice(self.gateway.table)
 
     def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
         """Rules that translate sources may have come since we were started, too."""
-        before = self.warnings()
         self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
         self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
-        self._warn_of(warning for warning in self.warnings() if warning not in before)
 
     def _warn_of(self, warnings: Iterable[str]) -> None:
         about_nat = self.gateway.nat.warnings()
@@ -713,18 +710,18 @@ class Daemon:
 
     # ---------------------------------------------------------------- reload
 
-    async def reload(self) -> list[str]:
+    async def reload(self, settings: config.Settings | None = None) -> list[str]:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
+        ``settings``: those that are to be in use, in place of what the files say.
         Returns notes for the operator (keys that take effect at a restart only).
         Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, SstError, KeyFileError:
         then nothing has changed.
         """
         async with self._reloading:
-            return await self._reload()
+            return await self._reload(settings or await self.applying.read())
 
-    async def _reload(self) -> list[str]:
-        settings = await asyncio.to_thread(config.load, self._config_path)
+    async def _reload(self, settings: config.Settings) -> list[str]:
         environment = await asyncio.to_thread(
             survey, settings.interfaces.outside, settings.gateway.addresses
         )
@@ -732,7 +729,7 @@ class Daemon:
         table = await asyncio.to_thread(policy_table, settings, environment)
         notes = [
             f"[{name}] changed: takes effect at the next restart"
-            for name in _AT_START_ONLY
+            for name in AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
         if settings.encrypts_ports != self._at_start.encrypts_ports:
@@ -751,12 +748,14 @@ class Daemon:
         self._points = points
         self.endpoint.replace_key(key)
         self.gateway.use_key(key.public_key())
+        before = self.warnings()
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
+        self._warn_of(warning for warning in self.warnings() if warning not in before)
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
@@ -764,6 +763,7 @@ class Daemon:
         if settings.socks.demands_encryption:
             self.interception.demand()
         notes += await self.socks.follow(settings.socks)
+        notes += self.applying.taken(settings)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 
@@ -791,10 +791,7 @@ class Daemon:
     async def _reload_quietly(self) -> None:
         try:
             await self.reload()
-        except (
-            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError, SstError,
-        ) as error:  # fmt: skip
+        except RELOAD_FAILURES as error:
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 

@@ -320,7 +320,10 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
+        (
+            *("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
+            *("oegw/socksarguments.py", "oegw/applyarguments.py", "oegw/firstarguments.py"),
+        ),
         "There is one command line.",
     ),
     (
