@@ -28,6 +28,7 @@ from oegw.advice import advice
 from oegw.arguments import Command, UsageError, parser_of
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
+from oegw.doctorarguments import doctor
 from oegw.exitcodes import (
     BROKEN_PIPE,
     CONFIGURATION,
@@ -635,6 +636,7 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    "doctor": doctor,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

@@ -1,0 +1,77 @@
+"""What the gateway that runs has put into the kernel, and whether it still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oegw.datapath.routes import PROTOCOL
+from oegw.doctor.facts import Facts
+from oegw.doctor.finding import PROBLEM, Finding, Kind
+from oegw.intercept.interface import OWN_TABLE, Marks
+
+TABLE = Kind(
+    "own-rules-gone",
+    PROBLEM,
+    "the gateway runs, and its packet rules are gone: somebody has emptied the rule set",
+    "all traffic leaves in clear, protected or not",
+    "{restart}",
+)
+JUMP = Kind(
+    "own-queue-rule-gone",
+    PROBLEM,
+    "the gateway runs, and the iptables rule that queues packets for it is gone",
+    "first packets are dropped, and no tunnel begins",
+    "{restart}",
+)
+RULE = Kind(
+    "own-routing-gone",
+    PROBLEM,
+    "the gateway runs, and its rule of policy routing is gone",
+    "packets for a tunnel don't get there: they are dropped",
+    "ip -{version} rule add priority 4500 fwmark {mark} table 4500 protocol {protocol}",
+)
+DEVICE = Kind(
+    "own-device-gone",
+    PROBLEM,
+    "the gateway runs, and the tunnel's device is gone or has no route",
+    "packets for a tunnel don't get there: they are dropped",
+    "{restart}",
+)
+KINDS = (TABLE, JUMP, RULE, DEVICE)
+
+
+def look(facts: Facts) -> Iterator[Finding]:
+    status = facts.daemon().status
+    if status is None:
+        return
+    restart = facts.mending.restart
+    if ("inet", OWN_TABLE) not in facts.nftables().tables:
+        yield TABLE.found(f"table inet {OWN_TABLE} is not there", restart=restart)
+    queue = (status.get("interception") or {}).get("queue")
+    comment = f"oegw-{OWN_TABLE}"
+    if queue == "iptables" and not all(
+        sum(comment in rule.words for rule in each.rules) >= len(_HOOKS)
+        for each in facts.iptables()
+        if not each.program.endswith("-legacy")
+    ):
+        yield JUMP.found("a rule of chain PREROUTING or OUTPUT is missing", restart=restart)
+    settings = facts.settings
+    mask = settings.intercept.mark_mask
+    mark = Marks(mask).tunnel
+    versions = {address.version for address in facts.environment.addresses}
+    for version in sorted(versions):
+        rules = [r for r in facts.routing().rules if r.version == version]
+        ours = [r for r in rules if r.protocol == PROTOCOL and (r.mark, r.mask) == (mark, mask)]
+        if not ours:
+            yield RULE.found(
+                f"no rule for packets of IPv{version} with mark {mark:#x}",
+                version=version, mark=f"{mark:#x}/{mask:#x}", protocol=PROTOCOL,
+            )  # fmt: skip
+            continue
+        device = settings.datapath.tunnel_interface
+        if device not in facts.routing().tables.get((version, ours[0].table), ()):
+            what = f"no IPv{version} route of table {ours[0].table} leads into {device}"
+            yield DEVICE.found(what, restart=restart)
+
+
+_HOOKS = ("PREROUTING", "OUTPUT")
