@@ -44,13 +44,11 @@ MOST_NEIGHBOURS = 16  # hosts of our links that are asked about
 def names(
     settings: Settings, addresses: tuple[IPAddress, ...], neighbours: Collection[IPAddress]
 ) -> Names:
-    """What the DNS says.  Raises Unexamined where nobody is to be asked."""
+    """What the DNS says.  Raises Unexamined where it is not known who is asked."""
     try:
         servers = in_use(settings.dns)
     except UnsuitableBox as error:
         raise Unexamined(str(error)) from None
-    if not servers:
-        return Names()
     return asyncio.run(_ask(settings, servers, addresses, neighbours))
 
 
@@ -152,5 +150,6 @@ def daemon(socket: Path, processes: dict[int, Process]) -> Daemon:
     number = said if isinstance(said, int) else running[0].number if len(running) == 1 else 0
     unit = processes[number].unit if number in processes else ""
     if reason:
-        return Daemon(None, reason, hangs=True, unit=unit, number=number)
+        complains = "error" in status
+        return Daemon(None, reason, not complains, complains, unit, number)
     return Daemon(status, unit=unit, number=number)

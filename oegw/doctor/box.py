@@ -153,15 +153,20 @@ class Files:
 class Daemon:
     """The gateway that runs: what it says of itself, or why it says nothing.
 
-    ``hangs``: somebody is there and does not answer.  ``unit``: it was started by systemd.
-    ``number``: of its process, 0 if that is not known.
+    ``hangs``: somebody is there and does not answer; ``complains``: it answers, by an error.
+    ``unit``: it was started by systemd.  ``number``: of its process, 0 if that is not known.
     """
 
     status: Mapping[str, Any] | None
     reason: str = ""
     hangs: bool = False
+    complains: bool = False
     unit: str = ""
     number: int = 0
+
+    @property
+    def runs(self) -> bool:
+        return self.status is not None or self.hangs or self.complains
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Facts:
 
     @property
     def runs(self) -> bool:
-        return self.daemon().status is not None
+        return self.daemon().runs
 
     @property
     def mending(self) -> Mending:

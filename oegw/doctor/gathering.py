@@ -93,7 +93,7 @@ def facts_of(path: Path) -> Facts:
         xfrm=Fact(reading.xfrm),
         processes=Fact(reading.processes),
         sockets=Fact(lambda: reading.sockets(IKE_PORTS, dict(facts.processes()))),
-        kernel=Fact(lambda: reading.kernel(settings(), facts.runs)),
+        kernel=Fact(lambda: reading.kernel(settings(), facts.daemon().status is not None)),
         clock=Fact(lambda: reading.clock(path, settings().gateway.private_key)),
         limits=Fact(reading.limits),
         files=Fact(lambda: reading.files(path, settings())),

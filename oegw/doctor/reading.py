@@ -391,7 +391,7 @@ def limits() -> Limits:
 def place(path: Path, *, space: bool = False) -> Place:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Place(path)
     free = shutil.disk_usage(path).free if space else None
     mode = stat.S_IMODE(status.st_mode)

@@ -8,6 +8,7 @@ from typing import Any
 from oegw import __version__
 from oegw.doctor.facts import Facts
 from oegw.doctor.finding import NOTE, PROBLEM, WARNING, Finding, Kind, Shell
+from oegw.intercept.interface import OWN_TABLE
 
 ABSENT = Kind(
     "daemon-not-running",
@@ -22,6 +23,13 @@ SILENT = Kind(
     "a gateway has the control socket, and does not answer",
     "it can't be told anything, and may not decide on packets either: they are dropped",
     "{kill}{start}",
+)
+COMPLAINS = Kind(
+    "daemon-complains",
+    PROBLEM,
+    "the gateway that runs can't say how it is",
+    "something that it needs is gone",
+    "{restart}",
 )
 VERSION = Kind(
     "daemon-other-version",
@@ -51,7 +59,7 @@ HELD = Kind(
     "traffic of these pairs is not encrypted",
     "{status}",
 )
-KINDS = (ABSENT, SILENT, VERSION, GATEWAYS, WORKERS, HELD)
+KINDS = (ABSENT, SILENT, COMPLAINS, VERSION, GATEWAYS, WORKERS, HELD)
 
 SEVERAL = 3  # our choice: one may have been killed by hand
 
@@ -60,7 +68,11 @@ def look(facts: Facts) -> Iterator[Finding]:
     daemon, mending = facts.daemon(), facts.mending
     status = daemon.status
     if status is None:
-        if daemon.hangs:
+        if daemon.complains:
+            # Without its rules it can't count them: that is said where the rules are looked at.
+            if ("inet", OWN_TABLE) in facts.nftables().tables:
+                yield COMPLAINS.found(daemon.reason, restart=mending.restart)
+        elif daemon.hangs:
             kill = Shell(f"kill -9 {daemon.number}; " if daemon.number else "")
             yield SILENT.found(daemon.reason, kill=kill, start=mending.start)
         else:

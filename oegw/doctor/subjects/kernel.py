@@ -60,8 +60,8 @@ OLDEST = (5, 10)  # Debian 11; our choice
 def look(facts: Facts) -> Iterator[Finding]:
     kernel, wanted = facts.kernel(), facts.settings.datapath
     userspace = wanted.datapath == "userspace" or bool(kernel.no_esp)
-    if facts.runs and wanted.datapath == "auto":
-        status = facts.daemon().status or {}
+    status = facts.daemon().status
+    if status is not None and wanted.datapath == "auto":
         userspace = (status.get("datapath") or {}).get("name") == "userspace"
     number = re.match(r"(\d+)\.(\d+)", kernel.release)
     if number and (int(number[1]), int(number[2])) < OLDEST:

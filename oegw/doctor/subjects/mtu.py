@@ -65,8 +65,8 @@ def look(facts: Facts) -> Iterator[Finding]:
                 for chain in dropping(chains, "forward", through):
                     if chain.name not in all_of_it:
                         found[chain.name, version] = None
-    for name, version in found:
-        protocol, error = _ERRORS[version]
+    for name, family in found:
+        protocol, error = _ERRORS[family]
         yield BLOCKED.found(
             f"{name} drops {protocol} {error} that comes from outside",
             mend=allowing(facts, name, protocol, icmp=error),

@@ -7,13 +7,6 @@ from collections.abc import Iterator
 from oegw.doctor.facts import Facts
 from oegw.doctor.finding import NOTE, PROBLEM, WARNING, Finding, Kind, Shell
 
-NONE = Kind(
-    "resolver-missing",
-    PROBLEM,
-    "there is no name server to ask",
-    "no gateway is found, and no peer's key",
-    "apt-get install unbound && {setting}",
-)
 SILENT = Kind(
     "resolver-silent",
     PROBLEM,
@@ -36,7 +29,7 @@ UNTRUSTED = Kind(
     "can redirect what should be encrypted",
     "apt-get install unbound && {setting}",
 )
-KINDS = (NONE, SILENT, NOT_VALIDATING, UNTRUSTED)
+KINDS = (SILENT, NOT_VALIDATING, UNTRUSTED)
 
 
 _UNBOUND = Shell("unbound-anchor; unbound-control reload")
@@ -45,9 +38,6 @@ _UNBOUND = Shell("unbound-anchor; unbound-control reload")
 def look(facts: Facts) -> Iterator[Finding]:
     servers = facts.names().servers
     local = facts.mending.setting("dns", {"resolvers": '["127.0.0.1"]'})
-    if not servers:
-        yield NONE.found("neither the configuration nor /etc/resolv.conf names one", setting=local)
-        return
     nobody = not any(server.answers for server in servers)
     for server in servers:
         if not server.answers:

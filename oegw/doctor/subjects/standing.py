@@ -41,9 +41,9 @@ KINDS = (TABLE, JUMP, RULE, DEVICE)
 
 
 def look(facts: Facts) -> Iterator[Finding]:
-    status = facts.daemon().status
-    if status is None:
+    if not facts.runs:
         return
+    status = facts.daemon().status or {}
     restart = facts.mending.restart
     if ("inet", OWN_TABLE) not in facts.nftables().tables:
         yield TABLE.found(f"table inet {OWN_TABLE} is not there", restart=restart)
