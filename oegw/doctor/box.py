@@ -37,7 +37,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """A rule of policy routing; ``protocol`` says who made it."""
+    """A rule of policy routing; ``protocol`` says who made it, ``inverted`` that it begins with
+    ``not``."""
 
     version: int
     priority: int
@@ -45,6 +46,7 @@ class RoutingRule:
     mark: int = 0
     mask: int = 0
     protocol: int = 0
+    inverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

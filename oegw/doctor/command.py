@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from textwrap import fill
 
 from oegw import __version__
+from oegw.arguments import Arguments, UsageError
 from oegw.doctor.checks import NAMES, SUBJECTS, Examination, examine
 from oegw.doctor.finding import NOTE, PROBLEM, WARNING
 from oegw.doctor.gathering import facts_of
@@ -14,10 +14,8 @@ from oegw.exitcodes import FAILED, FINE
 from oegw.status import plain
 
 
-def run(arguments: Namespace) -> int:
+def run(arguments: Arguments) -> int:
     """FAILED if there is a problem, else FINE.  Raises UsageError for a name that is none."""
-    from oegw.arguments import UsageError
-
     only = frozenset(arguments.only)
     if strange := sorted(only - NAMES):
         subjects = ", ".join(subject.name for subject in SUBJECTS)

@@ -79,19 +79,26 @@ class Iptables:
         for each in self.rules:
             if comment in each.words:
                 continue
-            who = f"{self.program} -t {each.table} -A {each.chain} {shlex.join(each.words)}"
-            for option, value in _pairs(each.words):
-                if option == "--mark":
-                    yield MarkUse(who, _mask(value), False)
-                elif option in ("--set-xmark", "--set-mark"):
-                    yield MarkUse(who, _mask(value), True)
-                elif option in ("--or-mark", "--xor-mark"):
-                    yield MarkUse(who, int(value, 0), True)
-                elif option == "--and-mark":
-                    yield MarkUse(who, _ALL_BITS ^ int(value, 0), True)
-                elif option == "--restore-mark":
-                    masks = dict(_pairs(each.words))
-                    yield MarkUse(who, int(masks.get("--nfmask", hex(_ALL_BITS)), 0), True)
+            for bits, sets in _marks(each.words):
+                chain = f"{self.program} -t {each.table}"
+                who = f"{chain} -A {each.chain} {shlex.join(each.words)}"
+                yield MarkUse(who, bits, sets, f"{chain} -S {each.chain}")
+
+
+def _marks(words: Sequence[str]) -> Iterator[tuple[int, bool]]:
+    pairs = dict(_pairs(words))
+    for option, value in pairs.items():
+        match option:
+            case "--mark":
+                yield _mask(value), False
+            case "--set-xmark" | "--set-mark":
+                yield _mask(value), True
+            case "--or-mark" | "--xor-mark":
+                yield int(value, 0), True
+            case "--and-mark":
+                yield _ALL_BITS ^ int(value, 0), True
+            case "--restore-mark":
+                yield int(pairs.get("--nfmask", hex(_ALL_BITS)), 0), True
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:

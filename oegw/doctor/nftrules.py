@@ -10,12 +10,8 @@ from oegw.doctor.filtering import Action, Chain, ChainName, Condition, Key, Rule
 
 Statement = dict[str, Any]
 
-# What iptables made is read from iptables itself: nft does not show all that it says.
-IPTABLES = {
-    (family, table)
-    for family in ("ip", "ip6")
-    for table in ("filter", "mangle", "nat", "raw", "security")
-}
+# What iptables made has these chains.
+_BUILTIN = {"INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"}
 
 _ALL_BITS = 0xFFFFFFFF
 _PROTOCOLS = {
@@ -36,11 +32,15 @@ _UNJUDGED = ("limit", "quota", "ct count", "meter", "connlimit")
 
 @dataclass(frozen=True, slots=True)
 class MarkUse:
-    """Somebody's rule that looks at bits of packet marks, or ``sets`` them."""
+    """Somebody's rule that looks at bits of packet marks, or ``sets`` them.
+
+    ``shown_by``: the command by which one sees, or changes, it.
+    """
 
     who: str
     bits: int
     sets: bool
+    shown_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,11 @@ class NftRules:
             for kind, body in entry.items() if isinstance(entry, dict) else ():
                 if isinstance(body, dict):
                     self._take(kind, body)
+        self._of_iptables = {
+            (name.family, name.table)
+            for name in self._heads
+            if name.family != "inet" and name.chain in _BUILTIN
+        }
 
     def _take(self, kind: str, body: Statement) -> None:
         family = str(body.get("family"))
@@ -92,7 +97,10 @@ class NftRules:
         return {name.chain for name in self._heads if (name.family, name.table) == table}
 
     def chains(self, own: str) -> dict[ChainName, Chain]:
-        """The filtering of all tables but ours and iptables'."""
+        """The filtering of all tables but ours and iptables'.
+
+        What iptables made is read from iptables itself: nft does not show all that it says.
+        """
         return {
             name: Chain(
                 name,
@@ -107,7 +115,7 @@ class NftRules:
 
     def _foreign(self, name: ChainName, own: str) -> bool:
         ours = name.family == "inet" and name.table.partition("_")[0] == own
-        return not ours and (name.family, name.table) not in IPTABLES
+        return not ours and (name.family, name.table) not in self._of_iptables
 
     def marks(self, own: str) -> Iterator[MarkUse]:
         for name, rules in self._rules.items():
@@ -115,7 +123,8 @@ class NftRules:
                 for place, rule in rules:
                     who = f"{name}, rule {place}"
                     for bits, sets in _marks(rule):
-                        yield MarkUse(who, bits, sets)
+                        place_of = f"{name.family} {name.table} {name.chain}"
+                        yield MarkUse(who, bits, sets, f"nft -a list chain {place_of}")
 
     def flow_rules(self) -> Iterator[FlowRule]:
         for name, rules in self._rules.items():

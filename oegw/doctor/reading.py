@@ -41,10 +41,12 @@ from oegw.keys import KeyFileAbsent, KeyFileError, read_private
 from oegw.settings import Settings
 from policy.flow import IPAddress
 
-# Linux, <linux/if_addr.h>, <linux/neighbour.h>, <linux/rtnetlink.h>, <sys/timex.h>.
+# Linux, <linux/if_addr.h>, <linux/neighbour.h>, <linux/rtnetlink.h>,
+# <linux/fib_rules.h>, <sys/timex.h>.
 _PERMANENT = 0x80
 _KNOWN_NEIGHBOUR = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
 _UNREACHABLE = 7
+_INVERT = 2
 _TIMEX_SIZE, _TIMEX_STATUS, _STA_UNSYNC = 256, 40, 0x40
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -130,6 +132,7 @@ def routing() -> Routing:
                         mark,
                         (0xFFFFFFFF if mark else 0) if mask is None else mask,
                         each.get_attr("FRA_PROTOCOL") or 0,
+                        bool(each["flags"] & _INVERT),
                     )
                 )
             for each in ipr.get_routes(family=family):

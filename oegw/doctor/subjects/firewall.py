@@ -29,7 +29,8 @@ FIREWALLD_ZONE = Kind(
     WARNING,
     "firewalld runs, and the tunnel's device is in none of its zones",
     "what comes out of a tunnel is treated by the default zone, which mostly rejects it",
-    "firewall-cmd --permanent --zone=trusted --add-interface={tunnel} && firewall-cmd --reload",
+    'firewall-cmd --permanent --zone="$(firewall-cmd --get-zone-of-interface={outside})" '
+    "--add-interface={tunnel} && firewall-cmd --reload",
 )
 DROPPED = Kind(
     "forwarded-dropped",
@@ -75,7 +76,9 @@ def look(facts: Facts) -> Iterator[Finding]:
     tunnel = facts.settings.datapath.tunnel_interface
     firewalld = FIREWALLD in facts.nftables().tables
     if firewalld and not facts.nftables().names_interface(FIREWALLD, tunnel):
-        yield FIREWALLD_ZONE.found(f"its table does not name {tunnel}", tunnel=tunnel)
+        outside = facts.environment.outside[0]
+        what = f"its table does not name {tunnel}"
+        yield FIREWALLD_ZONE.found(what, tunnel=tunnel, outside=outside)
     yield from _forwarded(facts, tunnel)
     for gap in facts.gaps():
         if (gap.family, gap.table) != FIREWALLD:

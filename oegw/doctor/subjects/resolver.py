@@ -12,7 +12,7 @@ SILENT = Kind(
     PROBLEM,
     "a name server does not answer; a warning where another one does",
     "look-ups wait for it, or fail: no gateway is found, and no peer's key",
-    "dig @{address} +tries=1 . SOA; {setting}",
+    "apt-get install unbound && {setting}",
 )
 NOT_VALIDATING = Kind(
     "resolver-not-validating",
@@ -44,7 +44,6 @@ def look(facts: Facts) -> Iterator[Finding]:
             yield SILENT.found(
                 f"{server.address} does not answer: {server.detail}",
                 PROBLEM if nobody else WARNING,
-                address=server.address,
                 setting=local,
             )
         elif server.trusted and not server.validates:
