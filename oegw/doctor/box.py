@@ -104,6 +104,10 @@ class XfrmItem:
     words: str
     interface_id: int = 0
 
+    @property
+    def deletion(self) -> str:
+        return f"ip xfrm {self.what} delete {self.words}"
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:

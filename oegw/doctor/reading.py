@@ -195,12 +195,12 @@ def _has_legacy(program: str) -> bool:
 def xfrm() -> tuple[XfrmItem, ...]:
     only_root("IPsec policies")
     return (
-        *_xfrm_items("policy", run("ip", "xfrm", "policy")),
-        *_xfrm_items("state", run("ip", "xfrm", "state", "list", "nokeys")),
+        *xfrm_items("policy", run("ip", "xfrm", "policy")),
+        *xfrm_items("state", run("ip", "xfrm", "state", "list", "nokeys")),
     )
 
 
-def _xfrm_items(what: str, listing: str) -> Iterator[XfrmItem]:
+def xfrm_items(what: str, listing: str) -> Iterator[XfrmItem]:
     """An item begins in the first column; those of sockets go with their process."""
     items: list[list[str]] = []
     for line in listing.splitlines():
@@ -218,7 +218,7 @@ def _xfrm_items(what: str, listing: str) -> Iterator[XfrmItem]:
         else:
             known = dict(pairwise(words))
             first += f" proto {known.get('proto', 'esp')} spi {known.get('spi', '0')}"
-        if number:
+        if number and what == "policy":  # a state is known without it
             first += f" if_id {number:#x}"
         yield XfrmItem(what, first, number)
 

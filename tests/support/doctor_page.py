@@ -32,6 +32,7 @@ WORDS = {
 COMMANDS = {
     "leftover-routes": "ip -4 rule delete priority 4500 ...",
     "leftover-queue-rule": "iptables -t mangle -D PREROUTING ...",
+    "leftover-ipsec": "ip xfrm policy delete src ... dst ... dir out if_id 0x1194 && ...",
     "kernel-no-tun": "modprobe tun",
     "clock-behind": "timedatectl set-ntp true",
     "clock-unsynchronised": "timedatectl set-ntp true",

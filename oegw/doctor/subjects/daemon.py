@@ -52,6 +52,21 @@ WORKERS = Kind(
     "each time packets are lost; it should never happen",
     "{status}",
 )
+COMPANION = Kind(
+    "companion-down",
+    PROBLEM,
+    "a daemon beside the gateway, Moniker's or the SOCKS server, does not run",
+    "its clients are not served; the gateway starts it again and again",
+    "{status}",
+)
+SLOW = Kind(
+    "resolver-slow",
+    WARNING,
+    "a name server takes longer to answer than the gateway waits before it asks again, or has not "
+    "answered it lately",
+    "first packets wait for it",
+    "{status}",
+)
 HELD = Kind(
     "refused-tunnels",
     NOTE,
@@ -59,7 +74,7 @@ HELD = Kind(
     "traffic of these pairs is not encrypted",
     "{status}",
 )
-KINDS = (ABSENT, SILENT, COMPLAINS, VERSION, GATEWAYS, WORKERS, HELD)
+KINDS = (ABSENT, SILENT, COMPLAINS, VERSION, GATEWAYS, WORKERS, COMPANION, SLOW, HELD)
 
 SEVERAL = 3  # our choice: one may have been killed by hand
 
@@ -90,6 +105,14 @@ def look(facts: Facts) -> Iterator[Finding]:
     if ended:
         what = "ended: " + ", ".join(f"{w.get('name')} {w.get('restarts')} times" for w in ended)
         yield WORKERS.found(what, **words)
+    for name in ("moniker", "socks"):
+        row = status.get(name) or {}
+        if set(row) == {"reason"}:
+            yield COMPANION.found(f"{name}: {row['reason']}", **words)
+    for server in status.get("resolvers") or ():
+        if server.get("standing") in ("slow", "dead"):
+            what = f"the gateway finds that {server.get('address')} is {server['standing']}"
+            yield SLOW.found(what, **words)
     if refusals := status.get("refusals"):
         last = refusals[-1]
         what = (

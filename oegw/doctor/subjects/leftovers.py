@@ -39,7 +39,14 @@ JUMP = Kind(
     "packets that our packet rules mark for the queue are dropped there",
     "{mend}",
 )
-KINDS = (TABLE, DEVICE, ROUTES, JUMP)
+IPSEC = Kind(
+    "leftover-ipsec",
+    WARNING,
+    "our states or policies of the kernel's IPsec stand, and no gateway runs",
+    "peers' packets are opened, and nobody answers for them; a start removes them",
+    "{mend}",
+)
+KINDS = (TABLE, DEVICE, ROUTES, JUMP, IPSEC)
 
 
 def look(facts: Facts) -> Iterator[Finding]:
@@ -77,3 +84,8 @@ def look(facts: Facts) -> Iterator[Finding]:
         )
         tables = ", ".join(dict.fromkeys(f"{rule.program}'s {rule.chain}" for rule in jumps))
         yield JUMP.found(f"it is in {tables}", mend=Shell(" && ".join(deletions)))
+    ours = facts.settings.datapath.interface_id
+    items = [item for item in facts.xfrm() if item.interface_id == ours]
+    if items:
+        mend = Shell(" && ".join(item.deletion for item in items))
+        yield IPSEC.found(f"there are {len(items)} of them", mend=mend)

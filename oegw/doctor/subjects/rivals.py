@@ -48,8 +48,6 @@ def look(facts: Facts) -> Iterator[Finding]:
     ours = facts.settings.datapath.interface_id
     foreign = [item for item in facts.xfrm() if item.interface_id != ours]
     if foreign:
-        mend = Shell(
-            " && ".join(f"ip xfrm {item.what} delete {item.words}" for item in foreign[:SHOWN])
-        )
+        mend = Shell(" && ".join(item.deletion for item in foreign[:SHOWN]))
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         yield POLICIES.found(f"{foreign[0].what} {foreign[0].words}{more}", mend=mend)

@@ -189,6 +189,13 @@ LENT = replace(OUT, lent=(ip_interface("2001:db8::4/64"),))
         ("workers-restarted", WARNING,
          {"daemon": Daemon({**STATUS, "datapath": {"workers": [{"name": "a", "restarts": 4}]}})},
          "oegw status"),
+        ("companion-down", PROBLEM,
+         {"daemon": Daemon({**STATUS, "socks": {"reason": "ended"}, "moniker": {"services": 1}})},
+         "oegw status"),
+        ("resolver-slow", WARNING,
+         {"daemon": Daemon({**STATUS, "resolvers": [{"address": "x", "standing": "dead"},
+                                                    {"address": "y", "standing": "good"}]})},
+         "oegw status"),
         ("own-queue-rule-gone", PROBLEM,
          {"daemon": Daemon({**STATUS, "interception": {"queue": "iptables"}}),
           "iptables": (JUMPS,)},
@@ -269,6 +276,23 @@ def test_one_fact_is_otherwise(
 )  # fmt: skip
 def test_nothing_is_made_of_it(changed: dict[str, Any]) -> None:
     assert found(healthy(**changed)) == []
+
+
+def test_states_of_an_earlier_run() -> None:
+    """Deleted one by one: others' stay."""
+    items = (
+        XfrmItem("state", "src a", 4500),
+        XfrmItem("policy", "src b dir out if_id 0x1194", 4500),
+    )
+    facts = healthy(
+        xfrm=items, daemon=Daemon(None, "no oegw"), nftables=NftRules({}), routing=Routing(),
+        links=(OUT, IN),
+    )  # fmt: skip
+    told = {finding.name: finding for finding in found(facts)}
+    assert set(told) == {"daemon-not-running", "leftover-ipsec"}
+    assert told["leftover-ipsec"].mend == (
+        "ip xfrm state delete src a && ip xfrm policy delete src b dir out if_id 0x1194"
+    )
 
 
 def test_a_name_or_an_address_is_enough() -> None:
