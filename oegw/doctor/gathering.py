@@ -6,7 +6,7 @@ from pathlib import Path
 
 from oegw import config
 from oegw.config import ConfigError
-from oegw.doctor import asking, reading
+from oegw.doctor import asking, filing, reading
 from oegw.doctor.fact import Fact
 from oegw.doctor.facts import IKE_PORTS, Facts
 from oegw.environment import Environment, UnsuitableBox, survey
@@ -96,8 +96,8 @@ def facts_of(path: Path) -> Facts:
         kernel=Fact(lambda: reading.kernel(settings(), facts.daemon().status is not None)),
         clock=Fact(lambda: reading.clock(path, settings().gateway.private_key)),
         limits=Fact(reading.limits),
-        files=Fact(lambda: reading.files(path, settings())),
-        host=Fact(reading.host),
+        files=Fact(lambda: filing.files(path, settings())),
+        host=Fact(filing.host),
         names=Fact(lambda: asking.names(settings(), facts.environment.addresses, seen_inside())),
         rollover=Fact(rollover),
         daemon=Fact(lambda: asking.daemon(control_socket(), dict(facts.processes()))),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oegw.doctor import reading
+from oegw.doctor import filing, reading
 from oegw.doctor.box import RoutingRule, XfrmItem
 from oegw.doctor.fact import Unexamined
 from oegw.settings import GatewaySettings, Settings
@@ -127,13 +127,13 @@ def test_ipsec() -> None:
 def test_files(tmp_path: Path) -> None:
     key, state = tmp_path / "key.pem", tmp_path / "deep/down/state.db"
     settings = Settings(gateway=GatewaySettings(private_key=key, state=state))
-    found = reading.files(tmp_path / "oegw.toml", settings)
+    found = filing.files(tmp_path / "oegw.toml", settings)
     assert (found.configuration.mode, found.key.mode, found.key_fault) == (None, None, "")
     assert found.state_directory.path == tmp_path
     assert found.state_directory.free
     key.write_text("nonsense")
     key.chmod(0o600)
-    found = reading.files(tmp_path / "oegw.toml", settings)
+    found = filing.files(tmp_path / "oegw.toml", settings)
     assert "is not a private key" in found.key_fault
     assert found.key.mode == 0o600
 
