@@ -158,7 +158,7 @@ def nftables() -> NftRules:
     only_root("packet rules")
     nft = Nft()
     try:
-        return NftRules(json.loads(nft.listing("list ruleset")))
+        return NftRules(json.loads(nft.listing("list ruleset", terse=True)))
     finally:
         nft.close()
 

@@ -12,7 +12,8 @@ LEAK = Kind(
     "ipv6-leak",
     WARNING,
     "rules protect IPv4 destinations only, and this box forwards IPv6, which the default lets pass",
-    "a host that has both reaches the same destination by IPv6, in clear",
+    "a host that has both reaches the same destination by IPv6, in clear. The command's rule drops "
+    "all IPv6 that can't be encrypted: where you know the prefixes, write a narrower one",
     "{rule} && {reload}",
 )
 NO_ADVERTISEMENTS = Kind(

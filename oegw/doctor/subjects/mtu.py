@@ -34,10 +34,11 @@ OFF = Kind(
 )
 KINDS = (SMALL, BLOCKED, OFF)
 
-# RFC 8200 section 5, and the most that a tunnel adds: an IPv6 header, UDP, and ESP with its IV,
-# padding and check value.
+# RFC 8200 section 5, and what a tunnel adds: UDP, and ESP with the IV, the padding and the check
+# value of AES-CBC with SHA-256, which are no shorter than those of AES-GCM.
 LEAST = 1280
-OVERHEAD = 40 + 8 + 8 + 16 + 17 + 32
+OVERHEAD = 8 + 8 + 16 + 17 + 16
+_HEADERS = {4: 20, 6: 40}
 
 _ERRORS = {4: ("icmp", "destination-unreachable"), 6: ("icmpv6", "packet-too-big")}
 
@@ -45,7 +46,8 @@ _ERRORS = {4: ("icmp", "destination-unreachable"), 6: ("icmpv6", "packet-too-big
 def look(facts: Facts) -> Iterator[Finding]:
     environment = facts.environment
     for link in facts.links():
-        if link.name in environment.outside and link.mtu < LEAST + OVERHEAD:
+        header = max((_HEADERS[version] for version in (4, 6) if link.has(version)), default=0)
+        if link.name in environment.outside and link.mtu < LEAST + OVERHEAD + header:
             yield SMALL.found(f"{link.name} has an MTU of {link.mtu}", link=link.name)
     if facts.sysctls().get("net/ipv4/ip_no_pmtu_disc", "0") != "0":
         yield OFF.found("net.ipv4.ip_no_pmtu_disc is set")

@@ -43,14 +43,17 @@ def look(facts: Facts) -> Iterator[Finding]:
             setting=mending.appending(tables or "[[nat]]\n"),
             restart=mending.restart,
         )
-    named = settings.gateway.fqdn or settings.gateway.identity
-    for address in environment.addresses:
-        if unserved(ip_network(address), settings.dns.local_reverse):
-            words = mending.setting("gateway", {"fqdn": '"gateway.example"'})
-            yield BEHIND.found(
-                f"{address} is private, and "
-                + (f"we are called {named}" if named else "we have no name"),
-                NOTE if named else WARNING,
-                setting=words,
-                restart=mending.restart,
-            )
+    private = [
+        str(address)
+        for address in environment.addresses
+        if unserved(ip_network(address), settings.dns.local_reverse)
+    ]
+    if private:
+        named = settings.gateway.fqdn or settings.gateway.identity
+        called = f"we are called {named}" if named else "we have no name"
+        yield BEHIND.found(
+            f"{' and '.join(private)} can't be reached from outside, and {called}",
+            NOTE if named else WARNING,
+            setting=mending.setting("gateway", {"fqdn": '"gateway.example"'}),
+            restart=mending.restart,
+        )
