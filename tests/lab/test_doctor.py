@@ -128,7 +128,7 @@ IN_THE_KERNEL = [
         "nat-undeclared",
         "nft 'add table ip nat; "
         "add chain ip nat out { type nat hook postrouting priority srcnat; }; "
-        "add rule ip nat out oifname wg0 masquerade'",
+        "add rule ip nat out oifname eth1 ip saddr 192.3.0.0/24 masquerade'",
         "nft delete table ip nat",
     ),
     Planted("own-routing-gone", "ip -4 rule delete priority 4500"),
@@ -333,6 +333,7 @@ def mend_by_a_start(box: Patient, name: str, was: int = 0) -> None:
     ("name", "plant"),
     [
         ("own-rules-gone", "nft delete table inet oegw"),
+        ("own-queue-rule-gone", "iptables -t mangle -F; ip6tables -t mangle -F"),
         ("own-device-gone", "ip -4 route flush table 4500; ip -6 route flush table 4500"),
     ],
 )

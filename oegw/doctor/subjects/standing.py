@@ -47,19 +47,14 @@ def look(facts: Facts) -> Iterator[Finding]:
     restart = facts.mending.restart
     if ("inet", OWN_TABLE) not in facts.nftables().tables:
         yield TABLE.found(f"table inet {OWN_TABLE} is not there", restart=restart)
-    queue = (status.get("interception") or {}).get("queue")
-    comment = f"oegw-{OWN_TABLE}"
-    if queue == "iptables" and not all(
-        sum(comment in rule.words for rule in each.rules) >= len(_HOOKS)
-        for each in facts.iptables()
-        if not each.program.endswith("-legacy")
-    ):
-        yield JUMP.found("a rule of chain PREROUTING or OUTPUT is missing", restart=restart)
+    if (status.get("interception") or {}).get("queue") == "iptables":
+        missing = ", ".join(_missing_jumps(facts))
+        if missing:
+            yield JUMP.found(f"there is none in {missing}", restart=restart)
     settings = facts.settings
     mask = settings.intercept.mark_mask
     mark = Marks(mask).tunnel
-    versions = {address.version for address in facts.environment.addresses}
-    for version in sorted(versions):
+    for version in _versions(facts):
         rules = [r for r in facts.routing().rules if r.version == version]
         ours = [r for r in rules if r.protocol == PROTOCOL and (r.mark, r.mask) == (mark, mask)]
         if not ours:
@@ -74,4 +69,19 @@ def look(facts: Facts) -> Iterator[Finding]:
             yield DEVICE.found(what, restart=restart)
 
 
-_HOOKS = ("PREROUTING", "OUTPUT")
+def _versions(facts: Facts) -> list[int]:
+    return sorted({address.version for address in facts.environment.addresses})
+
+
+def _missing_jumps(facts: Facts) -> Iterator[str]:
+    found = {
+        (rule.program.partition("-")[0], rule.chain)
+        for program in facts.iptables()
+        for rule in program.rules
+        if f"oegw-{OWN_TABLE}" in rule.words
+    }
+    for version in _versions(facts):
+        program = "iptables" if version == 4 else "ip6tables"
+        for chain in ("PREROUTING", "OUTPUT"):
+            if (program, chain) not in found:
+                yield f"{program}'s chain {chain}"

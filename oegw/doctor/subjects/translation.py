@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 
 from oegw.doctor.facts import Facts
 from oegw.doctor.finding import NOTE, WARNING, Finding, Kind
 from oegw.nat import unserved
+from policy.flow import IPNetwork
 
 UNDECLARED = Kind(
     "nat-undeclared",
@@ -27,20 +29,25 @@ BEHIND = Kind(
 )
 KINDS = (UNDECLARED, BEHIND)
 
+_OUT = re.compile(r'oifname (?:"[^"]*"|\{[^}]*\})|(?<!! )-o \S+')
+_NAME = re.compile(r"[^\s\"{},]+")
+_SOURCE = re.compile(r"(?:ip saddr|(?<!! )-s) ([0-9./]+)")
+
 
 def look(facts: Facts) -> Iterator[Finding]:
     environment, settings, mending = facts.environment, facts.settings, facts.mending
-    if environment.translates and not settings.nat:
-        networks = dict.fromkeys(
-            str(each.network)
-            for link in facts.inside
-            for each in link.addresses
-            if each.version == 4
-        )
-        tables = "\n".join(f'[[nat]]\ninside = "{network}"' for network in networks)
+    networks: dict[str, str] = {}  # with a rule that translates it
+    for rule in environment.translates if not settings.nat else ():
+        for link in facts.inside:
+            for each in link.addresses:
+                if each.version == 4 and _translated(rule, each.network, environment.outside):
+                    networks.setdefault(str(each.network), rule)
+    if networks:
         yield UNDECLARED.found(
-            f"it does so by {environment.translates[0]}",
-            setting=mending.appending(tables or "[[nat]]\n"),
+            f"{' and '.join(networks)}: {next(iter(networks.values()))}",
+            setting=mending.appending(
+                "\n".join(f'[[nat]]\ninside = "{network}"' for network in networks)
+            ),
             restart=mending.restart,
         )
     private = [
@@ -57,3 +64,17 @@ def look(facts: Facts) -> Iterator[Finding]:
             setting=mending.setting("gateway", {"fqdn": '"gateway.example"'}),
             restart=mending.restart,
         )
+
+
+def _translated(rule: str, network: IPNetwork, outside: tuple[str, ...]) -> bool:
+    """Whether a rule, in the words of nft or iptables, may be about what a network sends out."""
+    out = _OUT.search(rule)
+    if out and not any(name in _NAME.findall(out[0]) for name in outside):
+        return False
+    source = _SOURCE.search(rule)
+    if source is None:
+        return True
+    try:
+        return ip_network(source[1], strict=False).overlaps(network)
+    except (ValueError, TypeError):
+        return True

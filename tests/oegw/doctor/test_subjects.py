@@ -278,6 +278,26 @@ def test_nothing_is_made_of_it(changed: dict[str, Any]) -> None:
     assert found(healthy(**changed)) == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "about_us"),
+    [
+        ('nft table ip nat: oifname "eth1" masquerade', True),
+        ('nft table ip nat: oifname { "eth1", "ppp0" } counter packets 0 bytes 0 masquerade', True),
+        ('nft table ip nat: oifname "wg0" masquerade', False),
+        ('nft table ip nat: ip saddr 172.17.0.0/16 oifname != "docker0" masquerade', False),
+        ('nft table ip nat: ip saddr 192.1.0.0/16 oifname != "docker0" masquerade', True),
+        ("iptables-legacy: -A POSTROUTING -s 192.1.0.0/24 -o eth1 -j MASQUERADE", True),
+        ("iptables-legacy: -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", False),
+        ("iptables-legacy: -A POSTROUTING ! -o lo -j MASQUERADE", True),
+        ("iptables table nat, which iptables-legacy-save can't show", True),
+    ],
+)
+def test_a_translation_is_about_networks_and_interfaces(rule: str, about_us: bool) -> None:
+    box = replace(healthy().environment, translates=(rule,))
+    told = [finding.name for finding in found(healthy(surveyed=box))]
+    assert told == (["nat-undeclared"] if about_us else [])
+
+
 def test_states_of_an_earlier_run() -> None:
     """Deleted one by one: others' stay."""
     items = (
