@@ -346,6 +346,22 @@ def test_somebody_took_away_what_the_gateway_needs(box: Patient, name: str, plan
     healthy(box)
 
 
+def test_bits_of_marks_move_away_from_those_of_others(box: Patient) -> None:
+    """The command edits the configuration and starts the gateway again; the others' rule stays."""
+    before, number = box.own.read_text(), box.number()
+    rule = "priority 5210 fwmark 0x80000/0xff0000 lookup main"  # as Tailscale has it
+    box.sh(f"ip rule add {rule}")
+    try:
+        mend_by_a_start(box, "mark-bits-shared", number)
+        assert "mark_mask = 0xc0000000" in box.own.read_text()
+        healthy(box)
+    finally:
+        box.sh(f"ip rule delete {rule}")
+        box.own.write_text(before)
+    box.stop()
+    box.begin()
+
+
 def test_a_gateway_that_does_not_answer(box: Patient) -> None:
     number = box.number()
     os.kill(number, signal.SIGSTOP)

@@ -9,6 +9,7 @@ from oegw.doctor.facts import Facts
 from oegw.doctor.finding import PROBLEM, WARNING, Finding, Kind, Shell
 from oegw.doctor.nftrules import MarkUse
 from oegw.intercept.interface import OWN_TABLE
+from oegw.settings import InterceptOptions
 
 ALL_BITS = 0xFFFFFFFF
 
@@ -40,19 +41,19 @@ KINDS = (OVERWRITTEN, SHARED, WHOLE)
 def look(facts: Facts) -> Iterator[Finding]:
     intercept, sst = facts.settings.intercept, facts.settings.sst
     ours = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark
-    taken = 0
     if facts.settings.encrypts_ports:
         ours |= sst.mark_mask
-        taken = sst.mark_mask
     uses = [
         *facts.nftables().marks(OWN_TABLE),
         *(use for program in facts.iptables() for use in program.marks(f"oegw-{OWN_TABLE}")),
         *_of_routing(facts),
     ]
+    others = 0
     for use in uses:
-        taken |= use.bits if use.bits != ALL_BITS else 0
-    mending = facts.mending
-    other_bits = Shell(f"{mending.setting('intercept', _free(taken))} && {mending.restart}")
+        others |= use.bits if use.bits != ALL_BITS else 0
+    # The configuration demands that they differ from port encryption's, whether that runs or not.
+    values, mending = _free(intercept, others, sst.mark_mask), facts.mending
+    other_bits = Shell(f"{mending.setting('intercept', values)} && {mending.restart}")
     found: dict[Kind, list[MarkUse]] = {}
     for use in uses:
         if use.sets and use.bits & intercept.mark_mask:
@@ -81,10 +82,18 @@ def _of_routing(facts: Facts) -> Iterator[MarkUse]:
             yield MarkUse(who, rule.mask, False, better)
 
 
-def _free(taken: int) -> dict[str, str]:
-    """Values for our keys in bits that nobody uses; the highest are the least popular."""
+def _free(intercept: InterceptOptions, others: int, reserved: int) -> dict[str, str]:
+    """Values for those of our keys that have bits of others, in bits that nobody uses.
+
+    The highest are the least popular.  ``reserved``: bits of ours that are not moved.
+    """
+    keys = {"mark_mask": 2, "assurance_mask": 2, "encrypted_mark": 1}
+    moved = {key: width for key, width in keys.items() if getattr(intercept, key) & others}
+    taken = others | reserved
+    for key in keys.keys() - moved.keys():
+        taken |= getattr(intercept, key)
     found: dict[str, str] = {}
-    for key, width in (("mark_mask", 2), ("assurance_mask", 2), ("encrypted_mark", 1)):
+    for key, width in moved.items():
         places = (((1 << width) - 1) << place for place in range(32 - width, -1, -1))
         free = next((bits for bits in places if not bits & taken), None)
         if free is not None:

@@ -232,8 +232,9 @@ LENT = replace(OUT, lent=(ip_interface("2001:db8::4/64"),))
          "ip xfrm state delete src a dst b proto esp spi 1"),
         ("mark-compared-whole", WARNING, {"routing": also(RoutingRule(4, 9, 8, 0xCA6C, ALL_BITS))},
          "ip -4 rule add priority 9 table 8 fwmark 0xca6c/0xffff && ip -4 rule delete priority 9"),
-        ("mark-bits-shared", WARNING, {"routing": also(RoutingRule(4, 9, 8, 0x80000, 0x40FF0000))},
-         "'mark_mask = 0x30000000' 'assurance_mask = 0xc000000' 'encrypted_mark = 0x80000000'"),
+        # Bits of the other keys stay; those of port encryption, and of others, are not taken.
+        ("mark-bits-shared", WARNING, {"routing": also(RoutingRule(4, 9, 8, 0x80000, 0x400C0000))},
+         "'[intercept]' 'assurance_mask = 0x300000' >> "),
         ("ipv6-advertisements-ignored", WARNING,
          {"links": (LENT, IN), "sysctls": {**healthy().sysctls(),
           "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/eth1/accept_ra": "1"}},
