@@ -37,7 +37,10 @@ _UNBOUND = Shell("unbound-anchor; unbound-control reload")
 
 def look(facts: Facts) -> Iterator[Finding]:
     servers = facts.names().servers
-    local = facts.mending.setting("dns", {"resolvers": '["127.0.0.1"]'})
+    values = {"resolvers": '["127.0.0.1"]'}
+    if facts.settings.dns.trusted:  # who is not asked must not be named
+        values["trusted"] = '["127.0.0.1"]'
+    local = facts.mending.setting("dns", values)
     nobody = not any(server.answers for server in servers)
     for server in servers:
         if not server.answers:
@@ -50,7 +53,7 @@ def look(facts: Facts) -> Iterator[Finding]:
             from_here = server.address.is_loopback
             yield NOT_VALIDATING.found(
                 f"{server.address} does not flag what is signed as secure",
-                mend=_UNBOUND if from_here else local,
+                mend=_UNBOUND if from_here else Shell(f"apt-get install unbound && {local}"),
             )
     if not any(server.trusted for server in servers):
         named = ", ".join(str(server.address) for server in servers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -19,7 +20,7 @@ from dnsrecords.outcome import (
     Unanswered,
 )
 from dnsrecords.trust import Trust
-from oegw import __version__
+from oegw import __version__, config
 from oegw.doctor import checks
 from oegw.doctor.box import (
     Clock,
@@ -43,6 +44,7 @@ from oegw.doctor.iptablesrules import Iptables
 from oegw.doctor.names import Names, Server
 from oegw.doctor.nftrules import NftRules
 from oegw.environment import Environment
+from oegw.resolvers import in_use
 from oegw.rollover import Rollover, Stage
 from oegw.settings import DatapathSettings, GatewaySettings, PublishSettings, Settings
 
@@ -297,6 +299,39 @@ def test_a_translation_is_about_networks_and_interfaces(rule: str, about_us: boo
     box = replace(healthy().environment, translates=(rule,))
     told = [finding.name for finding in found(healthy(surveyed=box))]
     assert told == (["nat-undeclared"] if about_us else [])
+
+
+BEHIND_NAT = Environment(("eth1",), (ip_address("10.0.0.2"),), frozenset(), ())
+MASQUERADES = replace(healthy().environment, translates=('oifname "eth1" masquerade',))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("behind-nat", {"surveyed": BEHIND_NAT}),
+        ("nat-undeclared", {"surveyed": MASQUERADES}),
+        ("resolver-untrusted", {"names": dns(servers=(Server(SERVER, True, False),))}),
+        ("resolver-not-validating", {"names": dns(servers=(Server(SERVER, True, True, False),))}),
+        ("mark-bits-shared", {"routing": also(RoutingRule(4, 9, 8, 0x80000, 0xFF0000))}),
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    ["version = 1\n", 'version = 1\n[dns]\nresolvers = ["192.1.1.53"]\ntrusted = ["192.1.1.53"]\n'],
+)
+def test_edits_of_the_configuration_leave_it_right(
+    tmp_path: Path, name: str, changed: dict[str, Any], text: str
+) -> None:
+    path = tmp_path / "oegw.toml"
+    path.write_text(text)
+    facts = healthy(text=text, examined=config.examine(path), **changed)
+    told = {finding.name: finding for finding in found(replace(facts, path=path))}
+    [edit] = [part for part in told[name].mend.split(" && ") if part.startswith(("sed", "printf"))]
+    subprocess.run(edit, shell=True, check=True)
+    settings, faults = config.examine(path)
+    assert not faults
+    assert settings != facts.settings
+    in_use(settings.dns)
 
 
 def test_states_of_an_earlier_run() -> None:
