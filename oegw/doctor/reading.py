@@ -153,14 +153,9 @@ def routing() -> Routing:
 
 
 def nftables() -> NftRules:
-    from oegw.intercept.nft import Nft  # loads a library
-
+    """Without the elements of named sets, of which there may be a hundred thousand."""
     only_root("packet rules")
-    nft = Nft()
-    try:
-        return NftRules(json.loads(nft.listing("list ruleset", terse=True)))
-    finally:
-        nft.close()
+    return NftRules(json.loads(run("nft", "--json", "--terse", "list", "ruleset")))
 
 
 def iptables() -> tuple[Iptables, ...]:

@@ -84,12 +84,9 @@ class Nft:
             raise NftError(command, words.decode(errors="replace"))
         return output.decode(errors="replace")
 
-    def listing(self, command: str, *, terse: bool = False) -> str:
-        """What a ``list`` command says, as JSON; ``terse``: without the elements of sets.
-
-        Raises NftError.
-        """
-        self._library.nft_ctx_output_set_flags(self._handle, _JSON | _TERSE * terse)
+    def listing(self, command: str) -> str:
+        """What a ``list`` command says, as JSON.  Raises NftError."""
+        self._library.nft_ctx_output_set_flags(self._handle, _JSON)
         try:
             return self.run(command)
         finally:
