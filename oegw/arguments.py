@@ -15,6 +15,7 @@ from oegw import __version__
 from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
+from oegw.doctorarguments import add_doctor
 from oegw.firstarguments import add_init
 from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
@@ -229,6 +230,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_socket(reload)
 
     add_apply(add, _add_config, _add_socket)
+    add_doctor(add, _add_config)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)

@@ -35,6 +35,7 @@ from oegw.asking import control_socket as _socket
 from oegw.asking import without_error as _without_error
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
+from oegw.doctorarguments import doctor
 from oegw.exitcodes import (
     BROKEN_PIPE,
     CONFIGURATION,
@@ -642,6 +643,7 @@ _COMMANDS: dict[str, Command] = {
     "close": _close,
     "reload": _reload,
     **APPLY_COMMANDS,
+    "doctor": doctor,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

@@ -323,6 +323,7 @@ ONLY = [
         (
             *("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
             *("oegw/socksarguments.py", "oegw/applyarguments.py", "oegw/firstarguments.py"),
+            "oegw/doctorarguments.py",
         ),
         "There is one command line.",
     ),
@@ -576,12 +577,13 @@ def test_the_top_level_is_what_it_is() -> None:
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
      "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
-     "oegw/socks5/server", "tests", "netns-lab"],
+     "oegw/socks5/server", "oegw/doctor", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker") and "socks5" not in room:
+    thorough = ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/doctor")
+    if room not in thorough and "socks5" not in room:
         return
     text = readme.read_text(encoding="utf-8")
     missing = [

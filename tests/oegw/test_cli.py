@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 KEY = generate(2048)
 COMMANDS = (  # in the order of the help
     "init", "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe",
-    "forget", "close", "reload", "apply", "confirm", "sst", "moniker", "socks",
+    "forget", "close", "reload", "apply", "confirm", "doctor", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]
