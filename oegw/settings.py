@@ -13,6 +13,7 @@ from pathlib import Path
 from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
 from oegw.assurance import UnsignedDelegation
+from oegw.audit import AuditSettings
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
@@ -180,6 +181,7 @@ class Settings:
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
     socks: SocksSettings = field(default_factory=SocksSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     @property
     def encrypts_ports(self) -> bool:

@@ -156,6 +156,7 @@ CORES = (
     "oegw/portencryption.py",
     "oegw/shields.py",
     "oegw/assurance.py",
+    "oegw/decided.py",
     "oegw/decision.py",
     "oegw/decisions.py",
     "oegw/hold.py",
@@ -320,7 +321,13 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
+        (
+            "oegw/cli.py",
+            "oegw/arguments.py",
+            "oegw/monikerarguments.py",
+            "oegw/seeingarguments.py",
+            "oegw/socksarguments.py",
+        ),
         "There is one command line.",
     ),
     (
