@@ -44,7 +44,9 @@ from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
-from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.seeingcommands import COMMANDS as SEEING_COMMANDS
+from oegw.seeingcommands import control_socket as _socket
+from oegw.settings import PublishSettings, Settings
 from oegw.sockscommands import COMMANDS as SOCKS_COMMANDS
 from oegw.sst.settings import SstSettings
 from oegw.sstadvice import seals_behind_nat
@@ -487,15 +489,6 @@ def _run(arguments: argparse.Namespace) -> int:
 # --------------------------------------------------------------------- with daemon
 
 
-def _socket(arguments: argparse.Namespace) -> Path:
-    """Where the daemon listens: as said, as configured, or as usual."""
-    if arguments.socket is not None:
-        return Path(arguments.socket)
-    if arguments.config == DEFAULT_CONFIG and not arguments.config.exists():
-        return GatewaySettings().control_socket
-    return config.control_socket(arguments.config)
-
-
 def _ask(arguments: argparse.Namespace, **message: Any) -> dict[str, Any]:
     """The answer to a request that is answered in one piece."""
     answer: dict[str, Any] = {}
@@ -635,6 +628,7 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    **SEEING_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

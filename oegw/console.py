@@ -18,10 +18,12 @@ from oegw.decision import PointError
 from oegw.environment import UnsuitableBox
 from oegw.intercept.interface import InterceptError
 from oegw.keys import KeyFileError
+from oegw.overview import BadWish, Samples, Wanted, wanted
 from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
 from oegw.sst.interface import SstError
+from oegw.watching import filter_of, watched
 from policy.errors import PolicyError
 from policy.flow import Flow
 
@@ -43,6 +45,7 @@ class Console:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._samples = Samples()
 
     async def answer(self, request: Answer) -> AsyncIterator[Answer]:
         """The lines of the answer; the last has ``"done": True``."""
@@ -53,6 +56,11 @@ class Console:
             match request.get("command"):
                 case "status":
                     yield {**await self._status(), "done": True}
+                case "overview":
+                    yield {**await self._overview(wanted(request)), "done": True}
+                case "watch":
+                    async for line in watched(self._daemon.trace.listeners, filter_of(request)):
+                        yield line
                 case "explain":
                     yield {**self._explain(_flow(request)), "done": True}
                 case "probe":
@@ -67,8 +75,8 @@ class Console:
                 case other:
                     raise BadRequest(f"no such command: {other!r}")
         except (
-            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError, SstError,
+            BadRequest, BadWish, ConfigError, PolicyError, UnsuitableBox, InterceptError,
+            KeyFileError, PointError, SstError,
         ) as error:  # fmt: skip
             yield {"error": str(error), "done": True}
         except DatapathError as error:
@@ -78,30 +86,9 @@ class Console:
         daemon = self._daemon
         usage = await daemon.datapath.usage()
         now = time.monotonic()
-        snapshot = daemon.endpoint.snapshot()
-        packets, octets = daemon.gateway.held
-        capability = daemon.capability
-        counters = dict(daemon.trace.counters)
-        counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
-        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
         ports = section(daemon.sst)
-        if daemon.sst is not None:
-            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
         return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "started": daemon.started,
-            "identity": daemon.settings.gateway.identity,
-            "fqdn": daemon.settings.gateway.fqdn,
-            "addresses": [str(a) for a in daemon.environment.addresses],
-            "outside": list(daemon.environment.outside),
-            "resolvers": [
-                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
-            ],
-            "datapath": capability and _datapath(capability, daemon.datapath.workers()),
-            "interception": {"queue": daemon.interception.queue_kind},
-            "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": list(daemon.warnings()),
+            **await self._general(now),
             "connections": [
                 {**_row(c, usage, now), "ports": ports_of(c, ports)}
                 for c in daemon.gateway.connections()
@@ -120,8 +107,62 @@ class Console:
                     "proposal": c.proposal,
                     "age": round(now - (c.established_at or now), 3),
                 }
-                for c in snapshot.channels
+                for c in daemon.endpoint.snapshot().channels
             ],
+        }
+
+    async def _overview(self, wanted: Wanted) -> Answer:
+        """The same without a row for each connection: totals, and the first few."""
+        daemon = self._daemon
+        usage = await daemon.datapath.usage()
+        now = time.monotonic()
+        sums, first = await self._samples.taken(daemon.gateway.connections(), usage, now, wanted)
+        answer = await self._general(now)
+        answer |= {
+            "now": time.time(),
+            "moment": now,
+            "totals": asdict(sums) | {"channels": len(daemon.endpoint.snapshot().channels)},
+            "rows": [
+                {**_row(each.connection, usage, now), "rate_in": each.rates[0],
+                 "rate_out": each.rates[1]}
+                for each in first
+            ],
+        }  # fmt: skip
+        if wanted.neighbours:
+            ports = section(daemon.sst)
+            answer |= {
+                "sst": ports and ports.rows,
+                "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
+                "moniker": await daemon.moniker.row(),
+                "socks": await daemon.socks.row(),
+            }
+        return answer
+
+    async def _general(self, now: float) -> Answer:
+        """What is not about single connections and channels."""
+        daemon = self._daemon
+        packets, octets = daemon.gateway.held
+        capability = daemon.capability
+        counters = dict(daemon.trace.counters)
+        counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
+        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        if daemon.sst is not None:
+            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": daemon.started,
+            "identity": daemon.settings.gateway.identity,
+            "fqdn": daemon.settings.gateway.fqdn,
+            "addresses": [str(a) for a in daemon.environment.addresses],
+            "outside": list(daemon.environment.outside),
+            "resolvers": [
+                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
+            ],
+            "datapath": capability and _datapath(capability, daemon.datapath.workers()),
+            "interception": {"queue": daemon.interception.queue_kind},
+            "nat": [str(by) for by in daemon.gateway.nat.translations],
+            "warnings": list(daemon.warnings()),
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
             "decision_points": daemon.decision_points(),

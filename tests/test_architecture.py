@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "aiohttp",
         "zeroconf",
         "cffi",
+        "prometheus_client",
     ),
 }
 
@@ -341,6 +342,11 @@ ONLY = [
         "One module runs the compiled core; without it the gateway does without cffi.",
     ),
     (
+        ("prometheus_client",),
+        ("oegw/metrics/collector.py",),
+        "It is optional: whoever does without metrics does without it.",
+    ),
+    (
         ("zeroconf",),
         ("oegw/moniker/discovery/multicast.py",),
         "It is optional: whoever does without mDNS does without it.",
@@ -486,6 +492,7 @@ READS_SURROUNDINGS = {
     "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
     "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
+    "oegw/seeingcommands.py": "the same: NO_COLOR",
     "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
     "oegw/datapath/userspace/opening.py": "the same",
     "oegw/datapath/userspace/child.py": "hands its environment on to these processes",

@@ -20,6 +20,7 @@ from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject, trap_rules
 from oegw.intercept.nft import Nft, NftError
 from oegw.intercept.queue import PacketQueue
 from oegw.intercept.ruleset import (
+    CLEAR,
     COUNTERS,
     StaticChains,
     checked,
@@ -43,7 +44,7 @@ from policy.table import PolicyTable
 # Our choice: as many verdicts are remembered as the maps of both families have room for.
 _REMEMBERED = 2 * (HASH_SIZE + 3 * INTERVAL_SIZE)
 
-_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+)")
+_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+) bytes (\d+)")
 
 
 class NftInterception:
@@ -295,7 +296,10 @@ class NftInterception:
         if self._queue is not None:
             counted |= self._queue.counters()
             listing = self._run(f"list counters table inet {self._settings.table}")
-            counted |= {name: int(packets) for name, packets in _COUNTER.findall(listing)}
+            for name, packets, octets in _COUNTER.findall(listing):
+                counted[name] = int(packets)
+                if name == CLEAR:
+                    counted[f"{name}_octets"] = int(octets)
         return counted
 
     def _run(self, command: str) -> str:

@@ -1,0 +1,44 @@
+"""`oegw top`, `oegw watch`, `oegw metrics`: what each needs is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from oegw import config
+from oegw.arguments import Arguments, Command
+from oegw.settings import DEFAULT_CONFIG, GatewaySettings
+
+
+def control_socket(arguments: Arguments) -> Path:
+    """Where the daemon listens: as said, as configured, or as usual."""
+    if arguments.socket is not None:
+        return Path(arguments.socket)
+    if arguments.config == DEFAULT_CONFIG and not arguments.config.exists():
+        return GatewaySettings().control_socket
+    return config.control_socket(arguments.config)
+
+
+def _top(arguments: Arguments) -> int:
+    from oegw.top.command import top
+
+    return top(
+        control_socket(arguments), arguments.interval, arguments.order, arguments.filter,
+        once=arguments.once, colour=not os.environ.get("NO_COLOR"),  # https://no-color.org
+    )  # fmt: skip
+
+
+def _watch(arguments: Arguments) -> int:
+    from oegw.watchcommand import watch
+
+    return watch(control_socket(arguments), arguments.category, arguments.address)
+
+
+def _metrics(arguments: Arguments) -> int:
+    from oegw.metrics.command import print_once, serve
+
+    socket = control_socket(arguments)
+    return print_once(socket) if arguments.once else serve(socket, *arguments.listen)
+
+
+COMMANDS: dict[str, Command] = {"top": _top, "watch": _watch, "metrics": _metrics}
