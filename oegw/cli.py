@@ -41,6 +41,8 @@ from oegw.exitcodes import (
 )
 from oegw.explain import explanation, table_lines
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.ladder import Ladder
+from oegw.laddercommand import Steps, picture_in, text
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
@@ -580,8 +582,15 @@ def _entry(word: str, sentence: str) -> str:
 
 def _probe(arguments: argparse.Namespace) -> int:
     flow = _flow(arguments)
+    with picture_in(arguments.svg) as ladders:
+        return _probed(arguments, flow, ladders)
+
+
+def _probed(arguments: argparse.Namespace, flow: Flow, ladders: list[Ladder]) -> int:
+    steps = Steps(flow)
     for line in request(_socket(arguments), _message("probe", flow), PROBE_SECONDS):
         if "step" in line:
+            steps.take(line)
             seconds = line.get("seconds")
             moment = f"{seconds:9.4f} s" if isinstance(seconds, int | float) else " " * 11
             print(
@@ -591,6 +600,9 @@ def _probe(arguments: argparse.Namespace) -> int:
         if line.get("done"):
             _without_error(line)
             result, reason = plain(line.get("result", "?")), plain(line.get("reason") or "")
+            ladders.append(steps.ladder(line))
+            if arguments.ladder:
+                print(text(ladders[-1]))
             print(f"{result}: {reason}" if reason else result)
             return FINE if result == "keyed" else FAILED
     raise NoDaemonError("the answer broke off")

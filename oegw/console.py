@@ -269,6 +269,7 @@ _STEPS = {
     ("sa", "installed", ""): "(5H) security association installed",
     ("tunnel", "keyed", ""): "(6) tunnel carries traffic",
     ("connection", "state", ""): "state",
+    ("connection", "trust", ""): "records name the gateway",
     ("gateway", "malformed_record", ""): "malformed record",
     ("gateway", "negotiation_failed", ""): "negotiation failed",
 }
@@ -291,7 +292,8 @@ def _step(line: Mapping[str, Any], flow: Flow, started: float) -> Answer | None:
         for k, v in line.items()
         if k not in _UNTOLD and v not in (None, "")
     )
-    return {"step": name, "seconds": round(line["time"] - started, 6), "detail": detail}
+    seconds = round(line["time"] - started, 6)
+    return {"step": name, "seconds": seconds, "detail": detail, "line": dict(line)}
 
 
 def _network(request: Answer) -> IPv4Network | IPv6Network:
