@@ -113,7 +113,7 @@ class _Asker(threading.Thread):
             except NotPermittedError as error:
                 problem = str(error)
             except ControlError as error:
-                problem = f"{error}; trying again"
+                problem = f"trying again: {error}"
             except Failure as failure:
                 problem = " ".join(failure.lines)
             with self.answers.lock:

@@ -166,7 +166,7 @@ def _headline(view: View, manner: Manner, width: int, past: Sequence[float]) -> 
     lines += _flowing(counts, width)
     if manner.graphs and len(past) > 1 and width >= 60:
         lines.append([("encrypted  ", Style.FAINT), (_graph(past[-(width - 30) :]), Style.GOOD),
-                      (f" {octets(past[-1])}bit/s", Style.FAINT)])  # fmt: skip
+                      (f" {_unit(past[-1], 'bit/s')}", Style.FAINT)])  # fmt: skip
     lines += [[("! ", Style.BAD), (text, Style.WEAK)] for text in view.warnings[:3]]
     return lines
 
@@ -175,16 +175,23 @@ def _rate(rate: Rate, style: Style) -> Spans:
     if rate.bits is None or rate.packets is None:
         return [("-", Style.PLAIN)]
     moved = style if rate.packets > 0 else Style.PLAIN
-    return [(f"{octets(rate.bits)}bit/s", moved), (f" {octets(rate.packets)}p/s", Style.FAINT)]
+    return [(_unit(rate.bits, "bit/s"), moved), (f" {_unit(rate.packets, 'p/s')}", Style.FAINT)]
+
+
+def _unit(number: float, unit: str) -> str:
+    """As ``12.1 Mbit/s``."""
+    text = octets(number)
+    prefix = text[-1] if text[-1].isalpha() else ""
+    return f"{text.removesuffix(prefix)} {prefix}{unit}"
 
 
 def _dropped(view: View) -> Spans:
     if view.dropped is None:
         return [("-", Style.PLAIN)]
     if view.dropped <= 0:
-        return [("0p/s", Style.PLAIN)]
-    number = f"{view.dropped:.1f}" if view.dropped < 10 else octets(view.dropped)
-    return [(f"{number}p/s", Style.BAD), (f" {view.causes[0]}", Style.FAINT)]
+        return [("0 p/s", Style.PLAIN)]
+    number = f"{view.dropped:.1f} p/s" if view.dropped < 10 else _unit(view.dropped, "p/s")
+    return [(number, Style.BAD), (f" {view.causes[0]}", Style.FAINT)]
 
 
 def _flowing(groups: Sequence[Spans], width: int) -> list[Spans]:
@@ -225,9 +232,9 @@ def _table(view: View, manner: Manner, width: int, room: int | None) -> list[Spa
     while (over := sum(widths) + len(widths) - 1 - width) > 0 and max(widths) > 4:
         widest = widths.index(max(widths))
         widths[widest] = max(4, widths[widest] - over)
-    arrow = "^" if manner.reverse else "v"
-    head = " ".join(
-        _fitted(column.name + (arrow if column.order == manner.order else ""), width_, column.right)
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
+    head = gap.join(
+        _fitted(column.name + _mark(column, manner), width_, column.right)
         for column, width_ in zip(columns, widths, strict=True)
     )
     table: list[Spans] = [[(head.ljust(width), Style.HEAD)]]
@@ -235,14 +242,21 @@ def _table(view: View, manner: Manner, width: int, room: int | None) -> list[Spa
         spans: Spans = []
         for column, width_ in zip(columns, widths, strict=True):
             text = _fitted(column.cell(line), width_, column.right)
-            spans += [(text, _cell_style(column, line)), (" ", Style.PLAIN)]
+            spans += [(text, _cell_style(column, line)), (gap, Style.PLAIN)]
         table.append(spans[:-1])
     return table
 
 
+def _mark(column: Column, manner: Manner) -> str:
+    """Behind the name of the column by which the rows are sorted."""
+    if not column.order or column.order != manner.order:
+        return ""
+    return ("▴" if manner.reverse else "▾") if manner.graphs else ("^" if manner.reverse else "v")
+
+
 def _width(column: Column, lines: Sequence[Line]) -> int:
     named = len(column.name) + bool(column.order)
-    return max(named, *(min(len(column.cell(line)), column.most) for line in lines))
+    return max([named, *(min(len(column.cell(line)), column.most) for line in lines)])
 
 
 def _cell_style(column: Column, line: Line) -> Style:

@@ -155,7 +155,8 @@ def _warnings(status: Row, totals: Row) -> tuple[str, ...]:
     said = [plain(text) for text in status.get("warnings") or ()]
     said += [f"firewall: {plain(gap)}" for gap in status.get("firewall_gaps") or ()]
     if number := totals.get("downgraded"):
-        said.insert(0, f"{number} connections are clear that were encrypted last time")
+        many = "connections are" if number > 1 else "connection is"
+        said.insert(0, f"{number} {many} in clear, encrypted last time")
     for row in status.get("resolvers") or ():
         if row.get("standing") not in (None, "good"):
             said.append(f"resolver {plain(row.get('address'))} is {plain(row['standing'])}")

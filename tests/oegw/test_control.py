@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from oegw.control import (
     NotPermittedError,
     request,
 )
+from tests.support import control_socket
 
 Message = dict[str, Any]
 
@@ -49,25 +50,8 @@ async def answer(message: Message) -> AsyncIterator[Message]:
 
 @contextmanager
 def serving(path: Path, answers: control.Answer = answer) -> Iterator[None]:
-    """A server in a thread of its own, as a client sees a daemon."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def run(work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result(10)
-
-    server = ControlServer(path, answers)
-    try:
-        run(server.start())
-        try:
-            yield
-        finally:
-            run(server.close())
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with control_socket.serving(path, answers):
+        yield
 
 
 @pytest.fixture
