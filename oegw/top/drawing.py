@@ -162,7 +162,8 @@ def _headline(view: View, manner: Manner, width: int, past: Sequence[float]) -> 
         (view.lookups, "look-ups"),
     ):  # fmt: skip
         if number or name == "tunnels":
-            counts.append([(f"{number}", Style.STRONG), (f" {name}", Style.FAINT)])
+            noun = name.removesuffix("s") if number == 1 else name
+            counts.append([(f"{number}", Style.STRONG), (f" {noun}", Style.FAINT)])
     lines += _flowing(counts, width)
     if manner.graphs and len(past) > 1 and width >= 60:
         lines.append([("encrypted  ", Style.FAINT), (_graph(past[-(width - 30) :]), Style.GOOD),
