@@ -44,6 +44,7 @@ from policy.table import PolicyTable
 # Our choice: as many verdicts are remembered as the maps of both families have room for.
 _REMEMBERED = 2 * (HASH_SIZE + 3 * INTERVAL_SIZE)
 
+_SURELY_GONE = 1.0  # seconds after its time that an element can't be in the kernel any more
 _COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+) bytes (\d+)")
 
 
@@ -223,7 +224,14 @@ class NftInterception:
     def remove_policy(self, scope: Scope) -> None:
         """Forget a verdict; no error if it is gone already."""
         installed = self._installed.get(scope)
-        if installed is not None:
+        if installed is None:
+            return
+        left = installed.remaining(self._clock())
+        if left is not None and left < -_SURELY_GONE:
+            # The kernel has dropped it by itself.  Thousands may be over at the same moment, and
+            # each transaction takes a grace period of the kernel.
+            del self._installed[scope]
+        else:
             self._forget(scope, installed)
 
     def assure(self, key: SaKey, scope: Scope, assurance: Assurance) -> None:
