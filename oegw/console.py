@@ -341,11 +341,20 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     cores = {(each.core, each.core_reason) for each in reports}
     start = capability.core, capability.core_reason
     core, reason = cores.pop() if len(cores) == 1 else start
+    lost = {
+        name: f"{worker.name}: {why}"
+        for worker in reversed(reports)
+        for name, why in worker.without
+    }
     return told | {
         "core": core,
         "core_reason": reason,
         "offloads": [
-            {"name": name, "used": used, "reason": reason}
+            {
+                "name": name,
+                "used": used and name not in lost,
+                "reason": lost.get(name, reason) if used else reason,
+            }
             for name, used, reason in capability.offloads
         ],
         "workers_per_direction": capability.workers,
