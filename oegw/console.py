@@ -214,7 +214,8 @@ class Console:
                 if over or time.monotonic() > deadline:
                     break
                 try:
-                    line = await asyncio.wait_for(lines.get(), deadline - time.monotonic())
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        line = await lines.get()
                 except TimeoutError:
                     continue
                 step = _step(line, outside, started)

@@ -102,7 +102,8 @@ async def watched(
         yield {"watching": True}  # from here on nothing is missed
         while True:
             try:
-                await asyncio.wait_for(came.wait(), HEARTBEAT)
+                async with asyncio.timeout(HEARTBEAT):
+                    await came.wait()
             except TimeoutError:
                 yield {"heartbeat": True}
                 continue

@@ -333,3 +333,17 @@ def test_a_daemon_that_does_not_answer_in_time(path: Path) -> None:
         silent.listen()
         with pytest.raises(NoDaemonError, match=r"no answer within 0.05 s"):
             list(request(path, {"command": "status"}, 0.05))
+
+
+def test_a_server_that_closes_ends_answers_that_have_no_end(path: Path) -> None:
+    async def endless(message: Message) -> AsyncIterator[Message]:
+        while True:
+            yield {"more": True}
+            await asyncio.sleep(0)
+
+    for _ in range(20):  # the end comes in the middle of whatever the server waits for
+        lines = request(path, {"command": "talk"}, 5.0)
+        with serving(path, endless):
+            assert next(lines)["more"]
+        with pytest.raises(NoDaemonError, match="broke off"):
+            list(lines)
