@@ -19,6 +19,7 @@ from oegw.doctorarguments import add_doctor
 from oegw.firstarguments import add_init
 from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
+from oegw.seeingarguments import add_seeing, add_svg
 from oegw.settings import DEFAULT_CONFIG
 from oegw.socksarguments import add_socks
 from oegw.sst.settings import DEFAULT_KEY
@@ -179,6 +180,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_socket(status)
     status.add_argument("--json", action="store_true", help="for programs")
 
+    add_seeing(add, _add_config, _add_socket)
+
     explain = add(
         "explain",
         "Say which rule applies to a flow, and what happens to it. "
@@ -195,8 +198,10 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "Make the running gateway negotiate for a flow now, and show each step. "
         "The exit code is 0 if a tunnel carries the flow.",
         "oegw probe 192.1.0.65 192.2.0.66",
+        "oegw probe 192.1.0.65 192.2.0.66 --svg ladder.svg",
     )
     _add_flow(probe)
+    add_svg(probe)
     _add_config(probe)
     _add_socket(probe)
 

@@ -50,10 +50,13 @@ from oegw.exitcodes import (
 from oegw.explain import explanation, table_lines
 from oegw.firstcommand import COMMANDS as FIRST_COMMANDS
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.ladder import Ladder
+from oegw.laddercommand import Steps, picture_in, text
 from oegw.management import management_advice
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
+from oegw.seeingcommands import COMMANDS as SEEING_COMMANDS
 from oegw.settings import PublishSettings, Settings
 from oegw.sockscommands import COMMANDS as SOCKS_COMMANDS
 from oegw.sst.settings import SstSettings
@@ -593,8 +596,15 @@ def _entry(word: str, sentence: str) -> str:
 
 def _probe(arguments: argparse.Namespace) -> int:
     flow = _flow(arguments)
+    with picture_in(arguments.svg) as ladders:
+        return _probed(arguments, flow, ladders)
+
+
+def _probed(arguments: argparse.Namespace, flow: Flow, ladders: list[Ladder]) -> int:
+    steps = Steps(flow)
     for line in request(_socket(arguments), _message("probe", flow), PROBE_SECONDS):
         if "step" in line:
+            steps.take(line)
             seconds = line.get("seconds")
             moment = f"{seconds:9.4f} s" if isinstance(seconds, int | float) else " " * 11
             print(
@@ -604,6 +614,9 @@ def _probe(arguments: argparse.Namespace) -> int:
         if line.get("done"):
             _without_error(line)
             result, reason = plain(line.get("result", "?")), plain(line.get("reason") or "")
+            ladders.append(steps.ladder(line))
+            if arguments.ladder:
+                print(text(ladders[-1]))
             print(f"{result}: {reason}" if reason else result)
             return FINE if result == "keyed" else FAILED
     raise NoDaemonError("the answer broke off")
@@ -644,6 +657,7 @@ _COMMANDS: dict[str, Command] = {
     "reload": _reload,
     **APPLY_COMMANDS,
     "doctor": doctor,
+    **SEEING_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

@@ -16,6 +16,7 @@ from dnsrecords.name import normal_fqdn
 from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
+from oegw.configaudit import read_audit
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
 from oegw.configmanagement import read_management
@@ -200,6 +201,7 @@ def examine_values(
         files=rules.files,
         nat=read_nat(top.raw("nat", []), problems),
         management=read_management(sections["management"]),
+        audit=read_audit(top.raw("audit"), path.parent, problems),
     )
     intercept = settings.intercept
     taken = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark

@@ -103,7 +103,8 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
-                line = await asyncio.wait_for(reader.readline(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    line = await reader.readline()
             except ValueError:
                 error = f"the request is longer than {MAX_REQUEST} octets"
                 await _send(writer, {"error": error, "done": True})
@@ -170,7 +171,8 @@ def _parse(line: bytes) -> Message:
 
 async def _send(writer: asyncio.StreamWriter, line: Message) -> None:
     writer.write(json.dumps(line, default=str).encode() + b"\n")
-    await asyncio.wait_for(writer.drain(), IDLE_SECONDS)
+    async with asyncio.timeout(IDLE_SECONDS):  # wait_for may swallow what `close` cancels
+        await writer.drain()
 
 
 def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:

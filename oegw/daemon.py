@@ -44,6 +44,7 @@ from oegw import events as happened
 from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
 from oegw.associations import Associations
+from oegw.audit import Audit
 from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
@@ -131,6 +132,7 @@ class Daemon:
                 reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
+        self.audit = Audit(self.trace.listeners, lambda text: self._say("audit", text))
         marks = Marks(settings.intercept.mark_mask)
         resolvers = in_use(settings.dns)
         self.resolver = Resolver(
@@ -275,6 +277,8 @@ class Daemon:
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
         undo.callback(self._state.close)
+        undo.callback(self.audit.close)
+        self.audit.follow(self.settings.audit)
         undo.callback(self._disk.shutdown)
         self.datapath = await self._choice.make()
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
@@ -719,6 +723,7 @@ class Daemon:
         then nothing has changed.
         """
         async with self._reloading:
+            self.audit.reopen()  # whatever comes of the rest: logrotate has renamed it
             return await self._reload(settings or await self.applying.read())
 
     async def _reload(self, settings: config.Settings) -> list[str]:
@@ -764,6 +769,7 @@ class Daemon:
             self.interception.demand()
         notes += await self.socks.follow(settings.socks)
         notes += self.applying.taken(settings)
+        notes += self.audit.moved(settings.audit)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 

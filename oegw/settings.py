@@ -13,6 +13,7 @@ from pathlib import Path
 from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
 from oegw.assurance import UnsignedDelegation
+from oegw.audit import AuditSettings
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
@@ -190,6 +191,7 @@ class Settings:
     socks: SocksSettings = field(default_factory=SocksSettings)
     management: ManagementSettings = field(default_factory=ManagementSettings)
     texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False, compare=False)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     @property
     def encrypts_ports(self) -> bool:

@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "aiohttp",
         "zeroconf",
         "cffi",
+        "prometheus_client",
     ),
 }
 
@@ -156,6 +157,7 @@ CORES = (
     "oegw/portencryption.py",
     "oegw/shields.py",
     "oegw/assurance.py",
+    "oegw/decided.py",
     "oegw/decision.py",
     "oegw/decisions.py",
     "oegw/hold.py",
@@ -323,7 +325,7 @@ ONLY = [
         (
             *("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
             *("oegw/socksarguments.py", "oegw/applyarguments.py", "oegw/firstarguments.py"),
-            "oegw/doctorarguments.py",
+            "oegw/doctorarguments.py", "oegw/seeingarguments.py",
         ),
         "There is one command line.",
     ),
@@ -336,6 +338,11 @@ ONLY = [
         ("cffi",),
         ("oegw/datapath/userspace/core/compiled.py",),
         "One module runs the compiled core; without it the gateway does without cffi.",
+    ),
+    (
+        ("prometheus_client",),
+        ("oegw/metrics/collector.py",),
+        "It is optional: whoever does without metrics does without it.",
     ),
     (
         ("zeroconf",),
@@ -483,6 +490,7 @@ READS_SURROUNDINGS = {
     "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
     "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
+    "oegw/seeingcommands.py": "the same: NO_COLOR",
     "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
     "oegw/datapath/userspace/opening.py": "the same",
     "oegw/datapath/userspace/child.py": "hands its environment on to these processes",

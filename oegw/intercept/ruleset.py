@@ -48,12 +48,14 @@ _REFUSALS = "100/second burst 100 packets"  # ICMP messages, beside the kernel's
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
+CLEAR = "clear_outbound"
 COUNTERS = {
     "trapped": "packets without a verdict, on their way into the queue",
     "denied": "packets of pairs with verdict DENY",
     "refused": "packets denied and answered with ICMP, as far as they may be answered",
     "clear_inbound_dropped": "clear packets from outside for a configured pair",
     "keyed_clear_inbound_dropped": "clear packets from outside for a pair that must be encrypted",
+    CLEAR: "packets about to leave in clear, those that the guard drops included",
     "guard_dropped": "clear packets of protected traffic that were about to leave",
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
@@ -67,6 +69,7 @@ COUNTERS = {
 """The counters in the table, and what they count."""
 
 _RESIDUE_COUNTERS = (
+    CLEAR,
     "clear_inbound_dropped",
     "guard_dropped",
     "trap_escaped_dropped",
@@ -468,6 +471,7 @@ def _guard(settings: InterceptSettings, *, tunnels: bool, managed: bool = True) 
         _NEIGHBOUR_DISCOVERY,
         *(management.GUARD if managed else ()),
         dns,
+        f"counter name {CLEAR}",
         "meta nfproto ipv4 jump guard4",
         "meta nfproto ipv6 jump guard6",
     )
