@@ -14,6 +14,7 @@ from dnsrecords.name import normal_fqdn
 from oegw import __version__
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
+from oegw.guardarguments import add_guard
 from oegw.keys import DEFAULT_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.settings import DEFAULT_CONFIG
@@ -220,6 +221,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_config(reload)
     _add_socket(reload)
 
+    add_guard(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)

@@ -40,6 +40,7 @@ from oegw.exitcodes import (
     Failure,
 )
 from oegw.explain import explanation, table_lines
+from oegw.guardcommands import COMMANDS as GUARD_COMMANDS
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
@@ -480,8 +481,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
     from oegw import daemon  # the other commands do without the sockets and the netlink of it
+    from oegw.servicenotify import Service
 
-    return daemon.run(settings, arguments.config)
+    return daemon.run(settings, arguments.config, Service.of(os.environ))
 
 
 # --------------------------------------------------------------------- with daemon
@@ -635,6 +637,7 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    **GUARD_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,
