@@ -65,11 +65,15 @@ _ICMP = {4: 1, 6: 58}
 EPHEMERAL_PORT = 49152  # RFC 6335 section 6: the first of those that nobody is assigned
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line: manual pages and completion are generated from it."""
+    return parser_of(_COMMANDS)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        parser = parser_of(_COMMANDS)
-        arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
         command: Command = arguments.command
         code = command(arguments)
         if sys.stdout is not None:  # who started us may have closed it
