@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from typing import Any
 
-Add = Callable[..., argparse.ArgumentParser]
+Add = Callable[..., Any]
 AddOption = Callable[..., None]
 
 
