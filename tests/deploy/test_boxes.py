@@ -95,15 +95,14 @@ def test_a_reload_is_waited_for_and_a_wrong_one_fails_with_the_reason(site: Site
 
 def test_a_gateway_that_hangs_is_started_again(site: Site) -> None:
     """SIGSTOP stands for whatever keeps the event loop from its turn."""
-    site.a.write("/run/systemd/system/oegw.service.d/soon.conf", "[Service]\nWatchdogSec=3\n")
-    site.a.run("mkdir -p /run/systemd/system/oegw.service.d; systemctl daemon-reload")
-    site.a.run("printf '[Service]\\nWatchdogSec=3\\n' >/run/systemd/system/oegw.service.d/x.conf")
+    drop_in = "/etc/systemd/system/oegw.service.d"
+    site.a.write(f"{drop_in}/soon.conf", "[Service]\nWatchdogSec=3\nTimeoutStopSec=3\n")
     site.a.run("systemctl daemon-reload && systemctl restart oegw")
     try:
         before = site.a.says("systemctl show -P MainPID oegw")
         with traffic(site) as capture:
             await_ping(site)
-            site.a.run(f"kill -STOP {before}")
+            site.a.run("systemctl kill --signal=STOP oegw")
             await_true(
                 lambda: is_active(site)
                 and site.a.says("systemctl show -P MainPID oegw") not in (before, "0"),
@@ -113,7 +112,7 @@ def test_a_gateway_that_hangs_is_started_again(site: Site) -> None:
             assert clear(capture) == []
         assert "watchdog" in site.a.says("journalctl --no-pager -u oegw").lower()
     finally:
-        site.a.run("rm -r /run/systemd/system/oegw.service.d; systemctl daemon-reload")
+        site.a.run(f"rm -r {drop_in}; systemctl daemon-reload")
         site.a.run("systemctl restart oegw")
 
 

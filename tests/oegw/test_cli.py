@@ -35,7 +35,7 @@ from tests.support.dns_keys import txt
 ROOT = Path(__file__).parents[2]
 COMMANDS = (  # in the order of the help
     "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe", "forget",
-    "close", "reload", "sst", "moniker", "socks",
+    "close", "reload", "guard", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]
