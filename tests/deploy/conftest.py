@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,17 @@ from tests.deploy.machine import Machine
 from tests.deploy.root import package
 from tests.deploy.site import PLACES, Site
 
-BOOTED = pytest.StashKey[Site]()
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """What the routers' journals say last is shown with a failure."""
+    report = yield
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and report.when == "call" and site is not None:
+        for name, machine in site.machines.items():
+            journal = machine.says("journalctl --no-pager -o short-precise -n 60")
+            report.sections.append((f"journal of {name}", journal))
+    return report
 
 
 def install(machine: Machine, package: Path) -> str:
