@@ -17,6 +17,7 @@ from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
 from oegw.doctorarguments import add_doctor
 from oegw.firstarguments import add_init
+from oegw.guardarguments import add_guard
 from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
 from oegw.seeingarguments import add_seeing, add_svg
@@ -236,6 +237,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     add_apply(add, _add_config, _add_socket)
     add_doctor(add, _add_config)
+    add_guard(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)

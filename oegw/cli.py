@@ -49,6 +49,7 @@ from oegw.exitcodes import (
 )
 from oegw.explain import explanation, table_lines
 from oegw.firstcommand import COMMANDS as FIRST_COMMANDS
+from oegw.guardcommands import COMMANDS as GUARD_COMMANDS
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
 from oegw.ladder import Ladder
 from oegw.laddercommand import Steps, picture_in, text
@@ -76,11 +77,15 @@ _ICMP = {4: 1, 6: 58}
 EPHEMERAL_PORT = 49152  # RFC 6335 section 6: the first of those that nobody is assigned
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line: manual pages and completion are generated from it."""
+    return parser_of(_COMMANDS)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        parser = parser_of(_COMMANDS)
-        arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
         command: Command = arguments.command
         code = command(arguments)
         if sys.stdout is not None:  # who started us may have closed it
@@ -512,8 +517,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
     settings = at_start(arguments.config).settings
     from oegw import daemon  # the other commands do without the sockets and the netlink of it
+    from oegw.servicenotify import Service
 
-    return daemon.run(settings, arguments.config)
+    return daemon.run(settings, arguments.config, Service.of(os.environ))
 
 
 # --------------------------------------------------------------------- with daemon
@@ -658,6 +664,7 @@ _COMMANDS: dict[str, Command] = {
     **APPLY_COMMANDS,
     "doctor": doctor,
     **SEEING_COMMANDS,
+    **GUARD_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

@@ -39,7 +39,7 @@ from dnsrecords.sstlookup import SstKeyLookup
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from oegw import commands as do
-from oegw import config
+from oegw import config, guardfile
 from oegw import events as happened
 from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
@@ -75,6 +75,7 @@ from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
@@ -103,9 +104,14 @@ class Daemon:
     """One running gateway."""
 
     def __init__(
-        self, settings: config.Settings, config_path: Path, environment: Environment
+        self,
+        settings: config.Settings,
+        config_path: Path,
+        environment: Environment,
+        service: Service,
     ) -> None:
         self.settings = settings
+        self._service = service
         self.environment = environment
         self.started = time.time()
         self.capability: Capability | None = None
@@ -262,10 +268,13 @@ class Daemon:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
+            self._service.ready(self._in_short())
+            self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
             self._spawn(self._look_at_firewall())
             if self.settings.gateway.watch:
                 self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
+            self._service.stopping()
             if self._exit_code:
                 undo.pop_all()  # the rules stay as they are: nothing passes until a restart
                 return self._exit_code
@@ -296,6 +305,7 @@ class Daemon:
         if self.forwarder is not None:
             await self.forwarder.start()
             undo.push_async_callback(self.forwarder.close)
+        await self._save_guard()
         await self._port.open()
         undo.push_async_callback(self._port.close)
         await self.moniker.follow(self.settings.moniker)
@@ -313,6 +323,18 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()
+
+    async def _save_guard(self) -> None:
+        """For the time between the next boot and the next start."""
+        kept = self.interception.residue() + (self.sst.residue() if self.sst is not None else "")
+        if problem := await asyncio.to_thread(guardfile.save, self._at_start.gateway.guard, kept):
+            self._say("guard", problem)
+
+    def _in_short(self) -> str:
+        """What the service's supervisor shows of us."""
+        encrypted = [bool(each.tunnels) for each in self.gateway.connections()]
+        name = self.capability.name if self.capability is not None else "no"
+        return f"{len(encrypted)} connections, {sum(encrypted)} with tunnels; {name} datapath"
 
     async def _look_at_firewall(self) -> None:
         """Say so if a firewall treats what comes out of a tunnel otherwise than clear traffic."""
@@ -724,7 +746,11 @@ class Daemon:
         """
         async with self._reloading:
             self.audit.reopen()  # whatever comes of the rest: logrotate has renamed it
-            return await self._reload(settings or await self.applying.read())
+            self._service.reloading()
+            try:
+                return await self._reload(settings or await self.applying.read())
+            finally:
+                self._service.ready(self._in_short())
 
     async def _reload(self, settings: config.Settings) -> list[str]:
         environment = await asyncio.to_thread(
@@ -767,6 +793,7 @@ class Daemon:
         notes += await self.moniker.follow(settings.moniker)
         if settings.socks.demands_encryption:
             self.interception.demand()
+        await self._save_guard()
         notes += await self.socks.follow(settings.socks)
         notes += self.applying.taken(settings)
         notes += self.audit.moved(settings.audit)
@@ -802,11 +829,14 @@ class Daemon:
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 
 
-def run(settings: config.Settings, config_path: Path) -> int:
-    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
+def run(settings: config.Settings, config_path: Path, service: Service) -> int:
+    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed).
+
+    ``service``: who is told when it is ready.
+    """
 
     async def serve() -> int:
-        daemon = Daemon(settings, config_path, environment)
+        daemon = Daemon(settings, config_path, environment, service)
         return await daemon.run()
 
     try:

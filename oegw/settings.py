@@ -56,6 +56,11 @@ class GatewaySettings:
     fqdn: str | None = None
     watch: float = 0.0
 
+    @property
+    def guard(self) -> Path:
+        """What is loaded at the next boot, before the network: beside ``state``."""
+        return self.state.with_name("guard.nft")
+
 
 @dataclass(frozen=True, slots=True)
 class InterfacesSettings:

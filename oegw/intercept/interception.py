@@ -144,13 +144,19 @@ class NftInterception:
         """After a stop as well, what must be encrypted is kept from leaving in clear."""
         self._settings = replace(self._settings, demanded=True)
 
+    def residue(self) -> str:
+        """The nft text of what `close` will leave.  Raises InterceptError before `start`."""
+        if self._chains is None:
+            raise InterceptError("interception isn't started")
+        return residue(self._settings, self._chains, nft_reject=self._nft_reject)
+
     async def close(self) -> None:
         """Drop what is held, and remove all but the guard.  Raises InterceptError."""
         if self._nft is None or self._queue is None or self._chains is None:
             return
         asyncio.get_running_loop().remove_reader(self._queue.fileno())
         try:
-            self._run(residue(self._settings, self._chains, nft_reject=self._nft_reject))
+            self._run(self.residue())
             jump = Jump(self._settings.table, trap_rules(self._settings))
             await jump.remove_stale(keep_current=False)
         finally:

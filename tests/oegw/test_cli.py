@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[2]
 KEY = generate(2048)
 COMMANDS = (  # in the order of the help
     "init", "keygen", "dns-records", "rollover", "check", "run", "status", "top", "watch",
-    "metrics", "explain", "probe", "forget", "close", "reload", "apply", "confirm", "doctor", "sst",
-    "moniker", "socks",
+    "metrics", "explain", "probe", "forget", "close", "reload", "apply", "confirm", "doctor",
+    "guard", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]
