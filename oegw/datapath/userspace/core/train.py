@@ -7,6 +7,7 @@ takes 1.4 microseconds for 1,400 octets, and one by one 2.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
 from struct import Struct
@@ -159,11 +160,7 @@ class Train:
         if not count:
             return 0
         payloads, sums = pieces_of(octets, place + self._headers, payload, stride, count)
-        base = self._unchanged + (size - self._offset) * (1 if self._protocol == TCP else 2)
-        wrong = [(base + a + b) % 0xFFFF for a, b in zip(sums, checks, strict=False)]
-        if pushed:
-            wrong[-1] = (wrong[-1] + _PSH) % 0xFFFF
-        taken = alike(wrong, [0] * count)
+        taken = self._right(sums, checks, size, pushed)
         if not taken:
             return 0
         self.payloads += payloads[:taken]
@@ -173,6 +170,15 @@ class Train:
         self._pushed = pushed and taken == count
         self.ended = payload < self._segment or self._pushed or len(self.payloads) == JOINED_PACKETS
         return taken
+
+    def _right(self, sums: Sequence[int], checks: _Column, size: int, pushed: bool) -> int:
+        """How many packets of ``size`` octets have the right checksum, up to the first that has
+        not; ``pushed``: the last has PSH besides."""
+        base = self._unchanged + (size - self._offset) * (1 if self._protocol == TCP else 2)
+        wrong = [(base + a + b) % 0xFFFF for a, b in zip(sums, checks, strict=False)]
+        if pushed:
+            wrong[-1] = (wrong[-1] + _PSH) % 0xFFFF
+        return alike(wrong, [0] * len(wrong))
 
     def _may_be_next(self, octets: Buffer, place: int) -> bool:
         """A quick look at one packet, since most that are not next show it here."""
