@@ -251,7 +251,7 @@ class Supervisor:
 
     def _spawn(self, equipment: Equipment) -> None:
         module = _MODULES[self.place.direction]
-        self._child = child = Child(module, equipment.descriptors)
+        self._child = child = Child(module, equipment.descriptors, equipment.user)
         self._control = child.control
         self._gone.clear()
         asyncio.get_running_loop().add_reader(child.control, self._read, child.control)
