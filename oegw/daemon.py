@@ -38,8 +38,9 @@ from dnsrecords.resolver import Resolver
 from dnsrecords.sstlookup import SstKeyLookup
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
+from ike.signer import Signing
 from oegw import commands as do
-from oegw import config
+from oegw import config, daemonlife
 from oegw import events as happened
 from oegw.advice import advice
 from oegw.associations import Associations
@@ -47,7 +48,6 @@ from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
-from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import (
     Capability,
     Datapath,
@@ -66,12 +66,16 @@ from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
-from oegw.keys import KeyFileError, read_private
+from oegw.keys import KeyFileError
 from oegw.ledger import CoordinatorSettings
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
+from oegw.powers import running
+from oegw.powers.orders import Role
+from oegw.powers.powers import Powers, PublicKey
+from oegw.powers.tohands import ToHands
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
@@ -105,9 +109,17 @@ class Daemon:
     """One running gateway."""
 
     def __init__(
-        self, settings: config.Settings, config_path: Path, environment: Environment
+        self,
+        settings: config.Settings,
+        config_path: Path,
+        environment: Environment,
+        powers: Powers,
+        key: tuple[Signing, PublicKey],
     ) -> None:
+        """``powers``: what this process has no right to do itself; ``key``: ours, elsewhere."""
         self.settings = settings
+        self.powers = powers
+        signer, public_key = key
         self.environment = environment
         self.started = time.time()
         self.capability: Capability | None = None
@@ -148,11 +160,10 @@ class Daemon:
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
-        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=private_key,
+                private_key=signer,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -194,7 +205,7 @@ class Daemon:
                 replay_window=settings.datapath.replay_window,
                 nat=nat,
                 multihoming=settings.multihoming,
-                own=own_settings(settings, private_key.public_key()),
+                own=own_settings(settings, public_key),
                 decision_points=settings.decision_points,
                 encrypts_ports=settings.encrypts_ports,
                 came_shielded=self._came_shielded,
@@ -224,12 +235,11 @@ class Daemon:
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
             self.trace,
         )  # fmt: skip
-        self.moniker = moniker_child(config_path, self.trace)
-        self.socks = socks_child(config_path, self.trace, environment.outside)
-        self.firewall_gaps: list[str] = []
-        self._choice = DatapathChoice(
-            settings.datapath, hold.mark_mask, ports_change=settings.encrypts_ports
+        self.moniker = moniker_child(config_path, self.trace, lambda: powers.door(Role.MONIKER))
+        self.socks = socks_child(
+            config_path, self.trace, lambda: powers.door(Role.SOCKS), environment.outside
         )
+        self.firewall_gaps: list[str] = []
         self.datapath: Datapath
         self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
@@ -248,13 +258,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):  # a signal in mid-start waits for its end
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        )  # as who started us may have them
+        self.powers.on_failure(self._fail)
         async with AsyncExitStack() as undo:
             try:
                 await self._start(undo)
             except (
                 ControlError, OSError, DatapathError, InterceptError, SstError, StateError,
             ) as error:  # fmt: skip
-                print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
+                print(f"oegw: cannot start: {daemonlife.in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
             self._warn_of(self.warnings())
@@ -278,7 +292,7 @@ class Daemon:
         undo.push_async_callback(self._control.close)
         undo.callback(self._state.close)
         undo.callback(self._disk.shutdown)
-        self.datapath = await self._choice.make()
+        self.datapath = await self.powers.datapath()
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
@@ -304,7 +318,7 @@ class Daemon:
         undo.callback(self._end_tasks)
         # Nothing is waited for between this line of the trace and being ready.
         self.trace.event(
-            "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
+            "gateway", "started", pid=self.powers.pid, outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
             reason=self.capability.reason, core=self.capability.core or None,
             core_reason=self.capability.core_reason or None,
@@ -603,6 +617,13 @@ class Daemon:
         if self._points is not None:
             self._points.forget()
 
+    async def processes(self) -> list[dict[str, Any]]:
+        """Of which we consist, for `oegw status`."""
+        children = {"moniker": self.moniker.pid, "socks": self.socks.pid}
+        return await self.powers.processes(
+            {name: pid for name, pid in children.items() if pid is not None}
+        )
+
     async def _leave_points(self) -> None:
         if self._points is not None:
             await self._points.close()
@@ -724,6 +745,7 @@ class Daemon:
             return await self._reload()
 
     async def _reload(self) -> list[str]:
+        await self.powers.give_files()
         settings = await asyncio.to_thread(config.load, self._config_path)
         environment = await asyncio.to_thread(
             survey, settings.interfaces.outside, settings.gateway.addresses
@@ -741,7 +763,7 @@ class Daemon:
         if self.sst is None and (rule := settings.seals_or_drops) is not None:
             reason = "requires port encryption, which begins at a restart"
             raise config.ConfigError([f"rule {rule.name!r} {reason}"])
-        key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
+        signer, public_key = await self.powers.signer()
         points = self._points
         if settings.decision_points != self.settings.decision_points:
             points = await asyncio.to_thread(self._decision_points, settings)
@@ -749,8 +771,8 @@ class Daemon:
         if points is not self._points and self._points is not None:
             self._spawn(self._close_later(self._points))
         self._points = points
-        self.endpoint.replace_key(key)
-        self.gateway.use_key(key.public_key())
+        self.endpoint.replace_key(signer)
+        self.gateway.use_key(public_key)
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
@@ -801,24 +823,24 @@ class Daemon:
 
 def run(settings: config.Settings, config_path: Path) -> int:
     """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
+    return running.run(settings, config_path, serve)
 
-    async def serve() -> int:
-        daemon = Daemon(settings, config_path, environment)
-        return await daemon.run()
+
+def serve(
+    settings: config.Settings, config_path: Path, environment: Environment, hands: ToHands
+) -> int:
+    """What the process without rights does."""
+
+    async def live() -> int:
+        async with Powers(hands) as powers:
+            key = await powers.signer()
+            daemon = Daemon(settings, config_path, environment, powers, key)
+            return await daemon.run()
 
     try:
-        environment = survey(settings.interfaces.outside, settings.gateway.addresses)
-        check_peers(settings, environment)
         with suppress(KeyboardInterrupt):
-            return asyncio.run(serve())
-    except (UnsuitableBox, PolicyError, KeyFileError, StateError, OSError) as error:
-        print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
+            return asyncio.run(live())
+    except (PolicyError, UnsuitableBox, KeyFileError, StateError, OSError) as error:
+        print(f"oegw: cannot start: {daemonlife.in_words(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _in_words(error: Exception) -> str:
-    """The error without the number that Python writes before that of a system call."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)

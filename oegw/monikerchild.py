@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from oegw.childprocess import ChildProcess, Program
@@ -17,9 +18,11 @@ _STAYS = (
 )
 
 
-def moniker_child(path: Path, trace: Trace) -> ChildProcess[MonikerSettings]:
+def moniker_child(
+    path: Path, trace: Trace, door: Callable[[], Awaitable[int]]
+) -> ChildProcess[MonikerSettings]:
     """Its process, as long as the configuration at ``path`` has ``[moniker]``."""
-    return ChildProcess(PROGRAM, path, trace)
+    return ChildProcess(PROGRAM, path, trace, door)
 
 
 def _refusal(settings: MonikerSettings, _: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from oegw import config
@@ -13,13 +14,16 @@ from oegw.trace import Trace
 
 
 def socks_child(
-    path: Path, trace: Trace, outside: tuple[str, ...] = ()
+    path: Path,
+    trace: Trace,
+    door: Callable[[], Awaitable[int]],
+    outside: tuple[str, ...] = (),
 ) -> ChildProcess[SocksSettings]:
     """Its process, as long as the configuration at ``path`` has ``[socks]``.
 
     ``outside``: the gateway's outside interfaces, which default routes may leave meanwhile.
     """
-    return ChildProcess(PROGRAM, path, trace, outside)
+    return ChildProcess(PROGRAM, path, trace, door, outside)
 
 
 def _refusal(_: SocksSettings, path: Path) -> str | None:

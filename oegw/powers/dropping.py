@@ -10,7 +10,8 @@ import os
 import pwd
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -119,7 +120,7 @@ def drop(
     before = permitted()
     kept = {each for each in keep if each in before}
     if Cap.SETPCAP in before:
-        for number in range(_last() + 1):
+        for number in range(last() + 1):
             if number not in kept:
                 _prctl(_PR_CAPBSET_DROP, number)
         _prctl(_PR_SET_SECUREBITS, _NO_ROOT)
@@ -147,6 +148,17 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+@contextmanager
+def only_effective(one: Cap) -> Iterator[None]:
+    """For a moment nothing is done with any other right.  Raises PowerError."""
+    held = sum(1 << each for each in permitted())
+    _capset(held, 0, 1 << one & held)
+    try:
+        yield
+    finally:
+        _capset(held, 0)
+
+
 def keep_only(wanted: Iterable[Cap]) -> None:
     """Confine a process that goes on being privileged, and what it executes, to ``wanted``.
 
@@ -154,7 +166,7 @@ def keep_only(wanted: Iterable[Cap]) -> None:
     """
     kept = {each for each in wanted if each in permitted()}
     if Cap.SETPCAP in kept:
-        for number in range(_last() + 1):
+        for number in range(last() + 1):
             if number not in kept:
                 _prctl(_PR_CAPBSET_DROP, number)
     _capset(sum(1 << each for each in kept), 0)
@@ -176,7 +188,7 @@ def status_of(pid: int | str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _last() -> int:
+def last() -> int:
     """The highest number that this kernel knows."""
     try:
         return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
@@ -184,13 +196,12 @@ def _last() -> int:
         return max(Cap)
 
 
-def _capset(bits: int, inheritable: int) -> None:
+def _capset(bits: int, inheritable: int, effective: int | None = None) -> None:
+    """``effective``: what is in effect of ``bits``; None: all."""
     header = _Header(_VERSION_3, 0)
+    sets = (bits if effective is None else effective, bits, inheritable)
     halves = (_Half * 2)(
-        *(
-            _Half(each & 0xFFFFFFFF, each & 0xFFFFFFFF, more & 0xFFFFFFFF)
-            for each, more in ((bits, inheritable), (bits >> 32, inheritable >> 32))
-        )
+        _Half(*(each & 0xFFFFFFFF for each in sets)), _Half(*(each >> 32 for each in sets))
     )
     if _LIBC.capset(ctypes.byref(header), halves):
         raise PowerError(f"capset: {os.strerror(ctypes.get_errno())}")
