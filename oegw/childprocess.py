@@ -68,6 +68,11 @@ class Program(Generic[SettingsT]):
     remains: Callable[[SettingsT], list[str]] = lambda _: []
 
 
+Door = Callable[[], Awaitable[int]]
+"""Opens a descriptor by which a process asks the hands for what it has no right to do itself.
+Raises OSError."""
+
+
 class ChildProcess(Generic[SettingsT]):
     """The daemon's process, as long as the configuration at ``path`` has its table."""
 
@@ -76,11 +81,11 @@ class ChildProcess(Generic[SettingsT]):
         program: Program[SettingsT],
         path: Path,
         trace: Trace,
-        door: Callable[[], Awaitable[int]],
         more: tuple[str, ...] = (),
+        door: Door | None = None,
     ) -> None:
-        """``door``: opens a descriptor by which the process asks the hands for the little that it
-        needs; raises OSError.  ``more``: further arguments of the process."""
+        """``more``: further arguments of the process.  ``door``: None: it keeps what rights it
+        has."""
         self._program = program
         self._path = path
         self._trace = trace
@@ -163,7 +168,7 @@ class ChildProcess(Generic[SettingsT]):
 
     async def _run_once(self) -> str:
         """Until it ends; says how.  A cancellation ends it.  Raises OSError."""
-        door = await self._door()
+        door = -1 if self._door is None else await self._door()
         theirs, ours = os.pipe()
         try:
             self._at_start = self._settings
@@ -174,8 +179,9 @@ class ChildProcess(Generic[SettingsT]):
                 self._process = process = await self._started(theirs, door)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                os.close(door)
-                door = -1
+                if door >= 0:
+                    os.close(door)
+                    door = -1
             os.close(theirs)
             theirs = -1
             try:
@@ -202,7 +208,7 @@ class ChildProcess(Generic[SettingsT]):
             str(door),
             *self._more,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(pipe, door),
+            pass_fds=(pipe, door) if door >= 0 else (pipe,),
             env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
         )
 

@@ -479,9 +479,9 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     if os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
-    from oegw import daemon  # the other commands do without the sockets and the netlink of it
+    from oegw.powers import running  # the other commands do without the sockets of it
 
-    return daemon.run(settings, arguments.config)
+    return running.run(settings, arguments.config)
 
 
 # --------------------------------------------------------------------- with daemon

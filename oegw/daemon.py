@@ -72,7 +72,6 @@ from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
-from oegw.powers import running
 from oegw.powers.orders import Role
 from oegw.powers.powers import Powers, PublicKey
 from oegw.powers.tohands import ToHands
@@ -237,7 +236,7 @@ class Daemon:
         )  # fmt: skip
         self.moniker = moniker_child(config_path, self.trace, lambda: powers.door(Role.MONIKER))
         self.socks = socks_child(
-            config_path, self.trace, lambda: powers.door(Role.SOCKS), environment.outside
+            config_path, self.trace, environment.outside, lambda: powers.door(Role.SOCKS)
         )
         self.firewall_gaps: list[str] = []
         self.datapath: Datapath
@@ -772,6 +771,7 @@ class Daemon:
             self._spawn(self._close_later(self._points))
         self._points = points
         self.endpoint.replace_key(signer)
+        self.powers.keep(signer)
         self.gateway.use_key(public_key)
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
@@ -821,15 +821,11 @@ class Daemon:
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 
 
-def run(settings: config.Settings, config_path: Path) -> int:
-    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
-    return running.run(settings, config_path, serve)
-
-
 def serve(
     settings: config.Settings, config_path: Path, environment: Environment, hands: ToHands
 ) -> int:
-    """What the process without rights does."""
+    """Run a gateway until SIGTERM, in the process without rights (`oegw.powers`); returns the exit
+    code (1: could not start, or failed)."""
 
     async def live() -> int:
         async with Powers(hands) as powers:

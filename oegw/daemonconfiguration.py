@@ -40,7 +40,8 @@ def child_main(name: str, run: Callable[..., int], arguments: list[str]) -> int:
     pipe and of the door to the hands, and what only this program is told.  Returns the exit code.
     """
     try:
-        keep_little(int(arguments[2]))
+        if (door := int(arguments[2])) >= 0:
+            keep_little(door)
         return run(Path(arguments[0]), int(arguments[1]), *arguments[3:])
     except (config.ConfigError, PowerError, OSError) as error:
         print(f"oegw {name}: {error}", file=sys.stderr)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from oegw.childprocess import ChildProcess, Program
+from oegw.childprocess import ChildProcess, Door, Program
 from oegw.keyfile import KeyFileError
 from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.monikerstatus import status
@@ -19,10 +18,10 @@ _STAYS = (
 
 
 def moniker_child(
-    path: Path, trace: Trace, door: Callable[[], Awaitable[int]]
+    path: Path, trace: Trace, door: Door | None = None
 ) -> ChildProcess[MonikerSettings]:
     """Its process, as long as the configuration at ``path`` has ``[moniker]``."""
-    return ChildProcess(PROGRAM, path, trace, door)
+    return ChildProcess(PROGRAM, path, trace, door=door)
 
 
 def _refusal(settings: MonikerSettings, _: Path) -> str | None:

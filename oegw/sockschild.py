@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from oegw import config
-from oegw.childprocess import ChildProcess, Program
+from oegw.childprocess import ChildProcess, Door, Program
 from oegw.socks5.settings import SocksSettings, restart_notes
 from oegw.sockslisteners import settings_of
 from oegw.socksstatus import status
@@ -16,14 +15,14 @@ from oegw.trace import Trace
 def socks_child(
     path: Path,
     trace: Trace,
-    door: Callable[[], Awaitable[int]],
     outside: tuple[str, ...] = (),
+    door: Door | None = None,
 ) -> ChildProcess[SocksSettings]:
     """Its process, as long as the configuration at ``path`` has ``[socks]``.
 
     ``outside``: the gateway's outside interfaces, which default routes may leave meanwhile.
     """
-    return ChildProcess(PROGRAM, path, trace, door, outside)
+    return ChildProcess(PROGRAM, path, trace, outside, door)
 
 
 def _refusal(_: SocksSettings, path: Path) -> str | None:

@@ -486,6 +486,7 @@ READS_SURROUNDINGS = {
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",
     "oegw/socksprocess.py": "the same",
+    "oegw/powers/signer.py": "a process of its own; hands.py starts it by datapath's child.py",
     "oegw/childprocess.py": "hands its environment on to these processes",
 }
 

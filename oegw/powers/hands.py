@@ -147,7 +147,7 @@ class Hands:
         self._ends.calls.settimeout(PATIENCE)
         self._ends.news.setblocking(False)
         loop.add_reader(self._ends.calls, self._read)
-        _in_thread(self._ends.slow, Desk(NftPermit(_NONE)))
+        _in_thread(self._ends.slow, Desk(NftPermit(_NONE), tracking=True))
         self._next_signer = loop.create_task(self._start_signer())
         await self._over.wait()
 
@@ -372,7 +372,7 @@ class Hands:
 
     def _processes(self) -> dict[str, int]:
         found = {"hands": os.getpid(), "mind": self._mind}
-        for signer in self._signers[-1:]:
+        for signer in self._signers[:1]:  # a later one may not be used yet
             found["signer"] = signer.pid
         workers = self._datapath.workers() if self._datapath is not None else ()
         return found | {each.name: each.pid for each in workers if each.pid is not None}

@@ -54,6 +54,10 @@ class DistantSigner:
             raise SignerGone(0, "the process that has the private key signs nothing")
         return signature
 
+    def close(self) -> None:
+        """The other process ends."""
+        self._channel.close()
+
 
 class Powers:
     """``async with``: from the beginning to the end of the event loop."""
@@ -62,6 +66,7 @@ class Powers:
         self._hands = hands
         self.pid = os.getppid()
         """Of the process that was started as the gateway: signals are sent to it."""
+        self._signers: list[DistantSigner] = []
 
     async def __aenter__(self) -> Powers:
         self._hands.begin()
@@ -82,7 +87,10 @@ class Powers:
         self._hands.failed = failed
 
     async def signer(self) -> tuple[DistantSigner, PublicKey]:
-        """Another one, of the key as its file has it now.  Raises KeyFileError, OSError."""
+        """Another one, of the key as its file has it now, to be kept or not.
+
+        Raises KeyFileError, OSError.
+        """
         opened: SignerOpened
         try:
             opened, descriptor = await self._hands.ask_for_gift(OpenSigner())
@@ -91,7 +99,15 @@ class Powers:
         channel = socket.socket(fileno=descriptor)
         public = load_der_public_key(opened.public_key)
         assert isinstance(public, rsa.RSAPublicKey)
-        return DistantSigner(channel), public
+        self._signers.append(DistantSigner(channel))
+        return self._signers[-1], public
+
+    def keep(self, signer: DistantSigner) -> None:
+        """From now on it signs, and no other."""
+        for each in self._signers:
+            if each is not signer:
+                each.close()
+        self._signers = [signer]
 
     async def datapath(self) -> DistantDatapath:
         """Not started yet.  Raises DatapathError, OSError."""

@@ -54,14 +54,9 @@ _USED = (
 )
 _MINDS = (Cap.NET_RAW, Cap.NET_BIND_SERVICE)
 
-Serve = Callable[[Settings, Path, Environment, ToHands], int]
 
-
-def run(settings: Settings, config_path: Path, serve: Serve) -> int:
-    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed).
-
-    ``serve``: what the mind does, in its process.
-    """
+def run(settings: Settings, config_path: Path) -> int:
+    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
     try:
         user = _user(settings)
         _require_rights(user)
@@ -81,11 +76,7 @@ def run(settings: Settings, config_path: Path, serve: Serve) -> int:
     mind = os.fork()
     if not mind:
         theirs.close()
-        _end(
-            lambda: _mind(
-                ours, user, minds, lambda to: serve(settings, config_path, environment, to)
-            )
-        )
+        _end(lambda: _mind(ours, user, minds, settings, config_path, environment))
     ours.close()
     try:
         dropping.keep_only(_USED if dropping.last() >= Cap.BPF else (*_USED, Cap.SYS_ADMIN))
@@ -161,14 +152,21 @@ def _raise_limit() -> None:
 
 
 def _mind(
-    ends: Ends, user: User | None, rights: tuple[Cap, ...], serve: Callable[[ToHands], int]
+    ends: Ends,
+    user: User | None,
+    rights: tuple[Cap, ...],
+    settings: Settings,
+    config_path: Path,
+    environment: Environment,
 ) -> int:
     try:
         dropping.drop(user, rights, pass_on=True)
     except PowerError as error:
         print(f"oegw: cannot start: {error}", file=sys.stderr)
         return FAILED
-    return serve(ToHands(ends))
+    from oegw import daemon  # what reads messages of strangers; the hands do without
+
+    return daemon.serve(settings, config_path, environment, ToHands(ends))
 
 
 def _end(work: Callable[[], int]) -> None:

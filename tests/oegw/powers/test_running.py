@@ -1,0 +1,116 @@
+"""The processes of a running gateway, by the kernel's word: who they are, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.powers_gateway import Gateway, configuration, is_there, running, until
+
+pytestmark = pytest.mark.netns
+
+NETWORK = {"net_raw", "net_bind_service"}
+
+
+def facts(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_who_reads_what_strangers_write_has_no_power_over_routes() -> None:
+    with running() as gateway:
+        processes = gateway.processes()
+        assert processes["hands"]["pid"] == gateway.process.pid == gateway.status()["pid"]
+        names = set(processes)
+        assert {"hands", "mind", "signer", "opening 0", "sealing 0"} <= names
+        assert set(processes["mind"]["capabilities"]) == NETWORK
+        assert "net_admin" in processes["hands"]["capabilities"]
+        for name in names - {"hands"}:
+            told = facts(processes[name]["pid"])
+            allowed = 1 << 13 | 1 << 10 if name == "mind" else 0
+            for word in ("CapPrm", "CapEff", "CapBnd", "CapAmb", "CapInh"):
+                assert int(told[word], 16) & ~allowed == 0, (name, word)
+            assert told["NoNewPrivs"] == "1", name
+
+
+def test_with_a_user_of_its_own_nothing_but_the_hands_is_root() -> None:
+    with running(gateway='user = "nobody"') as gateway:
+        processes = gateway.processes()
+        assert {name for name, row in processes.items() if row["user"] == "root"} == {"hands"}
+        for name in set(processes) - {"hands"}:
+            told = facts(processes[name]["pid"])
+            assert told["Uid"].split() == ["65534"] * 4, name
+            assert told["Groups"] == "", name
+        with pytest.raises(PermissionError):  # the key is the signer's, which has read it
+            open_as_nobody(gateway.place / "gateway.pem")
+        assert gateway.ask("reload")["notes"] == []
+        first = processes["signer"]["pid"]
+        until(lambda: not is_there(first))
+        assert gateway.processes()["signer"]["pid"] != first
+
+
+def open_as_nobody(path: Path) -> None:
+    child = os.fork()
+    if not child:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        os._exit(os.access(path, os.R_OK))
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        raise PermissionError(path)
+
+
+@pytest.mark.parametrize("victim", ["hands", "mind", "signer"])
+def test_none_outlives_another_and_what_drops_packets_stays(victim: str) -> None:
+    with running('[default]\non_failure = "drop"') as gateway:
+        pids = {name: row["pid"] for name, row in gateway.processes().items()}
+        os.kill(pids[victim], signal.SIGKILL)
+        code = gateway.process.wait(20)
+        assert code == (-signal.SIGKILL if victim == "hands" else 1)
+        for name, pid in pids.items():
+            until(lambda pid=pid: not is_there(pid)), name  # type: ignore[misc]
+        assert "table inet oegw" in gateway.nft()
+        said = gateway.errors()
+        assert "nothing passes until a restart" in said, said
+        assert "Traceback" not in said
+
+
+def test_a_signal_to_the_main_process_is_the_minds_to_act_on() -> None:
+    with running() as gateway:
+        pids = {name: row["pid"] for name, row in gateway.processes().items()}
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: [e for e in gateway.events() if e["event"] == "reloaded"])
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(20) == 0, gateway.errors()
+        for pid in pids.values():
+            until(lambda pid=pid: not is_there(pid))  # type: ignore[misc]
+        assert "oegw" not in gateway.nft()
+
+
+def test_a_key_that_cannot_be_read_at_a_reload_leaves_the_old_one() -> None:
+    with running() as gateway:
+        first = gateway.processes()["signer"]["pid"]
+        (gateway.place / "gateway.pem").chmod(0o644)
+        answer = gateway.ask("reload")
+        assert "mode 0644 lets others at the private key" in answer["error"]
+        assert gateway.processes()["signer"]["pid"] == first
+
+
+def test_a_user_that_is_not_there_is_named() -> None:
+    with running() as other:
+        path = configuration(other.place, gateway='user = "nosuch"')
+        again = Gateway(other.place, other.process)
+        assert refused(path) == "oegw: cannot start: gateway.user: there is no user 'nosuch'\n"
+        assert again.ready()
+
+
+def refused(path: Path) -> str:
+    from tests.support.powers_gateway import started
+
+    before = (path.parent / "errors").read_text()
+    process = started(path).process
+    assert process.wait(20) == 1
+    return (path.parent / "errors").read_text().removeprefix(before)
