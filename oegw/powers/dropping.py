@@ -11,22 +11,27 @@ import pwd
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+from oegw.bpf.classic import Instruction, pointed_at
+from oegw.powers.systemcalls import NEVER, refusing
 
 # Specification values: prctl(2), linux/capability.h, linux/securebits.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECCOMP = 22
 _PR_SET_SECUREBITS = 28
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _NO_ROOT = 1 << 0 | 1 << 1  # SECBIT_NOROOT, and locked: user 0 is nobody special to execve
+_SECCOMP_MODE_FILTER = 2
 _VERSION_3 = 0x20080522
 _ALL = 64  # bits of a set
 
@@ -106,12 +111,14 @@ def drop(
     *,
     pass_on: bool = False,
     end_with_parent: bool = False,
+    forbid: Iterable[str] = (),
 ) -> None:
     """Become ``user`` (None: stay who we are), and keep of the capabilities that we have ``keep``.
 
     Nothing that is executed from now on gains anything; what is given up never comes back; no
     process of the same user can look into this one, and no core of it is written.  ``pass_on``:
     programs that are executed have what is kept.  ``end_with_parent``: see `die_with_parent`.
+    ``forbid``: system calls that it does without, beside `systemcalls.NEVER`.
 
     Raises PowerError.
     """
@@ -141,6 +148,9 @@ def drop(
     _prctl(_PR_SET_DUMPABLE, 0)
     if end_with_parent:
         die_with_parent()  # again, if it was said before: another user has undone it
+    program = refusing((*NEVER, *forbid))
+    if program is not None:
+        _filter(program)
 
 
 def die_with_parent() -> None:
@@ -205,6 +215,15 @@ def _capset(bits: int, inheritable: int, effective: int | None = None) -> None:
     )
     if _LIBC.capset(ctypes.byref(header), halves):
         raise PowerError(f"capset: {os.strerror(ctypes.get_errno())}")
+
+
+def _filter(program: list[Instruction]) -> None:
+    """Of system calls; a kernel without it has none."""
+    pointer, octets = pointed_at(program)
+    held = ctypes.create_string_buffer(pointer)
+    with suppress(PowerError):
+        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(held))
+    del octets
 
 
 def _prctl(option: int, first: int, second: int = 0) -> None:

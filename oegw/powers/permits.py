@@ -88,7 +88,7 @@ class NftPermit:
 
 
 def _statements(command: str) -> Iterator[tuple[str, str]]:
-    """The commands of a transaction: as they are, and without what is quoted.
+    """The commands of a transaction: as they are, and with nothing in their quotations.
 
     Raises NotPermittedError for a text that might be read otherwise than here.
     """
@@ -101,8 +101,9 @@ def _statements(command: str) -> Iterator[tuple[str, str]]:
         if quoted:
             if character == "\n":
                 raise NotPermittedError("nft: a quotation without an end")
-            quoted = character != '"'
-            seen = at + 1
+            if character == '"':
+                quoted, seen = False, at + 1
+                bare.append('""')
             continue
         bare.append(command[seen:at])
         seen = at

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from ike.signer import Signer
 from oegw.keys import KeyFileError, read_private
 from oegw.powers.dropping import PowerError, drop, user_of
+from oegw.powers.systemcalls import EXECUTING, OPENING, TAKING
 
 # Specification values: how long the hashes of IKE are, MD5 to SHA-512.
 DIGESTS = frozenset((16, 20, 32, 48, 64))
@@ -50,7 +51,11 @@ def main(arguments: list[str]) -> int:
             return 0
         try:
             key = read_private(Path(path.decode()))
-            drop(user_of(arguments[1]), end_with_parent=True)
+            drop(
+                user_of(arguments[1]),
+                end_with_parent=True,
+                forbid=EXECUTING | TAKING | OPENING,
+            )
         except (KeyFileError, PowerError) as error:
             channel.send(json.dumps({"error": str(error)}).encode())
             return 1

@@ -34,6 +34,7 @@ from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
 from oegw.powers.dropping import PowerError, die_with_parent, drop, user_of
+from oegw.powers.systemcalls import EXECUTING, TAKING
 
 # Our choices.
 _READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
@@ -232,7 +233,7 @@ def run(arguments: list[str], make: MakesDuty) -> None:
     def made(equipment: Equipment, counters: CounterPage) -> Duty:
         duty = make(equipment, counters)
         try:
-            drop(user, end_with_parent=True)
+            drop(user, end_with_parent=True, forbid=EXECUTING | TAKING)
         except PowerError as error:
             raise DatapathError(str(error)) from None
         return duty

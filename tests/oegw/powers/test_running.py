@@ -33,7 +33,7 @@ def test_who_reads_what_strangers_write_has_no_power_over_routes() -> None:
             allowed = 1 << 13 | 1 << 10 if name == "mind" else 0
             for word in ("CapPrm", "CapEff", "CapBnd", "CapAmb", "CapInh"):
                 assert int(told[word], 16) & ~allowed == 0, (name, word)
-            assert told["NoNewPrivs"] == "1", name
+            assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2"), name
 
 
 def test_with_a_user_of_its_own_nothing_but_the_hands_is_root() -> None:
