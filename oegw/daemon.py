@@ -711,7 +711,8 @@ class Daemon:
 
     def warnings(self) -> tuple[str, ...]:
         """What of the configuration does not do what its words say on this box."""
-        return advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        told = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        return (*told, *self.powers.warnings())
 
     def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
         """Rules that translate sources may have come since we were started, too."""

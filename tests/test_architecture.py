@@ -452,7 +452,10 @@ def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
     ]
 
 
-SOCKS_MAY = ("oegw.control", "oegw.daemonlife", "oegw.socks5", "oegw.trace", "oegw.unixsocket")
+SOCKS_MAY = (
+    "oegw.control", "oegw.daemonlife", "oegw.powers.dropping", "oegw.powers.systemcalls",
+    "oegw.socks5", "oegw.trace", "oegw.unixsocket",
+)  # fmt: skip
 
 
 def test_socks_knows_nothing_of_the_gateway() -> None:
@@ -471,6 +474,55 @@ def test_moniker_knows_little_of_the_gateway() -> None:
         "Moniker's daemon runs on any host and is a process of its own, and its library is part of "
         "applications: neither needs the gateway's core, a datapath or the interception.",
     )
+
+
+READS_STRANGERS = (
+    *("ike.endpoint", "ike.header", "ike.wire", "ike.v1", "dns", "dnsrecords.resolver"),
+    *("dnsrecords.exchange", "dnsrecords.response", "dnsrecords.lookup", "aiohttp"),
+    *("oegw.daemon", "oegw.gateway", "oegw.console", "oegw.control", "oegw.decisionpoint"),
+    *("oegw.packet.flow", "oegw.sst.service", "oegw.sst.sealing", "oegw.sst.forwarder"),
+    *("oegw.intercept.queue", "oegw.sst.plane.queues", "oegw.moniker.answering"),
+)
+
+
+def reached(start: str, sources: Sources) -> dict[str, str]:
+    """All that a module imports, itself or by others, and by which way."""
+    chains = {start: start}
+    todo = [start]
+    while todo:
+        current = todo.pop()
+        for _, name in imports_of(sources[current], current):
+            chains.setdefault(name, f"{chains[current]} -> {name}")
+            other = file_of(name, sources)
+            if other is not None and other not in chains:
+                chains[other] = f"{chains[current]} -> {other}"
+                todo.append(other)
+    return chains
+
+
+def strangers_readers(start: str, sources: Sources) -> list[str]:
+    found = reached(start, sources)
+    return [way for name, way in found.items() if within(name, READS_STRANGERS)]
+
+
+def test_the_hands_know_nothing_that_reads_what_strangers_write() -> None:
+    found = strangers_readers("oegw/powers/hands.py", shipped())
+    assert not found, explained(
+        found,
+        "The process that may change routes and packet rules passes strangers' octets on.  What "
+        "reads them is in the mind, which may do nothing.",
+    )
+
+
+def test_powers_know_of_keying_the_signature_only() -> None:
+    sources = {path: tree for path, tree in shipped().items() if path.startswith("oegw/powers/")}
+    found = {
+        f"{path} imports {name}"
+        for path, tree in sources.items()
+        for _, name in imports_of(tree, path)
+        if top(name) in ("ike", "dnsrecords", "dns")
+    }
+    assert found == {"oegw/powers/signer.py imports ike.signer.Signer"}
 
 
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
@@ -573,13 +625,16 @@ def test_the_top_level_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
-     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
-     "oegw/socks5/server", "tests", "netns-lab"],
+     "oegw/datapath", "oegw/powers", "oegw/moniker", "oegw/socks5", "oegw/socks5/client",
+     "oegw/socks5/relay", "oegw/socks5/server", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if room not in ("policy", "dnsrecords", "oegw", "oegw/moniker") and "socks5" not in room:
+    if (
+        room not in ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/powers")
+        and "socks5" not in room
+    ):
         return
     text = readme.read_text(encoding="utf-8")
     missing = [
@@ -673,6 +728,8 @@ def test_broken_rules_are_noticed() -> None:
     assert beyond(gateway, "oegw/moniker/", MONIKER_MAY) == [
         "oegw/moniker/x.py:1 imports oegw.gateway"
     ]
+    reader = made(oegw__a="from oegw import b", oegw__b="from ike.header import Header")
+    assert strangers_readers("oegw/a.py", reader) == ["oegw/a.py -> oegw/b.py -> ike.header.Header"]
     assert surroundings("x.py", ast.parse("import os\nprint(os.environ['HOME'])"))
     assert surroundings("x.py", ast.parse("from sys import argv"))
     assert signings(made(x="key.decrypt(data, padding.PKCS1v15())"))

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from oegw.powers import elsewhere
 from oegw.powers.distant import DistantKernel
 from oegw.powers.distantdatapath import DistantDatapath
+from oegw.powers.dropping import Cap, permitted
 from oegw.powers.orders import (
     GiveFiles,
     ListProcesses,
@@ -85,6 +86,15 @@ class Powers:
     def on_failure(self, failed: Callable[[str], None]) -> None:
         """``failed`` is told why nothing can go on, once that is so."""
         self._hands.failed = failed
+
+    def warnings(self) -> tuple[str, ...]:
+        """What this process may do all the same."""
+        if Cap.NET_ADMIN not in permitted():
+            return ()
+        return (
+            "this kernel marks packets for CAP_NET_ADMIN only (Linux 5.17 for CAP_NET_RAW): "
+            "the process that speaks IKE keeps it",
+        )
 
     async def signer(self) -> tuple[DistantSigner, PublicKey]:
         """Another one, of the key as its file has it now, to be kept or not.
