@@ -17,7 +17,7 @@ class DatapathChoice:
     """``settings.datapath`` decides; ``"auto"`` asks the kernel.
 
     ``ports_change``: port encryption runs, which may take the ports of IKE and of ESP in UDP.
-    ``user``: whom its worker processes become.
+    ``user``: whom its worker processes become.  ``keying_elsewhere``: who asks reads IKE itself.
     """
 
     def __init__(
@@ -26,7 +26,10 @@ class DatapathChoice:
         mark_mask: int,
         ports_change: bool = False,
         user: User | None = None,
+        *,
+        keying_elsewhere: bool = False,
     ) -> None:
+        self._keying_elsewhere = keying_elsewhere
         self._user = user
         self._ports_change = ports_change
         self._settings = settings
@@ -67,6 +70,7 @@ class DatapathChoice:
                 workers=settings.workers,
                 ports_change=self._ports_change,
                 user=self._user,
+                keying_elsewhere=self._keying_elsewhere,
             ),
             reason,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,14 @@ from oegw.datapath.interface import (
     DatapathError,
     DatapathEvent,
     IPAddress,
+    KeyingDatagram,
     SaKey,
     SecurityAssociation,
     UdpEncapsulation,
     Usage,
     WorkerReport,
 )
+from oegw.datapath.userspace.keyingsocket import KeyingDescriptors, KeyingSockets
 from oegw.powers.orders import (
     Ask,
     CloseDatapath,
@@ -28,27 +31,49 @@ from oegw.powers.orders import (
     RemoveSa,
     SendKeying,
     StartDatapath,
+    TakeKeying,
 )
 from oegw.powers.tohands import HandsGone, ToHands
 
 
 class DistantDatapath:
-    """See `interface.Datapath`."""
+    """See `interface.Datapath`.  Where it has sockets of its own for IKE at its port, they are
+    handed over, and the hands see nothing of it."""
 
     def __init__(self, hands: ToHands) -> None:
         self._hands = hands
+        self._keying: KeyingSockets | None = None
 
     async def start(self, listener: Callable[[DatapathEvent], None]) -> Capability:
         self._hands.listener = listener
         try:
             capability: Capability = await self._ask(StartDatapath())
+            await self._take_keying()
         except BaseException:
             self._hands.listener = None
             raise
         return capability
 
+    async def _take_keying(self) -> None:
+        taken, descriptors = await self._hands.ask_for_gifts(
+            TakeKeying(), lambda taken: bool(taken.versions)
+        )
+        if not descriptors:
+            return
+        number = len(taken.versions)
+        sockets = dict(zip(taken.versions, descriptors, strict=False))
+        beginnings, end = tuple(descriptors[number:-1]), descriptors[-1]
+        given = KeyingDescriptors(sockets, beginnings, end)
+        self._keying = KeyingSockets.adopt(given, self._keying_received)
+
+    def _keying_received(self, datagram: KeyingDatagram) -> None:
+        if self._hands.listener is not None:
+            self._hands.listener(datagram)
+
     async def close(self) -> None:
         self._hands.listener = None
+        if self._keying is not None:
+            self._keying.close()
         await self._ask(CloseDatapath())
 
     async def install(self, sa: SecurityAssociation) -> None:
@@ -74,6 +99,9 @@ class DistantDatapath:
     def send_keying(
         self, data: bytes, source: IPAddress, destination: IPAddress, port: int
     ) -> None:
+        if self._keying is not None:
+            self._keying.send(data, source, destination, port)
+            return
         self._hands.tell(SendKeying(data, source, destination, port))
 
     async def usage(self) -> dict[SaKey, Usage]:
@@ -82,6 +110,8 @@ class DistantDatapath:
 
     async def counters(self) -> dict[str, int]:
         counters: dict[str, int] = (await self._ask(CountDatapath())).counters
+        if self._keying is not None:
+            return dict(Counter(counters) + self._keying.counters())
         return counters
 
     def workers(self) -> tuple[WorkerReport, ...]:

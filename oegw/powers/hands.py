@@ -24,6 +24,7 @@ from typing import Any
 from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import Datapath, DatapathError, DatapathEvent, KeyingDatagram
 from oegw.datapath.userspace.child import Child
+from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.intercept.conntrack import forget_other_sources
 from oegw.intercept.interface import OWN_TABLE
 from oegw.intercept.jump import iptables
@@ -48,6 +49,7 @@ from oegw.powers.orders import (
     GiveFiles,
     InstallSa,
     Iptables,
+    KeyingTaken,
     ListProcesses,
     ListWorkers,
     MakeDatapath,
@@ -71,6 +73,7 @@ from oegw.powers.orders import (
     SendKeying,
     SignerOpened,
     StartDatapath,
+    TakeKeying,
     Trouble,
     UsageRead,
     Workers,
@@ -122,6 +125,8 @@ class Hands:
         self._mind = mind
         self._handle = os.pidfd_open(mind)
         self._frames = Frames()
+        self._come: deque[tuple[Kind, bytes]] = deque()
+        self._resting = False  # until what was asked for has begun
         self._unsent: deque[bytes] = deque()
         self._waiting = 0  # octets of it
         self._lost = 0  # keying datagrams
@@ -132,7 +137,11 @@ class Hands:
         self._signers: list[Child] = []
         self._next_signer: asyncio.Task[tuple[Child, bytes]] | None = None
         self._choice = DatapathChoice(
-            settings.datapath, settings.mark_mask, settings.ports_change, settings.user
+            settings.datapath,
+            settings.mark_mask,
+            settings.ports_change,
+            settings.user,
+            keying_elsewhere=True,
         )
         self._desk = Desk(NftPermit(_MINDS), tracking=True, more=self._call)
 
@@ -171,12 +180,34 @@ class Hands:
             asyncio.get_running_loop().remove_reader(self._ends.calls)
             return
         try:
-            for kind, body in self._frames.take(octets):
+            self._come.extend(self._frames.take(octets))
+        except FrameError as error:
+            self._refuse_all(error)
+            return
+        if len(self._come) and not self._resting:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what has come, in its order.  What is asked for begins before what follows is done:
+        the datapath and nftables work side by side."""
+        self._resting = False
+        try:
+            while self._come:
+                kind, body = self._come.popleft()
                 self._take(kind, body)
+                if kind is Kind.ASK and self._come:
+                    self._resting = True
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    return
         except (FrameError, codec.CodecError, PacketFormError) as error:
-            print(f"oegw: the mind sent nonsense: {error}", file=sys.stderr)
-            asyncio.get_running_loop().remove_reader(self._ends.calls)
-            self._forward(signal.SIGKILL)
+            self._refuse_all(error)
+
+    def _refuse_all(self, error: Exception) -> None:
+        """A mind that says what ours does not say is none of ours any more."""
+        print(f"oegw: the mind sent nonsense: {error}", file=sys.stderr)
+        asyncio.get_running_loop().remove_reader(self._ends.calls)
+        self._come.clear()
+        self._forward(signal.SIGKILL)
 
     def _take(self, kind: Kind, body: bytes) -> None:
         match kind:
@@ -259,15 +290,17 @@ class Hands:
             case MakeDatapath():
                 self._datapath = await self._choice.make()
                 return Done()
-        return await self._of_datapath(order)
+        return await self._of_datapath(number, order)
 
-    async def _of_datapath(self, order: Ask) -> Any:
+    async def _of_datapath(self, number: int, order: Ask) -> Any:
         if self._datapath is None:
             raise DatapathError("there is no datapath yet")
         datapath = self._datapath
         match order:
             case StartDatapath():
                 return await datapath.start(self._event)
+            case TakeKeying():
+                return self._hand_keying_over(number, datapath)
             case CloseDatapath():
                 await datapath.close()
                 return Done()
@@ -290,6 +323,13 @@ class Hands:
                     counters = {**counters, "drop_in_keying": before + self._lost}
                 return Counted(counters)
         raise NotPermittedError(f"no {type(order).__name__} now")
+
+    def _hand_keying_over(self, number: int, datapath: Datapath) -> KeyingTaken:
+        given = datapath.keying if isinstance(datapath, UserspaceDatapath) else None
+        if given is None:
+            return KeyingTaken((), 0)
+        self._give(number, *given.sockets.values(), *given.beginnings, given.end)
+        return KeyingTaken(tuple(given.sockets), len(given.beginnings))
 
     # The signer.
 
@@ -365,8 +405,8 @@ class Hands:
             self._unsent.clear()
         loop.remove_writer(stream)
 
-    def _give(self, number: int, descriptor: int) -> None:
-        socket.send_fds(self._ends.gifts, [number.to_bytes(4, "big")], [descriptor])
+    def _give(self, number: int, *descriptors: int) -> None:
+        socket.send_fds(self._ends.gifts, [number.to_bytes(4, "big")], descriptors)
 
     # Processes.
 

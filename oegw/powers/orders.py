@@ -183,6 +183,20 @@ class StartDatapath:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeKeying:
+    """The sockets of IKE at the datapath's port are handed over, where they can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyingTaken:
+    """What the descriptors are: sockets of these versions, then ``beginnings`` ways to workers, and
+    one from them.  No version: no descriptor, the datapath passes IKE on."""
+
+    versions: tuple[int, ...]
+    beginnings: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseDatapath:
     pass
 
@@ -341,9 +355,9 @@ Call = (
     Nft | NfTransaction | OpenQueue | CountQueue | CloseQueue | Knows | MarksOf | ListWorkers
 )  # fmt: skip
 Ask = (
-    Iptables | ForgetSources | MakeDatapath | StartDatapath | CloseDatapath | InstallSa | RemoveSa
-    | MoveSa | PreferSa | ReadUsage | CountDatapath | OpenSigner | OpenDoor | GiveFiles
-    | ListProcesses
+    Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
+    | InstallSa | RemoveSa | MoveSa | PreferSa | ReadUsage | CountDatapath | OpenSigner
+    | OpenDoor | GiveFiles | ListProcesses
 )  # fmt: skip
 News = (
     SaExpired | UnknownSpiReceived | PeerAddressChanged | KeyingDatagram | DatapathFailed
@@ -363,6 +377,7 @@ ANSWERS: dict[type, Any] = {
     ForgetSources: Number,
     MakeDatapath: Done,
     StartDatapath: Capability,
+    TakeKeying: KeyingTaken,
     CloseDatapath: Done,
     InstallSa: Done,
     RemoveSa: Removed,

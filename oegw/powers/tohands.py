@@ -20,7 +20,8 @@ from oegw.powers.orders import ANSWERS, Ask, Call, News, PartFailed, Refused, Se
 from oegw.sst.interface import SstError
 
 _NUMBER = 4  # octets
-_GIFT = 16  # octets that come with a descriptor, at most
+_GIFT = 16  # octets that come with descriptors, at most
+_DESCRIPTORS = 64
 
 GONE = "the process with the rights has ended"
 
@@ -72,7 +73,7 @@ class ToHands:
         self._frames = Frames()
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[type, asyncio.Future[Any]]] = {}
-        self._gifts: dict[int, int] = {}
+        self._gifts: dict[int, list[int]] = {}
         self._gone = False
         self.listener: Callable[[DatapathEvent], None] | None = None
         self.failed: Callable[[str], None] | None = None
@@ -104,10 +105,20 @@ class ToHands:
     async def ask_for_gift(self, order: Ask) -> tuple[Any, int]:
         """The same, and the descriptor that came with it."""
         answer, number = await self._ask(order)
-        return answer, self._gift(number)
+        [descriptor] = self._gift(number)
+        return answer, descriptor
+
+    async def ask_for_gifts(
+        self, order: Ask, any_come: Callable[[Any], bool]
+    ) -> tuple[Any, list[int]]:
+        """The same, and the descriptors, if by the answer any come."""
+        answer, number = await self._ask(order)
+        return answer, self._gift(number) if any_come(answer) else []
 
     def call_for_gift(self, order: Call) -> tuple[Any, int]:
-        return self.call(order), self._gift(0)
+        answer = self.call(order)
+        [descriptor] = self._gift(0)
+        return answer, descriptor
 
     def tell(self, order: SendKeying) -> None:
         """Without an answer; nobody hears of what is lost."""
@@ -148,19 +159,20 @@ class ToHands:
             raise error_of(codec.decode(octets, Refused))
         return codec.decode(octets, ANSWERS[type(order)])
 
-    def _gift(self, number: int) -> int:
+    def _gift(self, number: int) -> list[int]:
         """It was sent before the answer that says so."""
         while number not in self._gifts:
             try:
-                octets, descriptors, _, _ = socket.recv_fds(self._ends.gifts, _GIFT, 1)
+                octets, found, _, _ = socket.recv_fds(self._ends.gifts, _GIFT, _DESCRIPTORS)
             except OSError as error:
                 raise HandsGone(f"{GONE}: {error.strerror}") from None
-            if len(descriptors) != 1:
+            if not found:
                 raise HandsGone(GONE)
-            self._gifts[int.from_bytes(octets, "big")] = descriptors[0]
-        descriptor = self._gifts.pop(number)
-        os.set_inheritable(descriptor, False)
-        return descriptor
+            self._gifts[int.from_bytes(octets, "big")] = found
+        descriptors = self._gifts.pop(number)
+        for each in descriptors:
+            os.set_inheritable(each, False)
+        return descriptors
 
     # What they say.
 

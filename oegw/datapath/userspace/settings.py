@@ -22,6 +22,7 @@ class UserspaceSettings:
     ``workers``: processes for each direction; 0: one for each two CPUs, MOST_WORKERS at most.
     ``ports_change``: the kernel may be told to give outgoing ESP in UDP other ports.
     ``user``: whom the workers become; None: who we are, without any right.
+    ``keying_elsewhere``: another process reads and sends IKE at ``encapsulation_port``.
     """
 
     tunnel_interface: str = "oegw0"
@@ -36,3 +37,4 @@ class UserspaceSettings:
     workers: int = 0
     ports_change: bool = False
     user: User | None = None
+    keying_elsewhere: bool = False
