@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oegw.status import render
 from tests.support.powers_gateway import Gateway, configuration, is_there, running, until
 
 pytestmark = pytest.mark.netns
@@ -114,3 +115,48 @@ def refused(path: Path) -> str:
     process = started(path).process
     assert process.wait(20) == 1
     return (path.parent / "errors").read_text().removeprefix(before)
+
+
+CHILDREN = """
+[moniker]
+socket = "oegw/moniker.sock"
+addresses = ["127.0.0.1"]
+[moniker.firewall]
+deny = true
+outside = ["out0"]
+[socks]
+socket = "oegw/socks.sock"
+[[socks.listener]]
+address = "127.0.0.1"
+port = 80
+encrypted = true
+"""
+
+
+def test_moniker_and_socks_do_with_little_and_their_firewalls_stand_all_the_same() -> None:
+    with running(CHILDREN, gateway='user = "nobody"') as gateway:
+
+        def both() -> dict[str, dict[str, object]] | None:
+            status = gateway.status()
+            rows = {row["name"]: row for row in status["processes"]}
+            here = all((status[name] or {}).get("pid") for name in ("moniker", "socks"))
+            return rows if here else None
+
+        rows = until(both)
+        for name in ("moniker", "socks"):
+            row = rows[name]
+            assert row["user"] == "nobody"
+            assert set(row["capabilities"]) <= NETWORK
+            assert row["seccomp"]
+            assert row["no_new_privileges"]
+        assert "table inet oegw_moniker" in gateway.nft()  # by the hands
+        assert not gateway.errors()
+
+
+def test_the_status_says_in_words_who_may_do_what() -> None:
+    with running() as gateway:
+        told = gateway.status()
+        (line,) = [line for line in render(told).splitlines() if line.startswith("Processes")]
+        assert "hands as root with" in line
+        assert "net_bind_service, net_raw" in render(told)
+        assert not [warning for warning in told["warnings"] if "CAP_NET_ADMIN" in warning]
