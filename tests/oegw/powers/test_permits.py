@@ -100,9 +100,9 @@ def test_what_is_not_ours_is_refused(command: str) -> None:
 
 
 @given(st.text(alphabet='{};\n" tableinetoegwflushruleset', max_size=60))
-def test_no_text_reaches_what_is_not_ours(text: str) -> None:
-    """Whatever is put before it, a command about others' rules stays one."""
-    assert not permits(text + "\nflush ruleset") or text.count('"') % 2 or text.count("{")
+def test_a_foreign_command_on_a_line_of_its_own_is_seen_behind_whatever(text: str) -> None:
+    if text.count("{") == text.count("}") and text.count('"') % 2 == 0:
+        assert not permits(text + "\nflush ruleset")
 
 
 @pytest.mark.netns

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from oegw.status import render
-from tests.support.powers_gateway import Gateway, configuration, is_there, running, until
+from tests.support.powers_gateway import (
+    a_link,
+    a_place,
+    configuration,
+    is_there,
+    running,
+    started,
+    until,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -71,8 +79,8 @@ def test_none_outlives_another_and_what_drops_packets_stays(victim: str) -> None
         os.kill(pids[victim], signal.SIGKILL)
         code = gateway.process.wait(20)
         assert code == (-signal.SIGKILL if victim == "hands" else 1)
-        for name, pid in pids.items():
-            until(lambda pid=pid: not is_there(pid)), name  # type: ignore[misc]
+        for pid in pids.values():
+            until(lambda pid=pid: not is_there(pid))  # type: ignore[misc]
         assert "table inet oegw" in gateway.nft()
         said = gateway.errors()
         assert "nothing passes until a restart" in said, said
@@ -101,20 +109,20 @@ def test_a_key_that_cannot_be_read_at_a_reload_leaves_the_old_one() -> None:
 
 
 def test_a_user_that_is_not_there_is_named() -> None:
-    with running() as other:
-        path = configuration(other.place, gateway='user = "nosuch"')
-        again = Gateway(other.place, other.process)
-        assert refused(path) == "oegw: cannot start: gateway.user: there is no user 'nosuch'\n"
-        assert again.ready()
+    with a_place() as place, a_link():
+        its = started(configuration(place, gateway='user = "nosuch"'))
+        assert its.process.wait(20) == 1
+        assert its.errors() == "oegw: cannot start: gateway.user: there is no user 'nosuch'\n"
 
 
-def refused(path: Path) -> str:
-    from tests.support.powers_gateway import started
-
-    before = (path.parent / "errors").read_text()
-    process = started(path).process
-    assert process.wait(20) == 1
-    return (path.parent / "errors").read_text().removeprefix(before)
+def test_a_second_one_is_refused_and_leaves_the_first_alone() -> None:
+    with running() as gateway:
+        other = configuration(gateway.place)
+        again = started(other)
+        assert again.process.wait(20) == 1
+        assert "another oegw is running there" in gateway.errors()
+        assert set(gateway.processes()) >= {"hands", "mind", "signer", "opening 0"}
+        assert "table inet oegw" in gateway.nft()
 
 
 CHILDREN = """
