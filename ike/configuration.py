@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ike.events import Encapsulation, Identity
+from ike.signer import Signing
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """Settings of one ``Endpoint``.  Times are seconds.
 
+    ``private_key``: the key, or what signs with it.
     ``identity``: None means ID_IPV4_ADDR or ID_IPV6_ADDR of the local address
     in use (draft section 5.7.1); a string means ID_FQDN (section 6.3).
     ``profiles``: proposal lists in order of preference, of ``"modern"`` and ``"draft"``.
@@ -26,7 +28,7 @@ class Configuration:
     ``sst``: ports inside of tunnels may be encrypted: we say so in message 1 or 2, and heed offers.
     """
 
-    private_key: rsa.RSAPrivateKey = field(repr=False)
+    private_key: rsa.RSAPrivateKey | Signing = field(repr=False)
     identity: Identity | None = None
     profiles: tuple[str, ...] = ("modern", "draft")
     retransmit_first: float = 0.5

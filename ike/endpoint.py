@@ -58,7 +58,7 @@ from ike.groups import KeyPairStock
 from ike.header import NO_COOKIE, Header
 from ike.identity import normal_identity
 from ike.registry import ExchangeType, NotifyType, PayloadType
-from ike.signer import Signer
+from ike.signer import Signing, signer_of
 from ike.station import Station
 from ike.v1.directory import Directory
 from ike.v1.fragments import Fragments
@@ -127,7 +127,7 @@ class Endpoint:
             configuration = replace(configuration, identity=identity)
         stock = KeyPairStock(random_octets)
         stock.want(channel_tiers(configuration)[0][0].group)
-        signer = Signer(configuration.private_key)
+        signer = signer_of(configuration.private_key)
         self._station = Station(configuration, random_octets, signer, stock)
         self._directory = Directory(configuration, Keepalives(self._station))
         self._fragments = Fragments(self._station.alarms)
@@ -278,9 +278,9 @@ class Endpoint:
             return
         self._count_drops(known.remote, lambda: order(known))
 
-    def replace_key(self, private_key: rsa.RSAPrivateKey) -> None:
+    def replace_key(self, private_key: rsa.RSAPrivateKey | Signing) -> None:
         """Sign with another key from now on; what stands, stands (RFC 4322 section 5.4)."""
-        self._station.signer = Signer(private_key)
+        self._station.signer = signer_of(private_key)
 
     def prefer_encapsulation(self, choices: Mapping[IPAddress, Encapsulation]) -> None:
         """How ESP goes to peers that begin from these addresses, whatever is configured for all.

@@ -1,4 +1,4 @@
-"""RSA signatures of phase 1.  The only holder of the private key.
+"""RSA signatures of phase 1.  The only holder of the private key, where that is in this process.
 
 RFC 2409 section 5.1: the hash is padded as PKCS #1 block type 1 and encrypted
 with the private key, without the DigestInfo that names the hash.
@@ -6,7 +6,7 @@ with the private key, without the DigestInfo that names the hash.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
@@ -15,6 +15,13 @@ from ike.constants import RSA_LONGEST, RSA_SHORTEST
 from ike.errors import WrongSignature
 
 _AS_IT_IS: Any = utils.NoDigestInfo()  # the stubs of ``verify`` do not know it yet
+
+
+class Signing(Protocol):
+    """What signs for us; the key may be in another process."""
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature over HASH_I or HASH_R, as long as the modulus."""
 
 
 class Signer:
@@ -28,6 +35,11 @@ class Signer:
     def sign(self, digest: bytes) -> bytes:
         """The signature over HASH_I or HASH_R, as long as the modulus."""
         return self._private_key.sign(digest, padding.PKCS1v15(), utils.NoDigestInfo())
+
+
+def signer_of(key: rsa.RSAPrivateKey | Signing) -> Signing:
+    """What signs with ``key``, or is what signs."""
+    return Signer(key) if isinstance(key, rsa.RSAPrivateKey) else key
 
 
 def _counted(number: int) -> str:

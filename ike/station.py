@@ -11,7 +11,7 @@ from ike.configuration import Configuration
 from ike.constants import NAT_PORT, NON_ESP_MARKER, SPI_LOWEST
 from ike.events import Datagram, Encapsulation, Event, IPAddress, TransportAddress
 from ike.groups import KeyPairStock
-from ike.signer import Signer
+from ike.signer import Signing
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Station:
 
     configuration: Configuration
     random_octets: Callable[[int], bytes]
-    signer: Signer
+    signer: Signing
     key_pairs: KeyPairStock
     alarms: Alarms = field(default_factory=Alarms)
     events: deque[Event] = field(default_factory=deque)

@@ -89,7 +89,7 @@ def write(path: Path, record: Record) -> None:
         write_secret(path, json.dumps(values).encode(), force=True)  # it has hashes of passwords
         if os.geteuid() == 0:  # a start is root's; who runs then reads and writes it as the owner
             place = path.parent.stat()
-            os.chown(path, place.st_uid, place.st_gid)
+            os.chown(path, place.st_uid, place.st_gid, follow_symlinks=False)
     except KeyFileError as error:
         raise RecordError(str(error)) from error
     except OSError as error:
@@ -118,7 +118,21 @@ def in_use(path: Path) -> InUse:
         f"{path} was applied on {when} and not confirmed: what was in use before it is in use "
         "again; edit the file, or take it over all the same by oegw apply"
     )
-    return InUse(config.load_texts(record.before), note)
+    return InUse(_with_files_of(settings, config.load_texts(record.before)), note)
+
+
+def _with_files_of(settings: Settings, before: Settings) -> Settings:
+    """The record belongs to a user who is not root, and root reads or gives away these files: so
+    which they are, root's own file says."""
+    sst, moniker = settings.sst, settings.moniker
+    return replace(
+        before,
+        gateway=settings.gateway,
+        audit=settings.audit,
+        sst=replace(before.sst, private_key=sst.private_key, old_keys=sst.old_keys),
+        moniker=replace(before.moniker, private_key=moniker.private_key, socket=moniker.socket),
+        socks=replace(before.socks, socket=settings.socks.socket),
+    )
 
 
 def at_start(path: Path) -> InUse:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,8 @@ class Program(Generic[SettingsT]):
 
     ``name``: its table in the configuration, and its category in the trace.  ``words``: what it is
     called to the operator.  ``module``: what is started, with the arguments: the configuration, the
-    number of a pipe that has an end when the gateway has, and what only this program is told.
+    numbers of a pipe that has an end when the gateway has, and of its door to the hands, and what
+    only this program is told.
     ``unset``: the settings before any.  ``status``: asks it at a socket, within seconds; raises
     ControlError.  ``restart_notes``: what of new settings takes effect at its restart only.
     ``refusal``: why it stays with the old ones, None if it does not, by the settings and the
@@ -67,16 +68,28 @@ class Program(Generic[SettingsT]):
     remains: Callable[[SettingsT], list[str]] = lambda _: []
 
 
+Door = Callable[[], Awaitable[int]]
+"""Opens a descriptor by which a process asks the hands for what it has no right to do itself.
+Raises OSError."""
+
+
 class ChildProcess(Generic[SettingsT]):
     """The daemon's process, as long as the configuration at ``path`` has its table."""
 
     def __init__(
-        self, program: Program[SettingsT], path: Path, trace: Trace, more: tuple[str, ...] = ()
+        self,
+        program: Program[SettingsT],
+        path: Path,
+        trace: Trace,
+        more: tuple[str, ...] = (),
+        door: Door | None = None,
     ) -> None:
-        """``more``: further arguments of the process."""
+        """``more``: further arguments of the process.  ``door``: None: it keeps what rights it
+        has."""
         self._program = program
         self._path = path
         self._trace = trace
+        self._door = door
         self._more = more
         self._settings = program.unset
         self._at_start = program.unset  # of the process
@@ -117,6 +130,10 @@ class ChildProcess(Generic[SettingsT]):
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     async def row(self) -> dict[str, Any] | None:
         """What `oegw status` says of it; None where there is none."""
         if self._keeping is None:
@@ -151,6 +168,7 @@ class ChildProcess(Generic[SettingsT]):
 
     async def _run_once(self) -> str:
         """Until it ends; says how.  A cancellation ends it.  Raises OSError."""
+        door = -1 if self._door is None else await self._door()
         theirs, ours = os.pipe()
         try:
             self._at_start = self._settings
@@ -158,9 +176,12 @@ class ChildProcess(Generic[SettingsT]):
             # again, it would be its end.  `serve` lets it through.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             try:
-                self._process = process = await self._started(theirs)
+                self._process = process = await self._started(theirs, door)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                if door >= 0:
+                    os.close(door)
+                    door = -1
             os.close(theirs)
             theirs = -1
             try:
@@ -171,11 +192,12 @@ class ChildProcess(Generic[SettingsT]):
         finally:
             self._process = None
             os.close(ours)
-            if theirs >= 0:
-                os.close(theirs)
+            for left in (theirs, door):
+                if left >= 0:
+                    os.close(left)
         return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
-    async def _started(self, pipe: int) -> Process:
+    async def _started(self, pipe: int, door: int) -> Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # nothing is imported from the working directory
@@ -183,9 +205,10 @@ class ChildProcess(Generic[SettingsT]):
             self._program.module,
             str(self._path),
             str(pipe),
+            str(door),
             *self._more,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(pipe,),
+            pass_fds=(pipe, door) if door >= 0 else (pipe,),
             env={**os.environ, "PYTHONPATH": str(Path(oegw.__file__).resolve().parent.parent)},
         )
 

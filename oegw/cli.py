@@ -516,10 +516,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
     settings = at_start(arguments.config).settings
-    from oegw import daemon  # the other commands do without the sockets and the netlink of it
+    from oegw.powers import running  # the other commands do without the sockets of it
     from oegw.servicenotify import Service
 
-    return daemon.run(settings, arguments.config, Service.of(os.environ))
+    return running.run(settings, arguments.config, Service.of(os.environ))
+    from oegw.powers import running  # the other commands do without the sockets of it
+
+    return running.run(settings, arguments.config)
 
 
 # --------------------------------------------------------------------- with daemon

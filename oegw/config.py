@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
@@ -81,6 +82,7 @@ _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
     *("publish", "sst", "management"),
 )
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")  # useradd(8)
 
 
 def load(path: Path) -> Settings:
@@ -268,7 +270,10 @@ def _gateway(section: Section, directory: Path) -> GatewaySettings:
             section.wrong("state", f"is the file of {name}, too; it needs one of its own")
     key = key or default.private_key
     watch = section.seconds("watch", default.watch, 0, 3600)
-    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn, watch)
+    user = section.text("user")
+    if user is not None and _USER.fullmatch(user) is None:
+        section.wrong("user", f"{user!r} is no name of a user")
+    return GatewaySettings(addresses, identity, key, control, trace, state, fqdn, watch, user)
 
 
 def _fqdn(section: Section) -> str | None:

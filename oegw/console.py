@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict
@@ -160,7 +159,7 @@ class Console:
             counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
         return {
             "version": __version__,
-            "pid": os.getpid(),
+            "pid": daemon.powers.pid,
             "started": daemon.started,
             "identity": daemon.settings.gateway.identity,
             "fqdn": daemon.settings.gateway.fqdn,
@@ -184,6 +183,7 @@ class Console:
             },
             "lookups": daemon.gateway.lookups_under_way,
             "counters": dict(sorted(counters.items())),
+            "processes": await daemon.processes(),
         }
 
     def _explain(self, flow: Flow) -> Answer:

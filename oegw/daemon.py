@@ -38,8 +38,9 @@ from dnsrecords.resolver import Resolver
 from dnsrecords.sstlookup import SstKeyLookup
 from ike.configuration import Configuration
 from ike.endpoint import Endpoint
+from ike.signer import Signing
 from oegw import commands as do
-from oegw import config, guardfile
+from oegw import config, daemonlife, guardfile
 from oegw import events as happened
 from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
@@ -49,7 +50,6 @@ from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
-from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import (
     Capability,
     Datapath,
@@ -67,13 +67,16 @@ from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
-from oegw.keys import KeyFileError, read_private
+from oegw.keys import KeyFileError
 from oegw.ledger import CoordinatorSettings
 from oegw.management import management_advice
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
+from oegw.powers.orders import Role
+from oegw.powers.powers import Powers, PublicKey
+from oegw.powers.tohands import ToHands
 from oegw.resolvers import in_use, in_words, trusted
 from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
@@ -108,10 +111,15 @@ class Daemon:
         settings: config.Settings,
         config_path: Path,
         environment: Environment,
+        powers: Powers,
+        key: tuple[Signing, PublicKey],
         service: Service,
     ) -> None:
+        """``powers``: what this process has no right to do itself; ``key``: ours, elsewhere."""
         self.settings = settings
         self._service = service
+        self.powers = powers
+        signer, public_key = key
         self.environment = environment
         self.started = time.time()
         self.capability: Capability | None = None
@@ -153,11 +161,10 @@ class Daemon:
         self._state = StateFile(settings.gateway.state)
         self._contacts = Contacts(self._state)
         self._memory = MemoryTable(self._state)
-        private_key = read_private(settings.gateway.private_key)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
             Configuration(
-                private_key=private_key,
+                private_key=signer,
                 identity=settings.gateway.identity,
                 profiles=settings.ike.profiles,
                 retransmit_first=settings.ike.retransmit_first,
@@ -199,7 +206,7 @@ class Daemon:
                 replay_window=settings.datapath.replay_window,
                 nat=nat,
                 multihoming=settings.multihoming,
-                own=own_settings(settings, private_key.public_key()),
+                own=own_settings(settings, public_key),
                 decision_points=settings.decision_points,
                 encrypts_ports=settings.encrypts_ports,
                 came_shielded=self._came_shielded,
@@ -229,12 +236,11 @@ class Daemon:
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
             self.trace,
         )  # fmt: skip
-        self.moniker = moniker_child(config_path, self.trace)
-        self.socks = socks_child(config_path, self.trace, environment.outside)
-        self.firewall_gaps: list[str] = []
-        self._choice = DatapathChoice(
-            settings.datapath, hold.mark_mask, ports_change=settings.encrypts_ports
+        self.moniker = moniker_child(config_path, self.trace, lambda: powers.door(Role.MONIKER))
+        self.socks = socks_child(
+            config_path, self.trace, environment.outside, lambda: powers.door(Role.SOCKS)
         )
+        self.firewall_gaps: list[str] = []
         self.datapath: Datapath
         self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
@@ -254,13 +260,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):  # a signal in mid-start waits for its end
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        )  # as who started us may have them
+        self.powers.on_failure(self._fail)
         async with AsyncExitStack() as undo:
             try:
                 await self._start(undo)
             except (
                 ControlError, OSError, DatapathError, InterceptError, SstError, StateError,
             ) as error:  # fmt: skip
-                print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
+                print(f"oegw: cannot start: {daemonlife.in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
             self._warn_of((*self.warnings(), *self.applying.notes()))
@@ -289,7 +299,7 @@ class Daemon:
         undo.callback(self.audit.close)
         self.audit.follow(self.settings.audit)
         undo.callback(self._disk.shutdown)
-        self.datapath = await self._choice.make()
+        self.datapath = await self.powers.datapath()
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
         self.capability = await self.datapath.start(self._datapath_event)
         undo.push_async_callback(self.datapath.close)
@@ -316,7 +326,7 @@ class Daemon:
         undo.callback(self._end_tasks)
         # Nothing is waited for between this line of the trace and being ready.
         self.trace.event(
-            "gateway", "started", pid=os.getpid(), outside=self.environment.outside,
+            "gateway", "started", pid=self.powers.pid, outside=self.environment.outside,
             addresses=self.environment.addresses, datapath=self.capability.name,
             reason=self.capability.reason, core=self.capability.core or None,
             core_reason=self.capability.core_reason or None,
@@ -627,6 +637,13 @@ class Daemon:
         if self._points is not None:
             self._points.forget()
 
+    async def processes(self) -> list[dict[str, Any]]:
+        """Of which we consist, for `oegw status`."""
+        children = {"moniker": self.moniker.pid, "socks": self.socks.pid}
+        return await self.powers.processes(
+            {name: pid for name, pid in children.items() if pid is not None}
+        )
+
     async def _leave_points(self) -> None:
         if self._points is not None:
             await self._points.close()
@@ -716,7 +733,8 @@ class Daemon:
     def warnings(self) -> tuple[str, ...]:
         """What of the configuration does not do what its words say on this box."""
         of_settings = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
-        return *of_settings, *management_advice(self.gateway.table)
+        of_table = management_advice(self.gateway.table)
+        return *of_settings, *of_table, *self.powers.warnings()
 
     def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
         """Rules that translate sources may have come since we were started, too."""
@@ -748,6 +766,7 @@ class Daemon:
             self.audit.reopen()  # whatever comes of the rest: logrotate has renamed it
             self._service.reloading()
             try:
+                await self.powers.give_files()
                 return await self._reload(settings or await self.applying.read())
             finally:
                 self._service.ready(self._in_short())
@@ -769,7 +788,7 @@ class Daemon:
         if self.sst is None and (rule := settings.seals_or_drops) is not None:
             reason = "requires port encryption, which begins at a restart"
             raise config.ConfigError([f"rule {rule.name!r} {reason}"])
-        key = await asyncio.to_thread(read_private, self._at_start.gateway.private_key)
+        signer, public_key = await self.powers.signer()
         points = self._points
         if settings.decision_points != self.settings.decision_points:
             points = await asyncio.to_thread(self._decision_points, settings)
@@ -777,8 +796,9 @@ class Daemon:
         if points is not self._points and self._points is not None:
             self._spawn(self._close_later(self._points))
         self._points = points
-        self.endpoint.replace_key(key)
-        self.gateway.use_key(key.public_key())
+        self.endpoint.replace_key(signer)
+        self.powers.keep(signer)
+        self.gateway.use_key(public_key)
         before = self.warnings()
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
@@ -829,29 +849,26 @@ class Daemon:
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 
 
-def run(settings: config.Settings, config_path: Path, service: Service) -> int:
-    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed).
+def serve(
+    settings: config.Settings,
+    config_path: Path,
+    environment: Environment,
+    hands: ToHands,
+    service: Service,
+) -> int:
+    """Run a gateway until SIGTERM, in the process without rights (`oegw.powers`); returns the exit
+    code (1: could not start, or failed).  ``service``: who is told when it is ready."""
 
-    ``service``: who is told when it is ready.
-    """
-
-    async def serve() -> int:
-        daemon = Daemon(settings, config_path, environment, service)
-        return await daemon.run()
+    async def live() -> int:
+        async with Powers(hands) as powers:
+            key = await powers.signer()
+            daemon = Daemon(settings, config_path, environment, powers, key, service)
+            return await daemon.run()
 
     try:
-        environment = survey(settings.interfaces.outside, settings.gateway.addresses)
-        check_peers(settings, environment)
         with suppress(KeyboardInterrupt):
-            return asyncio.run(serve())
-    except (UnsuitableBox, PolicyError, KeyFileError, StateError, OSError) as error:
-        print(f"oegw: cannot start: {_in_words(error)}", file=sys.stderr)
+            return asyncio.run(live())
+    except (PolicyError, UnsuitableBox, KeyFileError, StateError, OSError) as error:
+        print(f"oegw: cannot start: {daemonlife.in_words(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _in_words(error: Exception) -> str:
-    """The error without the number that Python writes before that of a system call."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)

@@ -10,6 +10,8 @@ from pathlib import Path
 from oegw import config
 from oegw.applyrecord import in_use
 from oegw.exitcodes import FAILED
+from oegw.powers.door import keep_little
+from oegw.powers.dropping import PowerError
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
 
@@ -36,10 +38,13 @@ def trace_of(settings: Settings) -> JsonTrace:
 
 
 def child_main(name: str, run: Callable[..., int], arguments: list[str]) -> int:
-    """``arguments``, as `childprocess` writes them: the configuration, the number of the parent's
-    pipe, and what only this program is told.  Returns the exit code."""
+    """``arguments``, as `childprocess` writes them: the configuration, the numbers of the parent's
+    pipe and of the door to the hands, and what only this program is told.  Returns the exit code.
+    """
     try:
-        return run(Path(arguments[0]), int(arguments[1]), *arguments[2:])
-    except (config.ConfigError, OSError) as error:
+        if (door := int(arguments[2])) >= 0:
+            keep_little(door)
+        return run(Path(arguments[0]), int(arguments[1]), *arguments[3:])
+    except (config.ConfigError, PowerError, OSError) as error:
         print(f"oegw {name}: {error}", file=sys.stderr)
         return FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oegw.childprocess import ChildProcess, Program
+from oegw.childprocess import ChildProcess, Door, Program
 from oegw.keyfile import KeyFileError
 from oegw.moniker.settings import MonikerSettings, restart_notes
 from oegw.monikerstatus import status
@@ -17,9 +17,11 @@ _STAYS = (
 )
 
 
-def moniker_child(path: Path, trace: Trace) -> ChildProcess[MonikerSettings]:
+def moniker_child(
+    path: Path, trace: Trace, door: Door | None = None
+) -> ChildProcess[MonikerSettings]:
     """Its process, as long as the configuration at ``path`` has ``[moniker]``."""
-    return ChildProcess(PROGRAM, path, trace)
+    return ChildProcess(PROGRAM, path, trace, door=door)
 
 
 def _refusal(settings: MonikerSettings, _: Path) -> str | None:

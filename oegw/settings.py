@@ -44,7 +44,8 @@ class GatewaySettings:
     address in use.  ``fqdn``: the name to use where the address has no KEY
     record.  The private key is known by its path only.  ``state``: the file of
     what must survive a crash.  ``watch``: seconds between two looks at the
-    files that the rules name; 0 for none.
+    files that the rules name; 0 for none.  ``user``: whom the processes without
+    rights become; None: ``oegw`` if there is this user, else who starts them.
     """
 
     addresses: tuple[IPAddress, ...] = ()
@@ -55,6 +56,7 @@ class GatewaySettings:
     state: Path = Path("/var/lib/oegw/state.db")
     fqdn: str | None = None
     watch: float = 0.0
+    user: str | None = None
 
     @property
     def guard(self) -> Path:

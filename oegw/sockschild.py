@@ -6,7 +6,7 @@ from pathlib import Path
 
 from oegw import config
 from oegw.applyrecord import in_use
-from oegw.childprocess import ChildProcess, Program
+from oegw.childprocess import ChildProcess, Door, Program
 from oegw.socks5.settings import SocksSettings, restart_notes
 from oegw.sockslisteners import settings_of
 from oegw.socksstatus import status
@@ -14,13 +14,16 @@ from oegw.trace import Trace
 
 
 def socks_child(
-    path: Path, trace: Trace, outside: tuple[str, ...] = ()
+    path: Path,
+    trace: Trace,
+    outside: tuple[str, ...] = (),
+    door: Door | None = None,
 ) -> ChildProcess[SocksSettings]:
     """Its process, as long as the configuration at ``path`` has ``[socks]``.
 
     ``outside``: the gateway's outside interfaces, which default routes may leave meanwhile.
     """
-    return ChildProcess(PROGRAM, path, trace, outside)
+    return ChildProcess(PROGRAM, path, trace, outside, door)
 
 
 def _refusal(_: SocksSettings, path: Path) -> str | None:

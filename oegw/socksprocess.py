@@ -23,6 +23,7 @@ from oegw.daemonconfiguration import child_main, load, trace_of
 from oegw.environment import UnsuitableBox, links
 from oegw.intercept.guardcheck import GuardCheck
 from oegw.intercept.interface import OWN_TABLE, InterceptError, Marks
+from oegw.powers.dropping import Cap, permitted
 from oegw.resolvers import in_use, trusted
 from oegw.settings import Settings
 from oegw.socks5.server.serving import Given, serve
@@ -126,8 +127,9 @@ def _guard(settings: Settings) -> GuardCheck | None:
 
 
 def _own_mark(settings: Settings) -> int | None:
-    """The gateway's, so that our questions pass its traps; who is not root can't set it."""
-    return Marks(settings.intercept.mark_mask).own if os.geteuid() == 0 else None
+    """The gateway's, so that our questions pass its traps; who has no right to can't set it."""
+    may = not permitted().isdisjoint((Cap.NET_ADMIN, Cap.NET_RAW))
+    return Marks(settings.intercept.mark_mask).own if may else None
 
 
 def run(path: Path, parent: int | None = None, *outside: str) -> int:

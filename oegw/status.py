@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import Any
 
+SHOWN_RIGHTS = 3  # names of capabilities; of whoever has more, their number
 WIDTH = 100  # columns; an IPv6 pair may need more
 _NARROW = 18  # an IPv4 prefix, at its longest
 
@@ -64,6 +65,8 @@ def _head(status: Row) -> list[str]:
         facts.append(("Silent", f"tried last: {tried_last}"))
     head = f"oegw {plain(status.get('version', '?'))}, process {status.get('pid', '?')}{since}"
     lines = [head]
+    if status.get("processes"):
+        facts.append(("Processes", _processes(status["processes"])))
     facts += [("Resolver", _resolver(row)) for row in status.get("resolvers") or []]
     for name, value in facts:
         lines.append(fill(value, WIDTH, initial_indent=f"{name:<14}", subsequent_indent=" " * 14))
@@ -88,6 +91,17 @@ def _datapath(datapath: Row) -> list[tuple[str, str]]:
         for row in datapath.get("offloads") or []
     ]
     return facts
+
+
+def _processes(rows: list[Row]) -> str:
+    """Who has which rights; most have none."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        held = row.get("capabilities") or []
+        rights = f"{len(held)} capabilities" if len(held) > SHOWN_RIGHTS else ", ".join(held)
+        who = f"as {plain(row.get('user', '?'))} with {plain(rights) or 'no capability'}"
+        told.setdefault(who, []).append(plain(row.get("name", "?")))
+    return "; ".join(f"{', '.join(names)} {who}" for who, names in told.items())
 
 
 def _worker(row: Row, core: object) -> str:

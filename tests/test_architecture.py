@@ -465,7 +465,10 @@ def beyond(sources: Sources, start: str, allowed: tuple[str, ...]) -> list[str]:
     ]
 
 
-SOCKS_MAY = ("oegw.control", "oegw.daemonlife", "oegw.socks5", "oegw.trace", "oegw.unixsocket")
+SOCKS_MAY = (
+    "oegw.control", "oegw.daemonlife", "oegw.powers.dropping", "oegw.powers.systemcalls",
+    "oegw.socks5", "oegw.trace", "oegw.unixsocket",
+)  # fmt: skip
 
 
 def test_socks_knows_nothing_of_the_gateway() -> None:
@@ -486,6 +489,55 @@ def test_moniker_knows_little_of_the_gateway() -> None:
     )
 
 
+READS_STRANGERS = (
+    *("ike.endpoint", "ike.header", "ike.wire", "ike.v1", "dns", "dnsrecords.resolver"),
+    *("dnsrecords.exchange", "dnsrecords.response", "dnsrecords.lookup", "aiohttp"),
+    *("oegw.daemon", "oegw.gateway", "oegw.console", "oegw.control", "oegw.decisionpoint"),
+    *("oegw.packet.flow", "oegw.sst.service", "oegw.sst.sealing", "oegw.sst.forwarder"),
+    *("oegw.intercept.queue", "oegw.sst.plane.queues", "oegw.moniker.answering"),
+)
+
+
+def reached(start: str, sources: Sources) -> dict[str, str]:
+    """All that a module imports, itself or by others, and by which way."""
+    chains = {start: start}
+    todo = [start]
+    while todo:
+        current = todo.pop()
+        for _, name in imports_of(sources[current], current):
+            chains.setdefault(name, f"{chains[current]} -> {name}")
+            other = file_of(name, sources)
+            if other is not None and other not in chains:
+                chains[other] = f"{chains[current]} -> {other}"
+                todo.append(other)
+    return chains
+
+
+def strangers_readers(start: str, sources: Sources) -> list[str]:
+    found = reached(start, sources)
+    return [way for name, way in found.items() if within(name, READS_STRANGERS)]
+
+
+def test_the_hands_know_nothing_that_reads_what_strangers_write() -> None:
+    found = strangers_readers("oegw/powers/hands.py", shipped())
+    assert not found, explained(
+        found,
+        "The process that may change routes and packet rules passes strangers' octets on.  What "
+        "reads them is in the mind, which may do nothing.",
+    )
+
+
+def test_powers_know_of_keying_the_signature_only() -> None:
+    sources = {path: tree for path, tree in shipped().items() if path.startswith("oegw/powers/")}
+    found = {
+        f"{path} imports {name}"
+        for path, tree in sources.items()
+        for _, name in imports_of(tree, path)
+        if top(name) in ("ike", "dnsrecords", "dns")
+    }
+    assert found == {"oegw/powers/signer.py imports ike.signer.Signer"}
+
+
 SURROUNDINGS = {("sys", "argv"), ("os", "environ"), ("os", "environb"), ("os", "getenv")}
 
 READS_SURROUNDINGS = {
@@ -500,6 +552,7 @@ READS_SURROUNDINGS = {
     "oegw/docs/examples/starwars_server.py": "an example: a program of its own",
     "oegw/monikerprocess.py": "a process of its own; childprocess.py writes its argv",
     "oegw/socksprocess.py": "the same",
+    "oegw/powers/signer.py": "a process of its own; hands.py starts it by datapath's child.py",
     "oegw/childprocess.py": "hands its environment on to these processes",
 }
 
@@ -586,13 +639,13 @@ def test_the_top_level_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
-     "oegw/datapath", "oegw/moniker", "oegw/socks5", "oegw/socks5/client", "oegw/socks5/relay",
-     "oegw/socks5/server", "oegw/doctor", "tests", "netns-lab"],
+     "oegw/datapath", "oegw/powers", "oegw/moniker", "oegw/socks5", "oegw/socks5/client",
+     "oegw/socks5/relay", "oegw/socks5/server", "oegw/doctor", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    thorough = ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/doctor")
+    thorough = ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/doctor", "oegw/powers")
     if room not in thorough and "socks5" not in room:
         return
     text = readme.read_text(encoding="utf-8")
@@ -687,6 +740,8 @@ def test_broken_rules_are_noticed() -> None:
     assert beyond(gateway, "oegw/moniker/", MONIKER_MAY) == [
         "oegw/moniker/x.py:1 imports oegw.gateway"
     ]
+    reader = made(oegw__a="from oegw import b", oegw__b="from ike.header import Header")
+    assert strangers_readers("oegw/a.py", reader) == ["oegw/a.py -> oegw/b.py -> ike.header.Header"]
     assert surroundings("x.py", ast.parse("import os\nprint(os.environ['HOME'])"))
     assert surroundings("x.py", ast.parse("from sys import argv"))
     assert signings(made(x="key.decrypt(data, padding.PKCS1v15())"))

@@ -9,6 +9,7 @@ from oegw.datapath.userspace.settings import UserspaceSettings
 from oegw.datapath.xfrm.datapath import XfrmDatapath
 from oegw.datapath.xfrm.probe import probe
 from oegw.datapath.xfrm.settings import XfrmSettings
+from oegw.powers.dropping import User
 from oegw.settings import DatapathSettings
 
 
@@ -16,11 +17,20 @@ class DatapathChoice:
     """``settings.datapath`` decides; ``"auto"`` asks the kernel.
 
     ``ports_change``: port encryption runs, which may take the ports of IKE and of ESP in UDP.
+    ``user``: whom its worker processes become.  ``keying_elsewhere``: who asks reads IKE itself.
     """
 
     def __init__(
-        self, settings: DatapathSettings, mark_mask: int, ports_change: bool = False
+        self,
+        settings: DatapathSettings,
+        mark_mask: int,
+        ports_change: bool = False,
+        user: User | None = None,
+        *,
+        keying_elsewhere: bool = False,
     ) -> None:
+        self._keying_elsewhere = keying_elsewhere
+        self._user = user
         self._ports_change = ports_change
         self._settings = settings
         self._mark_mask = mark_mask
@@ -59,6 +69,8 @@ class DatapathChoice:
                 offloads=settings.offloads,
                 workers=settings.workers,
                 ports_change=self._ports_change,
+                user=self._user,
+                keying_elsewhere=self._keying_elsewhere,
             ),
             reason,
         )

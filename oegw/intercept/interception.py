@@ -37,6 +37,7 @@ from oegw.intercept.verdicts import (
     deletions,
     shape_of,
 )
+from oegw.powers import elsewhere
 from oegw.trace import Trace
 from policy.rule import Scope
 from policy.table import PolicyTable
@@ -214,9 +215,15 @@ class NftInterception:
         hosts = scope.source.max_prefixlen == scope.source.prefixlen == scope.destination.prefixlen
         by = next((t for t in self._settings.translations if t.covers(source)), None)
         if by is not None and hosts:
-            asked = asyncio.get_running_loop().run_in_executor(
-                self._conntrack, forget_other_sources, source, destination, by.outward(source)
-            )
+            kernel, outward = elsewhere.kernel(), by.outward(source)
+            if kernel is not None:
+                asked: asyncio.Future[int] = asyncio.ensure_future(
+                    kernel.forget_other_sources(source, destination, outward)
+                )
+            else:
+                asked = asyncio.get_running_loop().run_in_executor(
+                    self._conntrack, forget_other_sources, source, destination, outward
+                )
             asked.add_done_callback(partial(self._translated_anew, scope))
 
     def _translated_anew(self, scope: Scope, asked: asyncio.Future[int]) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import Nft, NftError
+from oegw.powers import elsewhere
+from oegw.powers.orders import Iptables, IptablesDone
 
 
 def has_nft_queue(nft: Nft, table: str) -> bool:
@@ -150,15 +152,25 @@ def _programs() -> tuple[str, ...]:
 
 
 async def _iptables(rule: _Found, action: str) -> str:
-    command = (rule.program, "-w", "-t", rule.table, action, *rule.words)
+    order = Iptables(rule.program, rule.table, action, rule.words)
+    kernel = elsewhere.kernel()
+    done = await (iptables(order) if kernel is None else kernel.iptables(order))
+    if done.code:
+        raise InterceptError(f"{shlex.join(_command(order))} failed: {done.words.strip()}")
+    return done.output
+
+
+def _command(order: Iptables) -> tuple[str, ...]:
+    return (order.program, "-w", "-t", order.table, order.action, *order.words)
+
+
+async def iptables(order: Iptables) -> IptablesDone:
+    """In this process.  Raises InterceptError if there is no such program."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *_command(order), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
     except OSError as error:
-        raise InterceptError(f"{rule.program} can't be started: {error}") from error
-    output, words = await process.communicate()
-    if process.returncode:
-        said = words.decode(errors="replace").strip()
-        raise InterceptError(f"{shlex.join(command)} failed: {said}")
-    return output.decode(errors="replace")
+        raise InterceptError(f"{order.program} can't be started: {error}") from error
+    output, words = (octets.decode(errors="replace") for octets in await process.communicate())
+    return IptablesDone(process.returncode or 0, output, words)

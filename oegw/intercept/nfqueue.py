@@ -14,6 +14,7 @@ from typing import Protocol
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
 from oegw.intercept.interface import InterceptError
+from oegw.powers import elsewhere
 
 # Specification values: linux/netfilter/nfnetlink_queue.h.
 _CONFIG = 3 << 8 | 2  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
@@ -45,6 +46,33 @@ class HeldPacket(Protocol):
 
 Taker = Callable[[HeldPacket, bytes], None]
 """Called with a packet and the octets of it that were copied."""
+
+
+class Queue(Protocol):
+    """What `KernelQueue` is; it may be in another process."""
+
+    @property
+    def overflows(self) -> int: ...
+    def open(self) -> None: ...
+    def fileno(self) -> int: ...
+    def read(self) -> None: ...
+    def dropped(self) -> dict[str, int]: ...
+    def close(self) -> None: ...
+
+
+def numbered_queue(
+    number: int,
+    length: int,
+    taker: Taker,
+    said: Callable[[str], None],
+    *,
+    whole: bool = False,
+) -> Queue:
+    """One NFQUEUE, as `KernelQueue`: of this process, or of the one that has the rights."""
+    kernel = elsewhere.kernel()
+    if kernel is not None:
+        return kernel.queue(number, length, taker, said, whole)
+    return KernelQueue(number, length, taker, said, whole=whole)
 
 
 class KernelQueue:

@@ -1,4 +1,4 @@
-"""The nft language, spoken to the kernel through libnftables (no process is started)."""
+"""The nft language, spoken to the kernel through libnftables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from oegw.intercept.firewall import Ruleset
 from oegw.intercept.interface import InterceptError, InterceptSettings
+from oegw.powers import elsewhere
+from oegw.powers.orders import Spoken
 
 _LIBRARY = "libnftables.so.1"
 _JSON, _TERSE = 1 << 4, 1 << 11  # nftables/libnftables.h: NFT_CTX_OUTPUT_...
@@ -40,10 +42,60 @@ class NftError(InterceptError):
 
 
 class Nft:
-    """One libnftables handle, bound to the network namespace of the thread that makes it.
+    """libnftables, of this process or of the one that has the rights (`oegw.powers`).
 
+    Of this process it is a handle bound to the network namespace of the thread that makes it.
     Raises InterceptError if the library is missing.
     """
+
+    def __init__(self) -> None:
+        self._kernel = elsewhere.kernel()
+        self._handle = NftHandle() if self._kernel is None else None
+        self._closed = False
+
+    def run(self, command: str, *, dry: bool = False) -> str:
+        """Execute commands as one transaction, and return what they print.
+
+        ``dry``: the kernel checks the transaction and doesn't commit it.
+        Raises NftError.
+        """
+        return self._run(command, 0, dry=dry)
+
+    def listing(self, command: str) -> str:
+        """What a ``list`` command says, as JSON.  Raises NftError."""
+        return self._run(command, _JSON)
+
+    def ruleset(self) -> Ruleset:
+        """The rules of all tables, and of the named sets those that interfaces are compared with.
+
+        Raises InterceptError.
+        """
+        ruleset = Ruleset(_read(self._run("list ruleset", _JSON | _TERSE)))
+        for family, table, name in ruleset.sets_of_interfaces():
+            ruleset.add_set(_read(self.listing(f"list set {family} {table} {name}")))
+        return ruleset
+
+    def close(self) -> None:
+        """Free the handle."""
+        self._closed = True
+        if self._handle is not None:
+            self._handle.close()
+
+    def _run(self, command: str, flags: int, *, dry: bool = False) -> str:
+        if self._closed:
+            raise InterceptError("the nft handle is closed")
+        if self._handle is not None:
+            spoken = self._handle.speak(command, flags, dry=dry)
+        else:
+            assert self._kernel is not None
+            spoken = self._kernel.nft(command, flags, dry=dry)
+        if spoken.failed:
+            raise NftError(command, spoken.words)
+        return spoken.output
+
+
+class NftHandle:
+    """One handle of libnftables.  Raises InterceptError."""
 
     def __init__(self) -> None:
         try:
@@ -68,45 +120,17 @@ class Nft:
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)
 
-    def run(self, command: str, *, dry: bool = False) -> str:
-        """Execute commands as one transaction, and return what they print.
-
-        ``dry``: the kernel checks the transaction and doesn't commit it.
-        Raises NftError.
-        """
-        if self._handle is None:
-            raise InterceptError("the nft handle is closed")
-        self._library.nft_ctx_set_dry_run(self._handle, dry)
-        failed = self._library.nft_run_cmd_from_buffer(self._handle, command.encode())
-        output: bytes = self._library.nft_ctx_get_output_buffer(self._handle) or b""
-        words: bytes = self._library.nft_ctx_get_error_buffer(self._handle) or b""
-        if failed:
-            raise NftError(command, words.decode(errors="replace"))
-        return output.decode(errors="replace")
-
-    def listing(self, command: str) -> str:
-        """What a ``list`` command says, as JSON.  Raises NftError."""
-        self._library.nft_ctx_output_set_flags(self._handle, _JSON)
-        try:
-            return self.run(command)
-        finally:
-            self._library.nft_ctx_output_set_flags(self._handle, 0)
-
-    def ruleset(self) -> Ruleset:
-        """The rules of all tables, and of the named sets those that interfaces are compared with.
-
-        Raises InterceptError.
-        """
-        self._library.nft_ctx_output_set_flags(self._handle, _JSON | _TERSE)
-        ruleset = Ruleset(_read(self.run("list ruleset")))
-        self._library.nft_ctx_output_set_flags(self._handle, _JSON)
-        for family, table, name in ruleset.sets_of_interfaces():
-            ruleset.add_set(_read(self.run(f"list set {family} {table} {name}")))
-        self._library.nft_ctx_output_set_flags(self._handle, 0)
-        return ruleset
+    def speak(self, command: str, flags: int, *, dry: bool) -> Spoken:
+        """One transaction; ``flags`` of its output."""
+        library, handle = self._library, self._handle
+        library.nft_ctx_output_set_flags(handle, flags)
+        library.nft_ctx_set_dry_run(handle, dry)
+        failed = library.nft_run_cmd_from_buffer(handle, command.encode())
+        output: bytes = library.nft_ctx_get_output_buffer(handle) or b""
+        words: bytes = library.nft_ctx_get_error_buffer(handle) or b""
+        return Spoken(bool(failed), output.decode(errors="replace"), words.decode(errors="replace"))
 
     def close(self) -> None:
-        """Free the handle."""
         if self._handle is not None:
             self._library.nft_ctx_free(self._handle)
             self._handle = None

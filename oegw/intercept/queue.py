@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from oegw.intercept.interface import InterceptSettings, TrapListener
-from oegw.intercept.nfqueue import COPIED, HeldPacket, KernelQueue
+from oegw.intercept.nfqueue import COPIED, HeldPacket, numbered_queue
 from oegw.packet.flow import PacketError, flow_of
 from oegw.trace import Trace
 
@@ -23,7 +23,7 @@ class PacketQueue:
         self._trace = trace
         self._held: dict[int, HeldPacket] = {}
         self._number = 0
-        self._queue = KernelQueue(settings.queue, settings.queue_length, self._take, self._said)
+        self._queue = numbered_queue(settings.queue, settings.queue_length, self._take, self._said)
 
     def open(self) -> None:
         """Bind to the queue, in the network namespace of this thread.  Raises InterceptError."""

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from struct import Struct, unpack_from
 
+from oegw.powers import elsewhere
 from policy.flow import IPAddress
 
 # Specification values: linux/netlink.h, linux/netfilter/nfnetlink_conntrack.h.
@@ -34,6 +35,7 @@ class Tracking:
     """Asks the kernel; without connection tracking it knows nothing."""
 
     def __init__(self) -> None:
+        self._kernel = elsewhere.kernel()
         self._socket: socket.socket | None = None
         self._sequence = 0
 
@@ -45,6 +47,8 @@ class Tracking:
 
         Raises OSError if the kernel can't be asked at all.
         """
+        if self._kernel is not None:
+            return self._kernel.knows(source, destination, protocol, source_port, destination_port)
         first, second = _ADDRESSES[source.version]
         addresses = _attribute(first, source.packed) + _attribute(second, destination.packed)
         ports = (
@@ -65,6 +69,8 @@ class Tracking:
 
     def marks(self, value: int, mask: int) -> set[int]:
         """All marks of connections that have the bits ``value`` under ``mask``.  Raises OSError."""
+        if self._kernel is not None:
+            return self._kernel.marks(value, mask)
         body = _attribute(_MARK, value.to_bytes(4, "big"))
         body += _attribute(_MARK_MASK, mask.to_bytes(4, "big"))
         self._ask(socket.AF_UNSPEC, _REQUEST | _DUMP, body)

@@ -17,7 +17,7 @@ A request is one object with ``do`` and a ``tag`` (the caller's number); an answ
     resolve     namespace, service, versions, transport.  Answer: port, transport, version,
                 families, ttl, sst
     policy      Answer: rules, encrypt: what applications may ask for (MK-17)
-    status      Answer: status, an object for `oegw moniker status`; for root only
+    status      Answer: status, an object for `oegw moniker status`; for root, and the daemon's user
 
 Without being asked the daemon sends ``{"event": "tcpmux", "number": N, "peer": [HOST, PORT]}`` with
 an accepted connection by SCM_RIGHTS (RFC 1078).  Entries end with the connection, and with the

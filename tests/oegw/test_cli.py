@@ -23,11 +23,11 @@ from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.reverse import reverse_name
 from dnsrecords.sstkey import SstKey
 from oegw import __main__, asking, cli, environment
-from oegw import daemon as daemon_module
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
 from oegw.intercept import jump
 from oegw.keys import generate, read_private, write_private
+from oegw.powers import running
 from oegw.sst import keys as sst
 from tests.support.configurations import PEER_KEY
 from tests.support.dns_keys import txt
@@ -830,7 +830,7 @@ def test_failed_start_is_told_in_words(
         raise error
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(daemon_module, "survey", fail)
+    monkeypatch.setattr(running, "survey", fail)
     result = oegw("run", "--config", config)
     assert result.code == 1
     assert result.err.startswith(f"oegw: cannot start: {words}")

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import oegw
 from oegw.datapath.interface import DatapathError
+from oegw.powers.dropping import User
 
 
 class Child:
-    """``python -m MODULE CONTROL``, with the descriptors that it inherits.  Raises DatapathError.
+    """``python -m MODULE CONTROL USER``, with the descriptors that it inherits.
 
+    ``user``: whom it becomes.  Raises DatapathError.
     ``ended`` is what it ended with: its exit code, or the negative number of a signal.
     """
 
-    def __init__(self, module: str, descriptors: tuple[int, ...]) -> None:
+    def __init__(self, module: str, descriptors: tuple[int, ...], user: User | None = None) -> None:
         loop = asyncio.get_running_loop()
         root = str(Path(oegw.__file__).resolve().parent.parent)
         try:
@@ -37,6 +39,7 @@ class Child:
                         "-m",
                         module,
                         str(theirs.fileno()),
+                        user.words() if user is not None else "",
                     ),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

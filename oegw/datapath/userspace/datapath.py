@@ -32,7 +32,7 @@ from oegw.datapath.userspace.core.choice import COMPILED, PYTHON
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.grounds import Grounds
 from oegw.datapath.userspace.installed import Installed, InstalledSas
-from oegw.datapath.userspace.keyingsocket import KeyingSockets
+from oegw.datapath.userspace.keyingsocket import KeyingDescriptors, KeyingSockets
 from oegw.datapath.userspace.placing import OpeningPlaces
 from oegw.datapath.userspace.settings import MOST_WORKERS, UserspaceSettings
 from oegw.datapath.userspace.supervisor import Place, Request, Supervisor
@@ -57,7 +57,9 @@ class UserspaceDatapath:
         self._reason = reason
         self._listener: Callable[[DatapathEvent], None] | None = None
         self._marks = Marks(settings.mark_mask)
-        self._keying = KeyingSockets(self._marks.own, self._keying_received)
+        self._keying = KeyingSockets(
+            self._marks.own, self._keying_received, elsewhere=settings.keying_elsewhere
+        )
         self._count = settings.workers or min(max((os.cpu_count() or 1) // 2, 1), MOST_WORKERS)
         self._grounds: Grounds | None = None
         self._sas: InstalledSas | None = None
@@ -203,6 +205,12 @@ class UserspaceDatapath:
         # All have the same one; who has another yet is being replaced.
         core, reason = self._core, self._core_reason
         return tuple(replace(report, core=core, core_reason=reason) for report in reports)
+
+    @property
+    def keying(self) -> KeyingDescriptors | None:
+        """What another process is to read, where the settings say so."""
+        wanted = self._settings.keying_elsewhere and self._settings.encapsulation_port is not None
+        return self._keying.descriptors if wanted and self._failure is None else None
 
     # What the supervisors need.
 

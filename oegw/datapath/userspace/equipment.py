@@ -7,6 +7,7 @@ from typing import Any
 
 from oegw.datapath.userspace.engine import DontFragment
 from oegw.datapath.userspace.outside import Handle
+from oegw.powers.dropping import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Equipment:
     ``core``: as ``UserspaceSettings`` says it.
     ``index``: the number of this worker in its direction.  Of an opening one, ``strays`` is where
     what is not for it goes, and ``stray`` where others send what is (`strays.py`).
+    ``user``: whom it becomes; an argument of its process, not of START.
     """
 
     core: str
@@ -37,6 +39,7 @@ class Equipment:
     index: int = 0
     strays: tuple[int, ...] = ()
     stray: int = -1
+    user: User | None = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -96,6 +96,7 @@ class Grounds:
             index=index,
             strays=strays.beginnings if strays else (),
             stray=strays.ends[index] if strays else -1,
+            user=self._settings.user,
         )
 
     @property

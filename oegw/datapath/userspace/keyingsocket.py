@@ -9,11 +9,13 @@ What the kernel sorted wrong all the same is put right by `strays.py`.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from oegw.datapath.interface import DatapathError, IPAddress, KeyingDatagram
 from oegw.datapath.userspace.filters import worker_of
@@ -40,11 +42,30 @@ _LARGEST = 65536
 _DATAGRAMS_PER_TURN = 32  # before the event loop does something else
 
 
-class KeyingSockets:
-    """Those of both families.  ``open`` comes after the worker has bound its own."""
+class KeyingDescriptors(NamedTuple):
+    """Those of a port's `KeyingSockets`, to be read by another process: ``sockets`` by version."""
 
-    def __init__(self, mark: int, listener: Callable[[KeyingDatagram], None]) -> None:
+    sockets: dict[int, int]
+    beginnings: tuple[int, ...]
+    end: int
+
+
+class KeyingSockets:
+    """Those of both families.  ``open`` comes after the worker has bound its own.
+
+    ``elsewhere``: another process reads and sends; this one only opens them, for `adopt` there.
+    """
+
+    def __init__(
+        self,
+        mark: int,
+        listener: Callable[[KeyingDatagram], None],
+        *,
+        elsewhere: bool = False,
+    ) -> None:
         self._mark = mark
+        self._elsewhere = elsewhere
+        self._adopted: KeyingDescriptors | None = None
         self._listener = listener
         self._sockets: dict[int, socket.socket] = {}
         self._dropped = 0  # by the kernel, of sockets that are closed
@@ -71,6 +92,30 @@ class KeyingSockets:
                 self.close()
                 where = f"UDP port {port} over IPv{version}"
                 raise DatapathError(f"{where}: {error.strerror}") from None
+            self._attend(keying)
+
+    @classmethod
+    def adopt(
+        cls, given: KeyingDescriptors, listener: Callable[[KeyingDatagram], None]
+    ) -> KeyingSockets:
+        """What another process has opened for us; the descriptors are ours now."""
+        adopting = cls(0, listener)
+        for version, descriptor in given.sockets.items():
+            adopting._sockets[version] = keying = socket.socket(fileno=descriptor)
+            adopting._attend(keying)
+        adopting.open_strays(given.beginnings, given.end)
+        adopting._adopted = given
+        return adopting
+
+    @property
+    def descriptors(self) -> KeyingDescriptors:
+        """For who adopts them."""
+        assert self._strays is not None
+        sockets = {version: each.fileno() for version, each in self._sockets.items()}
+        return KeyingDescriptors(sockets, self._strays.beginnings, self._stray_end)
+
+    def _attend(self, keying: socket.socket) -> None:
+        if not self._elsewhere:
             asyncio.get_running_loop().add_reader(keying, self._read, keying)
 
     def open_strays(self, beginnings: tuple[int, ...], end: int) -> None:
@@ -78,7 +123,8 @@ class KeyingSockets:
         (`strays.py`).  Both belong to the caller, and are open for as long as this is."""
         self._strays = StrayDesk(beginnings)
         self._stray_end = end
-        asyncio.get_running_loop().add_reader(end, self._take_strays)
+        if not self._elsewhere:
+            asyncio.get_running_loop().add_reader(end, self._take_strays)
 
     def _bind(self, keying: socket.socket, version: int, port: int) -> None:
         keying.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", self._mark))
@@ -101,6 +147,10 @@ class KeyingSockets:
             asyncio.get_running_loop().remove_reader(keying)
             keying.close()
         self._sockets.clear()
+        if self._adopted is not None:
+            for descriptor in (*self._adopted.beginnings, self._adopted.end):
+                os.close(descriptor)
+            self._adopted = None
 
     def send(self, data: bytes, source: IPAddress, destination: IPAddress, port: int) -> None:
         """Send IKE or a keepalive, in fragments if need be.  What can't be sent is counted."""
@@ -115,6 +165,8 @@ class KeyingSockets:
 
     def counters(self) -> Counter[str]:
         """``drop_in_keying`` is what the kernel dropped since we did not read quickly enough."""
+        if self._elsewhere:  # all of it is counted there
+            return Counter()
         dropped = self._dropped + sum(_drops(keying) for keying in self._sockets.values())
         return self._counters + Counter(drop_in_keying=dropped)
 

@@ -7,11 +7,12 @@ send is not trapped.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
@@ -68,6 +69,9 @@ _INT = struct.Struct("=i")
 _CMSG = struct.Struct("@Nii")  # length, level, type
 _NAME = struct.Struct("=H2s4s8x")
 _NAME6 = struct.Struct("=H2s4x16s4x")
+_UNSPECIFIED = bytes(16)  # a socket address of AF_UNSPEC: no peer any more
+
+_LIBC = ctypes.CDLL(None)
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
@@ -432,18 +436,29 @@ class IcmpSocket:
         self.socket.sendto(message, (socket.inet_ntop(self._family, destination), 0))
 
 
-def path_mtu(source: IPAddress, destination: IPAddress, mark: int) -> int | None:
-    """What the kernel knows of the path: the MTU of the interface, or less if a router said so.
+class PathProbe:
+    """What the kernel knows of paths: the MTU of the interface, or less if a router said so.
 
-    None if there is no route.
+    One socket for all questions: to mark another takes rights that its process gives up.  Raises
+    DatapathError.
     """
-    version_6 = isinstance(destination, IPv6Address)
-    family = socket.AF_INET6 if version_6 else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
-        probe.bind((str(source), 0))
-        probe.connect((str(destination), _DISCARD_PORT))
-        if version_6:
-            return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-        return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-    return None
+
+    def __init__(self, version: int, mark: int) -> None:
+        self._version = version
+        try:
+            self._socket = socket.socket(_family(version), socket.SOCK_DGRAM)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+        except OSError as error:
+            raise DatapathError(f"path MTU over IPv{version}: {error.strerror}") from None
+
+    def mtu(self, source: IPAddress, destination: IPAddress) -> int | None:
+        """None if there is no route."""
+        # Without a peer, and so without a port, it can be bound again.
+        _LIBC.connect(self._socket.fileno(), _UNSPECIFIED, len(_UNSPECIFIED))
+        with contextlib.suppress(OSError):
+            self._socket.bind((str(source), 0))
+            self._socket.connect((str(destination), _DISCARD_PORT))
+            if self._version == 6:
+                return self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            return self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        return None

@@ -37,7 +37,7 @@ from oegw.datapath.userspace.esp import OutboundSa
 from oegw.datapath.userspace.gathering import Gathering
 from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.outbound import OutboundEngine
-from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, Way, path_mtu
+from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, PathProbe, Way
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.worker import CannotGoOnError, run
 
@@ -60,13 +60,11 @@ class Sealing:
         self._octets = counters.place("esp_out_octets")
         self._device = equipment.device
         self._mtu = equipment.mtu
-        self._mark = equipment.mark
         outer = [OuterSocket.adopt(handle, self.lost) for handle in equipment.outer]
         self._outer = {(each.version, each.encapsulated): each for each in outer}
-        self._icmp = {
-            version: IcmpSocket(version, equipment.mark)
-            for version in {each.version for each in outer}
-        }
+        versions = {each.version for each in outer}
+        self._icmp = {version: IcmpSocket(version, equipment.mark) for version in versions}
+        self._paths = {version: PathProbe(version, equipment.mark) for version in versions}
         self._began = False
         self._gathering = Gathering(counters.gather_from)
         self._loop = self._core.loop(self._device, counters, self._gathering)
@@ -273,7 +271,7 @@ class Sealing:
 
     def _measure(self, sa: SecurityAssociation) -> None:
         peer = sa.destination
-        mtu = path_mtu(sa.source, peer, self._mark) or self._mtu
+        mtu = self._paths[peer.version].mtu(sa.source, peer) or self._mtu
         self._take_path_mtu(peer, mtu)
         if self._told.get(peer, self._mtu) != mtu:
             self._told[peer] = mtu

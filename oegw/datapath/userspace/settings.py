@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from oegw.datapath.userspace.engine import DontFragment
+from oegw.powers.dropping import User
 
 MOST_WORKERS = 16  # our choice, per direction
 
@@ -20,6 +21,8 @@ class UserspaceSettings:
     ``offloads``: whether to use segmentation offloads, as far as the kernel has them.
     ``workers``: processes for each direction; 0: one for each two CPUs, MOST_WORKERS at most.
     ``ports_change``: the kernel may be told to give outgoing ESP in UDP other ports.
+    ``user``: whom the workers become; None: who we are, without any right.
+    ``keying_elsewhere``: another process reads and sends IKE at ``encapsulation_port``.
     """
 
     tunnel_interface: str = "oegw0"
@@ -33,3 +36,5 @@ class UserspaceSettings:
     offloads: bool = True
     workers: int = 0
     ports_change: bool = False
+    user: User | None = None
+    keying_elsewhere: bool = False

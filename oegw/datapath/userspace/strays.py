@@ -91,7 +91,7 @@ class StrayDesk:
     """Where they are sent on, by their beginnings."""
 
     def __init__(self, beginnings: tuple[int, ...]) -> None:
-        self._beginnings = beginnings
+        self.beginnings = beginnings
         self.workers = len(beginnings) - 1
         self.keying = self.workers  # its place, behind theirs
 
@@ -100,7 +100,7 @@ class StrayDesk:
         if stray.hops >= _MOST_HOPS:
             return False
         try:
-            os.write(self._beginnings[place], stray._replace(hops=stray.hops + 1).serialize())
+            os.write(self.beginnings[place], stray._replace(hops=stray.hops + 1).serialize())
         except OSError:
             return False
         return True

@@ -254,7 +254,7 @@ class Supervisor:
 
     def _spawn(self, equipment: Equipment) -> None:
         module = _MODULES[self.place.direction]
-        self._child = child = Child(module, equipment.descriptors)
+        self._child = child = Child(module, equipment.descriptors, equipment.user)
         self._control = child.control
         self._gone.clear()
         self._without.clear()

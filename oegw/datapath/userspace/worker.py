@@ -3,11 +3,13 @@
 A worker lives as long as the channel to the control process: when that dies, however it dies, the
 channel ends, and with the workers go the last descriptors of the tunnel device.  IKE on our UDP
 port does not come here: see ``keyingsocket.py``.
+
+Once it has its descriptors, and before it is told of any SA, a worker gives up all rights: what it
+reads, strangers wrote.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -32,9 +34,8 @@ from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
-
-# Specification: prctl(2).
-_PR_SET_PDEATHSIG = 1
+from oegw.powers.dropping import PowerError, die_with_parent, drop, user_of
+from oegw.powers.systemcalls import EXECUTING, TAKING
 
 # Our choices.
 _READY_AT_ONCE = 8  # descriptors: there are fewer, but for room that is made each time
@@ -229,15 +230,26 @@ class Worker:
 
 
 def run(arguments: list[str], make: MakesDuty) -> None:
-    """The whole process: ``arguments`` is the number of the channel's descriptor."""
+    """The whole process: ``arguments`` are the number of the channel's descriptor and the user that
+    it is to become, as `dropping.user_of` reads it."""
+    user = user_of(arguments[1])
+
+    def made(equipment: Equipment, counters: CounterPage) -> Duty:
+        duty = make(equipment, counters)
+        try:
+            drop(user, end_with_parent=True, forbid=EXECUTING | TAKING)
+        except PowerError as error:
+            raise DatapathError(str(error)) from None
+        return duty
+
     # A signal to the whole process group is the control process's to act on.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     # One that hangs does not see the channel's end, and would keep the tunnel device.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     warm_up(os.urandom)
     with socket.socket(fileno=int(arguments[0])) as control:
-        worker = Worker(control, make)
+        worker = Worker(control, made)
         try:
             worker.run()
         except CannotGoOnError as failure:

@@ -247,7 +247,7 @@ class LocalDesk:
         }
 
     def _tell_status(self, owner: Owner) -> Answer:
-        if owner.uid:
+        if owner.uid not in (0, os.geteuid()):  # the gateway beside us is who we are
             raise RegistrationRefused("denied", "the status is for root")
         return {"ok": True, "status": dict(self._status())}
 

@@ -11,6 +11,8 @@ import socket
 import struct
 import sys
 
+from oegw.powers.dropping import drop
+from oegw.powers.systemcalls import EXECUTING
 from oegw.socks5.interface import Transferred
 from oegw.socks5.relay.channel import (
     MAX_MESSAGE,
@@ -107,6 +109,7 @@ def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's to heed; it ends the channel
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    drop(forbid=EXECUTING)  # sockets come by the channel
     with socket.socket(fileno=int(arguments[0])) as channel:
         Child(channel, int(arguments[1])).run()
 

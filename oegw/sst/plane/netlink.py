@@ -7,6 +7,8 @@ import os
 import socket
 from struct import Struct
 
+from oegw.powers import elsewhere
+from oegw.powers.orders import NfMessage
 from oegw.sst.interface import SstError
 from oegw.sst.plane.wire import Message, transaction
 
@@ -40,19 +42,34 @@ class RefusedError(SstError):
 
 
 class NfTables:
-    """A socket of the network namespace of the thread that makes it.  Raises SstError."""
+    """A socket of the network namespace of the thread that makes it, or of the process that has
+    the rights (`oegw.powers`).  Raises SstError."""
 
     def __init__(self) -> None:
+        self._kernel = elsewhere.kernel()
+        self._socket: socket.socket | None = None
+        if self._kernel is None:
+            self._socket = self._opened()
+
+    @staticmethod
+    def _opened() -> socket.socket:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
-            self._socket.bind((0, 0))
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+            opened.bind((0, 0))
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+                opened.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         except OSError as error:
             raise SstError(f"netlink can't be opened: {error}") from error
+        return opened
 
     def run(self, messages: list[Message]) -> None:
         """Execute as one transaction; the kernel does it while it is sent.  Raises RefusedError."""
+        if self._kernel is not None:
+            told = tuple(NfMessage(each.kind, each.flags, each.body) for each in messages)
+            if code := self._kernel.nf_tables(told):
+                raise RefusedError(code)
+            return
+        assert self._socket is not None
         refusal = 0
         try:
             self._socket.send(transaction(messages))
@@ -70,7 +87,8 @@ class NfTables:
             raise RefusedError(refusal)
 
     def close(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 def _refusal(answer: bytes) -> int:

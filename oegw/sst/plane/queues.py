@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from oegw.intercept.nfqueue import HeldPacket, KernelQueue
+from oegw.intercept.nfqueue import HeldPacket, numbered_queue
 from oegw.packet.ip import PacketError
 from oegw.sst.interface import Caught, Leg, Listener, Way
 from oegw.sst.plane.catching import Catching
@@ -43,8 +43,8 @@ class Queues:
         self._number = 0
         first, length = settings.sst.queue, settings.queue_length
         self.both = (
-            KernelQueue(first, length, self._take_to_open, self._said, whole=True),
-            KernelQueue(first + 1, length, self._take_to_seal, self._said, whole=True),
+            numbered_queue(first, length, self._take_to_open, self._said, whole=True),
+            numbered_queue(first + 1, length, self._take_to_seal, self._said, whole=True),
         )
 
     def open(self) -> None:
