@@ -25,7 +25,8 @@ _KEY_STATEMENT = re.compile(
     r'\s*key\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^{}]*)\}\s*;?\s*', re.ASCII
 )
 _KEY_FIELD = re.compile(r'\s*(algorithm|secret)\s+"?([^\s";]+)"?\s*;', re.ASCII)
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|#[^\n]*", re.DOTALL)
+# Not within quotes or a word: every hundredth secret has a // in its base64.
+_COMMENT = re.compile(r'("[^"\n]*"|[^\s{};"/#][^\s{};"]*)|/\*.*?\*/|//[^\n]*|#[^\n]*', re.DOTALL)
 
 
 class MalformedTsigKey(RecordError):  # noqa: N818  (see errors.py)
@@ -85,7 +86,7 @@ class TsigKey:
 
         Raises MalformedTsigKey, without quoting the secret.
         """
-        statement = _KEY_STATEMENT.fullmatch(_COMMENT.sub(" ", text))
+        statement = _KEY_STATEMENT.fullmatch(_COMMENT.sub(r"\1 ", text))
         if statement is None:
             raise MalformedTsigKey('is not of the form: key "NAME" { algorithm A; secret "S"; };')
         fields = dict(_KEY_FIELD.findall(statement["body"]))

@@ -12,10 +12,15 @@ from dnsrecords import rsakey
 from dnsrecords.errors import RecordError
 from dnsrecords.name import normal_fqdn
 from oegw import __version__
+from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
-from oegw.keys import DEFAULT_BITS
+from oegw.doctorarguments import add_doctor
+from oegw.firstarguments import add_init
+from oegw.guardarguments import add_guard
+from oegw.keys import DEFAULT_BITS, MIN_BITS
 from oegw.monikerarguments import add_moniker
+from oegw.seeingarguments import add_seeing, add_svg
 from oegw.settings import DEFAULT_CONFIG
 from oegw.socksarguments import add_socks
 from oegw.sst.settings import DEFAULT_KEY
@@ -72,6 +77,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
         each.set_defaults(command=commands[name])
         return each
+
+    add_init(add, _address, _network, _fqdn, _bits)
 
     keygen = add(
         "keygen",
@@ -149,8 +156,12 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "Check a configuration: report every error in it, or print the resulting policy in order.",
         "oegw check",
         "oegw check --config new.toml",
+        "oegw check --diff",
+        "oegw check --diff /etc/oegw/oegw.toml --config new.toml",
     )
     _add_config(check)
+    _add_socket(check)
+    add_diff(check)
 
     run = add(
         "run",
@@ -170,6 +181,8 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_socket(status)
     status.add_argument("--json", action="store_true", help="for programs")
 
+    add_seeing(add, _add_config, _add_socket)
+
     explain = add(
         "explain",
         "Say which rule applies to a flow, and what happens to it. "
@@ -186,8 +199,10 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "Make the running gateway negotiate for a flow now, and show each step. "
         "The exit code is 0 if a tunnel carries the flow.",
         "oegw probe 192.1.0.65 192.2.0.66",
+        "oegw probe 192.1.0.65 192.2.0.66 --svg ladder.svg",
     )
     _add_flow(probe)
+    add_svg(probe)
     _add_config(probe)
     _add_socket(probe)
 
@@ -220,6 +235,9 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_config(reload)
     _add_socket(reload)
 
+    add_apply(add, _add_config, _add_socket)
+    add_doctor(add, _add_config)
+    add_guard(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
     add_socks(add, _add_config, _Parser)
@@ -375,6 +393,6 @@ def _number(what: str, low: int, high: int) -> Callable[[str], int]:
     return argument
 
 
-_bits = _number("a number of bits", rsakey.MIN_MODULUS_BITS, rsakey.MAX_MODULUS_BITS)
+_bits = _number("a number of bits", MIN_BITS, rsakey.MAX_MODULUS_BITS)
 _precedence = _number("a precedence", 0, 65535)
 _port = _number("a port", 0, 65535)

@@ -16,7 +16,8 @@ from policy.table import PolicyTable
 
 def policy_table(settings: Settings, environment: Environment) -> PolicyTable:
     """The user's rules and the exemptions of this box.  Raises PolicyError."""
-    builtin = builtin_rules(environment.attached, environment.own)
+    managing = settings.management.addresses
+    builtin = builtin_rules(environment.attached, environment.own, managing)
     return PolicyTable((*settings.rules, *builtin), settings.default)
 
 

@@ -25,9 +25,17 @@ from dnsrecords.errors import RecordError
 from dnsrecords.published import PublishedRecord
 from oegw import config
 from oegw.advice import advice
+from oegw.applycommands import COMMANDS as APPLY_COMMANDS
+from oegw.applycommands import difference
+from oegw.applyrecord import at_start, in_use
 from oegw.arguments import Command, UsageError, parser_of
+from oegw.asking import ANSWER_SECONDS
+from oegw.asking import ask as _ask
+from oegw.asking import control_socket as _socket
+from oegw.asking import without_error as _without_error
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
+from oegw.doctorarguments import doctor
 from oegw.exitcodes import (
     BROKEN_PIPE,
     CONFIGURATION,
@@ -40,11 +48,17 @@ from oegw.exitcodes import (
     Failure,
 )
 from oegw.explain import explanation, table_lines
+from oegw.firstcommand import COMMANDS as FIRST_COMMANDS
+from oegw.guardcommands import COMMANDS as GUARD_COMMANDS
 from oegw.keys import KeyFileAbsent, KeyFileError, generate, read_private, write_private
+from oegw.ladder import Ladder
+from oegw.laddercommand import Steps, picture_in, text
+from oegw.management import management_advice
 from oegw.monikercommands import COMMANDS as MONIKER_COMMANDS
 from oegw.nat import Nat, nat_of
 from oegw.publish import records_of, sst_records_of
-from oegw.settings import DEFAULT_CONFIG, GatewaySettings, PublishSettings, Settings
+from oegw.seeingcommands import COMMANDS as SEEING_COMMANDS
+from oegw.settings import PublishSettings, Settings
 from oegw.sockscommands import COMMANDS as SOCKS_COMMANDS
 from oegw.sst.settings import SstSettings
 from oegw.sstadvice import seals_behind_nat
@@ -56,7 +70,6 @@ from policy.flow import Flow, IPAddress
 from policy.order import PORTED_PROTOCOLS
 from policy.table import PolicyTable
 
-ANSWER_SECONDS = 30.0
 ROLLOVER_LOOK = 10.0  # at most, between two looks whether the next step can be taken
 PROBE_SECONDS = 120.0  # between two steps; the daemon itself gives up before
 
@@ -64,11 +77,15 @@ _ICMP = {4: 1, 6: 58}
 EPHEMERAL_PORT = 49152  # RFC 6335 section 6: the first of those that nobody is assigned
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line: manual pages and completion are generated from it."""
+    return parser_of(_COMMANDS)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        parser = parser_of(_COMMANDS)
-        arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+        arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
         command: Command = arguments.command
         code = command(arguments)
         if sys.stdout is not None:  # who started us may have closed it
@@ -92,10 +109,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader had enough.  Python would flush stdout once more and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()  # the reader had enough
         return BROKEN_PIPE
+    except OSError as error:  # above all a disk that is full
+        if error.filename is None:  # so it is the output
+            _say_no_more()
+        return _complain(FAILED, f"{error.filename or 'output'}: {error.strerror or error}")
     return code
+
+
+def _say_no_more() -> None:
+    """At its end Python would flush stdout once more, and complain."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(code: int, *messages: str) -> int:
@@ -269,6 +295,8 @@ def _check(arguments: argparse.Namespace) -> int:
     except PolicyError as error:
         problems += str(error).splitlines()
     else:
+        if not problems and arguments.diff is not None:
+            return difference(arguments, settings)
         if not problems:
             for line in table_lines(table, settings):
                 print(line)
@@ -277,6 +305,8 @@ def _check(arguments: argparse.Namespace) -> int:
             for point in settings.decision_points:
                 print(f"decision point: {point.name} ({point.url})")
             _complain(FINE, *(f"note: {each}" for each in advice(settings, resolvers, nat)))
+            _complain(FINE, *(f"note: {each}" for each in management_advice(table)))
+            _check_trial(arguments.config)
             _check_socks(settings)
             _check_firewall(settings)
             _check_translated_ports(settings, nat)
@@ -378,6 +408,12 @@ def _check_sst_keys(settings: Settings) -> Iterator[str]:
             yield f"{key}: {error}"
 
 
+def _check_trial(path: Path) -> None:
+    """Say so if the gateway would not go by this configuration.  Its record is root's to read."""
+    if os.geteuid() == 0 and (note := in_use(path).note):
+        _complain(FINE, f"note: {note}")
+
+
 def _check_socks(settings: Settings) -> None:
     """Say where its server listens, and what it would not start with: perhaps this is another
     box."""
@@ -454,7 +490,7 @@ def _policy(settings: Settings) -> tuple[PolicyTable, Nat]:
 
     try:
         box = survey(settings.interfaces.outside, settings.gateway.addresses)
-        builtin = builtin_rules(box.attached, box.own)
+        builtin = builtin_rules(box.attached, box.own, settings.management.addresses)
         addresses, translates = box.addresses, box.translates
         named = (settings.gateway.identity or settings.gateway.fqdn) is not None
     except (UnsuitableBox, OSError) as error:
@@ -479,35 +515,14 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     if os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "oegw run changes routes and packet rules: be root")
+    settings = at_start(arguments.config).settings
     from oegw.powers import running  # the other commands do without the sockets of it
+    from oegw.servicenotify import Service
 
-    return running.run(settings, arguments.config)
+    return running.run(settings, arguments.config, Service.of(os.environ))
 
 
 # --------------------------------------------------------------------- with daemon
-
-
-def _socket(arguments: argparse.Namespace) -> Path:
-    """Where the daemon listens: as said, as configured, or as usual."""
-    if arguments.socket is not None:
-        return Path(arguments.socket)
-    if arguments.config == DEFAULT_CONFIG and not arguments.config.exists():
-        return GatewaySettings().control_socket
-    return config.control_socket(arguments.config)
-
-
-def _ask(arguments: argparse.Namespace, **message: Any) -> dict[str, Any]:
-    """The answer to a request that is answered in one piece."""
-    answer: dict[str, Any] = {}
-    for line in request(_socket(arguments), message, ANSWER_SECONDS):
-        answer |= line
-    return _without_error(answer)
-
-
-def _without_error(answer: dict[str, Any]) -> dict[str, Any]:
-    if "error" in answer:
-        raise Failure(FAILED, str(answer["error"]))
-    return answer
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -587,8 +602,15 @@ def _entry(word: str, sentence: str) -> str:
 
 def _probe(arguments: argparse.Namespace) -> int:
     flow = _flow(arguments)
+    with picture_in(arguments.svg) as ladders:
+        return _probed(arguments, flow, ladders)
+
+
+def _probed(arguments: argparse.Namespace, flow: Flow, ladders: list[Ladder]) -> int:
+    steps = Steps(flow)
     for line in request(_socket(arguments), _message("probe", flow), PROBE_SECONDS):
         if "step" in line:
+            steps.take(line)
             seconds = line.get("seconds")
             moment = f"{seconds:9.4f} s" if isinstance(seconds, int | float) else " " * 11
             print(
@@ -598,6 +620,9 @@ def _probe(arguments: argparse.Namespace) -> int:
         if line.get("done"):
             _without_error(line)
             result, reason = plain(line.get("result", "?")), plain(line.get("reason") or "")
+            ladders.append(steps.ladder(line))
+            if arguments.ladder:
+                print(text(ladders[-1]))
             print(f"{result}: {reason}" if reason else result)
             return FINE if result == "keyed" else FAILED
     raise NoDaemonError("the answer broke off")
@@ -624,6 +649,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS: dict[str, Command] = {
+    **FIRST_COMMANDS,
     "keygen": _keygen,
     "dns-records": _dns_records,
     "rollover": _rollover,
@@ -635,6 +661,10 @@ _COMMANDS: dict[str, Command] = {
     "forget": _forget,
     "close": _close,
     "reload": _reload,
+    **APPLY_COMMANDS,
+    "doctor": doctor,
+    **SEEING_COMMANDS,
+    **GUARD_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

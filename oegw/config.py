@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from dnsrecords.name import normal_fqdn
 from dnsrecords.reading import RECORD_KINDS
 from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
+from oegw.configaudit import read_audit
 from oegw.configdecisions import read_decision_points
 from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.configmanagement import read_management
 from oegw.configmoniker import Elsewhere, read_moniker
 from oegw.confignat import read_nat
+from oegw.configparts import Origins, Part, Text, directory_of, merged, read_texts
 from oegw.configrules import ENCAPSULATIONS, RuleReader, read_identity, unusable_gateway
 from oegw.configsocks import read_socks
 from oegw.configsst import read_sst, refuse_a_circle, refuse_what_is_off
@@ -55,6 +58,8 @@ __all__ = [
     "examine",
     "examine_values",
     "load",
+    "load_texts",
+    "merged_values",
     "moniker_socket",
     "parse",
     "socks_socket",
@@ -63,7 +68,6 @@ __all__ = [
 VERSION = 1
 
 # Our choices.
-MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
 WEEK = 7 * 86400
 OTHER_ASSURANCE_MASK = 0x300000  # where mark_mask has bits of the usual one
 OTHER_ENCRYPTED_MARK = 0x40000000  # where one of them has the usual one
@@ -76,17 +80,23 @@ DATAPATHS = {word: word for word in ("auto", "kernel", "userspace")}
 CORES = {word: word for word in WANTED}
 _SECTIONS = (
     *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    *("publish", "sst"),
+    *("publish", "sst", "management"),
 )
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")  # useradd(8)
 
 
 def load(path: Path) -> Settings:
-    """The settings in the file at ``path``; relative paths in it start at its directory.
+    """The settings in the file at ``path`` and in those of the directory beside it; relative paths
+    in a file start at its directory.
 
     Raises ConfigError.
     """
     return _faultless(*examine(path))
+
+
+def load_texts(texts: Sequence[Text]) -> Settings:
+    """The settings in files that were read before, the main one first.  Raises ConfigError."""
+    return _faultless(*_examine_texts(tuple(texts)))
 
 
 def parse(text: str, path: Path) -> Settings:
@@ -101,12 +111,31 @@ def _faultless(settings: Settings, problems: tuple[str, ...]) -> Settings:
 
 
 def examine(path: Path) -> tuple[Settings, tuple[str, ...]]:
-    """What can be understood of the file at ``path``, and all that is wrong with it.
+    """What can be understood of the files of the configuration at ``path``, and all that is wrong
+    with them.
 
     In the settings, wrong values have their defaults and wrong rules are left
-    out.  Raises ConfigError for a file that can't be read as TOML.
+    out.  Raises ConfigError for files that can't be read as TOML, or don't fit together.
     """
-    return examine_values(_table(path), path)
+    return _examine_texts(read_texts(path))
+
+
+def _examine_texts(texts: tuple[Text, ...]) -> tuple[Settings, tuple[str, ...]]:
+    values, origins = _merged(texts)
+    path = texts[0][0]
+    settings, problems = examine_values(values, path, origins)
+    others = tuple(each for each, _ in texts[1:])
+    files = (*settings.files, directory_of(path), *others)
+    return replace(settings, files=files, texts=texts), problems
+
+
+def merged_values(texts: Sequence[Text]) -> dict[str, Any]:
+    """The tables of these files, as TOML has them.  Raises ConfigError."""
+    return _merged(texts)[0]
+
+
+def _merged(texts: Sequence[Text]) -> tuple[dict[str, Any], Origins]:
+    return merged([Part(path, text, _parse(text, path)) for path, text in texts])
 
 
 def control_socket(path: Path) -> Path:
@@ -115,8 +144,8 @@ def control_socket(path: Path) -> Path:
     Only this one key is judged: a gateway must be reachable while its
     configuration is being edited.  Raises ConfigError.
     """
-    problems = Problems(str(path))
-    values = _table(path).get("gateway", {})
+    values, problems = _tables(path)
+    values = values.get("gateway", {})
     section = Section(values, "gateway", problems)
     found = _control_socket(section, path.parent)
     if problems.lines():
@@ -127,21 +156,28 @@ def control_socket(path: Path) -> Path:
 def moniker_socket(path: Path) -> Path:
     """Where the daemon of this configuration listens to applications of its host; as
     `control_socket`.  Raises ConfigError."""
-    problems = Problems(str(path))
-    return read_moniker(_table(path).get("moniker"), path.parent, problems).socket
+    values, problems = _tables(path)
+    return read_moniker(values.get("moniker"), path.parent, problems).socket
 
 
 def socks_socket(path: Path) -> Path:
     """Where the SOCKS server of this configuration says how it is; as `control_socket`.
 
     Raises ConfigError."""
-    problems = Problems(str(path))
-    return read_socks(_table(path).get("socks"), path.parent, problems).socket
+    values, problems = _tables(path)
+    return read_socks(values.get("socks"), path.parent, problems).socket
 
 
-def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[str, ...]]:
+def _tables(path: Path) -> tuple[dict[str, Any], Problems]:
+    values, origins = _merged(read_texts(path))
+    return values, Problems(str(path), origins)
+
+
+def examine_values(
+    values: dict[str, Any], path: Path, origins: Origins | None = None
+) -> tuple[Settings, tuple[str, ...]]:
     """As ``examine``, for the tables ``values`` of the file at ``path``."""
-    problems = Problems(str(path))
+    problems = Problems(str(path), origins)
     top = Section(values, "", problems)
     if not _version_known(top):  # the other keys may mean something else there
         raise ConfigError(problems.lines())
@@ -166,6 +202,8 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
         peers=rules.peers,
         files=rules.files,
         nat=read_nat(top.raw("nat", []), problems),
+        management=read_management(sections["management"]),
+        audit=read_audit(top.raw("audit"), path.parent, problems),
     )
     intercept = settings.intercept
     taken = intercept.mark_mask | intercept.assurance_mask | intercept.encrypted_mark
@@ -184,27 +222,13 @@ def examine_values(values: dict[str, Any], path: Path) -> tuple[Settings, tuple[
     return settings, problems.lines()
 
 
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            octets = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
-    if len(octets) > MAX_FILE:
-        raise ConfigError([f"{path}: is longer than {MAX_FILE} octets"])
-    try:
-        text = octets.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = octets[: error.start].count(b"\n") + 1
-        raise ConfigError([f"{path}: line {line} is not UTF-8 text"]) from error
-    return _parse(text, path)
-
-
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # of TOML, or of a number with thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: {error}"]) from error
+    except ValueError:
+        raise ConfigError([f"{path}: there is a number with thousands of digits"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: brackets are nested too deep"]) from None
 

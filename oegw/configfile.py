@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from policy.flow import IPAddress, IPNetwork
 from policy.prefixes import WIDTHS, network_of, parse_prefix
@@ -36,21 +36,40 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-class Problems:
-    """The faults found so far in one file."""
+class Places(Protocol):
+    """Which key of a configuration of several files is from which of them."""
 
-    def __init__(self, file: str) -> None:
+    def place(self, path: str) -> tuple[Path | None, str]: ...
+
+
+class Problems:
+    """The faults found so far in one configuration, whose main file is ``file``."""
+
+    def __init__(self, file: str, origins: Places | None = None) -> None:
         self.file = file
+        self._origins = origins
         self._lines: dict[str, None] = {}  # in order, each once
         self._unreported = 0
 
     def add(self, path: str, reason: str) -> None:
         """Note a fault at a key path; an empty path is the whole file."""
-        place = f"{self.file}: {path}" if path else self.file
+        place = self.place(path)
         if len(self._lines) < MAX_PROBLEMS:
             self._lines[f"{place}: {reason}"] = None
         else:
             self._unreported += 1
+
+    def place(self, path: str) -> str:
+        """A key path with its file in front; elements count from 1 in each file."""
+        if not path:
+            return self.file
+        file, path = self._origins.place(path) if self._origins is not None else (None, path)
+        return f"{file or self.file}: {path}"
+
+    def directory(self, path: str, main: Path) -> Path:
+        """Where relative paths at a key path start; ``main``: those of the main file."""
+        file = self._origins.place(path)[0] if self._origins is not None else None
+        return main if file is None or file == Path(self.file) else file.parent
 
     def __len__(self) -> int:
         return len(self._lines) + self._unreported
@@ -104,7 +123,7 @@ class Section:
                 self.wrong(key, "unknown key" + suggestion(key, self._known))
 
     def _path_of(self, key: str) -> str:
-        name = key if key.isidentifier() and key.isascii() else shown(key)
+        name = key_name(key)
         return f"{self.path}.{name}" if self.path else name
 
     # ----------------------------------------------------------------- values
@@ -161,9 +180,17 @@ class Section:
         return choices[word]
 
     def path_relative_to(self, directory: Path, key: str, default: Path | None) -> Path | None:
-        """A path; a relative one starts at ``directory``."""
+        """A path; a relative one starts at ``directory``, that of the main file, or at the
+        directory of the file that it stands in."""
         name = self.text(key)
-        return default if name is None else directory / name
+        if name is None:
+            return default
+        return self._problems.directory(self._path_of(key), directory) / name
+
+    def paths_relative_to(self, directory: Path, key: str) -> tuple[Path, ...]:
+        """A path or a list of them; empty without the key."""
+        directory = self._problems.directory(self._path_of(key), directory)
+        return tuple(directory / name for _, name in self.texts(key) or ())
 
     def socket_path(self, directory: Path, key: str, default: Path) -> Path:
         """The path of a Unix socket."""
@@ -279,6 +306,11 @@ class Section:
             if one is not None and len(self._problems) == faults:
                 found.append(one)
         return tuple(found)
+
+
+def key_name(key: str) -> str:
+    """A key as part of a key path."""
+    return key if key.isidentifier() and key.isascii() else shown(key)
 
 
 def is_interface(word: str) -> bool:

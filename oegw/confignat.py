@@ -43,7 +43,7 @@ def _rule(number: int, values: Any, problems: Problems) -> NatRule | None:
             section.wrong("outside", reason)
     if inside is None or len(problems) != faults:
         return None
-    return NatRule(inside, outside, f"{problems.file}: nat[{number}]")
+    return NatRule(inside, outside, problems.place(f"nat[{number}]"))
 
 
 def _network(section: Section, key: str) -> IPNetwork | None:

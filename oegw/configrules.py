@@ -91,7 +91,7 @@ class RuleReader:
             section.wrong("category", "a default can't be configured: strangers have no peer")
             category = Category.OPPORTUNISTIC
         rule = default_rule(
-            category, self._on_failure(section, category), f"{self.problems.file}: default"
+            category, self._on_failure(section, category), self.problems.place("default")
         )
         rule = self._with_options(section, rule)
         section.end()
@@ -128,7 +128,7 @@ class RuleReader:
             _ports(section, "destination_ports", protocol),
             self._on_failure(section, category),
             section.truth("override", False),
-            f"{self.problems.file}: rule[{number}]",
+            self.problems.place(f"rule[{number}]"),
         )
         rule = self._with_options(section, rule)
         if category is Category.CONFIGURED:

@@ -53,7 +53,7 @@ def read_sst(section: Section, directory: Path, taken: int, queue: int) -> SstSe
     return SstSettings(
         section.truth("enabled", False) if "enabled" in section else None,
         section.path_relative_to(directory, "private_key", default.private_key),
-        tuple(directory / name for _, name in section.texts("old_keys") or ()),
+        section.paths_relative_to(directory, "old_keys"),
         _algorithms(section),
         _word(section, "epochs", default.epochs),
         _word(section, "ipv4_signal", default.ipv4_signal),

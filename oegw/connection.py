@@ -302,6 +302,7 @@ class Connection:
     ruled_until: float | None = None  # when what it said is over
     scopes: dict[Scope, None] = field(default_factory=dict)  # in the kernel, in the order installed
     tunnels: dict[int, Tunnel] = field(default_factory=dict)  # the last of those up sends
+    decided: tuple[str, float] | None = None  # what its packets do, and since when: `decided.py`
 
     def sends_by(self, tunnel: Tunnel) -> None:
         """This one sends from now on."""

@@ -10,18 +10,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from oegw import __version__
-from oegw.config import ConfigError
+from oegw.applying import LONGEST_TRIAL, RELOAD_FAILURES, ApplyError
 from oegw.connection import Connection, State
 from oegw.datapath.interface import Capability, DatapathError, SaKey, Usage, WorkerReport
-from oegw.decision import PointError
-from oegw.environment import UnsuitableBox
-from oegw.intercept.interface import InterceptError
-from oegw.keys import KeyFileError
+from oegw.overview import BadWish, Samples, Wanted, wanted
 from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
-from oegw.sst.interface import SstError
-from policy.errors import PolicyError
+from oegw.watching import filter_of, watched
 from policy.flow import Flow
 
 if TYPE_CHECKING:
@@ -42,6 +38,7 @@ class Console:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._samples = Samples()
 
     async def answer(self, request: Answer) -> AsyncIterator[Answer]:
         """The lines of the answer; the last has ``"done": True``."""
@@ -52,6 +49,11 @@ class Console:
             match request.get("command"):
                 case "status":
                     yield {**await self._status(), "done": True}
+                case "overview":
+                    yield {**await self._overview(wanted(request)), "done": True}
+                case "watch":
+                    async for line in watched(self._daemon.trace.listeners, filter_of(request)):
+                        yield line
                 case "explain":
                     yield {**self._explain(_flow(request)), "done": True}
                 case "probe":
@@ -63,44 +65,39 @@ class Console:
                     yield {"closed": self._close(request), "done": True}
                 case "reload":
                     yield {"notes": await self._daemon.reload(), "done": True}
+                case "apply":
+                    yield {**await self._apply(request), "done": True}
+                case "confirm" if request.get("refuse") is True:
+                    await self._daemon.applying.refuse()
+                    yield {"done": True}
+                case "confirm":
+                    await self._daemon.applying.confirm()
+                    yield {"done": True}
+                case "configuration":
+                    yield {**self._daemon.applying.texts(), "done": True}
                 case other:
                     raise BadRequest(f"no such command: {other!r}")
-        except (
-            BadRequest, ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError, SstError,
-        ) as error:  # fmt: skip
+        except (BadRequest, BadWish, ApplyError, *RELOAD_FAILURES) as error:
             yield {"error": str(error), "done": True}
         except DatapathError as error:
             yield {"error": f"datapath: {error}", "done": True}
+
+    async def _apply(self, request: Answer) -> Answer:
+        seconds, file = request.get("confirm"), request.get("file")
+        if seconds is not None and (
+            not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TRIAL
+        ):
+            raise BadRequest(f"confirm: {seconds!r} is not a number of seconds")
+        notes = await self._daemon.applying.apply(file if isinstance(file, str) else None, seconds)
+        return {"notes": notes, "trial": self._daemon.applying.row()["state"] == "on trial"}
 
     async def _status(self) -> Answer:
         daemon = self._daemon
         usage = await daemon.datapath.usage()
         now = time.monotonic()
-        snapshot = daemon.endpoint.snapshot()
-        packets, octets = daemon.gateway.held
-        capability = daemon.capability
-        counters = dict(daemon.trace.counters)
-        counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
-        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
         ports = section(daemon.sst)
-        if daemon.sst is not None:
-            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
         return {
-            "version": __version__,
-            "pid": daemon.powers.pid,
-            "started": daemon.started,
-            "identity": daemon.settings.gateway.identity,
-            "fqdn": daemon.settings.gateway.fqdn,
-            "addresses": [str(a) for a in daemon.environment.addresses],
-            "outside": list(daemon.environment.outside),
-            "resolvers": [
-                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
-            ],
-            "datapath": capability and _datapath(capability, daemon.datapath.workers()),
-            "interception": {"queue": daemon.interception.queue_kind},
-            "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": list(daemon.warnings()),
+            **await self._general(now),
             "connections": [
                 {**_row(c, usage, now), "ports": ports_of(c, ports)}
                 for c in daemon.gateway.connections()
@@ -119,8 +116,63 @@ class Console:
                     "proposal": c.proposal,
                     "age": round(now - (c.established_at or now), 3),
                 }
-                for c in snapshot.channels
+                for c in daemon.endpoint.snapshot().channels
             ],
+        }
+
+    async def _overview(self, wanted: Wanted) -> Answer:
+        """The same without a row for each connection: totals, and the first few."""
+        daemon = self._daemon
+        usage = await daemon.datapath.usage()
+        now = time.monotonic()
+        sums, first = await self._samples.taken(daemon.gateway.connections(), usage, now, wanted)
+        answer = await self._general(now)
+        answer |= {
+            "now": time.time(),
+            "moment": now,
+            "totals": asdict(sums) | {"channels": len(daemon.endpoint.snapshot().channels)},
+            "rows": [
+                {**_row(each.connection, usage, now), "rate_in": each.rates[0],
+                 "rate_out": each.rates[1]}
+                for each in first
+            ],
+        }  # fmt: skip
+        if wanted.neighbours:
+            ports = section(daemon.sst)
+            answer |= {
+                "sst": ports and ports.rows,
+                "forwarder": daemon.forwarder and daemon.forwarder.snapshot(),
+                "moniker": await daemon.moniker.row(),
+                "socks": await daemon.socks.row(),
+            }
+        return answer
+
+    async def _general(self, now: float) -> Answer:
+        """What is not about single connections and channels."""
+        daemon = self._daemon
+        packets, octets = daemon.gateway.held
+        capability = daemon.capability
+        counters = dict(daemon.trace.counters)
+        counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
+        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        if daemon.sst is not None:
+            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
+        return {
+            "version": __version__,
+            "pid": daemon.powers.pid,
+            "started": daemon.started,
+            "identity": daemon.settings.gateway.identity,
+            "fqdn": daemon.settings.gateway.fqdn,
+            "addresses": [str(a) for a in daemon.environment.addresses],
+            "outside": list(daemon.environment.outside),
+            "resolvers": [
+                status_row(each, daemon.settings.dns, now) for each in daemon.resolver.servers()
+            ],
+            "datapath": capability and _datapath(capability, daemon.datapath.workers()),
+            "interception": {"queue": daemon.interception.queue_kind},
+            "nat": [str(by) for by in daemon.gateway.nat.translations],
+            "warnings": [*daemon.warnings(), *daemon.applying.notes()],
+            "configuration": daemon.applying.row(),
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
             "decision_points": daemon.decision_points(),
@@ -173,7 +225,8 @@ class Console:
                 if over or time.monotonic() > deadline:
                     break
                 try:
-                    line = await asyncio.wait_for(lines.get(), deadline - time.monotonic())
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        line = await lines.get()
                 except TimeoutError:
                     continue
                 step = _step(line, outside, started)
@@ -228,6 +281,7 @@ _STEPS = {
     ("sa", "installed", ""): "(5H) security association installed",
     ("tunnel", "keyed", ""): "(6) tunnel carries traffic",
     ("connection", "state", ""): "state",
+    ("connection", "trust", ""): "records name the gateway",
     ("gateway", "malformed_record", ""): "malformed record",
     ("gateway", "negotiation_failed", ""): "negotiation failed",
 }
@@ -250,7 +304,8 @@ def _step(line: Mapping[str, Any], flow: Flow, started: float) -> Answer | None:
         for k, v in line.items()
         if k not in _UNTOLD and v not in (None, "")
     )
-    return {"step": name, "seconds": round(line["time"] - started, 6), "detail": detail}
+    seconds = round(line["time"] - started, 6)
+    return {"step": name, "seconds": seconds, "detail": detail, "line": dict(line)}
 
 
 def _network(request: Answer) -> IPv4Network | IPv6Network:
@@ -298,11 +353,20 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     cores = {(each.core, each.core_reason) for each in reports}
     start = capability.core, capability.core_reason
     core, reason = cores.pop() if len(cores) == 1 else start
+    lost = {
+        name: f"{worker.name}: {why}"
+        for worker in reversed(reports)
+        for name, why in worker.without
+    }
     return told | {
         "core": core,
         "core_reason": reason,
         "offloads": [
-            {"name": name, "used": used, "reason": reason}
+            {
+                "name": name,
+                "used": used and name not in lost,
+                "reason": lost.get(name, reason) if used else reason,
+            }
             for name, used, reason in capability.offloads
         ],
         "workers_per_direction": capability.workers,

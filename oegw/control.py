@@ -1,8 +1,9 @@
 """The operator's door: a Unix stream socket with one JSON object per line.
 
 A request is one line, its answer one or more, the last with ``"done": true``
-(and ``"error"`` if it failed).  Who may connect is decided by the socket's
-mode, 0600, and by nothing else.
+(and ``"error"`` if it failed).  A request may say which protocol its sender speaks; then the last
+line of the answer says it of the daemon, and which version it is of.  Who may connect is decided by
+the socket's mode, 0600, and by nothing else.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from oegw import __version__
 from oegw.unixsocket import AddressTaken, listen
 
 Message = dict[str, Any]
 Answer = Callable[[Message], AsyncIterator[Message]]
+
+PROTOCOL = 1  # another number: commands and daemons of before don't understand each other any more
 
 # Our choices.
 MAX_REQUEST = 64 * 1024  # octets of one line
@@ -99,7 +103,8 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
-                line = await asyncio.wait_for(reader.readline(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    line = await reader.readline()
             except ValueError:
                 error = f"the request is longer than {MAX_REQUEST} octets"
                 await _send(writer, {"error": error, "done": True})
@@ -111,9 +116,15 @@ class ControlServer:
             except ValueError as error:
                 await _send(writer, {"error": str(error), "done": True})
                 continue
-            await self._reply(request, writer)
+            protocol, sender = request.pop("speaks", None), request.pop("release", None)
+            ours: Message = {"speaks": PROTOCOL, "release": __version__}
+            if protocol in (None, PROTOCOL):
+                await self._reply(request, writer, ours if protocol else {})
+            else:
+                await _send(writer, {"error": _strangers(sender, __version__), "done": True} | ours)
 
-    async def _reply(self, request: Message, writer: asyncio.StreamWriter) -> None:
+    async def _reply(self, request: Message, writer: asyncio.StreamWriter, ours: Message) -> None:
+        """``ours``: what the last line says of this daemon."""
         done = False
         async with _closed_in_the_end(self._answer(request)) as lines:
             while True:
@@ -124,11 +135,15 @@ class ControlServer:
                 except Exception as error:  # the operator learns of it, and the gateway goes on
                     line = {"error": f"internal error: {error!r}", "done": True}
                 done = bool(line.get("done"))
-                await _send(writer, line)
+                await _send(writer, line | ours if done else line)
                 if done:
                     break
         if not done:
-            await _send(writer, {"done": True})
+            await _send(writer, {"done": True} | ours)
+
+
+def _strangers(command: object, daemon: object) -> str:
+    return f"this command is of oegw {command}, what runs is of oegw {daemon}: restart it"
 
 
 @asynccontextmanager
@@ -156,7 +171,8 @@ def _parse(line: bytes) -> Message:
 
 async def _send(writer: asyncio.StreamWriter, line: Message) -> None:
     writer.write(json.dumps(line, default=str).encode() + b"\n")
-    await asyncio.wait_for(writer.drain(), IDLE_SECONDS)
+    async with asyncio.timeout(IDLE_SECONDS):  # wait_for may swallow what `close` cancels
+        await writer.drain()
 
 
 def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:
@@ -164,6 +180,7 @@ def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:
 
     ``timeout``: seconds that each line may take.  Raises ControlError and its subclasses.
     """
+    message = {**message, "speaks": PROTOCOL, "release": __version__}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
@@ -172,7 +189,7 @@ def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:
                 connection.sendall(json.dumps(message).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 for line in lines:
-                    answer = _answer_line(path, line)
+                    answer = _of_our_protocol(path, _answer_line(path, line))
                     yield answer
                     if answer.get("done"):
                         return
@@ -185,6 +202,17 @@ def request(path: Path, message: Message, timeout: float) -> Iterator[Message]:
             reason = "no oegw is running there" if gone else error.strerror or str(error)
             raise NoDaemonError(f"{path}: {reason}") from error
     raise NoDaemonError(f"{path}: the answer broke off")
+
+
+def _of_our_protocol(path: Path, answer: Message) -> Message:
+    """The answer without what it says of the daemon.  Raises NoDaemonError if that is of a version
+    that we can't talk to."""
+    protocol, release = answer.pop("speaks", PROTOCOL), answer.pop("release", __version__)
+    if protocol != PROTOCOL:
+        raise NoDaemonError(f"{path}: {_strangers(__version__, release)}")
+    if "error" in answer and release != __version__:
+        answer["error"] = f"{answer['error']} ({_strangers(__version__, release)})"
+    return answer
 
 
 def _answer_line(path: Path, line: bytes) -> Message:

@@ -40,10 +40,12 @@ from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from ike.signer import Signing
 from oegw import commands as do
-from oegw import config, daemonlife
+from oegw import config, daemonlife, guardfile
 from oegw import events as happened
 from oegw.advice import advice
+from oegw.applying import RELOAD_FAILURES, Applying
 from oegw.associations import Associations
+from oegw.audit import Audit
 from oegw.box import check_peers, nat_of_box, own_settings, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
@@ -56,7 +58,6 @@ from oegw.datapath.interface import (
     DatapathFailed,
     KeyingDatagram,
 )
-from oegw.decision import PointError
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
@@ -68,6 +69,7 @@ from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError
 from oegw.ledger import CoordinatorSettings
+from oegw.management import management_advice
 from oegw.memory import Changes
 from oegw.memorytable import MemoryTable
 from oegw.monikerchild import moniker_child
@@ -76,6 +78,8 @@ from oegw.powers.orders import Role
 from oegw.powers.powers import Powers, PublicKey
 from oegw.powers.tohands import ToHands
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.servicenotify import Service
+from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
 from oegw.statefile import StateError, StateFile
@@ -95,11 +99,6 @@ USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
 SAVING = 1.0  # seconds between two times that the key memory is written down
 NAT_PORT = 4500  # RFC 3947 section 4
 
-_AT_START_ONLY = (
-    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
-    *("nat", "sst"),
-)
-
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
 _PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
@@ -114,11 +113,13 @@ class Daemon:
         environment: Environment,
         powers: Powers,
         key: tuple[Signing, PublicKey],
+        service: Service,
     ) -> None:
         """``powers``: what this process has no right to do itself; ``key``: ours, elsewhere."""
         self.settings = settings
         self.powers = powers
         signer, public_key = key
+        self._service = service
         self.environment = environment
         self.started = time.time()
         self.capability: Capability | None = None
@@ -145,6 +146,7 @@ class Daemon:
                 reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
                 raise OSError(error.errno, reason) from error
         self.trace = JsonTrace(stream, time.time)
+        self.audit = Audit(self.trace.listeners, lambda text: self._say("audit", text))
         marks = Marks(settings.intercept.mark_mask)
         resolvers = in_use(settings.dns)
         self.resolver = Resolver(
@@ -242,6 +244,7 @@ class Daemon:
         self.datapath: Datapath
         self._associations: Associations
         self._port = KeyingPort(environment.addresses, marks.own, self._datagram_received)
+        self.applying = Applying(config_path, settings, self.reload, self._say, self._spawn)
         self._control = ControlServer(settings.gateway.control_socket, Console(self).answer)
 
     # ------------------------------------------------------------ life of it
@@ -270,15 +273,18 @@ class Daemon:
                 print(f"oegw: cannot start: {daemonlife.in_words(error)}", file=sys.stderr)
                 return 1
             self.ready = True
-            self._warn_of(self.warnings())
+            self._warn_of((*self.warnings(), *self.applying.notes()))
             if self._state.note:
                 self._say("state", self._state.note)
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
+            self._service.ready(self._in_short())
+            self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
             self._spawn(self._look_at_firewall())
             if self.settings.gateway.watch:
                 self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
+            self._service.stopping()
             if self._exit_code:
                 undo.pop_all()  # the rules stay as they are: nothing passes until a restart
                 return self._exit_code
@@ -290,6 +296,8 @@ class Daemon:
         await self._control.start()  # first: it finds out whether another daemon runs
         undo.push_async_callback(self._control.close)
         undo.callback(self._state.close)
+        undo.callback(self.audit.close)
+        self.audit.follow(self.settings.audit)
         undo.callback(self._disk.shutdown)
         self.datapath = await self.powers.datapath()
         self._associations = Associations(self.datapath, self.interception, self.trace, self.feed)
@@ -307,6 +315,7 @@ class Daemon:
         if self.forwarder is not None:
             await self.forwarder.start()
             undo.push_async_callback(self.forwarder.close)
+        await self._save_guard()
         await self._port.open()
         undo.push_async_callback(self._port.close)
         await self.moniker.follow(self.settings.moniker)
@@ -324,6 +333,18 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._save_memory()
+
+    async def _save_guard(self) -> None:
+        """For the time between the next boot and the next start."""
+        kept = self.interception.residue() + (self.sst.residue() if self.sst is not None else "")
+        if problem := await asyncio.to_thread(guardfile.save, self._at_start.gateway.guard, kept):
+            self._say("guard", problem)
+
+    def _in_short(self) -> str:
+        """What the service's supervisor shows of us."""
+        encrypted = [bool(each.tunnels) for each in self.gateway.connections()]
+        name = self.capability.name if self.capability is not None else "no"
+        return f"{len(encrypted)} connections, {sum(encrypted)} with tunnels; {name} datapath"
 
     async def _look_at_firewall(self) -> None:
         """Say so if a firewall treats what comes out of a tunnel otherwise than clear traffic."""
@@ -711,16 +732,15 @@ class Daemon:
 
     def warnings(self) -> tuple[str, ...]:
         """What of the configuration does not do what its words say on this box."""
-        told = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
-        return (*told, *self.powers.warnings())
+        of_settings = advice(self.settings, self._intercepted.resolvers, self.gateway.nat)
+        of_policy = management_advice(self.gateway.table)
+        return *of_settings, *of_policy, *self.powers.warnings()
 
     def _take_settings(self, settings: config.Settings, environment: Environment) -> None:
         """Rules that translate sources may have come since we were started, too."""
-        before = self.warnings()
         self.settings = settings
         noticed = environment.translates[0] if environment.translates else ""
         self.gateway.nat = replace(self.gateway.nat, noticed=noticed)
-        self._warn_of(warning for warning in self.warnings() if warning not in before)
 
     def _warn_of(self, warnings: Iterable[str]) -> None:
         about_nat = self.gateway.nat.warnings()
@@ -734,19 +754,23 @@ class Daemon:
 
     # ---------------------------------------------------------------- reload
 
-    async def reload(self) -> list[str]:
+    async def reload(self, settings: config.Settings | None = None) -> list[str]:
         """Read the config again and go over to its policy; tunnels that it wants stay.
 
+        ``settings``: those that are to be in use, in place of what the files say.
         Returns notes for the operator (keys that take effect at a restart only).
         Raises ConfigError, PolicyError, UnsuitableBox, InterceptError, SstError, KeyFileError:
         then nothing has changed.
         """
         async with self._reloading:
-            return await self._reload()
+            self.audit.reopen()  # whatever comes of the rest: logrotate has renamed it
+            self._service.reloading()
+            try:
+                return await self._reload(settings or await self.applying.read())
+            finally:
+                self._service.ready(self._in_short())
 
-    async def _reload(self) -> list[str]:
-        await self.powers.give_files()
-        settings = await asyncio.to_thread(config.load, self._config_path)
+    async def _reload(self, settings: config.Settings) -> list[str]:
         environment = await asyncio.to_thread(
             survey, settings.interfaces.outside, settings.gateway.addresses
         )
@@ -754,7 +778,7 @@ class Daemon:
         table = await asyncio.to_thread(policy_table, settings, environment)
         notes = [
             f"[{name}] changed: takes effect at the next restart"
-            for name in _AT_START_ONLY
+            for name in AT_START_ONLY
             if getattr(settings, name) != getattr(self._at_start, name)
         ]
         if settings.encrypts_ports != self._at_start.encrypts_ports:
@@ -774,19 +798,24 @@ class Daemon:
         self.endpoint.replace_key(signer)
         self.powers.keep(signer)
         self.gateway.use_key(public_key)
+        before = self.warnings()
         self._take_settings(settings, environment)
         self._prefer_encapsulations(settings)
         commands = self.gateway.replace_policy(
             table, settings.peers, time.monotonic(), settings.decision_points
         )
         self.carry_out(commands)
+        self._warn_of(warning for warning in self.warnings() if warning not in before)
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
         notes += await self.moniker.follow(settings.moniker)
         if settings.socks.demands_encryption:
             self.interception.demand()
+        await self._save_guard()
         notes += await self.socks.follow(settings.socks)
+        notes += self.applying.taken(settings)
+        notes += self.audit.moved(settings.audit)
         self.trace.event("gateway", "reloaded", rules=len(settings.rules), notes=notes)
         return notes
 
@@ -814,24 +843,28 @@ class Daemon:
     async def _reload_quietly(self) -> None:
         try:
             await self.reload()
-        except (
-            config.ConfigError, PolicyError, UnsuitableBox, InterceptError, KeyFileError,
-            PointError, SstError,
-        ) as error:  # fmt: skip
+        except RELOAD_FAILURES as error:
             self.trace.event("gateway", "reload_failed", detail=str(error))
             print(f"oegw: reload: the old policy stays: {error}", file=sys.stderr)
 
 
 def serve(
-    settings: config.Settings, config_path: Path, environment: Environment, hands: ToHands
+    settings: config.Settings,
+    config_path: Path,
+    environment: Environment,
+    hands: ToHands,
+    service: Service,
 ) -> int:
     """Run a gateway until SIGTERM, in the process without rights (`oegw.powers`); returns the exit
-    code (1: could not start, or failed)."""
+    code (1: could not start, or failed).
+
+    ``service``: who is told when it is ready.
+    """
 
     async def live() -> int:
         async with Powers(hands) as powers:
             key = await powers.signer()
-            daemon = Daemon(settings, config_path, environment, powers, key)
+            daemon = Daemon(settings, config_path, environment, powers, key, service)
             return await daemon.run()
 
     try:

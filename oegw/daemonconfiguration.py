@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from oegw import config
+from oegw.applyrecord import in_use
 from oegw.exitcodes import FAILED
 from oegw.powers.door import keep_little
 from oegw.powers.dropping import PowerError
@@ -16,10 +17,11 @@ from oegw.trace import JsonTrace
 
 
 def load(path: Path) -> Settings:
-    """The usual settings where there is no file in the usual place.  Raises ConfigError."""
+    """The usual settings where there is no file in the usual place; else those that the gateway
+    goes by.  Raises ConfigError."""
     if path == DEFAULT_CONFIG and not path.exists():
         return Settings()
-    return config.load(path)
+    return in_use(path).settings
 
 
 def trace_of(settings: Settings) -> JsonTrace:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
@@ -114,6 +116,12 @@ def links(outside: tuple[str, ...], tunnel: str, once: Collection[str] = ()) -> 
     )
 
 
+def interfaces_of(addresses: Collection[IPAddress]) -> tuple[str, ...]:
+    """Those that have one of ``addresses``."""
+    names = (name for name, _, interface in _read().addresses if interface.ip in addresses)
+    return tuple(dict.fromkeys(names))
+
+
 def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Environment:
     """Read the box's state; empty arguments are found out.
 
@@ -153,10 +161,10 @@ def survey(outside: tuple[str, ...], addresses: tuple[IPAddress, ...]) -> Enviro
             and i.network.prefixlen < i.network.max_prefixlen
         )
     )
-    try:
-        translates = translating_rules(OWN_TABLE)
-    except InterceptError:  # only root may read them
-        translates = ()
+    translates: tuple[str, ...] = ()
+    if os.geteuid() == 0:  # only root may read them, and libnftables tells others so on stderr
+        with suppress(InterceptError):
+            translates = translating_rules(OWN_TABLE)
     return Environment(outside, addresses, own, attached, translates)
 
 

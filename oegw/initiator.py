@@ -35,6 +35,7 @@ from oegw.connection import (
     host_network,
     selectors_for,
 )
+from oegw.decided import ruled
 from oegw.decision import Replies
 from oegw.decisions import Decisions
 from oegw.inquiry import Inquiry, Part
@@ -78,10 +79,12 @@ class Initiator:
         flow, rule, scope = seen.flow, seen.rule, seen.scope
         if rule.category in (Category.PERMIT, Category.DENY):
             verdict = Verdict.CLEAR if rule.category is Category.PERMIT else Verdict.DENY
+            lifespan = ledger.settings.lifespans.policy
             if rule.icmp and seen.cacheable:  # the kernel has to know of it to answer
                 verdict = Verdict.REFUSE
             if seen.cacheable:
-                ledger.do(do.InstallPolicy(scope, verdict, ledger.settings.lifespans.policy))
+                ledger.do(do.InstallPolicy(scope, verdict, lifespan))
+            ruled(ledger.trace, rule, verdict, flow, scope if seen.cacheable else None, lifespan)
             ledger.let_go((event.packet,), verdict, "denied")
             return
         selectors = self.selectors(flow, rule)

@@ -24,7 +24,12 @@ class KeyFileAbsent(KeyFileError):  # noqa: N818  (it names the fact)
 
 
 def write_secret(path: Path, octets: bytes, *, force: bool = False) -> None:
-    """Write ``octets`` with mode 0600, as a whole or not at all.
+    """Write ``octets`` with mode 0600; else as `write_whole`."""
+    write_whole(path, octets, 0o600, force=force)
+
+
+def write_whole(path: Path, octets: bytes, mode: int, *, force: bool = False) -> None:
+    """Write ``octets``, as a whole or not at all.
 
     A file that is there already is replaced with ``force`` only.  The directory
     is made if only that is missing.  Raises KeyFileError.
@@ -37,7 +42,7 @@ def write_secret(path: Path, octets: bytes, *, force: bool = False) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)  # whatever the umask took away
+                os.fchmod(descriptor, mode)  # whatever the umask took away
                 file.write(octets)
                 file.flush()
                 os.fsync(descriptor)

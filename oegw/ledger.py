@@ -20,6 +20,7 @@ from oegw.commands import Command, Verdict
 from oegw.connection import Connection, Happening, State, Tunnel
 from oegw.connections import ConnectionTable
 from oegw.datapath.interface import SaKey
+from oegw.decided import DECISIONS, ends, verdict_begins
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
@@ -267,6 +268,8 @@ class Ledger:
                 source=connection.selectors.local, destination=connection.selectors.remote,
                 old=old.value, new=connection.state.value, reason=reason,
             )  # fmt: skip
+        if connection.decided and DECISIONS.get(connection.standing) != connection.decided[0]:
+            ends(self.trace, connection, reason, now)
         if connection.state is State.CLEAR and not connection.encrypted_before:
             self._clear_now(connection, reason)
 
@@ -314,6 +317,7 @@ class Ledger:
         self.stop_asking(connection)  # the renewal of a tunnel that has gone meanwhile
         self.connections.no_longer_under_way(connection)
         self.expire_at(connection, now + lifespan)
+        verdict_begins(self.trace, connection, lifespan, now)
         self.apply_state(connection, now)
 
     def await_peer(self, connection: Connection, now: float) -> None:

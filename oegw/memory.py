@@ -152,6 +152,10 @@ class KeyMemory:
         self._note()
         return before is not None and before != shown
 
+    def key_of(self, gateway: Identity) -> str | None:
+        """The fingerprint of the key that a gateway has shown last; None if it is not known."""
+        return self._gateways.get(identity_text(gateway))
+
     def forget(self, destination: IPNetwork) -> None:
         """The operator knows: pairs towards ``destination`` may be clear from now on."""
         for key in self._pairs.keys():  # noqa: SIM118  (a shelf is no mapping)

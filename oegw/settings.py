@@ -13,9 +13,11 @@ from pathlib import Path
 from dnsrecords.budget import PER_SECOND
 from ike.events import Encapsulation, Identity
 from oegw.assurance import UnsignedDelegation
+from oegw.audit import AuditSettings
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.ledger import Lifespans
+from oegw.management import ManagementSettings
 from oegw.moniker.settings import MonikerSettings
 from oegw.nat import NatRule
 from oegw.peer import ConfiguredPeer
@@ -25,6 +27,12 @@ from policy.flow import IPAddress, IPNetwork
 from policy.rule import Category, OnFailure, Rule, Sst, SstStrength
 
 DEFAULT_CONFIG = Path("/etc/oegw/oegw.toml")
+
+AT_START_ONLY = (
+    *("gateway", "interfaces", "dns", "ike", "datapath", "intercept", "lifespans", "multihoming"),
+    *("nat", "sst"),
+)
+"""The tables that take effect at a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,11 @@ class GatewaySettings:
     fqdn: str | None = None
     watch: float = 0.0
     user: str | None = None
+
+    @property
+    def guard(self) -> Path:
+        """What is loaded at the next boot, before the network: beside ``state``."""
+        return self.state.with_name("guard.nft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +175,8 @@ def default_rule(
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All of it.  ``rules`` are the user's, without built-ins; ``peers`` go by rule name; ``files``
-    are those that the rules name."""
+    are those that the rules name, and what may be added beside the main file; ``texts``: what was
+    read, the main file first."""
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     interfaces: InterfacesSettings = field(default_factory=InterfacesSettings)
@@ -182,6 +196,9 @@ class Settings:
     sst: SstSettings = field(default_factory=SstSettings)
     moniker: MonikerSettings = field(default_factory=MonikerSettings)
     socks: SocksSettings = field(default_factory=SocksSettings)
+    management: ManagementSettings = field(default_factory=ManagementSettings)
+    texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False, compare=False)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
     @property
     def encrypts_ports(self) -> bool:

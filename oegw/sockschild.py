@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oegw import config
+from oegw.applyrecord import in_use
 from oegw.childprocess import ChildProcess, Door, Program
 from oegw.socks5.settings import SocksSettings, restart_notes
 from oegw.sockslisteners import settings_of
@@ -28,7 +29,7 @@ def socks_child(
 def _refusal(_: SocksSettings, path: Path) -> str | None:
     """What is wrong on this box only."""
     try:
-        settings_of(config.load(path))
+        settings_of(in_use(path).settings)
     except config.ConfigError as error:
         return str(error)
     return None

@@ -109,7 +109,8 @@ def _worker(row: Row, core: object) -> str:
     words = f"{plain(row.get('name', '?'))} "
     words += "is being started" if row.get("pid") is None else f"process {plain(row['pid'])}"
     if row.get("restarts"):
-        words += f", restarted {plain(row['restarts'])} times"
+        times = "once" if row["restarts"] == 1 else f"{plain(row['restarts'])} times"
+        words += f", restarted {times}"
     if row.get("core") != core:
         words += f", {_with_reason(row.get('core'), row.get('core_reason'))}"
     return words

@@ -24,6 +24,7 @@ from oegw.datapath.interface import (
     UdpEncapsulation,
     Usage,
 )
+from oegw.decided import tunnel_begins
 from oegw.initiator import Initiator
 from oegw.ledger import Ledger
 from policy.rule import Category
@@ -161,6 +162,7 @@ class Tunnels:
             ledger.memory.pair_encrypted(connection.selectors, tunnel.peer, by_peer)
         self._homes.keyed(connection, tunnel, now)
         ledger.seal_by_sender(connection)
+        tunnel_begins(ledger.trace, connection, tunnel, ledger.memory, now)
         ledger.trace.event(
             "tunnel", "keyed", source=connection.selectors.local,
             destination=connection.selectors.remote, gateway=tunnel.gateway, tunnel=tunnel.number,

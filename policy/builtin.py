@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from policy.errors import PolicyError
 from policy.flow import IPAddress, IPNetwork
-from policy.order import OWN_NAME, UDP
+from policy.order import MANAGEMENT_NAME, OWN_NAME, UDP
 from policy.rule import Category, PortRange, Rule
 
 _EXEMPT_NETWORKS: tuple[tuple[str, IPNetwork], ...] = (
@@ -36,9 +36,12 @@ _DHCP: tuple[tuple[str, IPNetwork, PortRange], ...] = (
 
 
 def builtin_rules(
-    attached: Iterable[IPNetwork] = (), own: Iterable[IPAddress] = ()
+    attached: Iterable[IPNetwork] = (),
+    own: Iterable[IPAddress] = (),
+    management: Iterable[IPNetwork] = (),
 ) -> tuple[Rule, ...]:
-    """The exemptions of a gateway with ``own`` addresses on the directly ``attached`` networks.
+    """The exemptions of a gateway with ``own`` addresses on the directly ``attached`` networks,
+    managed from ``management``.
 
     An attached network's own broadcast address is in that network.  Raises
     PolicyError for an attached network of length 0, which would exempt all.
@@ -68,6 +71,14 @@ def builtin_rules(
         rules.append(
             Rule(OWN_NAME, Category.PERMIT, None, itself, origin="built in", builtin=True)
         )  # fmt: skip
+    managing = tuple(dict.fromkeys(management))
+    for family in (4, 6):
+        here = tuple(network for network in itself if network.version == family)
+        there = tuple(network for network in managing if network.version == family)
+        if here and there:
+            rules.append(
+                Rule(MANAGEMENT_NAME, Category.PERMIT, here, there, origin="built in", builtin=True)
+            )
     return tuple(rules)
 
 

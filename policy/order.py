@@ -11,9 +11,11 @@ Of the rules that match a flow, that one applies which has, in this sequence,
 Two rules of the user's that match a common flow and are equal in all five are
 a load error.  A rule of the user's precedes a built-in that is equal to it.
 
-Before all that come two exemptions.  What is for this box itself is permitted,
+Before all that come three exemptions.  What is for this box itself is permitted,
 whatever any rule says: a list of networks that all members of a mesh share
-contains each of them, and nobody encrypts to oneself.  DHCP is told by its
+contains each of them, and nobody encrypts to oneself.  What this box exchanges
+with the addresses that it is managed from is permitted likewise: a rule must not
+lock out who could correct it.  DHCP is told by its
 ports, whatever the destination, so that by the order above any rule with a
 destination would trap it.  Therefore to DHCP traffic only those rules apply, in
 the order above, that *name* it: that give protocol UDP, and ports that overlap
@@ -34,15 +36,17 @@ PORTED_PROTOCOLS = frozenset({6, UDP, 33, 132, 136})
 
 
 OWN_NAME = "built-in: traffic to oneself"
+MANAGEMENT_NAME = "built-in: management"
 
 
 class Exemption(IntEnum):
     """Where a rule stands with regard to the exemptions."""
 
     OWN = 0  # the box itself
-    NAMED = 1  # the part of a user's rule that names DHCP
-    DHCP = 2
-    NONE = 3
+    MANAGEMENT = 1  # between it and those who manage it
+    NAMED = 2  # the part of a user's rule that names DHCP
+    DHCP = 3
+    NONE = 4
 
     @property
     def of_ports(self) -> bool:
@@ -102,6 +106,11 @@ def gives_ports(rule: Rule) -> bool:
 def is_own_exemption(rule: Rule) -> bool:
     """Whether a rule is the built-in for what is for the box itself."""
     return rule.builtin and rule.name == OWN_NAME
+
+
+def is_management_exemption(rule: Rule) -> bool:
+    """Whether a rule is one of the built-ins for the addresses that the box is managed from."""
+    return rule.builtin and rule.name == MANAGEMENT_NAME
 
 
 def is_dhcp_exemption(rule: Rule) -> bool:

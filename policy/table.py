@@ -27,6 +27,7 @@ from policy.order import (
     OrderKey,
     gives_ports,
     is_dhcp_exemption,
+    is_management_exemption,
     is_own_exemption,
     names_dhcp,
     order_key,
@@ -283,6 +284,9 @@ def _entries(rules: tuple[Rule, ...]) -> Iterator[Entry]:
     for number, rule in enumerate(rules):
         if is_own_exemption(rule):
             yield Entry.of(rule, number, Exemption.OWN)
+            continue
+        if is_management_exemption(rule):
+            yield Entry.of(rule, number, Exemption.MANAGEMENT)
             continue
         if is_dhcp_exemption(rule):
             yield Entry.of(rule, number, Exemption.DHCP)

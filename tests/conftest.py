@@ -14,7 +14,7 @@ settings.register_profile("oegw", deadline=None, derandomize=True)
 settings.load_profile("oegw")
 
 
-ELSEWHERE = ("kernel", "guest", "interop", "long")
+ELSEWHERE = ("kernel", "guest", "interop", "deploy", "long")
 """Tests with these markers run only where ``-m`` names the marker, as tests/run does."""
 
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that can't run has not passed: without root it fails, and is not skipped."""
-    for name in ("netns", "lab", "guest"):
+    for name in ("netns", "lab", "guest", "deploy"):
         if item.get_closest_marker(name) is not None and os.geteuid() != 0:
             pytest.fail(
                 f"marked {name}: builds namespaces, which needs root; "

@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "aiohttp",
         "zeroconf",
         "cffi",
+        "prometheus_client",
     ),
 }
 
@@ -156,6 +157,7 @@ CORES = (
     "oegw/portencryption.py",
     "oegw/shields.py",
     "oegw/assurance.py",
+    "oegw/decided.py",
     "oegw/decision.py",
     "oegw/decisions.py",
     "oegw/hold.py",
@@ -238,6 +240,8 @@ SHELLS = (  # in a room of cores
     "oegw/socks5/interface.py",  # names the type of a socket
 )
 
+ARITHMETIC = ("oegw/datapath/userspace/core/summing.py",)  # ctypes for a function of numbers
+
 
 def is_core(path: str) -> bool:
     folder = PurePosixPath(path).parent
@@ -263,7 +267,7 @@ def reaches_io(path: str, sources: Sources) -> str | None:
     while todo:
         current = todo.pop()
         for line, name in imports_of(sources[current], current):
-            if top(name) in IO:
+            if top(name) in IO and not (top(name) == "ctypes" and current in ARITHMETIC):
                 return f"{chains[current]} imports {top(name)} in line {line}"
             other = file_of(name, sources)
             if other is not None and other not in chains:
@@ -320,7 +324,11 @@ ONLY = [
     ),
     (
         ("argparse",),
-        ("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py", "oegw/socksarguments.py"),
+        (
+            *("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
+            *("oegw/socksarguments.py", "oegw/applyarguments.py", "oegw/firstarguments.py"),
+            "oegw/doctorarguments.py", "oegw/seeingarguments.py",
+        ),
         "There is one command line.",
     ),
     (
@@ -332,6 +340,11 @@ ONLY = [
         ("cffi",),
         ("oegw/datapath/userspace/core/compiled.py",),
         "One module runs the compiled core; without it the gateway does without cffi.",
+    ),
+    (
+        ("prometheus_client",),
+        ("oegw/metrics/collector.py",),
+        "It is optional: whoever does without metrics does without it.",
     ),
     (
         ("zeroconf",),
@@ -531,6 +544,7 @@ READS_SURROUNDINGS = {
     "oegw/socks5/relay/carrier.py": "hands its environment on to a process that relays",
     "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
+    "oegw/seeingcommands.py": "the same: NO_COLOR",
     "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
     "oegw/datapath/userspace/opening.py": "the same",
     "oegw/datapath/userspace/child.py": "hands its environment on to these processes",
@@ -626,15 +640,13 @@ def test_the_top_level_is_what_it_is() -> None:
     "room",
     ["policy", "dnsrecords", "ike", "oegw", "oegw/intercept", "oegw/packet", "oegw/bpf",
      "oegw/datapath", "oegw/powers", "oegw/moniker", "oegw/socks5", "oegw/socks5/client",
-     "oegw/socks5/relay", "oegw/socks5/server", "tests", "netns-lab"],
+     "oegw/socks5/relay", "oegw/socks5/server", "oegw/doctor", "tests", "netns-lab"],
 )  # fmt: skip
 def test_each_room_says_what_is_in_it(room: str) -> None:
     readme = ROOT / room / "README.md"
     assert readme.exists(), f"{room} has no README.md: what is here, and what may it know?"
-    if (
-        room not in ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/powers")
-        and "socks5" not in room
-    ):
+    thorough = ("policy", "dnsrecords", "oegw", "oegw/moniker", "oegw/doctor", "oegw/powers")
+    if room not in thorough and "socks5" not in room:
         return
     text = readme.read_text(encoding="utf-8")
     missing = [

@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from lablib import crossing, lifetimes, matrix, monikerfacts, nameservers, sealedfacts, socksfacts
+from lablib import (
+    auditfacts,
+    crossing,
+    lifetimes,
+    matrix,
+    monikerfacts,
+    nameservers,
+    sealedfacts,
+    socksfacts,
+)
 from lablib.errors import LabError
 from lablib.lab import Lab
 from lablib.pcap import Packet
@@ -310,6 +319,8 @@ FACTS: dict[str, Callable[[Lab, dict[str, Any]], str]] = {
     "socks-headers": socksfacts.udp_headers,
     "resolver": nameservers.resolver,
     "said": nameservers.said,
+    "audit": auditfacts.audit,
+    "mode": auditfacts.mode,
 }
 
 

@@ -57,6 +57,7 @@ class Conduct:
     once more beside it, ``corrupt`` and ``truncate`` make a packet that still gets to where it
     was going.  ``flood``: so many old packets are replayed in every turn, with or without traffic.
     ``everything``: all IP packets are harmed, not just ESP; but only ESP is ever changed.
+    ``delay``: every frame takes so many seconds, and none overtakes another on that account.
     """
 
     lose: float = 0.0
@@ -68,6 +69,7 @@ class Conduct:
     reach: int = 16
     flood: int = 0
     everything: bool = False
+    delay: float = 0.0
 
 
 class Place:
@@ -266,31 +268,56 @@ class Program:
         self._watch = watch
         self._unsent = 0
         self._rest = b""
+        self._idle_at: float | None = None  # if nothing comes until then
+        self._under_way: tuple[deque[tuple[float, bytes]], ...] = (deque(), deque())  # to each side
 
     def run(self) -> None:
-        poll = select.poll()
-        for interface in self._interfaces:
-            poll.register(interface.socket, select.POLLIN)
-        poll.register(0, select.POLLIN)
+        ends: list[int] = [0, *(each.socket.fileno() for each in self._interfaces)]
         print("ready", flush=True)
-        held = False
         while True:
-            flooding = any(road.conduct.flood for road in self._roads)
-            ready = dict(poll.poll(0 if flooding else HELD * 1000 if held else None))
-            if ready.get(0) and not self._told():
+            # Of microseconds; poll(2) and epoll know milliseconds.
+            ready = select.select(ends, (), (), self._patience())[0]
+            if 0 in ready and not self._told():
                 return
             moved = False
             for side, road in enumerate(self._roads):
-                if ready.get(self._interfaces[side].socket.fileno()):
+                if ends[1 + side] in ready:
                     moved = True
                     for frame in self._interfaces[side].frames():
                         self._watch.saw(frame)
-                        self._send(1 - side, road.passed(frame))
-                    self._send(1 - side, road.flooded())
-            if not moved:
+                        self._pass(1 - side, road.passed(frame))
+                    self._pass(1 - side, road.flooded())
+            now = time.monotonic()
+            if moved:
+                self._idle_at = now + HELD
+            elif self._flooding or (self._idle_at is not None and now >= self._idle_at):
+                self._idle_at = None
                 for side, road in enumerate(self._roads):
-                    self._send(1 - side, road.idle())
-            held = moved
+                    self._pass(1 - side, road.idle())
+            for side, under_way in enumerate(self._under_way):
+                while under_way and under_way[0][0] <= now:
+                    self._send(side, [under_way.popleft()[1]])
+
+    @property
+    def _flooding(self) -> bool:
+        return any(road.conduct.flood for road in self._roads)
+
+    def _patience(self) -> float | None:
+        """How long there is nothing to do, if nothing comes."""
+        if self._flooding:
+            return 0
+        moments = [under_way[0][0] for under_way in self._under_way if under_way]
+        if self._idle_at is not None:
+            moments.append(self._idle_at)
+        return max(min(moments) - time.monotonic(), 0) if moments else None
+
+    def _pass(self, side: int, frames: list[bytes]) -> None:
+        delay = self._roads[1 - side].conduct.delay
+        if delay or self._under_way[side]:
+            due = time.monotonic() + delay
+            self._under_way[side].extend((due, frame) for frame in frames)
+        else:
+            self._send(side, frames)
 
     def _send(self, side: int, frames: list[bytes]) -> None:
         for frame in frames:

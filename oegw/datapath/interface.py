@@ -124,6 +124,7 @@ class WorkerReport:
     restarts: int
     core: str
     core_reason: str  # another than at the start if the compiled core kept crashing
+    without: tuple[tuple[str, str], ...] = ()  # offloads that failed while it ran: name, why
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject, trap_rules
 from oegw.intercept.nft import Nft, NftError
 from oegw.intercept.queue import PacketQueue
 from oegw.intercept.ruleset import (
+    CLEAR,
     COUNTERS,
     StaticChains,
     checked,
@@ -44,7 +45,8 @@ from policy.table import PolicyTable
 # Our choice: as many verdicts are remembered as the maps of both families have room for.
 _REMEMBERED = 2 * (HASH_SIZE + 3 * INTERVAL_SIZE)
 
-_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+)")
+_SURELY_GONE = 1.0  # seconds after its time that an element can't be in the kernel any more
+_COUNTER = re.compile(r"counter (\w+) \{\s*packets (\d+) bytes (\d+)")
 
 
 class NftInterception:
@@ -143,13 +145,19 @@ class NftInterception:
         """After a stop as well, what must be encrypted is kept from leaving in clear."""
         self._settings = replace(self._settings, demanded=True)
 
+    def residue(self) -> str:
+        """The nft text of what `close` will leave.  Raises InterceptError before `start`."""
+        if self._chains is None:
+            raise InterceptError("interception isn't started")
+        return residue(self._settings, self._chains, nft_reject=self._nft_reject)
+
     async def close(self) -> None:
         """Drop what is held, and remove all but the guard.  Raises InterceptError."""
         if self._nft is None or self._queue is None or self._chains is None:
             return
         asyncio.get_running_loop().remove_reader(self._queue.fileno())
         try:
-            self._run(residue(self._settings, self._chains, nft_reject=self._nft_reject))
+            self._run(self.residue())
             jump = Jump(self._settings.table, trap_rules(self._settings))
             await jump.remove_stale(keep_current=False)
         finally:
@@ -229,7 +237,14 @@ class NftInterception:
     def remove_policy(self, scope: Scope) -> None:
         """Forget a verdict; no error if it is gone already."""
         installed = self._installed.get(scope)
-        if installed is not None:
+        if installed is None:
+            return
+        left = installed.remaining(self._clock())
+        if left is not None and left < -_SURELY_GONE:
+            # The kernel has dropped it by itself.  Thousands may be over at the same moment, and
+            # each transaction takes a grace period of the kernel.
+            del self._installed[scope]
+        else:
             self._forget(scope, installed)
 
     def assure(self, key: SaKey, scope: Scope, assurance: Assurance) -> None:
@@ -302,7 +317,10 @@ class NftInterception:
         if self._queue is not None:
             counted |= self._queue.counters()
             listing = self._run(f"list counters table inet {self._settings.table}")
-            counted |= {name: int(packets) for name, packets in _COUNTER.findall(listing)}
+            for name, packets, octets in _COUNTER.findall(listing):
+                counted[name] = int(packets)
+                if name == CLEAR:
+                    counted[f"{name}_octets"] = int(octets)
         return counted
 
     def _run(self, command: str) -> str:

@@ -95,6 +95,9 @@ class Interception(Protocol):
         """``InterceptSettings.demanded`` is true from now on, until `close`: what was sent while it
         was demanded may be under way still when it is not any more."""
 
+    def residue(self) -> str:
+        """The guard as nft text: what `close` will leave, for a boot that finds no daemon yet."""
+
     async def close(self) -> None:
         """Remove all but the guard: rules that keep protected traffic from leaving in clear."""
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from oegw.intercept import demanded
+from oegw.intercept import demanded, management
 from oegw.intercept.assurance import ORDER, counter_name, declarations, mark_of, rules
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.intercept.management import managed_from
 from oegw.intercept.order import Question, ordered_chain
 from oegw.intercept.translation import (
     STRAYS,
@@ -24,6 +25,7 @@ from oegw.intercept.translation import (
 )
 from oegw.intercept.verdicts import FAMILIES, Shape
 from oegw.nat import Translation
+from policy.flow import IPNetwork
 from policy.rule import Category, Rule
 from policy.table import PolicyTable
 
@@ -46,12 +48,14 @@ _REFUSALS = "100/second burst 100 packets"  # ICMP messages, beside the kernel's
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
+CLEAR = "clear_outbound"
 COUNTERS = {
     "trapped": "packets without a verdict, on their way into the queue",
     "denied": "packets of pairs with verdict DENY",
     "refused": "packets denied and answered with ICMP, as far as they may be answered",
     "clear_inbound_dropped": "clear packets from outside for a configured pair",
     "keyed_clear_inbound_dropped": "clear packets from outside for a pair that must be encrypted",
+    CLEAR: "packets about to leave in clear, those that the guard drops included",
     "guard_dropped": "clear packets of protected traffic that were about to leave",
     "trap_escaped_dropped": "packets for the queue that no queue took",
     "tunnel_escaped_dropped": "packets for the tunnel that were about to leave in clear",
@@ -65,6 +69,7 @@ COUNTERS = {
 """The counters in the table, and what they count."""
 
 _RESIDUE_COUNTERS = (
+    CLEAR,
     "clear_inbound_dropped",
     "guard_dropped",
     "trap_escaped_dropped",
@@ -77,7 +82,8 @@ _RESIDUE_COUNTERS = (
 class StaticChains:
     """The part of the table that follows from the policy alone: names and text of chains.
 
-    ``protects``: whether any rule keeps traffic from leaving in clear.
+    ``protects``: whether any rule keeps traffic from leaving in clear.  ``management``: where this
+    box is managed from.
     """
 
     exempt: str
@@ -86,6 +92,7 @@ class StaticChains:
     guard: str
     protects: bool
     translation: str = ""
+    management: tuple[IPNetwork, ...] = ()
 
     def __str__(self) -> str:
         return self.exempt + self.refused + self.inbound + self.guard + self.translation
@@ -127,6 +134,7 @@ def static_chains(table: PolicyTable, translations: tuple[Translation, ...] = ()
         _asking("guard", table, guard, translations),
         any(rule.guarded for rule in (*table.rules, table.default)),
         translating_chains(table, translations),
+        managed_from(table),
     )
 
 
@@ -143,6 +151,7 @@ def whole_table(
         + _counters(COUNTERS)
         + _sets()
         + declarations()
+        + management.declarations(chains.management)
         + demanded.declaration(settings)
         + _assured(settings)
         + demanded.refusal(nft_reject=nft_reject)
@@ -182,6 +191,7 @@ def new_policy(settings: InterceptSettings, chains: StaticChains) -> str:
             lines.append(f"delete set inet {name} {shape.keyed_name(family)}\n")
     return (
         "".join(lines)
+        + management.renewal(name, chains.management)
         + f"table inet {name} {{\n"
         + _sets()
         + str(chains)
@@ -202,18 +212,20 @@ def residue(settings: InterceptSettings, chains: StaticChains, *, nft_reject: bo
         return _removing(settings)
     hook = f"type filter hook prerouting priority {_DECIDE}; policy accept;"
     asked = settings.demanded
+    managed = bool(chains.management)
     return (
         _replacing(settings)
         + _counters(_RESIDUE_COUNTERS)
+        + management.declarations(chains.management) * managed
         + (demanded.declaration(settings) + demanded.refusal(nft_reject=nft_reject)) * asked
         + chains.inbound
         + chains.guard
         + _chain("clear_inbound", "counter name clear_inbound_dropped drop")
-        + _inbound(settings, keyed=False)
+        + _inbound(settings, keyed=False, managed=managed)
         + _chain("prerouting", hook, f"iifname {_outside(settings)} goto inbound")
         + _refusing_output(settings) * asked
-        + _guard(settings, tunnels=False)
-        + _guard_behind_nat(settings)
+        + _guard(settings, tunnels=False, managed=managed)
+        + _guard_behind_nat(settings, managed=managed)
         + "}\n"
     )
 
@@ -361,7 +373,7 @@ def _known() -> str:
     return _chain("known", *lookups, "goto trap")
 
 
-def _inbound(settings: InterceptSettings, *, keyed: bool) -> str:
+def _inbound(settings: InterceptSettings, *, keyed: bool, managed: bool = True) -> str:
     """A packet from outside: ours, or for a pair whose packets must not come in clear."""
     resolvers = [
         f"{'ip' if resolver.version == 4 else 'ip6'} saddr {resolver} {_DNS} sport 53"
@@ -379,6 +391,7 @@ def _inbound(settings: InterceptSettings, *, keyed: bool) -> str:
         "fib daddr type local meta l4proto esp accept",
         f"fib daddr type local udp dport {_IKE_PORTS} accept",
         _NEIGHBOUR_DISCOVERY,
+        *(management.INBOUND if managed else ()),
         *(f"fib daddr type local {answers} accept" for answers in resolvers),
         *(lookups if keyed else ()),
         "meta nfproto ipv4 jump inbound4",
@@ -413,6 +426,7 @@ def _hooks(settings: InterceptSettings) -> str:
         clean,
         f"oifname != {outside} accept",
         _NEIGHBOUR_DISCOVERY,
+        *management.outbound(settings),
         f"{_DNS} dport 53 accept" if settings.local_resolver else "",
         "goto outbound",
     )
@@ -435,7 +449,7 @@ def _refusing_output(settings: InterceptSettings, *rules: str) -> str:
     )
 
 
-def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
+def _guard(settings: InterceptSettings, *, tunnels: bool, managed: bool = True) -> str:
     """The last look at what leaves: it works without a process behind it.
 
     An XFRM interface shows each packet a second time, still in clear and with the outside
@@ -455,13 +469,15 @@ def _guard(settings: InterceptSettings, *, tunnels: bool) -> str:
         f"{_has(settings, marks.tunnel)} counter name tunnel_escaped_dropped drop",
         demanded.guard(settings) if tunnels or settings.demanded else "",
         _NEIGHBOUR_DISCOVERY,
+        *(management.GUARD if managed else ()),
         dns,
+        f"counter name {CLEAR}",
         "meta nfproto ipv4 jump guard4",
         "meta nfproto ipv6 jump guard6",
     )
 
 
-def _guard_behind_nat(settings: InterceptSettings) -> str:
+def _guard_behind_nat(settings: InterceptSettings, *, managed: bool = True) -> str:
     """The guard's question once more, with the source that a packet has on the wire.
 
     Rules of the user's may translate it to an address that a rule of the policy protects.
@@ -475,6 +491,7 @@ def _guard_behind_nat(settings: InterceptSettings) -> str:
         f"oifname != {_outside(settings)} accept",
         f"{_has(settings, marks.own)} accept",
         _NEIGHBOUR_DISCOVERY,
+        *(management.GUARD if managed else ()),
         dns,
         "meta nfproto ipv4 jump guard4",
         "meta nfproto ipv6 jump guard6",

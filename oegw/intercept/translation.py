@@ -18,6 +18,7 @@ from ipaddress import IPv4Network, IPv6Network
 from oegw.intercept.order import Question, ordered_chain
 from oegw.nat import Translation
 from policy.flow import IPNetwork
+from policy.order import Exemption
 from policy.rule import Category, Rule
 from policy.table import Group, PolicyTable
 
@@ -46,6 +47,8 @@ class _Outward:
 
     def groups(self, family: int) -> Iterator[Group]:
         for group in self.table.groups(family):
+            if group.order.exemption is Exemption.MANAGEMENT:
+                continue  # it is the box itself that is managed, not those who share its address
             yield Group(group.order, list(self._entries(group)))
 
     def _entries(self, group: Group) -> Iterator[tuple[IPNetwork, IPNetwork, Rule]]:

@@ -24,11 +24,11 @@ class FileNotGivenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """``state``: a database.  ``trace``: a file that is appended to.  ``sockets``: where others
+    """``state``: a database.  ``logs``: files that are appended to.  ``sockets``: where others
     listen.  ``secrets``: private keys that only the user itself may read."""
 
     state: Path
-    trace: Path | None
+    logs: tuple[Path, ...]
     sockets: tuple[Path, ...]
     secrets: tuple[Path, ...]
 
@@ -40,9 +40,11 @@ def give(files: Files, user: User) -> None:
         for path in dict.fromkeys(each.parent for each in files.sockets):
             _directory(path, user, 0o755)
         mine = [files.state.with_name(files.state.name + suffix) for suffix in _DATABASE]
-        if files.trace is not None:
-            _made(files.trace)
-            mine.append(files.trace)
+        for path in files.logs:
+            if path.parent.is_dir():
+                _directory(path.parent, user, 0o750)
+                _made(path)
+                mine.append(path)
         _chown([*mine, *files.secrets], user)
     except OSError as error:
         raise FileNotGivenError(f"{error.filename}: {error.strerror}") from error

@@ -31,6 +31,7 @@ from oegw.powers.dropping import Cap, PowerError, User
 from oegw.powers.files import FileNotGivenError, Files, give
 from oegw.powers.hands import FORWARDED, Hands, HandsSettings
 from oegw.powers.tohands import Ends, ToHands
+from oegw.servicenotify import Service
 from oegw.settings import Settings
 from policy.errors import PolicyError
 
@@ -55,8 +56,11 @@ _USED = (
 _MINDS = (Cap.NET_RAW, Cap.NET_BIND_SERVICE)
 
 
-def run(settings: Settings, config_path: Path) -> int:
-    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed)."""
+def run(settings: Settings, config_path: Path, service: Service) -> int:
+    """Run a gateway until SIGTERM; returns the exit code (1: could not start, or failed).
+
+    ``service``: who is told when it is ready.
+    """
     try:
         user = _user(settings)
         _require_rights(user)
@@ -76,7 +80,7 @@ def run(settings: Settings, config_path: Path) -> int:
     mind = os.fork()
     if not mind:
         theirs.close()
-        _end(lambda: _mind(ours, user, minds, settings, config_path, environment))
+        _end(lambda: _mind(ours, user, minds, settings, config_path, environment, service))
     ours.close()
     try:
         dropping.keep_only(_USED if dropping.last() >= Cap.BPF else (*_USED, Cap.SYS_ADMIN))
@@ -95,8 +99,12 @@ def files_of(settings: Settings) -> Files:
         sockets.append(moniker.socket)
     if settings.socks.present:
         sockets.append(settings.socks.socket)
+    logs = (gateway.trace, settings.audit.file)
     return Files(
-        gateway.state, gateway.trace, tuple(sockets), tuple(each for each in secrets if each)
+        gateway.state,
+        tuple(each for each in logs if each),
+        tuple(sockets),
+        tuple(each for each in secrets if each),
     )
 
 
@@ -158,6 +166,7 @@ def _mind(
     settings: Settings,
     config_path: Path,
     environment: Environment,
+    service: Service,
 ) -> int:
     try:
         dropping.drop(user, rights, pass_on=True)
@@ -166,7 +175,7 @@ def _mind(
         return FAILED
     from oegw import daemon  # what reads messages of strangers; the hands do without
 
-    return daemon.serve(settings, config_path, environment, ToHands(ends))
+    return daemon.serve(settings, config_path, environment, ToHands(ends), service)
 
 
 def _end(work: Callable[[], int]) -> None:

@@ -188,6 +188,9 @@ class RunningPlane(Plane, Protocol):
     async def replace_policy(self, table: PolicyTable) -> None:
         """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
 
+    def residue(self) -> str:
+        """What `close` will leave, as nft text; nothing before `start`."""
+
     async def close(self) -> None:
         """Remove all but what keeps traffic that requires port encryption from leaving without."""
 

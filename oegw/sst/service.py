@@ -103,6 +103,10 @@ class SstService:
         """Another policy: flows stay, what was declined is asked again.  Raises SstError."""
         await self.plane.replace_policy(table)
 
+    def residue(self) -> str:
+        """The nft text of what `close` will leave."""
+        return self.plane.residue()
+
     def policy_replaced(self) -> None:
         """What the daemon's ``wish`` says has changed, too."""
         self._follow(self._running.replace_policy(time.monotonic(), time.time()))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from dnsrecords.published import MalformedTsigKey, TsigKey
@@ -9,6 +11,12 @@ GOOD = 'key "update.example" {\n  algorithm hmac-sha256;\n  secret "c2VjcmV0";\n
 
 def test_a_key_as_tsig_keygen_writes_it() -> None:
     assert TsigKey.parse(GOOD) == TsigKey("update.example", "hmac-sha256", b"secret")
+
+
+@pytest.mark.parametrize("written", ['"q6//Zw=="', "q6//Zw==", '"//8="', '"q6//"', "q6//", "/w=="])
+def test_a_secret_may_look_as_if_a_comment_began(written: str) -> None:
+    text = GOOD.replace('"c2VjcmV0"', written)
+    assert TsigKey.parse(text).secret == base64.b64decode(written.strip('"'))
 
 
 def test_comments_and_the_absence_of_quotes_do_not_matter() -> None:

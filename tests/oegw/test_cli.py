@@ -22,7 +22,7 @@ from dnsrecords.delegation import Delegation
 from dnsrecords.ipseckey import IpsecKey
 from dnsrecords.reverse import reverse_name
 from dnsrecords.sstkey import SstKey
-from oegw import __main__, cli, environment
+from oegw import __main__, asking, cli, environment
 from oegw.control import ControlServer
 from oegw.environment import Environment, UnsuitableBox
 from oegw.intercept import jump
@@ -33,9 +33,11 @@ from tests.support.configurations import PEER_KEY
 from tests.support.dns_keys import txt
 
 ROOT = Path(__file__).parents[2]
+KEY = generate(2048)
 COMMANDS = (  # in the order of the help
-    "keygen", "dns-records", "rollover", "check", "run", "status", "explain", "probe", "forget",
-    "close", "reload", "sst", "moniker", "socks",
+    "init", "keygen", "dns-records", "rollover", "check", "run", "status", "top", "watch",
+    "metrics", "explain", "probe", "forget", "close", "reload", "apply", "confirm", "doctor",
+    "guard", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]
@@ -110,7 +112,7 @@ def box(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "oegw.toml"
     path.write_text(SMALL)
-    write_private(tmp_path / "gateway.pem", generate(1024))
+    write_private(tmp_path / "gateway.pem", KEY)
     return path
 
 
@@ -250,22 +252,22 @@ def test_an_interrupt_is_130(oegw: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_keygen_writes_the_private_half_and_prints_the_public(oegw: Any, tmp_path: Path) -> None:
     path = tmp_path / "gateway.pem"
-    result = oegw("keygen", "--out", path, "--bits", 1024)
+    result = oegw("keygen", "--out", path, "--bits", 2048)
     assert result.code == 0
     public = rsakey.parse_text(result.out.strip())
     assert read_private(path).public_key().public_numbers() == public.public_numbers()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    again = oegw("keygen", "--out", path, "--bits", 1024)
+    again = oegw("keygen", "--out", path, "--bits", 2048)
     assert again.code == 1
     assert "exists already" in again.err
     assert read_private(path).public_key().public_numbers() == public.public_numbers()
-    forced = oegw("keygen", "--out", path, "--bits", 1024, "--force")
+    forced = oegw("keygen", "--out", path, "--bits", 2048, "--force")
     assert forced.code == 0
     assert forced.out != result.out
 
 
 def test_keygen_into_nowhere_fails(oegw: Any, tmp_path: Path) -> None:
-    result = oegw("keygen", "--out", tmp_path / "a" / "b" / "c", "--bits", 1024)
+    result = oegw("keygen", "--out", tmp_path / "a" / "b" / "c", "--bits", 2048)
     assert (result.code, result.out) == (1, "")
 
 
@@ -800,7 +802,7 @@ def test_not_permitted_is_5(oegw: Any, config: Path, monkeypatch: pytest.MonkeyP
         raise cli.NotPermittedError("control.sock: Permission denied; be root")
         yield {}
 
-    monkeypatch.setattr(cli, "request", refuse)
+    monkeypatch.setattr(asking, "request", refuse)
     result = oegw("status", "--config", config)
     assert result.code == 5
     assert "Permission denied" in result.err

@@ -17,6 +17,7 @@ from ike.events import Encapsulation
 from oegw import config, settings
 from oegw.assurance import UnsignedDelegation
 from oegw.configfile import ConfigError
+from oegw.configparts import MAX_FILE
 from oegw.ledger import Lifespans
 from policy.rule import ANY_PORT, Category, OnFailure, PortRange
 from tests.support.amount import amount
@@ -387,7 +388,7 @@ def test_prefix_files_in_the_wrong_place(tmp_path: Path, lines: str, wanted: str
         (b"version = 1\n\xff\xfe", "line 2 is not UTF-8 text"),
         (b"a = " + b"[" * 5000, "brackets are nested too deep"),
         (b"a = " + b"9" * 5000, "digits"),
-        (b"#" * (config.MAX_FILE + 1), "is longer than"),
+        (b"#" * (MAX_FILE + 1), "is longer than"),
     ],
 )
 def test_files_that_are_no_toml(tmp_path: Path, octets: bytes, wanted: str) -> None:
@@ -429,7 +430,17 @@ SECTIONS: list[tuple[str, Any]] = [
     (each.name, each.default_factory)
     for each in dataclasses.fields(settings.Settings)
     if each.name
-    not in ("rules", "default", "peers", "decision_points", "nat", "files", "moniker", "socks")
+    not in (
+        "rules",
+        "default",
+        "peers",
+        "decision_points",
+        "nat",
+        "files",
+        "texts",
+        "moniker",
+        "socks",
+    )
 ]
 
 

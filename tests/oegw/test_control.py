@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from oegw.control import (
     NotPermittedError,
     request,
 )
+from tests.support import control_socket
 
 Message = dict[str, Any]
 
@@ -49,25 +50,8 @@ async def answer(message: Message) -> AsyncIterator[Message]:
 
 @contextmanager
 def serving(path: Path, answers: control.Answer = answer) -> Iterator[None]:
-    """A server in a thread of its own, as a client sees a daemon."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def run(work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result(10)
-
-    server = ControlServer(path, answers)
-    try:
-        run(server.start())
-        try:
-            yield
-        finally:
-            run(server.close())
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with control_socket.serving(path, answers):
+        yield
 
 
 @pytest.fixture
@@ -349,3 +333,17 @@ def test_a_daemon_that_does_not_answer_in_time(path: Path) -> None:
         silent.listen()
         with pytest.raises(NoDaemonError, match=r"no answer within 0.05 s"):
             list(request(path, {"command": "status"}, 0.05))
+
+
+def test_a_server_that_closes_ends_answers_that_have_no_end(path: Path) -> None:
+    async def endless(message: Message) -> AsyncIterator[Message]:
+        while True:
+            yield {"more": True}
+            await asyncio.sleep(0)
+
+    for _ in range(20):  # the end comes in the middle of whatever the server waits for
+        lines = request(path, {"command": "talk"}, 5.0)
+        with serving(path, endless):
+            assert next(lines)["more"]
+        with pytest.raises(NoDaemonError, match="broke off"):
+            list(lines)

@@ -18,7 +18,8 @@ TRADITIONAL = serialization.PrivateFormat.TraditionalOpenSSL
 
 
 @cache
-def key(bits: int = 1024) -> rsa.RSAPrivateKey:
+@cache
+def key(bits: int = 2048) -> rsa.RSAPrivateKey:
     return keys.generate(bits)
 
 
@@ -41,9 +42,9 @@ def placed(directory: Path, octets: bytes, mode: int = 0o600) -> Path:
 
 
 def test_generated_keys_have_the_size_asked_for() -> None:
-    assert key().key_size == 1024
+    assert key().key_size == 2048
     assert key().public_key().public_numbers().e == 65537
-    for bits in (1023, 8193, 0, -1):
+    for bits in (2047, 8193, 0, -1):
         with pytest.raises(ValueError, match="bits are not within"):
             keys.generate(bits)
 
@@ -74,7 +75,7 @@ def test_a_key_is_never_overwritten_unasked(tmp_path: Path) -> None:
     assert path.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [path]
     keys.write_private(path, key(), force=True)
-    assert keys.read_private(path).key_size == 1024
+    assert keys.read_private(path).key_size == 2048
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -96,7 +97,7 @@ def test_a_path_without_a_name_is_an_error() -> None:
 
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
 def test_both_pem_forms_are_read(tmp_path: Path, form: serialization.PrivateFormat) -> None:
-    assert keys.read_private(placed(tmp_path, pem(key(), form))).key_size == 1024
+    assert keys.read_private(placed(tmp_path, pem(key(), form))).key_size == 2048
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o601, 0o620, 0o602, 0o777])
@@ -108,7 +109,7 @@ def test_a_key_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> N
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_modes_without_others_are_fine(tmp_path: Path, mode: int) -> None:
-    assert keys.read_private(placed(tmp_path, pem(key()), mode)).key_size == 1024
+    assert keys.read_private(placed(tmp_path, pem(key()), mode)).key_size == 2048
 
 
 def test_what_is_no_usable_key_is_named(tmp_path: Path) -> None:
@@ -139,8 +140,14 @@ def test_a_key_of_a_size_that_peers_refuse_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = placed(tmp_path, pem(key()))
-    monkeypatch.setattr(keys, "MIN_MODULUS_BITS", 2048)
-    with pytest.raises(KeyFileError, match="an RSA key of 1024 bits; peers take 2048 to 8192"):
+    monkeypatch.setattr(keys, "MAX_MODULUS_BITS", 2047)
+    with pytest.raises(KeyFileError, match="an RSA key of 2048 bits; peers take 2047 at most"):
+        keys.read_private(path)
+
+
+def test_a_short_key_is_refused(tmp_path: Path) -> None:
+    path = placed(tmp_path, pem(rsa.generate_private_key(65537, 1024)))
+    with pytest.raises(KeyFileError, match="an RSA key of 1024 bits is too short: 2048 are the"):
         keys.read_private(path)
 
 

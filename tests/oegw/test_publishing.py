@@ -27,7 +27,7 @@ SG_A, ALICE = IPv4Address("192.1.1.4"), IPv4Address("192.1.0.65")
 ALGORITHMS = ("aes128", "aes256")
 ZONES = ["1.1.192.in-addr.arpa.", "0.1.192.in-addr.arpa.", "example."]
 TTL = 300
-BITS = 1024  # quick to make
+BITS = 2048  # quick to make
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,29 @@ def test_the_core_is_that_which_runs_now() -> None:
     assert _datapath(capability, (after,))["core_reason"] == "it crashed"
 
 
+def test_an_offload_that_one_worker_lost_is_off() -> None:
+    offloads = (("sending", True, ""), ("receiving", True, ""), ("steering", False, "too old"))
+    capability = Capability(
+        "userspace", "no ESP", (), True, core="python", offloads=offloads, workers=2
+    )
+    has_all = WorkerReport("sealing 0", 4712, 0, "python", "")
+    has_lost = replace(has_all, name="sealing 1", without=(("sending", "refused"),))
+    told = _datapath(capability, (has_all, has_lost))["offloads"]
+    assert told == [
+        {"name": "sending", "used": False, "reason": "sealing 1: refused"},
+        {"name": "receiving", "used": True, "reason": ""},
+        {"name": "steering", "used": False, "reason": "too old"},
+    ]
+    assert _datapath(capability, (has_all,))["offloads"][0]["used"]
+
+
+@pytest.mark.parametrize(("restarts", "words"), [(1, "once"), (2, "2 times")])
+def test_how_often_a_worker_was_started_again(restarts: int, words: str) -> None:
+    worker = {"name": "opening 0", "pid": 7, "restarts": restarts, "core": "python"}
+    datapath = {"name": "userspace", "core": "python", "workers": [worker]}
+    assert f"process 7, restarted {words}\n" in render(STATUS | {"datapath": datapath})
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

@@ -642,7 +642,7 @@ def test_groups_begin_with_what_applies_first():
     assert itself.order.exemption is Exemption.OWN
     orders = [group.order.precedence for group in groups]
     assert orders == sorted(orders)
-    assert [group.order.exemption for group in groups[:3]] == list(Exemption)[1:]
+    assert [group.order.exemption for group in groups[:3]] == list(Exemption)[2:]
     ((_, _, named),) = groups[0].entries
     assert named.name == "dhcp"
     assert named.destination_ports == PortRange(67, 67)

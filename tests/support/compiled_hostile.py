@@ -12,10 +12,12 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from oegw.datapath.interface import SecurityAssociation
 from oegw.datapath.userspace.core import compiled
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import Unchecked
@@ -61,7 +63,7 @@ class Hostile:
             sas.clear()
         for number, algorithm in enumerate(ALGORITHMS):
             window = self.random.choice(WINDOWS)
-            said = make_sa(
+            said = self.specification(
                 algorithm,
                 spi=0x1000 + number,
                 replay_window=window,
@@ -77,15 +79,24 @@ class Hostile:
             self.opening.install(inbound)
             self.outbound.append(outbound)
             self.inbound.append(inbound)
+        self.learn()
+
+    def specification(self, algorithm: str, **fields: Any) -> SecurityAssociation:
+        return make_sa(algorithm, **fields)
+
+    def learn(self) -> None:
         for packet in Traffic.samples():
             key = key_of(packet)
             assert key is not None
             self.sealing.learn(key, self.random.choice(self.outbound))
-            for inbound in self.inbound:
-                self.opening.learn(key, inbound)
+            self.learn_inbound(key)
 
-    def batch(self) -> list[bytes]:
-        """Frames are sealed, and what came of them is spoilt and opened."""
+    def learn_inbound(self, key: bytes) -> None:
+        for inbound in self.inbound:
+            self.opening.learn(key, inbound)
+
+    def write_frames(self) -> int:
+        """To the device; how many."""
         sent = 0
         for _ in range(BATCH):
             frame = self.traffic.frame()
@@ -94,6 +105,11 @@ class Hostile:
                 sent += 1
             except BlockingIOError:
                 break
+        return sent
+
+    def batch(self) -> list[bytes]:
+        """Frames are sealed, and what came of them is to be spoilt and opened."""
+        sent = self.write_frames()
         assert self.sealing.fill(self.device[1].fileno()) <= sent
         care: int | None = 0
         packets: list[bytes] = []
@@ -105,14 +121,20 @@ class Hostile:
                 packets += packets_of(run)[:4]
         return packets
 
+    def harmed(self, packet: bytes) -> bytes:
+        return spoilt(packet, self.random) if self.random.random() < 0.3 else packet
+
+    def send_raw(self, packet: bytes) -> None:
+        """As a raw socket of IPv4 shows it."""
+        datagram = ip_packet(4, 50, packet)
+        datagram = datagram[:16] + socket.inet_aton(GATEWAY_B4) + datagram[20:]
+        if self.random.random() < 0.02:
+            datagram = spoilt(datagram, self.random)
+        self.outer[0].send(datagram)
+
     def arrive(self, packets: list[bytes]) -> None:
         for packet in packets:
-            octets = spoilt(packet, self.random) if self.random.random() < 0.3 else packet
-            datagram = ip_packet(4, 50, octets)
-            datagram = datagram[:16] + socket.inet_aton(GATEWAY_B4) + datagram[20:]
-            if self.random.random() < 0.02:
-                datagram = spoilt(datagram, self.random)
-            self.outer[0].send(datagram)
+            self.send_raw(self.harmed(packet))
         self.opening.fill(self.outer[1].fileno(), 4, False)
         while (care := self.opening.open(NOW)) is not None:
             if isinstance(care, Unchecked) or self.random.random() < 0.1:
@@ -123,11 +145,11 @@ class Hostile:
         self.opening.counted()
 
 
-def main(shared_object: str, seed: int, inputs: int) -> None:
+def main(make: Callable[[int], Hostile], shared_object: str, seed: int, inputs: int) -> None:
     loaded = compiled.load(Path(shared_object))
     compiled.library = lambda: loaded  # type: ignore[assignment]
     compiled.mmap = SimpleNamespace(mmap=lambda _, octets: bytearray(octets))  # type: ignore[assignment]
-    hostile = Hostile(seed)
+    hostile = make(seed)
     tried = 0
     while tried < inputs:
         packets = hostile.batch()
@@ -141,4 +163,4 @@ def main(shared_object: str, seed: int, inputs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(Hostile, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -33,6 +33,9 @@ unsigned_delegation = "self"
 records = ["ipseckey", "txt"]
 questions_per_second = 100
 
+[management]
+addresses = ["198.51.100.7", "2001:db8:9::/48"]
+
 [ike]
 profiles = ["modern"]
 channel_lifetime = 7200

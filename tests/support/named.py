@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.intercept_net import within
+
 LOOPBACK = "127.0.0.1"
 MINIMUM = 2  # seconds: SOA MINIMUM of the zones
 
@@ -27,16 +29,22 @@ def free_port() -> int:
 
 
 class Named:
-    """``records``: further lines of each zone's file, by zone."""
+    """``records``: further lines of each zone's file, by zone.  It listens at ``address``, at any
+    port that is free or at ``port``, in the network namespace ``namespace`` or in this one."""
 
     def __init__(
         self,
         directory: Path,
         zones: Sequence[str],
         records: Mapping[str, Sequence[str]] | None = None,
+        address: str = LOOPBACK,
+        port: int = 0,
+        namespace: str = "",
     ) -> None:
         self.directory = directory / "named"
-        self.port = free_port()
+        self.address = address
+        self.port = port or free_port()
+        self._namespace = namespace
         self.key_file = self.directory / "update.key"
         self._zones = zones
         self._records = records or {}
@@ -52,7 +60,7 @@ class Named:
         statements = [self.key_file.read_text()]
         statements.append(
             f'options {{ directory "{self.directory}";'
-            f" listen-on port {self.port} {{ {LOOPBACK}; }};"
+            f" listen-on port {self.port} {{ {self.address}; }};"
             f" listen-on-v6 {{ none; }}; recursion no; dnssec-validation no;"
             f' pid-file "named.pid"; session-keyfile "session.key"; allow-transfer {{ none; }}; }};'
             f" controls {{ }};"
@@ -76,18 +84,26 @@ class Named:
         assert program is not None, "named is missing: netns-lab/setup test installs bind9"
         log = (self.directory / "log").open("wb")
         self._process = subprocess.Popen(
-            [program, "-g", "-n", "1", "-c", str(configuration)], stdout=log, stderr=log
+            [*self._entering(), program, "-g", "-n", "1", "-c", str(configuration)],
+            stdout=log,
+            stderr=log,
         )
         self._await_start()
         return self
+
+    def _entering(self) -> list[str]:
+        return ["nsenter", f"--net=/run/netns/{self._namespace}"] if self._namespace else []
+
+    def _listens(self) -> bool:
+        with socket.socket() as sock:
+            return not sock.connect_ex((self.address, self.port))
 
     def _await_start(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self._process.poll() is None:
-            with socket.socket() as sock:
-                if not sock.connect_ex((LOOPBACK, self.port)):
-                    return
+            if within(self._namespace, self._listens) if self._namespace else self._listens():
+                return
             time.sleep(0.05)
         raise AssertionError((self.directory / "log").read_text()[-3000:])
 

@@ -1,7 +1,8 @@
 """A worker that moves nothing, for tests of its supervisor: ``python -m ... CONTROL``.
 
 ``core`` of its equipment says how it starts: "refuses", "dies", "cannot", else it starts.  Each
-answer is the list of what it was told so far.  It never answers REMOVE, and MOVE ends it.
+answer is the list of what it was told so far.  It never answers REMOVE, and MOVE ends it; it says
+itself what HOME says that it goes without.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def main(control: socket.socket) -> None:
             control.send(Message(kind, message.number, body).serialize())
         elif message.kind is Kind.MOVE:
             control.send(Message(Kind.REFUSAL, 0, "the device is gone").serialize())
+        elif message.kind is Kind.HOME:
+            control.send(Message(Kind.WITHOUT, 0, message.body).serialize())
         elif message.number and message.kind is not Kind.REMOVE:
             control.send(Message(Kind.ANSWER, message.number, told).serialize())
 

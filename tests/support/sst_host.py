@@ -117,7 +117,8 @@ class SstHost:
         return found
 
     def _join(self) -> None:
-        for each in (signal.SIGINT, signal.SIGQUIT):  # which a shell ignores for its background
+        # What a shell ignores for its background, and nohup(1), and so all that they start.
+        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(each, signal.SIG_DFL)
         (self.group / "cgroup.procs").write_text("0")
 

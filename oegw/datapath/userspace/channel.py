@@ -26,8 +26,9 @@ from oegw.datapath.interface import (
     UdpEncapsulation,
     UnknownSpiReceived,
 )
+from oegw.datapath.userspace.offloads import Offload
 
-VERSION = 3
+VERSION = 4
 LARGEST = 65536  # octets of one message
 
 _HEADER = Struct("!BBI")
@@ -52,6 +53,7 @@ class Kind(IntEnum):
     ANSWER = 16
     REFUSAL = 17
     EVENT = 18
+    WITHOUT = 19  # an offload that it has lost, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,15 @@ def path_mtu_body(peer: IPAddress, mtu: int) -> list[Any]:
 def path_mtu_of(body: list[Any]) -> tuple[IPAddress, int]:
     peer, mtu = body
     return ip_address(peer), int(mtu)
+
+
+def offload_body(offload: Offload) -> list[Any]:
+    return [offload.name, offload.reason]
+
+
+def offload_of(body: list[Any]) -> Offload:
+    name, reason = body
+    return Offload(str(name), str(reason))
 
 
 def event_body(event: DatapathEvent) -> list[Any]:

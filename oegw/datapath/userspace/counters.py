@@ -10,6 +10,7 @@ import os
 from collections import Counter
 
 PAGE = 4096  # octets
+_GATHER_FROM = PAGE // 8 - 1  # of the first page: behind its counters
 
 NAMES = (
     # Inner packets and their octets, as they were carried.
@@ -68,6 +69,8 @@ class CounterPage:
 
     def __init__(self, memory: mmap.mmap, page: int) -> None:
         self._counts = memoryview(memory)[page * PAGE : (page + 1) * PAGE].cast("Q")
+        first = memoryview(memory)[:PAGE].cast("Q")
+        self.gather_from = first[_GATHER_FROM : _GATHER_FROM + 1]  # all workers': `gathering.py`
 
     def __getitem__(self, name: str) -> int:
         place = _PLACES.get(name)

@@ -1,6 +1,7 @@
 """Which offloads a datapath uses, and why not the others: what ``status`` tells.
 
-Each is probed when its socket or device is opened, and falls back by itself.
+Each is probed when its socket or device is opened, and falls back by itself.  A worker that loses
+one while it runs says so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ class Offload:
     @property
     def on(self) -> bool:
         return not self.reason
+
+
+def refused_running(error: OSError) -> str:
+    """Why one is off that was on."""
+    return f"the kernel refused it while it ran: {error.strerror}"
 
 
 def merged(*told: Offload) -> tuple[Offload, ...]:

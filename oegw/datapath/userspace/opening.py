@@ -28,8 +28,10 @@ from oegw.datapath.userspace.core.virtio import HEADER
 from oegw.datapath.userspace.counters import CounterPage
 from oegw.datapath.userspace.engine import Deliver, EngineSettings
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.gathering import Gathering
 from oegw.datapath.userspace.homes import Homes
 from oegw.datapath.userspace.inbound import InboundEngine
+from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.outside import KEEPALIVE, Handle
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.strays import Stray, StrayDesk, received
@@ -52,6 +54,7 @@ class Opening:
         self._engine = InboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events
         self.measured: list[tuple[IPAddress, int]] = []  # it sends nothing, and measures nothing
+        self.lost: list[Offload] = []  # nor does it lose what the kernel joins
         self._counters = counters
         self._device = equipment.device
         self._strays = StrayDesk(equipment.strays)
@@ -59,7 +62,8 @@ class Opening:
         self._homes = Homes(equipment.index)
         self._empty_header = bytes(HEADER.size) if equipment.virtio else b""
         self._vain = VainReading()  # the loop's
-        self._loop = self._core.loop(self._device, equipment.outer, counters)
+        self._gathering = Gathering(counters.gather_from)
+        self._loop = self._core.loop(self._device, equipment.outer, counters, self._gathering)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
         self.attended = self._loop.attended if self._loop else ()
         self.turns: dict[int, Callable[[], None]] = {}
@@ -116,12 +120,12 @@ class Opening:
         self._engine.set_path_mtu(peer, mtu)
 
     def begin(self) -> None:
-        pass
+        self._gathering.begin()
 
     # Packets.
 
     def _turn_of(self, outer: Handle) -> Callable[[], None]:
-        core, counters = self._core, self._counters
+        core, counters, gathering = self._core, self._counters, self._gathering
         descriptor, version, encapsulated = outer.descriptor, outer.version, outer.encapsulated
         vain = VainReading()
 
@@ -138,11 +142,13 @@ class Opening:
             now = time.monotonic()
             while (care := core.open(now)) is not None:
                 self._care(care, encapsulated, now)
-            self._count()  # who asks on account of a packet finds it counted
+            # Who asks on account of a packet finds it counted.
+            packets = self._count()
             lost = core.deliver(self._device)
             if lost:
                 counters["drop_in_device"] += lost
             self._look(now)
+            gathering.came(max(filled, packets), now)  # behind what they wait for
 
         return turn
 
@@ -232,10 +238,12 @@ class Opening:
         self._count()
         self._look(now)
 
-    def _count(self) -> None:
-        counters = self._counters
-        for name, count in self._core.counted().items():
+    def _count(self) -> int:
+        """The packets that were carried since the last time."""
+        counters, counted = self._counters, self._core.counted()
+        for name, count in counted.items():
             counters[name] += count
+        return counted.get("esp_in_packets", 0)
 
     def _look(self, now: float) -> None:
         """What else the core saw in this batch."""

@@ -19,7 +19,14 @@ from oegw.bpf.classic import SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT, attach
 from oegw.datapath.interface import DatapathError, IPAddress
 from oegw.datapath.userspace.core.interface import Run, SocketWay
 from oegw.datapath.userspace.filters import by_marker, by_sender, nothing
-from oegw.datapath.userspace.offloads import PORTS_CHANGE, RECEIVING, SENDING, SWITCHED_OFF, Offload
+from oegw.datapath.userspace.offloads import (
+    PORTS_CHANGE,
+    RECEIVING,
+    SENDING,
+    SWITCHED_OFF,
+    Offload,
+    refused_running,
+)
 from oegw.datapath.userspace.sending import MessageBatch
 from oegw.packet.ip import ESP, ICMP, ICMPV6, Buffer
 
@@ -109,6 +116,9 @@ class Sent(NamedTuple):
     error: int
 
 
+_ONE_SENT = Sent(1, 0)
+
+
 class OuterGroup:
     """All sockets for one family, plain or in UDP: the control process opens and keeps them.
 
@@ -178,12 +188,19 @@ class OuterSocket:
     becomes false if the kernel refuses it on the way."""
 
     def __init__(
-        self, outside: socket.socket, version: int, encapsulated: bool, segments: bool = False
+        self,
+        outside: socket.socket,
+        version: int,
+        encapsulated: bool,
+        segments: bool = False,
+        lost: list[Offload] | None = None,
     ) -> None:
+        """``lost`` is where it says so then."""
         self.socket = outside
         self.version = version
         self.encapsulated = encapsulated
         self.segments = segments
+        self._lost = lost
         self._checksum = version == 4 and encapsulated  # whether it can be left out
         self._summed: bool | None = None
         self._class: int | None = None
@@ -192,10 +209,10 @@ class OuterSocket:
         self._batch = MessageBatch(name, socket.CMSG_SPACE(control))
 
     @classmethod
-    def adopt(cls, handle: Handle) -> OuterSocket:
+    def adopt(cls, handle: Handle, lost: list[Offload] | None = None) -> OuterSocket:
         """A socket that the control process opened."""
         descriptor, version, encapsulated, segments = handle
-        return cls(socket.socket(fileno=descriptor), version, encapsulated, segments)
+        return cls(socket.socket(fileno=descriptor), version, encapsulated, segments, lost)
 
     @property
     def handle(self) -> Handle:
@@ -238,7 +255,7 @@ class OuterSocket:
             self._prepare(run.traffic_class, run.dont_fragment)
             if single:
                 self.socket.sendmsg((packets,), way.from_, 0, way.to)
-                return Sent(1, 0)
+                return _ONE_SENT
             if self.segments and self._send_segmented(packets, size, way):
                 return Sent(run.count, 0)
         except OSError as error:
@@ -256,6 +273,8 @@ class OuterSocket:
                 return False  # for this path: maybe it got narrower, which each packet will tell
             if error.errno in (errno.EIO, errno.EOPNOTSUPP):
                 self.segments = False  # as where a transform of the kernel's own comes behind
+                if self._lost is not None:
+                    self._lost.append(Offload(SENDING, refused_running(error)))
                 return False
             raise
         return True

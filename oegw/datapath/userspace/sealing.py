@@ -34,6 +34,8 @@ from oegw.datapath.userspace.engine import (
 )
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.esp import OutboundSa
+from oegw.datapath.userspace.gathering import Gathering
+from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.outbound import OutboundEngine
 from oegw.datapath.userspace.outside import IcmpSocket, OuterSocket, PathProbe, Way
 from oegw.datapath.userspace.record import Record
@@ -51,17 +53,21 @@ class Sealing:
         self._engine = OutboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events
         self.measured: list[tuple[IPAddress, int]] = []
+        self.lost: list[Offload] = []
         self._told: dict[IPAddress, int] = {}  # what the control process knows of paths
         self._counters = counters
+        self._packets = counters.place("esp_out_packets")
+        self._octets = counters.place("esp_out_octets")
         self._device = equipment.device
         self._mtu = equipment.mtu
-        outer = [OuterSocket.adopt(handle) for handle in equipment.outer]
+        outer = [OuterSocket.adopt(handle, self.lost) for handle in equipment.outer]
         self._outer = {(each.version, each.encapsulated): each for each in outer}
         versions = {each.version for each in outer}
         self._icmp = {version: IcmpSocket(version, equipment.mark) for version in versions}
         self._paths = {version: PathProbe(version, equipment.mark) for version in versions}
         self._began = False
-        self._loop = self._core.loop(self._device, counters)
+        self._gathering = Gathering(counters.gather_from)
+        self._loop = self._core.loop(self._device, counters, self._gathering)
         self.loop: Callable[[int], None] | None = self._run_loop if self._loop else None
         self.attended = self._loop.attended if self._loop else ()
         self.turns: dict[int, Callable[[], None]] = {}
@@ -117,6 +123,7 @@ class Sealing:
 
     def begin(self) -> None:
         self._began = True
+        self._gathering.begin()
         for sa in self._engine.one_for_each_peer():
             self._measure(sa.sa)
 
@@ -126,25 +133,29 @@ class Sealing:
         """One batch: what comes meanwhile, waiting tells, and costs no more than a vain read."""
         core = self._core
         try:
-            if not core.fill(self._device):
-                return
+            frames = core.fill(self._device)
         except OSError as error:
             self._not_read(error)
             return
+        if not frames:
+            return
         now = time.monotonic()
+        packets = 0
         care: int | None = 0
         while care is not None:
             runs, care = core.seal(now)
             for each in runs:
                 self._send_run(each, now)
+                packets += each.count
             if care is not None:
                 self._care(core.frame(care), now)
+        self._gathering.came(max(frames, packets), now)  # behind what they wait for
 
     def _run_loop(self, polled: int) -> None:
         """The core's turns, and in between what it hands back."""
         loop = self._loop
         assert loop is not None
-        while not (self.events or self.measured):
+        while not (self.events or self.measured or self.lost):
             try:
                 said = loop.turn(polled)
             except OSError as error:
@@ -170,8 +181,8 @@ class Sealing:
 
     def _send_run(self, each: Run, now: float) -> None:
         sa, counters = each.sa, self._counters
-        counters["esp_out_packets"] += each.count
-        counters["esp_out_octets"] += each.octets
+        self._packets[0] += each.count
+        self._octets[0] += each.octets
         way: Way = sa.way or self._way_of(sa)
         sent, error = way.outer.send_run(each, way)
         if self._engine.carried(sa, now):

@@ -121,6 +121,7 @@ class Supervisor:
         self._starting: asyncio.Future[Any] | None = None  # the answer to START, then to BEGIN
         self._restarts = 0
         self._core = self._core_reason = ""
+        self._without: dict[str, str] = {}  # of this worker: a successor tries all again
 
     @property
     def pid(self) -> int | None:
@@ -129,7 +130,9 @@ class Supervisor:
     @property
     def report(self) -> WorkerReport:
         pid = self.pid if self._told else None
-        return WorkerReport(self.place.name, pid, self._restarts, self._core, self._core_reason)
+        core, reason = self._core, self._core_reason
+        without = tuple(self._without.items())
+        return WorkerReport(self.place.name, pid, self._restarts, core, reason, without)
 
     async def start(self) -> None:
         """Raises DatapathError, and then nothing is left."""
@@ -254,6 +257,7 @@ class Supervisor:
         self._child = child = Child(module, equipment.descriptors, equipment.user)
         self._control = child.control
         self._gone.clear()
+        self._without.clear()
         asyncio.get_running_loop().add_reader(child.control, self._read, child.control)
 
     async def _bury(self) -> int:
@@ -358,6 +362,10 @@ class Supervisor:
     def _received(self, message: Message) -> None:
         if message.kind in (Kind.EVENT, Kind.PATH_MTU):
             self._datapath.said(message.kind, message.body)
+            return
+        if message.kind is Kind.WITHOUT:
+            lost = channel.offload_of(message.body)
+            self._without[lost.name] = lost.reason
             return
         if message.number == 0:
             self._refused(str(message.body))

@@ -30,6 +30,7 @@ from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
 from oegw.datapath.userspace.counters import CounterPage, page_of
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.offloads import Offload
 from oegw.datapath.userspace.record import Record
 from oegw.datapath.userspace.state import Chunks
 from oegw.datapath.userspace.transform import warm_up
@@ -56,6 +57,7 @@ class Duty(Protocol):
     attended: tuple[int, ...]  # descriptors that are the loop's
     events: list[DatapathEvent]  # to be taken out
     measured: list[tuple[IPAddress, int]]  # path MTUs, the same
+    lost: list[Offload]  # the same: they worked until now
 
     def install(self, sa: SecurityAssociation, record: Record) -> None: ...
     def remove(self, key: SaKey) -> None: ...
@@ -126,7 +128,7 @@ class Worker:
             duty = self._duty
             if duty is not None:
                 turns = duty.turns
-                if duty.events or duty.measured:
+                if duty.events or duty.measured or duty.lost:
                     self._report(duty)
 
     def fail(self, reason: str) -> None:
@@ -196,8 +198,10 @@ class Worker:
         """Events may be lost if the control process does not read; a path is measured again."""
         bodies = [(Kind.EVENT, channel.event_body(event)) for event in duty.events]
         bodies += [(Kind.PATH_MTU, channel.path_mtu_body(*path)) for path in duty.measured]
+        bodies += [(Kind.WITHOUT, channel.offload_body(offload)) for offload in duty.lost]
         duty.events.clear()
         duty.measured.clear()
+        duty.lost.clear()
         for kind, body in bodies:
             if len(self._backlog) < _BACKLOG:
                 self._tell(kind, 0, body)

@@ -158,6 +158,10 @@ class NftPlane:
         if self._flows is not None:
             self._flows.declined_forgotten()
 
+    def residue(self) -> str:
+        """The nft text of what `close` will leave; nothing before `start`."""
+        return "" if self._policy is None else residue(self._settings, self._policy)
+
     async def close(self) -> None:
         """Drop what is held, and remove all but what drops what requires port encryption."""
         if self._nft is None or self._queues is None or self._policy is None:
@@ -167,7 +171,7 @@ class NftPlane:
             loop.remove_reader(queue.fileno())
         try:
             with _sst_errors():
-                self._run(residue(self._settings, self._policy))
+                self._run(self.residue())
                 _flag_no_fragments(self._nft, self._settings)
                 await self._jump.remove_stale(keep_current=False)
         finally:

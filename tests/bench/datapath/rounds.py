@@ -174,9 +174,9 @@ class Rounds:
     def _measured_road(self, name: str, standing: Standing, number: int) -> None:
         try:
             standing.require()
-            found = road.throughput(standing, self.seconds, rough_first=number % 2 == 1)
-            self.run.add(name, found)
-            self.say(f"round {number + 1}: {name}: {_shown(found)}")
+            for found in road.throughput(standing, rough_first=number % 2 == 1):
+                self.run.add(name, found)
+                self.say(f"round {number + 1}: {name}: {_shown(found)}")
         except InteropError as error:
             self._failed(name, f"round {number + 1}, by the road", error)
 

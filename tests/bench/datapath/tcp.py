@@ -102,6 +102,12 @@ def bulk(standing: Standing, seconds: float, streams: int = 1) -> Bulk:
     )
 
 
+def paced(standing: Standing, seconds: float, offered: int) -> float:
+    """Megabits a second that arrived of so many bits a second, sent evenly: TCP paces itself."""
+    with stream(standing, seconds, 1, _PORT, "-c", BOB, "--fq-rate", str(offered)) as client:
+        return arrived(client, seconds)[0]
+
+
 @contextmanager
 def background(standing: Standing, seconds: float) -> Iterator[None]:
     """One TCP stream while something else is measured, which may take so many seconds."""

@@ -154,6 +154,32 @@ def test_an_expired_verdict_can_be_installed_anew(net, gate):
     wait_for(lambda: gate.counters["denied"] == 1)
 
 
+def test_a_verdict_that_is_long_over_is_forgotten_without_the_kernel(net, gate, monkeypatch):
+    over, alive = pair(INSIDE, PEER), pair(INSIDE, OTHER_PEER)
+    install(gate, over, Verdict.CLEAR, 5)
+    install(gate, alive, Verdict.CLEAR, 60)
+    ran: list[str] = []
+    monkeypatch.setattr(gate.interception, "_clock", lambda: time.monotonic() + 10)
+    monkeypatch.setattr(gate.interception, "_run", ran.append)
+    gate.call(gate.interception.remove_policy, over)
+    assert ran == []
+    gate.call(gate.interception.remove_policy, alive)
+    assert len(ran) == 1
+    assert not gate.interception._installed
+
+
+def test_what_leaves_in_clear_is_counted_with_its_octets(net, gate):
+    install(gate, pair(INSIDE, PEER), Verdict.CLEAR)
+    host, there = net.udp(net.inside, INSIDE), net.udp(net.outside, PEER, 9999)
+    before = gate.counters
+    host.send("abcd", PEER)
+    assert there.receive(2) == ["abcd"]
+    after = gate.counters
+    assert after["clear_outbound"] - before["clear_outbound"] == 1
+    octets = after["clear_outbound_octets"] - before.get("clear_outbound_octets", 0)
+    assert octets == 20 + 8 + 4
+
+
 def test_a_verdict_replaces_another_and_is_forgotten(net, gate):
     host, there = net.udp(net.inside, INSIDE), net.udp(net.outside, PEER, 9999)
     scope = pair(INSIDE, PEER)

@@ -22,6 +22,7 @@ from oegw.datapath.interface import DatapathError
 from oegw.datapath.userspace.core import interface
 from oegw.datapath.userspace.core.interface import (
     Frame,
+    Gathers,
     Moved,
     OpeningLoop,
     Outer,
@@ -52,12 +53,13 @@ _CONSTANTS = (
 )
 _STRUCTURES = (
     "sa", "sa_now", "run", "frame", "care", "moved", "seen", "made", "way", "outer", "counters",
+    "crowd",
 )  # fmt: skip
 _ANSWERS = {"DONE": 0, "CARE": 1, "RANDOM": 2, "UNOPENED": 3, "UNCHECKED": 4, "BROKEN": 5}
-_ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8}
-_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN, _CONTROL, _LEFT, _SEEN = _ANSWERS.values()
+_ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8, "PLACE": 9}
+_DONE, _CARE, _RANDOM, _, _UNCHECKED, _BROKEN, _CONTROL, _LEFT, _SEEN, _PLACE = _ANSWERS.values()
 _NO_LIMIT = 2**64 - 1
-_MOVED_AT_ONCE = 64
+_PLACED_AT_ONCE = 64
 _OUTER = 8  # sockets of a loop at most
 _LIBCRYPTO = "the compiled core: libcrypto failed"
 _OUTBOUND = {"packets": "esp_out_packets", "octets": "esp_out_octets", "lost": "drop_out_queue"}
@@ -288,8 +290,8 @@ class CompiledSealingCore(_Core):
         start, middle = frame.offset, frame.offset + frame.header
         return Frame(self._view[start:middle], self._view[middle : middle + frame.packet])
 
-    def loop(self, device: int, counters: Places) -> SealingLoop:
-        return _Sealing(self, device, counters)
+    def loop(self, device: int, counters: Places, gathering: Gathers) -> SealingLoop:
+        return _Sealing(self, device, counters, gathering)
 
     def set_way(self, sa: OutboundSa, way: SocketWay) -> None:
         said = self._ffi.new("struct oegw_way *")
@@ -301,8 +303,10 @@ class CompiledSealingCore(_Core):
         self._ffi.memmove(said.control, way.control, len(way.control))
         self._lib.oegw_sealing_way(self._core, sa.core, said)
 
-    def turn(self, polled: int, device: int, places: Any) -> Run | int | None:
-        said = _counted(self._lib.oegw_sealing_loop(self._core, polled, device, places))
+    def turn(self, polled: int, device: int, places: Any, crowd: _Crowd) -> Run | int | None:
+        said = crowd.placed(
+            self._lib.oegw_sealing_loop, self._core, polled, device, places, crowd.said
+        )
         if said == _BROKEN:
             raise RuntimeError(_LIBCRYPTO)
         if said == _LEFT:
@@ -313,15 +317,18 @@ class CompiledSealingCore(_Core):
 class _Sealing:
     """See `SealingLoop`."""
 
-    def __init__(self, core: CompiledSealingCore, device: int, counters: Places) -> None:
+    def __init__(
+        self, core: CompiledSealingCore, device: int, counters: Places, gathering: Gathers
+    ) -> None:
         self._core = core
         self._device = device
         self._places = _Places(counters, _OUTBOUND)
+        self._crowd = _Crowd(gathering)
         self.way = core.set_way
         self.attended: tuple[int, ...] = (device,)
 
     def turn(self, polled: int) -> Run | int | None:
-        return self._core.turn(polled, self._device, self._places.said)
+        return self._core.turn(polled, self._device, self._places.said, self._crowd)
 
 
 class CompiledOpeningCore(_Core):
@@ -335,8 +342,8 @@ class CompiledOpeningCore(_Core):
         )
         self._care = lib.oegw_opening_care(self._core)
         self._seen = lib.oegw_opening_seen(self._core)
-        self._list = self._ffi.new("struct oegw_moved[]", _MOVED_AT_ONCE)
-        self._numbers = self._ffi.new("uint32_t[]", _MOVED_AT_ONCE)
+        self._list = self._ffi.new("struct oegw_moved[]", _PLACED_AT_ONCE)
+        self._numbers = self._ffi.new("uint32_t[]", _PLACED_AT_ONCE)
         self._appended: list[Any] = []
         self._batch = 0
 
@@ -397,7 +404,7 @@ class CompiledOpeningCore(_Core):
     def moved(self) -> list[Moved]:
         found: list[Moved] = []
         while self._seen.moved:
-            count = self._lib.oegw_opening_moved(self._core, self._list, _MOVED_AT_ONCE)
+            count = self._lib.oegw_opening_moved(self._core, self._list, _PLACED_AT_ONCE)
             for said in self._list[0:count]:
                 sa = self._sas[said.sa]
                 octets = len(sa.sa.destination.packed)
@@ -407,22 +414,33 @@ class CompiledOpeningCore(_Core):
     def softened(self) -> list[InboundSa]:
         found: list[InboundSa] = []
         while self._seen.softened:
-            count = self._lib.oegw_opening_softened(self._core, self._numbers, _MOVED_AT_ONCE)
+            count = self._lib.oegw_opening_softened(self._core, self._numbers, _PLACED_AT_ONCE)
             found += [self._sas[number] for number in self._numbers[0:count]]
         return found
 
-    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
-        return _Opening(self, device, outer, counters) if len(outer) <= _OUTER else None
+    def loop(
+        self, device: int, outer: Sequence[Outer], counters: Places, gathering: Gathers
+    ) -> OpeningLoop | None:
+        if len(outer) > _OUTER:
+            return None
+        return _Opening(self, device, outer, counters, gathering)
 
     def errors(self) -> int:
         return int(self._seen.vain)
 
     def turn(
-        self, polled: int, device: int, outer: Any, places: Any
+        self, polled: int, device: int, outer: Any, places: Any, crowd: _Crowd
     ) -> tuple[Unopened | Unchecked, bool] | bool:
         lib = self._lib
-        said = _counted(
-            lib.oegw_opening_loop(self._core, polled, device, outer, len(outer), places)
+        said = crowd.placed(
+            lib.oegw_opening_loop,
+            self._core,
+            polled,
+            device,
+            outer,
+            len(outer),
+            places,
+            crowd.said,
         )
         if said in (_CONTROL, _SEEN):
             return bool(said == _SEEN)
@@ -436,11 +454,17 @@ class _Opening:
     """See `OpeningLoop`."""
 
     def __init__(
-        self, core: CompiledOpeningCore, device: int, outer: Sequence[Outer], counters: Places
+        self,
+        core: CompiledOpeningCore,
+        device: int,
+        outer: Sequence[Outer],
+        counters: Places,
+        gathering: Gathers,
     ) -> None:
         self._core = core
         self._device = device
         self._places = _Places(counters, _INBOUND)
+        self._crowd = _Crowd(gathering)
         said = [(each.descriptor, each.version, each.encapsulated) for each in outer]
         self.attended = tuple(each.descriptor for each in outer)
         self._outer = library()[0].new("struct oegw_outer[]", said)
@@ -449,7 +473,7 @@ class _Opening:
         return self._core.errors()
 
     def turn(self, polled: int) -> tuple[Unopened | Unchecked, bool] | bool:
-        return self._core.turn(polled, self._device, self._outer, self._places.said)
+        return self._core.turn(polled, self._device, self._outer, self._places.said, self._crowd)
 
 
 class _Places:
@@ -462,6 +486,22 @@ class _Places:
             for field, name in names.items()
         }
         self.said = ffi.new("struct oegw_counters *", self._kept)
+
+
+class _Crowd:
+    """What a loop knows of crowds, and whom it tells."""
+
+    def __init__(self, gathering: Gathers) -> None:
+        ffi = library()[0]
+        self._place = gathering.place
+        self._from = ffi.from_buffer("uint64_t[]", gathering.gather_from, require_writable=True)
+        self.said = ffi.new("struct oegw_crowd *", {"from": self._from})
+
+    def placed(self, loop: Any, *arguments: Any) -> int:
+        """What ``loop`` says in the end; in between, where the worker is to run."""
+        while (said := _counted(loop(*arguments))) == _PLACE:
+            self._place(self.said.gathered != 0)
+        return said
 
 
 def _counted(said: int) -> int:

@@ -1,7 +1,7 @@
 /* The compiled core's door.  The C files include it, and compiled.py hands it to cffi as it is: so
    there are only declarations here, and constants that are numbers. */
 
-#define OEGW_CORE_VERSION 3 /* of all that stands here: a core built for another one is not used */
+#define OEGW_CORE_VERSION 4 /* of all that stands here: a core built for another one is not used */
 
 /* Those of interface.py; compiled.py compares them. */
 #define OEGW_RUN_PACKETS 64
@@ -33,6 +33,7 @@
 #define OEGW_CONTROL 6 /* somebody else's descriptor is ready */
 #define OEGW_LEFT 7    /* a run is left to the caller to send */
 #define OEGW_SEEN 8    /* there is something in oegw_seen to tell of */
+#define OEGW_PLACE 9   /* oegw_crowd.gathered is to be told of */
 
 #define OEGW_OUTER 8 /* sockets of one loop at most */
 
@@ -155,11 +156,23 @@ struct oegw_counters {
     uint64_t *socket;
 };
 
+/* Whether packets come one by one, or in crowds: gathering.py. */
+struct oegw_crowd {
+    uint64_t *from; /* monotonic nanoseconds, of all workers: when they gather */
+    uint64_t since;
+    uint64_t packets; /* that came in crowds since then */
+    uint64_t turns;   /* since this was last told of */
+    uint64_t gathered;
+};
+
 typedef struct oegw_sealing oegw_sealing;
 typedef struct oegw_opening oegw_opening;
 
 uint32_t oegw_core_version(void);
 uint32_t oegw_core_layout(void); /* the sizes of the structures above, added up */
+
+/* So much was found waiting; whether to tell of `gathered`, which changed, or after many turns. */
+int oegw_crowd_came(struct oegw_crowd *crowd, uint64_t packets, uint64_t octets, uint64_t now);
 
 /* Of an SA's record, for what is done with care beside a core: the first of so many numbers, or 0.
    One step for all who take. */
@@ -190,9 +203,9 @@ const struct oegw_frame *oegw_sealing_frame(const oegw_sealing *core, uint32_t i
 void oegw_sealing_way(oegw_sealing *core, uint32_t sa, const struct oegw_way *way);
 /* Wait, fill, seal, send, and again.  `polled` is an epoll descriptor, which names each of its
    descriptors by its number: the loop's own, and the caller's.  Until something is the caller's: OEGW_CONTROL, OEGW_CARE,
-   OEGW_LEFT, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
+   OEGW_LEFT, OEGW_PLACE, OEGW_BROKEN, or -errno of a fill.  The next call goes on there.  The options of the
    sockets (traffic class, DF, checksum) are the loop's own while it runs. */
-int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters);
+int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters, struct oegw_crowd *crowd);
 
 oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
 void oegw_opening_free(oegw_opening *core);
@@ -213,4 +226,4 @@ struct oegw_seen *oegw_opening_seen(oegw_opening *core);
 uint32_t oegw_opening_moved(oegw_opening *core, struct oegw_moved *moved, uint32_t room);
 uint32_t oegw_opening_softened(oegw_opening *core, uint32_t *sas, uint32_t room);
 /* As oegw_sealing_loop, with what open says, OEGW_SEEN, and a negative errno for each vain error beyond 32. */
-int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters);
+int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t count, const struct oegw_counters *counters, struct oegw_crowd *crowd);

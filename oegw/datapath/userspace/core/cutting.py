@@ -7,11 +7,14 @@ A checksum of 0 becomes 0xFFFF in UDP (RFC 768), and wherever a partial one is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import repeat
 from struct import Struct
 from typing import Any, NamedTuple
 
+from oegw.datapath.userspace.core.columns import counted
+from oegw.datapath.userspace.core.summing import pieces_of, sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_ECN,
     GSO_NONE,
@@ -33,9 +36,6 @@ _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
 _WORD = Struct("!H")
 
-# Our choice: the best of some, for payloads of 1000 to 1500 octets.
-_PARTS = 8
-
 EndOf = Callable[[int], bytes]
 """What to put behind a packet of so many octets."""
 
@@ -56,16 +56,18 @@ class Cutting(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _layout_of_headers(version: int, protocol: int, offset: int, headers: int) -> Struct:
-    """A whole header: what changes from packet to packet, and between that what does not.
+def _layout(
+    version: int, protocol: int, offset: int, headers: int, payload: int = 0, end: int = 0
+) -> Struct:
+    """A packet: what changes from packet to packet, and between that what does not.
 
     IPv4: first part, total length, identification, second part, checksum.  IPv6: first part,
     payload length.  Then all up to the ports.  TCP: sequence number, acknowledgement and data
-    offset, flags, window, checksum, the rest.  UDP: length, checksum.
+    offset, flags, window, checksum, the rest.  UDP: length, checksum.  Then payload and end.
     """
     network = f"!2sHH4sH{offset - 8}s" if version == 4 else f"!4sH{offset - 2}s"
     transport = f"I5sB2sH{headers - offset - 18}s" if protocol == TCP else "HH"
-    return Struct(network + transport)
+    return Struct(f"{network}{transport}{payload}s{end}s")
 
 
 def cutting_of(header: Buffer, packet: Buffer) -> Cutting | None:
@@ -102,130 +104,106 @@ def cutting_of(header: Buffer, packet: Buffer) -> Cutting | None:
     return Cutting(version, protocol, offset, headers, segment, -((headers - size) // segment))
 
 
-def segments(cutting: Cutting, packet: Buffer, end_of: EndOf = no_end) -> Iterator[bytes]:
+def segments(cutting: Cutting, packet: Buffer, end_of: EndOf = no_end) -> list[bytes]:
     """The packets of a super-packet, in their order, each with what ``end_of`` puts behind it;
     ``cutting`` is that of `cutting_of`."""
-    if cutting.protocol == TCP:
-        return _tcp_segments(cutting, packet, end_of)
-    return _udp_segments(cutting, packet, end_of)
+    row = _tcp_row if cutting.protocol == TCP else _udp_row
+    alike, last = divmod(len(packet) - cutting.headers, cutting.segment)
+    found = row(cutting, packet, end_of, 0, alike, cutting.segment) if alike else []
+    return found + row(cutting, packet, end_of, alike, 1, last) if last else found
 
 
-def _tcp_segments(cutting: Cutting, packet: Buffer, end_of: EndOf) -> Iterator[bytes]:
-    version, protocol, offset, headers, size, packets = cutting
-    form = _layout_of_headers(version, protocol, offset, headers)
-    fields = form.unpack_from(packet)
-    network, pseudo = _network(version, protocol, fields)
-    fixed, identification, before, after, base = network
-    sequence, acknowledged, flags, window, _, rest = fields[-6:]
-    pack, number, join = form.pack, int.from_bytes, b"".join
+def _tcp_row(
+    cutting: Cutting, packet: Buffer, end_of: EndOf, first: int, count: int, size: int
+) -> list[bytes]:
+    """``count`` packets from the number ``first`` on, each with ``size`` octets of payload.
+
+    What changes from one to the next is computed for all of them before they are packed, a column
+    of numbers at a time: that takes 1.2 microseconds for 1,400 octets, and one by one 1.8.
+    """
+    version, protocol, offset, headers, segment, packets = cutting
+    fields = _layout(version, protocol, offset, headers).unpack_from(packet)
+    total = headers + size
+    network, after, pseudo = _network(cutting, fields, first, count, total)
+    sequence, acknowledged, flags, window, _, rest = fields[-8:-2]
     # All of the header but sequence number, flags and checksum.
     unchanged = after[-4:] + bytes(4) + acknowledged + b"\0" + window + bytes(2) + rest
-    pseudo += number(unchanged, "big") % 0xFFFF
-    parts = parts_of(size).unpack
-    even = size % 2 == 0
-    shown = flags & ~(_FIN | _PSH)
-    total = headers + size
+    pseudo += int.from_bytes(unchanged, "big") % 0xFFFF + total - offset
+    begin = first * segment
+    payloads, sums = pieces_of(packet, headers + begin, size, size, count)
+    sequences = counted(sequence + begin, segment, count, 32)
+    shown = [flags & ~(_FIN | _PSH | _CWR)] * count
+    if not first:
+        shown[0] |= flags & _CWR
+    if first + count == packets:
+        shown[-1] |= flags & (_FIN | _PSH)
+    checks = [
+        -(pseudo + carried + its_sequence + its_flags) % 0xFFFF
+        for carried, its_sequence, its_flags in zip(sums, sequences, shown, strict=True)
+    ]
     end = end_of(total)
-    # Constant for all but the last.
-    base += total
-    pseudo += total - offset
-    ahead = total - IPV6_HEADER
-    place = headers
-    stop = place + size
-    for left in range(packets - 1, -1, -1):
-        if not left:
-            stop = len(packet)
-            even = False
-            shorter = size - (stop - place)
-            total -= shorter
-            base -= shorter
-            pseudo -= shorter
-            ahead -= shorter
-            end = end_of(total)
-            shown |= flags & (_FIN | _PSH)
-        payload = packet[place:stop]
-        carried = sum(map(number, parts(payload))) if even else sum_of(payload)
-        check = -(carried + pseudo + sequence + shown) % 0xFFFF
-        if version == 4:
-            head = pack(
-                fixed,
-                total,
-                identification,
-                before,
-                -(base + identification) % 0xFFFF,
-                after,
-                sequence,
-                acknowledged,
-                shown,
-                window,
-                check,
-                rest,
-            )
-            identification = identification + 1 & 0xFFFF
-        else:
-            head = pack(fixed, ahead, after, sequence, acknowledged, shown, window, check, rest)
-        yield join((head, payload, end))
-        place = stop
-        stop += size
-        sequence = sequence + size & 0xFFFFFFFF
-        shown &= ~_CWR
+    return list(
+        map(
+            _layout(version, protocol, offset, headers, size, len(end)).pack,
+            *network,
+            sequences,
+            repeat(acknowledged),
+            shown,
+            repeat(window),
+            checks,
+            repeat(rest),
+            payloads,
+            repeat(end),
+        )
+    )
 
 
-def _udp_segments(cutting: Cutting, packet: Buffer, end_of: EndOf) -> Iterator[bytes]:
-    version, protocol, offset, headers, size, packets = cutting
-    form = _layout_of_headers(version, protocol, offset, headers)
-    fields = form.unpack_from(packet)
-    network, pseudo = _network(version, protocol, fields)
-    fixed, identification, before, after, base = network
-    pseudo += int.from_bytes(after[-4:], "big")
-    end = len(packet)
-    place = headers
-    for _ in range(packets):
-        stop = min(place + size, end)
-        length = stop - place + UDP_HEADER
-        total = offset + length
-        payload = packet[place:stop]
-        check = -(sum_of(payload) + pseudo + 2 * length) % 0xFFFF or 0xFFFF
-        if version == 4:
-            checked = -(base + total + identification) % 0xFFFF
-            head = form.pack(fixed, total, identification, before, checked, after, length, check)
-            identification = identification + 1 & 0xFFFF
-        else:
-            head = form.pack(fixed, total - IPV6_HEADER, after, length, check)
-        yield b"".join((head, payload, end_of(total)))
-        place = stop
+def _udp_row(
+    cutting: Cutting, packet: Buffer, end_of: EndOf, first: int, count: int, size: int
+) -> list[bytes]:
+    """As `_tcp_row`."""
+    version, protocol, offset, headers, segment, _ = cutting
+    fields = _layout(version, protocol, offset, headers).unpack_from(packet)
+    total, length = headers + size, UDP_HEADER + size
+    network, after, pseudo = _network(cutting, fields, first, count, total)
+    pseudo += int.from_bytes(after[-4:], "big") + 2 * length
+    payloads, sums = pieces_of(packet, headers + first * segment, size, size, count)
+    end = end_of(total)
+    return list(
+        map(
+            _layout(version, protocol, offset, headers, size, len(end)).pack,
+            *network,
+            repeat(length),
+            [-(pseudo + carried) % 0xFFFF or 0xFFFF for carried in sums],
+            payloads,
+            repeat(end),
+        )
+    )
 
 
 def _network(
-    version: int, protocol: int, fields: tuple[Any, ...]
-) -> tuple[tuple[bytes, int, bytes, bytes, int], int]:
-    """First part, identification, second part, the rest and the ports, and the sum of what of an
-    IPv4 header does not change.  And the sum of the pseudo-header without its length."""
-    if version == 6:
+    cutting: Cutting, fields: tuple[Any, ...], first: int, count: int, total: int
+) -> tuple[list[Iterable[Any]], bytes, int]:
+    """The columns of all up to the ports, of ``count`` packets from the number ``first`` on with
+    ``total`` octets each; the last column is of constants, and its value comes next.  Then the sum
+    of the pseudo-header without its length."""
+    if cutting.version == 6:
         fixed, _, after = fields[:3]
-        return (fixed, 0, b"", after, 0), int.from_bytes(after[2:34], "big") % 0xFFFF + protocol
+        pseudo = int.from_bytes(after[2:34], "big") % 0xFFFF + cutting.protocol
+        return [repeat(fixed), repeat(total - IPV6_HEADER), repeat(after)], after, pseudo
     fixed, _, identification, before, _, after = fields[:6]
-    base = int.from_bytes(fixed + before + after[:-4], "big") % 0xFFFF
-    pseudo = int.from_bytes(after[:8], "big") % 0xFFFF + protocol
-    return (fixed, identification, before, after, base), pseudo
-
-
-def sum_of(octets: Buffer) -> int:
-    """The sum of the 16-bit words; only its remainder modulo 0xFFFF means something."""
-    size = len(octets)
-    if size % 2:
-        return int.from_bytes(octets, "big") % 0xFFFF << 8
-    if size < _PARTS * 32:
-        return int.from_bytes(octets, "big") % 0xFFFF
-    return sum(map(int.from_bytes, parts_of(size).unpack(octets))) % 0xFFFF
-
-
-@lru_cache(maxsize=256)
-def parts_of(size: int) -> Struct:
-    """Parts of ``size`` octets, an even number, whose sum as numbers is that of all, modulo 0xFFFF:
-    the remainder of one long number takes twice the time of some short ones and theirs."""
-    part = size // _PARTS // 2 * 2
-    return Struct(f"{part}s" * (_PARTS - 1) + f"{size - part * (_PARTS - 1)}s")
+    base = int.from_bytes(fixed + before + after[:-4], "big") % 0xFFFF + total
+    numbers = counted(identification + first, 1, count, 16)
+    columns = [
+        repeat(fixed),
+        repeat(total),
+        numbers,
+        repeat(before),
+        [-(base + each) % 0xFFFF for each in numbers],
+        repeat(after),
+    ]
+    pseudo = int.from_bytes(after[:8], "big") % 0xFFFF + cutting.protocol
+    return columns, after, pseudo
 
 
 def completed(header: Buffer, packet: Buffer, offset: int) -> bytes | None:
@@ -261,4 +239,4 @@ def cut(header: Buffer, packet: Buffer) -> list[bytes]:
     cutting = cutting_of(header, packet)
     if cutting is None:
         return []
-    return list(segments(cutting, packet))
+    return segments(cutting, packet)

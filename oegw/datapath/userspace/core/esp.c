@@ -22,7 +22,7 @@ EXPORTED uint32_t oegw_core_layout(void)
     return (uint32_t)(sizeof(struct oegw_sa) + sizeof(struct oegw_sa_now) + sizeof(struct oegw_run)
                       + sizeof(struct oegw_frame) + sizeof(struct oegw_care) + sizeof(struct oegw_moved)
                       + sizeof(struct oegw_seen) + sizeof(struct oegw_made) + sizeof(struct oegw_way)
-                      + sizeof(struct oegw_outer) + sizeof(struct oegw_counters));
+                      + sizeof(struct oegw_outer) + sizeof(struct oegw_counters) + sizeof(struct oegw_crowd));
 }
 
 /* ------------------------------------------------------------------------------- the record */

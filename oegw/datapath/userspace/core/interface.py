@@ -77,6 +77,17 @@ class Places(Protocol):
         """Where the counter of this name stands: an unsigned number of 64 bits."""
 
 
+class Gathers(Protocol):
+    """`gathering.Gathering`: what a loop tells of crowds."""
+
+    gather_from: memoryview
+    """When all workers gather: monotonic nanoseconds.  A crowd puts it off."""
+
+    def place(self, gathered: bool) -> None:
+        """Packets come one by one, or in crowds.  Said when it changes, and the former again after
+        each `gathering.LOOK` turns."""
+
+
 class SealingLoop(Protocol):
     """The whole of a worker's turns: wait, read, seal, send, and again.  It counts what it does.
 
@@ -153,7 +164,7 @@ class SealingCore(Protocol):
 
     def frame(self, index: int) -> Frame: ...
 
-    def loop(self, device: int, counters: Places) -> SealingLoop | None:
+    def loop(self, device: int, counters: Places, gathering: Gathers) -> SealingLoop | None:
         """To be used in place of ``fill`` and ``seal``; None: this core has none.  It takes random
         blocks from the kernel, as `os.urandom`."""
 
@@ -268,5 +279,7 @@ class OpeningCore(Protocol):
     def softened(self) -> list[InboundSa]:
         """Those that reached their soft limit since the last call."""
 
-    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> OpeningLoop | None:
+    def loop(
+        self, device: int, outer: Sequence[Outer], counters: Places, gathering: Gathers
+    ) -> OpeningLoop | None:
         """To be used in place of ``fill``, ``open`` and ``deliver``, as a sealing core's."""

@@ -60,6 +60,8 @@ struct oegw_opening {
     /* The loop's. */
     uint32_t batch;  /* how many there were */
     bool under_way;  /* the last one */
+    bool came;       /* and nobody thought about how large it is yet */
+    uint64_t octets; /* received */
     uint32_t ready;  /* sockets that are readable, a bit for each */
     bool control;    /* somebody else's descriptor was ready */
     uint64_t now;
@@ -332,6 +334,7 @@ EXPORTED int oegw_opening_fill(oegw_opening *core, int outer, int version, int e
         if ((uint32_t)got < wanted)
             break; /* nothing waits */
     }
+    core->octets = all;
     return (int)core->count;
 }
 
@@ -520,7 +523,7 @@ static void count_seen(struct oegw_seen *seen, const struct oegw_counters *count
     seen->packets = seen->octets = seen->replay = seen->invalid = 0;
 }
 
-EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters)
+EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const struct oegw_outer *outer, uint32_t outers, const struct oegw_counters *counters, struct oegw_crowd *crowd)
 {
     if (outers > OEGW_OUTER)
         return -EINVAL;
@@ -535,12 +538,17 @@ EXPORTED int oegw_opening_loop(oegw_opening *core, int polled, int device, const
             if (core->seen.moved || core->seen.softened)
                 return OEGW_SEEN;
         }
+        if (core->came) { /* behind what they wait for */
+            core->came = false;
+            if (oegw_crowd_came(crowd, core->count, core->octets, core->now))
+                return OEGW_PLACE;
+        }
         if (core->ready) {
             const struct oegw_outer *next = &outer[__builtin_ctz(core->ready)];
             core->ready &= core->ready - 1;
             int got = oegw_opening_fill(core, next->descriptor, (int)next->version, (int)next->encapsulated);
             core->seen.vain = got < 0 ? core->seen.vain + 1 : 0;
-            core->under_way = got > 0;
+            core->under_way = core->came = got > 0;
             core->now = monotonic();
             if (got < 0) {
                 count(counters->socket, 1); /* an ICMP error of something that we sent */

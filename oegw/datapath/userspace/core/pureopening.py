@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
-from cryptography.exceptions import InvalidTag
-
+from oegw.datapath.userspace.core.decrypting import (
+    GCM_ICV,
+    GCM_PLAIN,
+    Decrypt,
+    DecryptRow,
+    cbc,
+    gcm,
+    gcm_row,
+)
 from oegw.datapath.userspace.core.flows import key_of
-from oegw.datapath.userspace.core.interface import FLOWS, Moved, Outer, Places, Unchecked, Unopened
+from oegw.datapath.userspace.core.interface import (
+    FLOWS,
+    Gathers,
+    Moved,
+    Outer,
+    Places,
+    Unchecked,
+    Unopened,
+)
 from oegw.datapath.userspace.core.joining import Joiner
 from oegw.datapath.userspace.esp import PADDINGS, TRAILER, InboundSa
 from oegw.datapath.userspace.receiving import Datagram, Receiver
@@ -19,24 +34,13 @@ from oegw.datapath.userspace.transform import (
     AuthenticatedEncryption,
     AuthenticationError,
     Random,
-    Transform,
 )
 from oegw.packet.ecn import DECAPSULATION, traffic_class
 from oegw.packet.ip import IPV4, IPV6, Buffer
 
 _SPI_AND_SEQUENCE = Struct("!II")
-_GCM_EXTENDED = Struct("!IQ")  # RFC 4106 section 5
-_HIGH = Struct("!I")
 _LOW = 0xFFFFFFFF
-_GCM_PLAIN = ESP_HEADER + 8
-_GCM_ICV = 16
-_GCM_LEAST = 4
 _VERSION = {IPV4: 4, IPV6: 6}
-
-
-_Decrypt = Callable[[memoryview, int, int, int], tuple[int, int]]
-"""Called with octets, where in them a packet begins and ends, and its number: where its plaintext
-with the padding begins and ends in them now.  Raises AuthenticationError."""
 
 
 class _Inlet:
@@ -49,6 +53,7 @@ class _Inlet:
 
     __slots__ = (
         "decrypt",
+        "decrypt_row",
         "encapsulated",
         "first",
         "flows",
@@ -63,10 +68,13 @@ class _Inlet:
     def __init__(self, sa: InboundSa) -> None:
         self.sa = sa
         transform = sa.transform
+        self.decrypt: Decrypt
+        self.decrypt_row: DecryptRow | None = None
         if isinstance(transform, AuthenticatedEncryption):
-            self.decrypt = _gcm(sa, transform)
+            self.decrypt = gcm(sa, transform)
+            self.decrypt_row = gcm_row(sa, transform)
         else:
-            self.decrypt = _cbc(sa, transform)
+            self.decrypt = cbc(sa, transform)
         self.limited = sa.hard_bytes is not None
         self.key = sa.key.spi, sa.key.destination.packed
         self.encapsulated = sa.sa.encapsulation is not None
@@ -161,7 +169,9 @@ class PureOpeningCore:
         self._joiner.clear()
         return refused
 
-    def loop(self, device: int, outer: Sequence[Outer], counters: Places) -> None:
+    def loop(
+        self, device: int, outer: Sequence[Outer], counters: Places, gathering: Gathers
+    ) -> None:
         """The worker's own does."""
 
     def counted(self) -> dict[str, int]:
@@ -180,7 +190,7 @@ class PureOpeningCore:
     def _open(self, datagrams: list[Datagram]) -> Iterator[Unopened | Unchecked]:
         """All packets of the datagrams, in their order."""
         counters, read = self._counters, _SPI_AND_SEQUENCE.unpack_from
-        extend = self._joiner.extend
+        joiner, extend = self._joiner, self._joiner.extend
         # How the packet came that is the last one in the joiner.
         joined: _Inlet | None = None
         joined_header = joined_class = -1
@@ -196,10 +206,9 @@ class PureOpeningCore:
                     self._settle(inlet, source, port)
                 inlet, known, known_way = None, -1, way
                 source, port = its_source, its_port
-            for place in range(0, end or 1, size or 1):
-                stop = place + size
-                if stop > end:
-                    stop = end
+            stop = 0
+            while stop < end or not stop:
+                place, stop = stop, min(stop + size, end) or 1
                 spi, low = read(payload, place) if stop - place >= ESP_HEADER else (0, 0)
                 if spi != known:
                     if inlet is not None:
@@ -216,47 +225,72 @@ class PureOpeningCore:
                     yield Unopened(payload[place:stop], source, port, destination, outer_class)
                     continue
                 sequence = inlet.next
+                opened = 0
                 if low != (sequence & _LOW if extended else sequence):
                     self._settle(inlet, source, port)
                     sequence = sa.window.candidate(low)
                     if not sa.window.fresh(sequence):
                         counters["drop_in_replay"] += 1
                         continue
-                try:
-                    start, finish = decrypt(payload, place, stop, sequence)
-                except AuthenticationError:
-                    counters["drop_in_invalid"] += 1
-                    continue
-                if sequence == inlet.next:
-                    inlet.next = sequence + 1
-                else:
-                    inlet.accept(sequence)
-                padding = payload[finish - 2]
-                next_header = payload[finish - 1]
-                last = finish - TRAILER - padding
-                # As in `InboundSa.open`.
-                if last < start or (padding and payload[last : finish - 2] != PADDINGS[padding]):
-                    counters["drop_in_invalid"] += 1
-                    continue
-                inner = payload[start:last]
-                if (
-                    inlet is joined
-                    and next_header == joined_header
-                    and outer_class == joined_class
-                    and extend(inner)
+                elif (
+                    inlet.decrypt_row is not None
+                    and (count := (end - place) // size) > 1
+                    and (not limited or inlet.allows(count * size))
                 ):
-                    pass  # it is as ordinary as the one before
-                elif _is_ordinary(inlet, next_header, inner, outer_class):
-                    self._joiner.add(inner)
-                    joined, joined_header, joined_class = inlet, next_header, outer_class
+                    opened = inlet.decrypt_row(payload, place, size, count, sequence)
+                if opened:
+                    start, finish = place + GCM_PLAIN, stop - GCM_ICV
+                    stop = place + opened * size
+                    inlet.next += opened
                 else:
+                    try:
+                        start, finish = decrypt(payload, place, stop, sequence)
+                    except AuthenticationError:
+                        counters["drop_in_invalid"] += 1
+                        continue
+                    opened = 1
+                    if sequence == inlet.next:
+                        inlet.next = sequence + 1
+                    else:
+                        inlet.accept(sequence)
+                while opened:
+                    padding = payload[finish - 2]
+                    next_header = payload[finish - 1]
+                    last = finish - TRAILER - padding
+                    taken = 1
+                    behind = bytes(payload[last:finish])
+                    as_before = (
+                        inlet is joined
+                        and next_header == joined_header
+                        and outer_class == joined_class
+                    )
+                    # As in `InboundSa.open`.
+                    if last < start or (padding and behind[:padding] != PADDINGS[padding]):
+                        counters["drop_in_invalid"] += 1
+                    elif as_before and (
+                        many := extend(payload, start, last - start, size, opened, behind)
+                    ):
+                        taken = many  # as ordinary as the one before
+                        inlet.packets += taken
+                        inlet.octets += taken * (last - start)
+                    elif _is_ordinary(
+                        inlet, next_header, inner := payload[start:last], outer_class
+                    ):
+                        (joiner.begin if as_before else joiner.add)(inner)
+                        joined, joined_header, joined_class = inlet, next_header, outer_class
+                        inlet.packets += 1
+                        inlet.octets += last - start
+                    else:
+                        self._settle(inlet, source, port)
+                        self._count(sa, 1, last - start)
+                        known = -1
+                        yield Unchecked(sa, next_header, inner, outer_class)
+                    opened -= taken
+                    start += taken * size
+                    finish += taken * size
+                if known < 0:
                     self._settle(inlet, source, port)
-                    self._count(sa, 1, last - start)
-                    inlet, known = None, -1
-                    yield Unchecked(sa, next_header, inner, outer_class)
-                    continue
-                inlet.packets += 1
-                inlet.octets += last - start
+                    inlet = None
         if inlet is not None:
             self._settle(inlet, source, port)
 
@@ -291,38 +325,6 @@ class PureOpeningCore:
         sa.record.count(packets, octets, self._now)
         if sa.wants_replacement and not sa.softened:
             self._softened[sa] = None
-
-
-def _gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> _Decrypt:
-    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
-    extended, associated = sa.extended, _GCM_EXTENDED.pack
-
-    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
-        start, finish = place + _GCM_PLAIN, stop - _GCM_ICV
-        if finish - start < _GCM_LEAST:
-            raise AuthenticationError
-        try:
-            decrypt(
-                salt + payload[place + ESP_HEADER : start],
-                payload[start:stop],
-                associated(spi, sequence) if extended else payload[place : place + ESP_HEADER],
-                payload[start:finish],
-            )
-        except InvalidTag:
-            raise AuthenticationError from None
-        return start, finish
-
-    return decrypted
-
-
-def _cbc(sa: InboundSa, transform: Transform) -> _Decrypt:
-    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
-        high = _HIGH.pack(sequence >> 32) if sa.extended else b""
-        plain = transform.open(payload[place:stop], high)
-        payload[place : place + len(plain)] = plain
-        return place, place + len(plain)
-
-    return decrypted
 
 
 def _is_ordinary(inlet: _Inlet, next_header: int, inner: Buffer, outer_class: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from struct import Struct
 
@@ -19,6 +19,7 @@ from oegw.datapath.userspace.core.interface import (
     RUN_PACKETS,
     SMALLEST_SEGMENT,
     Frame,
+    Gathers,
     Places,
     Run,
 )
@@ -140,7 +141,7 @@ class PureSealingCore:
                 raise
         return len(frames)
 
-    def loop(self, device: int, counters: Places) -> None:
+    def loop(self, device: int, counters: Places, gathering: Gathers) -> None:
         """The worker's own does."""
 
     def frame(self, index: int) -> Frame:
@@ -217,11 +218,10 @@ class PureSealingCore:
             place = self._add(kind, place, outlet.sealed(size), count - 1, size, index)
         self._add(kind, place, outlet.sealed(last), 1, last, index)
         end_of = _end_of(IPV4 if version == 4 else IPV6, outlet.block)
-        plains: Iterable[bytes]
         if cutting is not None:
             plains = segments(cutting, packet, end_of)
         else:
-            plains = (bytes(whole) + end_of(size),)
+            plains = [bytes(whole) + end_of(size)]
         if isinstance(sa.transform, AuthenticatedEncryption):
             self._seal_gcm(sa, sa.transform, first, plains)
         elif isinstance(sa.transform, EncryptThenMac):
@@ -233,23 +233,19 @@ class PureSealingCore:
         sa: OutboundSa,
         transform: AuthenticatedEncryption,
         sequence: int,
-        plains: Iterable[bytes],
+        plains: list[bytes],
     ) -> None:
         out, place = self._sealed, self._end
-        spi, salt, extended = sa.sa.spi, transform.salt, sa.extended
+        spi, salt = sa.sa.spi, transform.salt
         encrypt = transform.aead.encrypt_into
-        header, nonce, associated = _GCM_HEADER.pack_into, _GCM_NONCE.pack, _GCM_EXTENDED.pack
-        for plain in plains:
+        header, nonce = _GCM_HEADER.pack_into, _GCM_NONCE.pack
+        associated = (_GCM_EXTENDED if sa.extended else _HEADER).pack
+        for number, plain in enumerate(plains, sequence):
             stop = place + _GCM_ADDED + len(plain)
-            header(out, place, spi, sequence & _LOW, sequence)
-            encrypt(
-                nonce(salt, sequence),
-                plain,
-                associated(spi, sequence) if extended else out[place : place + ESP_HEADER],
-                out[place + _GCM_PLAIN : stop],
-            )
+            header(out, place, spi, number & _LOW, number)
+            into = out[place + _GCM_PLAIN : stop]
+            encrypt(nonce(salt, number), plain, associated(spi, number), into)
             place = stop
-            sequence += 1
         self._end = place
 
     def _seal_cbc(
@@ -257,7 +253,7 @@ class PureSealingCore:
         sa: OutboundSa,
         transform: EncryptThenMac,
         sequence: int,
-        plains: Iterable[bytes],
+        plains: list[bytes],
     ) -> None:
         out, place = self._sealed, self._end
         spi, extended = sa.sa.spi, sa.extended

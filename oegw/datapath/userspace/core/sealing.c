@@ -43,6 +43,8 @@ struct oegw_sealing {
     uint32_t sent; /* runs */
     int said;      /* by seal: what comes when all its runs are sent */
     bool control;  /* somebody else's descriptor was ready */
+    bool came;     /* a batch, and nobody thought about how large it is yet */
+    uint64_t octets; /* read */
     uint64_t now;
 };
 
@@ -101,6 +103,9 @@ EXPORTED void oegw_sealing_remove(oegw_sealing *core, uint32_t number)
 {
     core->last_sa = 0;
     core->pending = false;
+    for (uint32_t i = core->sent; i < core->made.runs; i++)
+        if (core->runs[i].sa == number)
+            core->runs[i].count = 0; /* the number may be another SA's before the loop goes on */
     sas_remove(&core->sas, number);
 }
 
@@ -124,6 +129,7 @@ EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
     core->end = 0;
     core->sent = 0;
     core->said = OEGW_DONE;
+    core->came = false;
     while (core->frame_count < OEGW_BATCH_FRAMES && end < OEGW_BATCH_OCTETS) {
         ssize_t size = read(device, core->read + end, OEGW_LARGEST_FRAME);
         if (size < 0) {
@@ -142,6 +148,7 @@ EXPORTED int oegw_sealing_fill(oegw_sealing *core, int device)
         frame->packet = (uint32_t)size - frame->header;
         end += (size_t)size;
     }
+    core->octets = end;
     return (int)core->frame_count;
 }
 
@@ -384,12 +391,14 @@ static int seal_all(oegw_sealing *core)
     return said;
 }
 
-EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters)
+EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters, struct oegw_crowd *crowd)
 {
     struct outers outers = {.count = 0};
     for (;;) {
         while (core->sent < core->made.runs) {
             struct oegw_run *run = &core->runs[core->sent++];
+            if (!run->count)
+                continue;
             const struct sa *sa = sas_find(&core->sas, run->sa);
             if (!may_send(sa, core->now) || !send_run(&outers, &sa->way, run, core->sealed + run->offset, counters)) {
                 core->made.left = core->sent - 1;
@@ -403,6 +412,11 @@ EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const
         if (core->next < core->frame_count) {
             core->said = seal_all(core);
             continue;
+        }
+        if (core->came) { /* behind what they wait for */
+            core->came = false;
+            if (oegw_crowd_came(crowd, core->frame_count, core->octets, core->now))
+                return OEGW_PLACE;
         }
         if (core->control) {
             core->control = false;
@@ -420,6 +434,7 @@ EXPORTED int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const
         int got = oegw_sealing_fill(core, device);
         if (got < 0)
             return got;
+        core->came = got > 0;
         core->now = monotonic();
     }
 }

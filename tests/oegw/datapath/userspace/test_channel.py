@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import threading
@@ -18,11 +19,14 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.counters import CounterPage, CounterPages
 from oegw.datapath.userspace.engine import DontFragment
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.offloads import SENDING, Offload
 from oegw.datapath.userspace.opening import Opening
 from oegw.datapath.userspace.outside import Handle
 from oegw.datapath.userspace.sealing import Sealing
+from oegw.datapath.userspace.state import Memory
 from oegw.datapath.userspace.worker import MakesDuty, Worker
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_A6, GATEWAY_B6, arriving, make_sa
 
@@ -57,6 +61,8 @@ def test_values_come_back(algorithm: str) -> None:
         assert channel.home_of(json.loads(json.dumps(channel.home_body(*home)))) == home
     path = (ip_address(GATEWAY_B6), 1400)
     assert channel.path_mtu_of(json.loads(json.dumps(channel.path_mtu_body(*path)))) == path
+    lost = Offload(SENDING, "no more")
+    assert channel.offload_of(json.loads(json.dumps(channel.offload_body(lost)))) == lost
     handles = (Handle(7, 4, True, True), Handle(8, 6, False, False))
     equipment = Equipment(
         *("compiled", 3, True, 4, 5, 6, True, False, handles, 1400, 0x30000, DontFragment.SET)
@@ -121,4 +127,36 @@ def test_worker_answers_strange_requests_and_ends_with_the_channel(make: MakesDu
         ours.close()
         thread.join(10)
         theirs.close()
+    assert not thread.is_alive()
+
+
+def test_a_worker_tells_once_what_it_has_lost() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    memory, pages = Memory(), CounterPages(1)
+    places = memory.descriptor, False, pages.descriptor, 0, device.fileno()
+    equipment = Equipment("python", *places, True, False, (), 1400, 0, DontFragment.SET)
+    lost = Offload(SENDING, "no more")
+
+    def make(equipment: Equipment, counters: CounterPage) -> Sealing:
+        duty = Sealing(equipment, counters)
+        duty.lost.append(lost)
+        return duty
+
+    thread = threading.Thread(target=Worker(theirs, make).run)
+    thread.start()
+    try:
+        ours.send(Message(Kind.START, 1, equipment.body()).serialize())
+        ours.send(Message(Kind.PULSE, 2).serialize())
+        said = [Message.parse(ours.recv(channel.LARGEST)) for _ in range(3)]
+        assert [each.kind for each in said] == [Kind.ANSWER, Kind.WITHOUT, Kind.ANSWER]
+        assert channel.offload_of(said[1].body) == lost
+    finally:
+        ours.close()
+        thread.join(10)
+        for end in (theirs, kernel, device):
+            end.close()
+        pages.close()
+        os.close(memory.descriptor)
     assert not thread.is_alive()

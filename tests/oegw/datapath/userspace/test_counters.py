@@ -38,7 +38,7 @@ def test_what_has_no_name_in_the_list_is_counted_nevertheless() -> None:
 
 
 def test_a_page_has_room_for_all_names_each_once() -> None:
-    assert len(set(NAMES)) == len(NAMES) <= PAGE // 8
+    assert len(set(NAMES)) == len(NAMES) < PAGE // 8
 
 
 def test_every_name_that_a_worker_counts_by_is_in_the_list() -> None:

@@ -269,14 +269,19 @@ def test_where_the_kernel_refuses_segmentation_packets_go_one_by_one(
         def sendmsg(self, *_: object) -> int:
             raise OSError(number, os.strerror(number))
 
-    real = sealing.socket
-    monkeypatch.setattr(sealing, "socket", Refusing(real))
+    lost: list[Offload] = []
+    sealing = OuterSocket(sealing.socket, 4, True, segments=True, lost=lost)
+    monkeypatch.setattr(sealing, "socket", Refusing(sealing.socket))
     packets = packets_of(0x1000, 1300, 1300, 1300, 90)
     assert sealing.send_run(run_of(packets), way(sealing, PORT)) == Sent(4, 0)
     found = received(opening, 4)
     assert cut(found) == packets
     assert len(found) == 4
     assert sealing.segments is (number == errno.EINVAL)
+    why = f"the kernel refused it while it ran: {os.strerror(number)}"
+    assert lost == ([] if sealing.segments else [Offload(SENDING, why)])
+    assert sealing.send_run(run_of(packets), way(sealing, PORT)) == Sent(4, 0)
+    assert len(lost) <= 1
     monkeypatch.undo()
     group.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import Counter
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from oegw.datapath.interface import UdpEncapsulation
 from oegw.datapath.userspace.core.virtio import GSO_NONE, NEEDS_CSUM, VirtioHeader
 from oegw.datapath.userspace.counters import CounterPages, page_of
 from oegw.datapath.userspace.engine import DontFragment
 from oegw.datapath.userspace.equipment import Equipment
+from oegw.datapath.userspace.offloads import SENDING, Offload
 from oegw.datapath.userspace.outside import OuterGroup
 from oegw.datapath.userspace.record import private_record
 from oegw.datapath.userspace.sealing import Sealing
@@ -26,11 +29,11 @@ pytestmark = pytest.mark.netns
 class Worker:
     """One with an SA, and a device to which the test writes frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         device.setblocking(False)
         self._device = device
-        self._group = OuterGroup(4, None, mark=0)
+        self._group = OuterGroup(4, port, mark=0)
         handle = self._group.sealing[0].handle
         self._pages = CounterPages(1)
         page = page_of(self._pages.descriptor, 0)
@@ -49,13 +52,18 @@ class Worker:
             dont_fragment=DontFragment.COPY,
         )
         self._sealing = Sealing(equipment, page)
-        self._sealing.install(make_sa(), private_record())
+        udp = UdpEncapsulation(port, port) if port is not None else None
+        self._sealing.install(make_sa(encapsulation=udp), private_record())
 
     def close(self) -> None:
         self._group.close()
         self._pages.close()
         self.kernel.close()
         self._device.close()
+
+    @property
+    def lost(self) -> list[Offload]:
+        return self._sealing.lost
 
     def counted(self, frame: bytes) -> Counter[str]:
         """What this frame counts."""
@@ -66,9 +74,9 @@ class Worker:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     with own_network():
-        worker = Worker()
+        worker = Worker(getattr(request, "param", None))
         yield worker
         worker.close()
 
@@ -85,3 +93,24 @@ def test_a_super_packet_that_is_too_big_is_answered_once(worker: Worker) -> None
     assert counted["drop_out_too_big"] == 40
     assert (counted["icmp_too_big"], counted["icmp_suppressed"]) == (1, 39)
     assert worker.counted(Inner(bytes(2000), source_port=7).frame(1448))["icmp_too_big"] == 1
+
+
+@pytest.mark.parametrize("worker", [4500], indirect=True)
+def test_an_offload_that_the_kernel_refuses_is_told_of(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that it had: UDP_SEGMENT, on the way to some peers."""
+    sent: list[int] = []
+
+    def sendmsg(_: socket.socket, parts: tuple[bytes], *__: object) -> int:
+        sent.append(len(parts[0]))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    frame = Inner(bytes(5 * 1000)).frame(1000)
+    worker.counted(frame)  # from now on the core knows the flow
+    monkeypatch.setattr(socket.socket, "sendmsg", sendmsg)
+    for _ in range(2):
+        worker.counted(frame)
+    assert len(sent) == 1, "all packets at once, and then never again"
+    assert sent[0] > 5000
+    assert [each.name for each in worker.lost] == [SENDING]

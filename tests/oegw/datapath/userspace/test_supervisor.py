@@ -92,6 +92,19 @@ def test_a_successor_knows_all_and_answers_what_was_under_way() -> None:
     played(play)
 
 
+def test_what_a_worker_lost_its_successor_tries_again() -> None:
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        for lost in (["sending", "no"], ["receiving", "never"], ["sending", "no more"]):
+            supervisor.tell(Kind.HOME, lost)
+        await supervisor.ask(Kind.PREFER, None)
+        assert supervisor.report.without == (("sending", "no more"), ("receiving", "never"))
+        supervisor.restart()
+        await supervisor.ask(Kind.PREFER, None)
+        assert supervisor.report.without == ()
+
+    played(play)
+
+
 def test_what_is_asked_while_there_is_none_is_answered_by_the_successor() -> None:
     async def play(supervisor: Supervisor, control: Control) -> None:
         supervisor.restart()

@@ -16,7 +16,7 @@ from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import FLOWS, Run, Unchecked
 from oegw.datapath.userspace.core.virtio import NONE
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
-from oegw.packet.ip import UDP
+from oegw.packet.ip import TCP, UDP
 from tests.support.core_traffic import Traffic, ip_packet, spoilt, udp
 from tests.support.datapath_cores import (
     NOW,
@@ -28,6 +28,7 @@ from tests.support.datapath_cores import (
     sealing,
     to_loopback,
 )
+from tests.support.datapath_packets import ACK, ECE, FIN, PSH, TIMESTAMPS, Inner, followers
 
 NAMES = "python", "compiled"
 FRAMES = 8  # in one batch: as many as a socket of the kind that plays the device takes
@@ -239,6 +240,100 @@ def test_their_windows_move_alike(stack: ExitStack, window: int, start: int) -> 
         "drop_in_invalid",
     )  # too old is, with ESN, one of the next subspace
     assert sum(counted.get(name, 0) for _, counted, _ in made[1] for name in refused) >= 50
+
+
+def otherwise(packet: Inner, source: random.Random) -> bytes:
+    """One that is not quite what is due, by its headers or by its checksums."""
+    if source.random() < 0.5:
+        octets = bytearray(packet.whole())
+        octets[source.choice((source.randrange(20), source.randrange(len(octets))))] ^= 1
+        return bytes(octets)
+    changes: list[dict[str, object]] = [
+        {"flags": ACK | PSH},
+        {"flags": ACK | ECE},
+        {"flags": ACK | FIN},
+        {"sequence": packet.sequence ^ 4},
+        {"acknowledgement": 6},
+        {"window": 501},
+        {"urgent": 1},
+        {"identification": packet.identification ^ 3},
+        {"traffic_class": 2},
+        {"ttl": 63},
+        {"source_port": 1001},
+        {"no_checksum": True},
+        {"payload": packet.payload[:-4]},
+        {"payload": b""},
+    ]
+    return packet.with_(**source.choice(changes)).whole()
+
+
+def one_datagram(source: random.Random, sender: OutboundSa) -> tuple[bytes, int, Inner]:
+    """Packets of one flow that mostly follow each other, mostly sealed one after the other, the
+    size of each but the last, and what they begin with."""
+    first = Inner(
+        version=source.choice((4, 4, 6)),
+        protocol=source.choice((TCP, TCP, UDP)),
+        sequence=2**32 - source.randrange(1, 5000),
+        identification=0x10000 - source.randrange(1, 20),
+        dont_fragment=source.random() < 0.8,
+        options=source.choice((b"", TIMESTAMPS)),
+    )
+    size = source.choice((10, 300, 301, 302, 1000))
+    packets = followers(first, [size] * source.randrange(2, 50))
+    if source.random() < 0.2:
+        packets = [each.with_(identification=first.identification) for each in packets]
+    inner = [packet.whole() for packet in packets]
+    for _ in range(source.choice((0, 1, 1, 2, 5))):
+        place = source.randrange(len(inner))
+        inner[place] = otherwise(packets[place], source)
+    sealed = [
+        bytearray(sender.seal(packet, 4 if first.version == 4 else 41) or b"") for packet in inner
+    ]
+    for _ in range(source.choice((0, 0, 1, 3))):
+        one, other = (source.randrange(len(sealed)) for _ in range(2))
+        kind = source.randrange(4)
+        if kind == 0:
+            sealed[one][source.randrange(len(sealed[one]))] ^= 1
+        elif kind == 1:
+            sealed[one], sealed[other] = sealed[other], sealed[one]
+        elif kind == 2:
+            sealed[one] = bytearray(sealed[other])
+        elif len(sealed) > 2:
+            del sealed[one]
+    width = max(map(len, sealed))
+    alike = [each for each in sealed if len(each) == width]
+    shorter = [each for each in sealed if len(each) < width][:1]
+    return b"".join(alike + shorter), width, first
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("joins_udp", [False, True])
+def test_what_comes_together_and_is_not_quite_alike(
+    stack: ExitStack, extended: bool, joins_udp: bool
+) -> None:
+    """Pure Python looks at such packets together: anything among them ends that, at any place."""
+    source = random.Random(8 + 2 * extended + joins_udp)
+    said = to_loopback(extended_sequence_numbers=extended, replay_window=64)
+    sender = OutboundSa(said, source.randbytes)
+    sides = [stack.enter_context(opening(choose(name), joins_udp=joins_udp)) for name in NAMES]
+    sas = [side.sa(said) for side in sides]
+    sender.sequence = 2**32 - 3000 if extended else 0
+    for sa in sas:
+        sa.record.sequence = sender.sequence
+    joined = 0
+    for _ in range(250):
+        octets, size, first = one_datagram(source, sender)
+        made: list[Any] = []
+        for side, sa in zip(sides, sas, strict=True):
+            side.learn(sa, first.whole())
+            side.send(octets, size)
+            assert side.fill() == 1
+            care = [(bytes(each.payload), isinstance(each, Unchecked)) for each in side.care()]
+            counted = dict(side.core.counted())
+            made.append((care, side.frames(), counted, bytes(sa.record.memory)))
+        assert made[0] == made[1]
+        joined += sum(len(frame) > 2000 for frame in made[0][1])
+    assert joined > 50
 
 
 def test_an_sa_that_is_gone_leaves_its_flows_to_nobody() -> None:

@@ -26,23 +26,36 @@ def preloaded() -> str:
     return ":".join(found)
 
 
-@pytest.mark.fuzz
-def test_nothing_is_read_or_written_beyond_its_end(tmp_path: Path) -> None:
-    shared_object = tmp_path / "sanitized.so"
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shared_object: Path = tmp_path_factory.mktemp("core") / "sanitized.so"
     build(shared_object, *SANITIZERS, "-U_FORTIFY_SOURCE")
+    return shared_object
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        ("compiled_hostile", amount(200_000, 40_000)),
+        ("compiled_hostile_loops", amount(200_000, 10_000)),
+    ],
+)
+def test_nothing_is_read_or_written_beyond_its_end(
+    sanitized: Path, module: str, inputs: int
+) -> None:
     environment = {
         **os.environ,
         "LD_PRELOAD": preloaded(),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are not ours to judge
         "PYTHONPATH": str(ROOT),
     }
-    inputs = amount(200_000, 40_000)
     done = subprocess.run(
         [
             sys.executable,
             "-m",
-            "tests.support.compiled_hostile",
-            str(shared_object),
+            f"tests.support.{module}",
+            str(sanitized),
             "4303",
             str(inputs),
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from dataclasses import replace
 
 import pytest
@@ -299,6 +300,39 @@ def test_numbers_cross_2_to_the_32(core: CoreChoice) -> None:
         assert side.frames() == [single(SMALL)] * 4
         assert side.core.counted()["drop_in_replay"] == 4
         assert road.receiver.window.top == 2**32 + 1
+
+
+def test_numbers_end_within_a_datagram(core: CoreChoice) -> None:
+    """Whoever has the key may count on from 0: without extended numbers that is a replay."""
+    with opening(core) as side:
+        road = Road(side)
+        road.receiver.record.sequence = 2**32 - 4
+        padding = -(len(PACKETS[0]) + 2) % 4
+        end = bytes(range(1, padding + 1)) + bytes((padding, 4))
+        sealed = [
+            road.sender.transform.seal(
+                struct.pack("!II", road.sender.sa.spi, number % 2**32), b"", packet + end
+            )
+            for number, packet in enumerate(PACKETS + PACKETS[:1], 2**32 - 3)
+        ]
+        side.send(b"".join(sealed), len(sealed[0]))
+        side.fill()
+        assert side.care() == []
+        assert cut_again(side.frames()) == PACKETS[:3]
+        assert side.core.counted()["drop_in_replay"] == 2
+        assert road.receiver.window.top == 2**32 - 1
+
+
+@pytest.mark.parametrize("packets", [1, 3, 4])
+def test_a_limit_within_a_datagram(core: CoreChoice, packets: int) -> None:
+    """What the limit does not allow is left to the engine, and all before is opened."""
+    with opening(core) as side:
+        road = Road(side, hard_bytes=len(PACKETS[0]) * packets + 60)
+        sealed = [road.sealed(packet) for packet in PACKETS]
+        side.send(b"".join(sealed), len(sealed[0]))
+        side.fill()
+        assert len(side.care()) == 4 - packets
+        assert cut_again(side.frames()) == PACKETS[:packets]
 
 
 @pytest.mark.parametrize("algorithm", ["gcm-128", "cbc-sha2", "3des-md5"])

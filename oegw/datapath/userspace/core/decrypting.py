@@ -1,0 +1,109 @@
+"""ESP packets become plaintext where they are: alone, or many that came together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import repeat
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+
+from oegw.datapath.userspace.core.columns import alike, counted
+from oegw.datapath.userspace.esp import LAST_EXTENDED_SEQUENCE, LAST_SEQUENCE, InboundSa
+from oegw.datapath.userspace.transform import (
+    ESP_HEADER,
+    AuthenticatedEncryption,
+    AuthenticationError,
+    Transform,
+)
+
+# RFC 4106: where the plaintext begins, and what is behind it.
+GCM_PLAIN = ESP_HEADER + 8
+GCM_ICV = 16
+_GCM_LEAST = 4
+
+_HEADER = Struct("!II")  # SPI, low sequence number
+_HIGH = Struct("!I")
+_GCM_EXTENDED = Struct("!IQ")  # RFC 4106 section 5
+
+Decrypt = Callable[[memoryview, int, int, int], tuple[int, int]]
+"""Called with octets, where in them a packet begins and ends, and its number: where its plaintext
+with the padding begins and ends in them now.  Raises AuthenticationError."""
+
+DecryptRow = Callable[[memoryview, int, int, int, int], int]
+"""Called with octets, where in them the first packet begins, the size of each, how many there are
+one behind the other, and the number of the first: how many are numbered one by one and authentic,
+and have their plaintext now where `Decrypt` leaves it."""
+
+
+def gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> Decrypt:
+    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
+    extended, associated = sa.extended, _GCM_EXTENDED.pack
+
+    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
+        start, finish = place + GCM_PLAIN, stop - GCM_ICV
+        if finish - start < _GCM_LEAST:
+            raise AuthenticationError
+        try:
+            decrypt(
+                salt + payload[place + ESP_HEADER : start],
+                payload[start:stop],
+                associated(spi, sequence) if extended else payload[place : place + ESP_HEADER],
+                payload[start:finish],
+            )
+        except InvalidTag:
+            raise AuthenticationError from None
+        return start, finish
+
+    return decrypted
+
+
+def gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> DecryptRow:
+    decrypt, salt, spi = transform.aead.decrypt_into, transform.salt, sa.sa.spi
+    extended = sa.extended
+    last = LAST_EXTENDED_SEQUENCE if extended else LAST_SEQUENCE
+
+    def decrypted(payload: memoryview, place: int, size: int, count: int, sequence: int) -> int:
+        count = min(count, last + 1 - sequence)
+        if count < 1 or size < GCM_PLAIN + _GCM_LEAST + GCM_ICV:
+            return 0
+        fields = _gcm_headers(size, count).unpack_from(payload, place)
+        headers = fields[::2]
+        due = tuple(map(_HEADER.pack, repeat(spi), counted(sequence, 1, count, 32)))
+        added = headers[: alike(headers, due)]
+        if extended:
+            numbers = range(sequence, sequence + len(added))
+            added = tuple(map(_GCM_EXTENDED.pack, repeat(spi), numbers))
+        opened = 0
+        start = place + GCM_PLAIN
+        sealed = size - GCM_PLAIN
+        plain = sealed - GCM_ICV
+        try:
+            for iv, its in zip(fields[1::2], added, strict=False):
+                decrypt(
+                    salt + iv, payload[start : start + sealed], its, payload[start : start + plain]
+                )
+                start += size
+                opened += 1
+        except InvalidTag:
+            pass  # what is behind those that were opened is looked at by itself
+        return opened
+
+    return decrypted
+
+
+@lru_cache(maxsize=256)
+def _gcm_headers(size: int, count: int) -> Struct:
+    """What is authenticated, and the IV, of ``count`` packets of ``size`` octets."""
+    return Struct(f"{ESP_HEADER}s{GCM_PLAIN - ESP_HEADER}s{size - GCM_PLAIN}x" * count)
+
+
+def cbc(sa: InboundSa, transform: Transform) -> Decrypt:
+    def decrypted(payload: memoryview, place: int, stop: int, sequence: int) -> tuple[int, int]:
+        high = _HIGH.pack(sequence >> 32) if sa.extended else b""
+        plain = transform.open(payload[place:stop], high)
+        payload[place : place + len(plain)] = plain
+        return place, place + len(plain)
+
+    return decrypted

@@ -1,0 +1,107 @@
+"""Ones' complement sums (RFC 1071), of which checksums are made and by which they are checked.
+
+Only a sum's remainder modulo 0xFFFF means something.
+
+They are the largest part of pure Python's work: for 1,400 octets its own numbers take 1.75 of the
+3.3 microseconds of sealing a packet.  So where GMP is installed (Debian's coreutils need it) its
+division by one word is used, by ctypes: 0.4 microseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import add
+from struct import Struct
+
+from oegw.packet.ip import Buffer
+
+_LIBRARY = "libgmp.so.10"
+_LIMB = 8  # octets of its words
+# A sum of words in the other byte order is that of the swapped words, swapped: times 256.
+_SWAP = 8 if sys.byteorder == "little" else 0
+
+# Our choices.
+_PARTS = 8  # the best of some, for payloads of 1000 to 1500 octets
+_LEAST = 256  # octets; for fewer, one number of Python's is as fast as anything
+
+Remainder = Callable[[bytes, int, int], int]
+"""Called with words of the machine, their number, and the divisor (``mpn_mod_1`` of GMP)."""
+
+
+def _remainder() -> Remainder | None:
+    """None if there is no such library."""
+    try:
+        library = ctypes.PyDLL(_LIBRARY)  # keeps the interpreter's lock: it is that short
+        bits = ctypes.c_int.in_dll(library, "__gmp_bits_per_limb").value
+        function = library["__gmpn_mod_1"]
+    except (OSError, ValueError, AttributeError):
+        return None
+    if bits != 8 * _LIMB or ctypes.sizeof(ctypes.c_ulong) != _LIMB:
+        return None
+    function.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_ulong)
+    function.restype = ctypes.c_ulong
+    return function
+
+
+remainder = _remainder()
+
+
+def sum_of(octets: Buffer) -> int:
+    """The sum of the 16-bit words; an odd octet is the first of its word."""
+    size = len(octets)
+    if size < _LEAST:
+        return int.from_bytes(octets, "big") % 0xFFFF << size % 2 * 8
+    if remainder is not None:
+        words, rest = divmod(size, _LIMB)
+        total = remainder(bytes(octets), words, 0xFFFF) << _SWAP
+        return total + (int.from_bytes(octets[-rest:], "big") << rest % 2 * 8 if rest else 0)
+    if size % 2:
+        return int.from_bytes(octets, "big") % 0xFFFF << 8
+    return sum(map(int.from_bytes, _parts_of(size).unpack(octets)))
+
+
+def pieces_of(
+    octets: Buffer, start: int, size: int, stride: int, count: int
+) -> tuple[Sequence[bytes], Sequence[int]]:
+    """``count`` pieces of ``size`` octets each, the first at ``start`` and the next ``stride``
+    behind; and the sum of each."""
+    pieces = _pieces(size, stride - size, count).unpack_from(octets, start)
+    if size < _LEAST or size % 2:
+        return pieces, list(map(sum_of, pieces))
+    if remainder is None:
+        parts, number = _parts_of(size).unpack, int.from_bytes
+        return pieces, [sum(map(number, parts(piece))) for piece in pieces]
+    words, rest = divmod(size, _LIMB)
+    sums = map(remainder, pieces, repeat(words), repeat(0xFFFF))
+    if not rest:
+        return pieces, [each << _SWAP for each in sums]
+    ends = _ends(size, stride - size, count).unpack_from(octets, start)
+    if rest == 6:
+        ends = tuple(map(add, ends[::2], ends[1::2]))
+    return pieces, [(each << _SWAP) + end for each, end in zip(sums, ends, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _pieces(size: int, gap: int, count: int) -> Struct:
+    """The last has no gap behind it."""
+    return Struct(f"{gap}x".join([f"{size}s"] * count))
+
+
+@lru_cache(maxsize=256)
+def _ends(size: int, gap: int, count: int) -> Struct:
+    """Of an even ``size``, what is left over behind whole words: a number, or two of six octets."""
+    rest = size % _LIMB
+    end = f"{size - rest}x" + "I" * (rest // 4) + "H" * (rest // 2 % 2)
+    return Struct("!" + f"{gap}x".join([end] * count))
+
+
+@lru_cache(maxsize=256)
+def _parts_of(size: int) -> Struct:
+    """Parts of ``size`` octets, an even number, whose sum as numbers is that of all, modulo 0xFFFF:
+    the remainder of one long number takes twice the time of some short ones and theirs."""
+    part = size // _PARTS // 2 * 2
+    return Struct(f"{part}s" * (_PARTS - 1) + f"{size - part * (_PARTS - 1)}s")

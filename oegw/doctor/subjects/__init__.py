@@ -1,0 +1,1 @@
+"""What is looked at, a subject a module: facts in, findings out.  Pure."""

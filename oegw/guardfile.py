@@ -1,0 +1,36 @@
+"""The guard on disk: what keeps protected traffic in between a boot and the daemon's start.
+
+It is the text of what a stop leaves in the kernel, written at each start and each change of the
+policy.  A unit loads it before the network, with `nft` alone (`deploy/guard`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oegw.keyfile import KeyFileError, write_secret
+
+COMPLETE = "# complete\n"
+_HEAD = """\
+# Written by oegw at each start and each change of its policy: do not edit.
+# oegw-guard.service loads it before the network; oegw guard --remove takes it away.
+"""
+
+
+def save(path: Path, *tables: str) -> str:
+    """Write the text of ``tables``, as a whole or not at all, and wait for the disk.
+
+    The last line is a mark: an empty file would load as well, and open everything.
+    Returns what went wrong, for the operator, or nothing.
+    """
+    octets = (_HEAD + "".join(tables) + COMPLETE).encode()
+    try:
+        if path.read_bytes() == octets:
+            return ""
+    except OSError:
+        pass  # not there, or not to be read: written anew
+    try:
+        write_secret(path, octets, force=True)
+    except KeyFileError as error:
+        return f"warning: the guard for the next boot is not saved: {error}"
+    return ""

@@ -1,0 +1,1 @@
+"""`oegw top`: the running gateway in the terminal, live."""

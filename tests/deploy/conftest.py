@@ -1,0 +1,63 @@
+"""Two routers with the package installed and a tunnel between their hosts: made once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.machine import Machine
+from tests.deploy.root import package
+from tests.deploy.site import PLACES, Site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """What the routers' journals say last is shown with a failure."""
+    report = yield
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and report.when == "call" and site is not None:
+        for name, machine in site.machines.items():
+            journal = machine.says("journalctl --no-pager -o short-precise -n 60")
+            report.sections.append((f"journal of {name}", journal))
+    return report
+
+
+def install(machine: Machine, package: Path) -> str:
+    """What dpkg says.  There is no way from inside to any registry."""
+    machine.write("/root/oegw.deb", "")
+    (machine.root / "root/oegw.deb").write_bytes(package.read_bytes())
+    return machine.run("dpkg --install /root/oegw.deb 2>&1", 300)
+
+
+def configure(site: Site, name: str) -> None:
+    """A key, its records in the DNS, and a policy that protects the other side's network."""
+    place, machine = PLACES[name], site.machines[name]
+    other = PLACES["b" if name == "a" else "a"]
+    machine.run("oegw keygen --out /etc/oegw/gateway.pem")
+    who = f"--gateway {place.outer} --client {place.host} {place.outer}"
+    lines = machine.run(f"oegw dns-records --key /etc/oegw/gateway.pem {who}")
+    site.publish(lines.splitlines())
+    machine.write(
+        "/etc/oegw/oegw.toml",
+        "version = 1\n"
+        '[interfaces]\noutside = ["out0"]\n'
+        '[[rule]]\nname = "the other side"\ncategory = "opportunistic"\n'
+        f'destination = "{other.network}"\non_failure = "drop"\n',
+    )
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = package()
+    with Site(tmp_path_factory.mktemp("deploy")) as site:
+        site.boot()
+        for machine in site.machines.values():
+            install(machine, made)
+        for name in PLACES:
+            configure(site, name)
+        for machine in site.machines.values():
+            machine.run("systemctl start oegw")
+        yield site

@@ -1,0 +1,227 @@
+"""Two routers that are booted, the hosts behind them, and an Internet between them.
+
+    alice 192.1.0.65 --- 192.1.0.1 [a] 192.1.1.4 --+-- 192.1.1.5 [b] 192.2.0.1 --- 192.2.0.66 bob
+                                                   |
+                                  192.1.1.1 router, 192.1.1.53 DNS, 192.1.1.70 q
+
+Alice, Bob and the Internet are network namespaces; each boot of a router gets a new one, for a
+power cut takes the rules of the kernel with it.  Addresses are those of netns-lab/.  The DNS is
+BIND, and takes updates that are signed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.deploy.machine import Machine, await_true
+from tests.support.intercept_net import Capture, within
+from tests.support.named import Named
+
+ALICE, BOB, Q = "192.1.0.65", "192.2.0.66", "192.1.1.70"
+DNS, INTERNET = "192.1.1.53", "192.1.1.1"
+ZONES = ("1.1.192.in-addr.arpa.", "0.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.")
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a router: its addresses, its host."""
+
+    outer: str
+    inner: str
+    host: str
+    host_name: str
+
+    @property
+    def network(self) -> str:
+        return self.inner.rpartition(".")[0] + ".0/24"
+
+
+PLACES = {
+    "a": Place("192.1.1.4", "192.1.0.1", ALICE, "alice"),
+    "b": Place("192.1.1.5", "192.2.0.1", BOB, "bob"),
+}
+
+
+def _ip(lines: str, namespace: str = "", *, check: bool = True) -> None:
+    """Words of `ip`, a line each."""
+    options = ("-n", namespace) if namespace else ()
+    command = (
+        ["ip", *options, "-force", "-batch", "-"] if not check else ["ip", *options, "-b", "-"]
+    )
+    done = subprocess.run(command, input=lines, text=True, capture_output=True)
+    assert not check or done.returncode == 0, done.stderr
+
+
+class Site:
+    """A context that removes it again.  ``machines``: the routers, not booted yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stem = f"oegwd{os.getpid()}x{next(_numbers)}"
+        self._folder = folder
+        self._undo = ExitStack()
+        self._namespaces: dict[str, str] = {}
+        self.machines = {name: Machine(name, folder) for name in PLACES}
+        self.dns: Named
+
+    @property
+    def a(self) -> Machine:
+        return self.machines["a"]
+
+    @property
+    def b(self) -> Machine:
+        return self.machines["b"]
+
+    def __enter__(self) -> Site:
+        with ExitStack() as undo:
+            net = self._namespace("net")
+            for name in ("alice", "bob"):
+                self._namespace(name)
+            undo.callback(self._remove_namespaces)
+            within(net, lambda: _forward(redirects=False))
+            _ip(
+                "link set lo up\n"
+                "link add br0 type bridge\n"
+                "link set br0 promisc on up\n"
+                + "".join(f"addr add {each}/24 dev br0\n" for each in (INTERNET, DNS, Q))
+                , net,
+            )  # fmt: skip
+            for place in PLACES.values():
+                _ip("link set lo up\n", self._namespaces[place.host_name])
+            self.dns = undo.enter_context(
+                Named(self._folder, ZONES, address=DNS, port=53, namespace=net)
+            )
+            for name, machine in self.machines.items():
+                undo.enter_context(machine)
+                self._furnish(machine, PLACES[name])
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def _namespace(self, name: str) -> str:
+        self._namespaces[name] = full = f"{self._stem}{name}"
+        _ip(f"netns add {full}\n")
+        return full
+
+    def _remove_namespaces(self) -> None:
+        _ip("".join(f"netns del {each}\n" for each in self._namespaces.values()), check=False)
+
+    @staticmethod
+    def _furnish(machine: Machine, place: Place) -> None:
+        """As somebody who sets up a router leaves it, before oegw is there."""
+        machine.write("/etc/hostname", f"{machine.name}\n")
+        machine.write("/etc/resolv.conf", f"nameserver {DNS}\n")
+        for link, address, more in (
+            ("out0", place.outer, f"Gateway={INTERNET}\n"), ("in0", place.inner, ""),
+        ):  # fmt: skip
+            machine.write(
+                f"/etc/systemd/network/{link}.network",
+                f"[Match]\nName={link}\n[Network]\nIPv6AcceptRA=no\nAddress={address}/24\n{more}",
+            )
+        machine.write("/etc/sysctl.d/60-router.conf", "net.ipv4.ip_forward = 1\n")
+
+    # ------------------------------------------------------------------------ life
+
+    def boot(self, *names: str, wait: bool = True) -> None:
+        """Boot routers, each with new links; both at the same time."""
+        names = names or tuple(PLACES)
+        for name in names:
+            self.machines[name].boot(self._linked(name), wait=False)
+        if wait:
+            for name in names:
+                self.machines[name].await_boot()
+
+    def _linked(self, name: str) -> str:
+        """A new namespace for a router, with links that are not up inside."""
+        place, net = PLACES[name], self._namespaces["net"]
+        host = self._namespaces[place.host_name]
+        inside = self._namespace(name)
+        _ip(
+            f"link add to-{name} netns {net} type veth peer name out0 netns {inside}\n"
+            f"link add eth0 netns {host} type veth peer name in0 netns {inside}\n"
+        )
+        _ip(
+            f"link set to-{name} master br0 up\nroute replace {place.network} via {place.outer}\n",
+            net,
+        )
+        _ip(
+            f"addr add {place.host}/24 dev eth0\nlink set eth0 up\n"
+            f"route add default via {place.inner}\n", host,
+        )  # fmt: skip
+        return inside
+
+    def cut_power(self, name: str) -> None:
+        """The system is destroyed, with what the kernel knew; its disk stays."""
+        self.machines[name].cut_power()
+        _ip(f"netns del {self._namespaces[name]}\n")
+
+        def gone() -> bool:  # the kernel takes the links away when it has time
+            shown = subprocess.run(
+                ["ip", "-n", self._namespaces["net"], "link", "show", f"to-{name}"],
+                capture_output=True,
+            )
+            return shown.returncode != 0
+
+        await_true(gone, f"the links of {name} are gone")
+
+    # --------------------------------------------------------------------- traffic
+
+    def ping(self, source: str, target: str, *, count: int = 1, seconds: float = 2.0) -> bool:
+        """Whether an answer comes, to ``alice``, ``bob`` or ``net``."""
+        command = ["ping", "-q", f"-c{count}", "-i0.2", f"-W{seconds:g}", target]
+        return self.within(source, *command).returncode == 0
+
+    def within(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in one of the namespaces."""
+        net = f"--net=/run/netns/{self._namespaces[name]}"
+        return subprocess.run(["nsenter", net, *command], text=True, capture_output=True)
+
+    @contextmanager
+    def pinging(self, source: str, target: str, interval: float = 0.02) -> Iterator[None]:
+        """Pings without end."""
+        net = f"--net=/run/netns/{self._namespaces[source]}"
+        with subprocess.Popen(
+            ["nsenter", net, "ping", "-q", f"-i{interval:g}", target],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            try:
+                yield
+            finally:
+                process.terminate()
+
+    def capture(self) -> Capture:
+        """What crosses the Internet: all of it, for the bridge looks at what it passes on."""
+        return within(self._namespaces["net"], lambda: Capture("br0"))
+
+    def publish(self, lines: Sequence[str]) -> None:
+        """Put records into the DNS, given as lines of a zone file."""
+        # An update is of one zone.
+        updates = "".join(f"update add {_with_ttl(line)}\nsend\n" for line in lines)
+        net = f"--net=/run/netns/{self._namespaces['net']}"
+        done = subprocess.run(
+            ["nsenter", net, "nsupdate", "-k", str(self.dns.key_file)],
+            input=f"server {DNS}\n{updates}", text=True, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def _with_ttl(line: str) -> str:
+    name, _, rest = line.partition(" ")
+    return f"{name} 60 {rest.strip()}"
+
+
+def _forward(*, redirects: bool) -> None:
+    for name, value in (
+        ("ip_forward", 1), ("conf/all/send_redirects", int(redirects)),
+        ("conf/default/send_redirects", int(redirects)),
+    ):  # fmt: skip
+        Path("/proc/sys/net/ipv4", name).write_text(str(value))
