@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -187,16 +188,17 @@ class Site:
 
     @contextmanager
     def pinging(self, source: str, target: str, interval: float = 0.02) -> Iterator[None]:
-        """Pings without end."""
+        """Pings without end, also where there is no way to ``target`` for a while."""
         net = f"--net=/run/netns/{self._namespaces[source]}"
+        again = f"while :; do ping -q -i{interval:g} {target}; sleep 0.05; done"
         with subprocess.Popen(
-            ["nsenter", net, "ping", "-q", f"-i{interval:g}", target],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            ["nsenter", net, "sh", "-c", again],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         ) as process:  # fmt: skip
             try:
                 yield
             finally:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGKILL)
 
     def capture(self) -> Capture:
         """What crosses the Internet: all of it, for the bridge looks at what it passes on."""
