@@ -520,9 +520,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from oegw.servicenotify import Service
 
     return running.run(settings, arguments.config, Service.of(os.environ))
-    from oegw.powers import running  # the other commands do without the sockets of it
-
-    return running.run(settings, arguments.config)
 
 
 # --------------------------------------------------------------------- with daemon
