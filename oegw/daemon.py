@@ -40,7 +40,7 @@ from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from ike.signer import Signing
 from oegw import commands as do
-from oegw import config, daemonlife, guardfile
+from oegw import config, daemonlife
 from oegw import events as happened
 from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
@@ -337,7 +337,7 @@ class Daemon:
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""
         kept = self.interception.residue() + (self.sst.residue() if self.sst is not None else "")
-        if problem := await asyncio.to_thread(guardfile.save, self._at_start.gateway.guard, kept):
+        if problem := await self.powers.save_guard(kept):
             self._say("guard", problem)
 
     def _in_short(self) -> str:

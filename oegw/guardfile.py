@@ -6,12 +6,13 @@ policy.  A unit loads it before the network, with `nft` alone (`deploy/guard`).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from oegw.keyfile import KeyFileError, write_secret
 
 COMPLETE = "# complete\n"
-_HEAD = """\
+HEAD = """\
 # Written by oegw at each start and each change of its policy: do not edit.
 # oegw-guard.service loads it before the network; oegw guard --remove takes it away.
 """
@@ -20,12 +21,13 @@ _HEAD = """\
 def save(path: Path, *tables: str) -> str:
     """Write the text of ``tables``, as a whole or not at all, and wait for the disk.
 
-    The last line is a mark: an empty file would load as well, and open everything.
+    The last line is a mark: an empty file would load as well, and open everything.  What another
+    user has put in its place is not loaded (`deploy/guard`), so it is written anew.
     Returns what went wrong, for the operator, or nothing.
     """
-    octets = (_HEAD + "".join(tables) + COMPLETE).encode()
+    octets = (HEAD + "".join(tables) + COMPLETE).encode()
     try:
-        if path.read_bytes() == octets:
+        if path.stat().st_uid == os.geteuid() and path.read_bytes() == octets:
             return ""
     except OSError:
         pass  # not there, or not to be read: written anew

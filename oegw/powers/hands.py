@@ -25,6 +25,7 @@ from oegw.datapath.choice import DatapathChoice
 from oegw.datapath.interface import Datapath, DatapathError, DatapathEvent, KeyingDatagram
 from oegw.datapath.userspace.child import Child
 from oegw.datapath.userspace.datapath import UserspaceDatapath
+from oegw.guardfile import save
 from oegw.intercept.conntrack import forget_other_sources
 from oegw.intercept.interface import OWN_TABLE
 from oegw.intercept.jump import iptables
@@ -47,6 +48,7 @@ from oegw.powers.orders import (
     Done,
     ForgetSources,
     GiveFiles,
+    GuardSaved,
     InstallSa,
     Iptables,
     KeyingTaken,
@@ -70,6 +72,7 @@ from oegw.powers.orders import (
     Removed,
     RemoveSa,
     Role,
+    SaveGuard,
     SendKeying,
     SignerOpened,
     StartDatapath,
@@ -105,13 +108,15 @@ _DOORS = {
 @dataclass(frozen=True, slots=True)
 class HandsSettings:
     """What the mind can't change any more.  ``queues``: those of NFQUEUE that are ours; ``key``:
-    the file that the signer reads; ``user``: whom the processes without rights become."""
+    the file that the signer reads; ``guard``: that of the next boot; ``user``: whom the processes
+    without rights become."""
 
     datapath: DatapathSettings
     mark_mask: int
     ports_change: bool
     queues: frozenset[int]
     key: Path
+    guard: Path
     user: User | None
     files: Files
 
@@ -285,6 +290,9 @@ class Hands:
                     with suppress(FileNotGivenError):  # who needs it says so
                         await asyncio.to_thread(give, self._settings.files, self._settings.user)
                 return Done()
+            case SaveGuard(text=text):
+                NftPermit(_MINDS).check(text)
+                return GuardSaved(await asyncio.to_thread(save, self._settings.guard, text))
             case ListProcesses(others=others):
                 return Processes(tuple(rows(self._processes() | others)))
             case MakeDatapath():

@@ -298,6 +298,20 @@ class GiveFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveGuard:
+    """What is loaded at the next boot: the text of our tables, as nft reads it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSaved:
+    """``problem``: why it is not, for the operator; else empty."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListProcesses:
     """``others``: processes that the mind started, by name."""
 
@@ -357,7 +371,7 @@ Call = (
 Ask = (
     Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
     | InstallSa | RemoveSa | MoveSa | PreferSa | ReadUsage | CountDatapath | OpenSigner
-    | OpenDoor | GiveFiles | ListProcesses
+    | OpenDoor | GiveFiles | SaveGuard | ListProcesses
 )  # fmt: skip
 News = (
     SaExpired | UnknownSpiReceived | PeerAddressChanged | KeyingDatagram | DatapathFailed
@@ -388,6 +402,7 @@ ANSWERS: dict[type, Any] = {
     OpenSigner: SignerOpened,
     OpenDoor: Done,
     GiveFiles: Done,
+    SaveGuard: GuardSaved,
     ListProcesses: Processes,
 }
 """What each is answered with, unless it is `Refused`."""

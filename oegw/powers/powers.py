@@ -12,6 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from oegw.intercept.interface import InterceptError
 from oegw.powers import elsewhere
 from oegw.powers.distant import DistantKernel
 from oegw.powers.distantdatapath import DistantDatapath
@@ -23,6 +24,7 @@ from oegw.powers.orders import (
     OpenDoor,
     OpenSigner,
     Role,
+    SaveGuard,
     SignerOpened,
 )
 from oegw.powers.signer import LONGEST
@@ -141,6 +143,14 @@ class Powers:
             await self._hands.ask(GiveFiles())
         except HandsGone as error:
             raise OSError(0, str(error)) from None
+
+    async def save_guard(self, text: str) -> str:
+        """For the next boot.  Returns why it was not saved, or nothing."""
+        try:
+            saved = await self._hands.ask(SaveGuard(text))
+        except (HandsGone, InterceptError, OSError) as error:
+            return f"warning: the guard for the next boot is not saved: {error}"
+        return str(saved.problem)
 
     async def processes(self, others: dict[str, int]) -> list[dict[str, Any]]:
         """Rows for `oegw status`; ``others``: those that we started."""

@@ -137,6 +137,7 @@ def _hands_settings(settings: Settings, user: User | None) -> HandsSettings:
         settings.encrypts_ports,
         frozenset(queues),
         settings.gateway.private_key,
+        settings.gateway.guard,
         user,
         files_of(settings),
     )

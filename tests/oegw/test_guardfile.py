@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -151,3 +152,14 @@ def test_oegw_guard_says_what_stands_and_opens(net: Net, saved: Path) -> None:
     assert not saved.exists()
     assert arrives(net, INSIDE, PEER)
     assert "now: nothing is held back" in net.run(net.gateway, *command)
+
+
+@pytest.mark.netns
+def test_root_loads_only_what_root_has_written(net: Net, saved: Path) -> None:
+    """The directory is the gateway's user's: who has taken over that one may put a file there."""
+    os.chown(saved, 65534, 65534)
+    assert "damaged" in load(net, saved)
+    assert not arrives(net, INSIDE, OTHER_PEER)
+    whole = saved.read_text().removeprefix(guardfile.HEAD).removesuffix(guardfile.COMPLETE)
+    assert guardfile.save(saved, whole) == ""
+    assert saved.stat().st_uid == 0

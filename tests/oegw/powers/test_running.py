@@ -168,3 +168,11 @@ def test_the_status_says_in_words_who_may_do_what() -> None:
         assert "hands as root with" in line
         assert "net_bind_service, net_raw" in render(told)
         assert not [warning for warning in told["warnings"] if "CAP_NET_ADMIN" in warning]
+
+
+def test_the_guard_of_the_next_boot_is_written_by_the_hands() -> None:
+    """So root's nft never loads what the mind alone has written."""
+    with running('[default]\non_failure = "drop"', gateway='user = "nobody"') as gateway:
+        saved = next(gateway.place.rglob("guard.nft"))
+        assert saved.stat().st_uid == 0
+        assert saved.read_text().endswith("# complete\n")
