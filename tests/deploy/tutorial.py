@@ -1,11 +1,11 @@
 """A tutorial in Markdown, run as it stands: its fenced blocks that name a place.
 
     ```sh a b                        a script for router a, then for router b
-    ```sh alice                      for a host: alice, bob, or net, the Internet between the routers
+    ```sh alice                      for a host: alice, bob, or net, which is the Internet
     ```sh a publish                  the same, and what it prints is put into the DNS
     ```toml a /etc/oegw/oegw.toml    the text of a file of router a
-    ```output                        lines that the block before has printed, in this order; ... in a
-                                     line stands for anything
+    ```output                        lines that the block before has printed, in this order;
+                                     ... in a line stands for anything
 
 Blocks that name no place are for readers only.  A script ends at its first command that fails.
 """
