@@ -68,11 +68,11 @@ from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError
-from oegw.lasting import basis_of, boot_of_box
+from oegw.lasting import basis_of
 from oegw.ledger import CoordinatorSettings
 from oegw.management import management_advice
 from oegw.memory import fingerprint
-from oegw.memorytable import MemoryTable
+from oegw.memorytable import MemoryTable, boot_of_box
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.powers.orders import Role

@@ -18,7 +18,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 from oegw.connection import Selectors
 from oegw.memory import pair_text
@@ -29,16 +28,6 @@ from policy.rule import Rule
 # Our choices: of more, the oldest are forgotten.
 VERDICTS_MOST = 8192
 SILENCES_MOST = 1024
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")  # random(4)
-
-
-def boot_of_box() -> str:
-    """What names this boot of the system; empty if that can't be read."""
-    try:
-        return _BOOT.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def basis_of(*parts: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from oegw.lasting import VERDICTS_MOST, Lasting, LastingChanges
 from oegw.memory import REMEMBERED_MOST, Changes, KeyMemory
@@ -33,6 +34,16 @@ _DROP = {
     "verdict": "DELETE FROM verdict WHERE pair = ?",
     "silence": "DELETE FROM silence WHERE gateway = ?",
 }
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # random(4)
+
+
+def boot_of_box() -> str:
+    """What names this boot of the system; empty if that can't be read."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 class MemoryTable:
