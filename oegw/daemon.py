@@ -712,11 +712,13 @@ class Daemon:
             case keying.ContactEnded(identity=identity):
                 self._disk.submit(self._keep, self._contacts.forget, identity)
 
-    def _keep(self, work: Callable[..., None], *what: Any) -> None:
+    def _keep(self, work: Callable[..., None], *what: Any) -> bool:
         try:
             work(*what)
         except StateError as error:
             print(f"oegw: {error}", file=sys.stderr)
+            return False
+        return True
 
     def _prefer_encapsulations(self, settings: config.Settings) -> None:
         self.endpoint.prefer_encapsulation(

@@ -177,6 +177,10 @@ class Lasting:
         whole, self._whole, self.urgent = self._whole, False, False
         return LastingChanges(self._verdicts.take(whole), self._silences.take(whole), whole)
 
+    def write_all(self) -> None:
+        """What was taken did not get onto the disk: next time it is everything."""
+        self._whole = True
+
     def _note(self) -> None:
         """Nobody writes down for long: all of it is shorter than the changes."""
         if self._verdicts.overflowed or self._silences.overflowed:

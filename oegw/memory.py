@@ -125,6 +125,10 @@ class KeyMemory:
         whole, self._whole = self._whole, False
         return Changes(self._pairs.take(whole), self._gateways.take(whole), whole)
 
+    def write_all(self) -> None:
+        """What was taken did not get onto the disk: next time it is everything."""
+        self._whole = True
+
     def _note(self) -> None:
         """Nobody writes down for long: all of it is shorter than the changes."""
         if self._pairs.overflowed or self._gateways.overflowed:

@@ -1,6 +1,7 @@
 """When what is remembered is written down: in batches, by another thread, as the disk keeps up.
 
-A disk that hangs costs memory for one batch, not for all that comes.
+A disk that hangs costs memory for one batch, not for all that comes.  After a batch that could not
+be written, everything is: a verdict that was withdrawn must not stay on the disk.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from oegw.lasting import Lasting, LastingChanges
 from oegw.memory import Changes, KeyMemory
 
 PAUSE = 1.0  # seconds between two batches
+AFTER_FAILURE = 30.0  # the same after one that could not be written: the operator is told each time
 
 Batch = tuple[Changes, LastingChanges]
 
 
 class Saving:
-    """``disk``: one thread; ``save``: writes a batch down there, and raises nothing."""
+    """``disk``: one thread; ``save``: writes a batch down there, and says whether it could."""
 
     def __init__(
         self,
         disk: Executor,
-        save: Callable[[Batch], None],
+        save: Callable[[Batch], bool],
         memory: KeyMemory,
         lasting: Lasting,
     ) -> None:
@@ -58,10 +60,19 @@ class Saving:
     def _batch(self) -> Batch:
         return self._memory.take_changes(), self._lasting.take_changes()
 
-    def _again(self) -> None:
+    def _written(self, done: asyncio.Future[bool]) -> None:
+        if done.cancelled() or done.result():
+            self._again()
+            return
+        self._memory.write_all()
+        self._lasting.write_all()
+        self._again(AFTER_FAILURE)
+
+    def _again(self, pause: float = PAUSE) -> None:
         if self._ended:
             return
-        pause = 0.0 if self._lasting.urgent else PAUSE
+        if self._lasting.urgent:
+            pause = 0.0
         self._timer = asyncio.get_running_loop().call_later(pause, self._write)
 
     def _write(self) -> None:
@@ -71,4 +82,4 @@ class Saving:
             return
         loop = asyncio.get_running_loop()
         written = loop.run_in_executor(self._disk, self._save, self._batch())
-        written.add_done_callback(lambda _: self._again())
+        written.add_done_callback(self._written)
