@@ -26,7 +26,7 @@ from policy.flow import IPAddress
 from policy.rule import Rule
 
 # Our choices: of more, the oldest are forgotten.
-VERDICTS_MOST = 8192
+VERDICTS_MOST = 2048  # half a second of the next start
 SILENCES_MOST = 1024
 
 

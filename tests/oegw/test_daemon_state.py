@@ -23,6 +23,8 @@ from tests.support.powers_gateway import (
     until,
 )
 
+pytestmark = pytest.mark.netns
+
 FAR = "192.2.0.66"
 
 
