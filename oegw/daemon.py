@@ -68,16 +68,18 @@ from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError
+from oegw.lasting import basis_of
 from oegw.ledger import CoordinatorSettings
 from oegw.management import management_advice
-from oegw.memory import Changes
-from oegw.memorytable import MemoryTable
+from oegw.memory import fingerprint
+from oegw.memorytable import MemoryTable, boot_of_box
 from oegw.monikerchild import moniker_child
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.powers.orders import Role
 from oegw.powers.powers import Powers, PublicKey
 from oegw.powers.tohands import ToHands
 from oegw.resolvers import in_use, in_words, trusted
+from oegw.saving import Saving
 from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
@@ -96,7 +98,6 @@ if TYPE_CHECKING:
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
-SAVING = 1.0  # seconds between two times that the key memory is written down
 NAT_PORT = 4500  # RFC 3947 section 4
 
 # What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
@@ -136,7 +137,6 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
-        self._saving: asyncio.TimerHandle | None = None
 
         stream = None
         if settings.gateway.trace is not None:
@@ -213,6 +213,19 @@ class Daemon:
             ),
             self.trace,
             self._memory.load(),
+            self._memory.load_lasting(
+                boot_of_box(),
+                basis_of(
+                    settings.dns, settings.gateway, resolvers, nat, environment.addresses,
+                    settings.encrypts_ports, fingerprint(public_key),
+                ),
+            ),
+        )  # fmt: skip
+        self._saving = Saving(
+            self._disk,
+            lambda changes: self._keep(self._memory.save, *changes),
+            self.gateway.memory,
+            self.gateway.lasting,
         )
         self._mark = marks.own
         self._points = self._decision_points(settings)
@@ -308,6 +321,7 @@ class Daemon:
         if self.sst is not None:  # before any packet is let go
             await self.sst.start(self.gateway.table)
             undo.push_async_callback(self.sst.close)
+        self.gateway.resume(time.monotonic())
         await self.interception.start(self.gateway.table, self._packet_trapped)
         undo.push_async_callback(self.interception.close)
         if self.sst is None:
@@ -332,7 +346,7 @@ class Daemon:
             core_reason=self.capability.core_reason or None,
         )  # fmt: skip
         self._look_at_usage()
-        self._save_memory()
+        self._saving.begin()
 
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""
@@ -364,11 +378,12 @@ class Daemon:
         self.endpoint.close(now)
         while (event := self.endpoint.next_event()) is not None:
             self._keep_contacts(event)  # the rest is our own doing: the datapath goes as a whole
-        self._disk.submit(self._keep, self._memory.save, self.gateway.memory.take_changes())
+        self._saving.last()
         self._send()
 
     def _end_tasks(self) -> None:
-        for timer in (self._timer, self._idle, self._usage, self._saving):
+        self._saving.end()
+        for timer in (self._timer, self._idle, self._usage):
             if timer is not None:
                 timer.cancel()
         for task in (*self._tasks, *self._lookups.values()):
@@ -457,6 +472,7 @@ class Daemon:
             trace_keying(self.trace, event, self._received_at)
             self._keep_contacts(event)
             self._execute(self.gateway.receive(event, time.monotonic()))
+        self._saving.look()
         self._send()
         moments = [self.endpoint.next_timer(), self.gateway.next_timer()]
         due = min((m for m in moments if m is not None), default=None)
@@ -696,29 +712,13 @@ class Daemon:
             case keying.ContactEnded(identity=identity):
                 self._disk.submit(self._keep, self._contacts.forget, identity)
 
-    def _save_memory(self) -> None:
-        """Have the key memory written down, if it has changed and the disk is done with the last.
-
-        A disk that hangs costs memory for one batch, not for all that comes.
-        """
-        loop = asyncio.get_running_loop()
-        if not self.gateway.memory.changed:
-            self._saving = loop.call_later(SAVING, self._save_memory)
-            return
-        changes: Changes = self.gateway.memory.take_changes()
-        written = loop.run_in_executor(self._disk, self._keep, self._memory.save, changes)
-        written.add_done_callback(lambda _: self._save_later())
-
-    def _save_later(self) -> None:
-        if not self._stopping.is_set():
-            loop = asyncio.get_running_loop()
-            self._saving = loop.call_later(SAVING, self._save_memory)
-
-    def _keep(self, work: Callable[[Any], None], what: keying.Identity | Changes) -> None:
+    def _keep(self, work: Callable[..., None], *what: Any) -> bool:
         try:
-            work(what)
+            work(*what)
         except StateError as error:
             print(f"oegw: {error}", file=sys.stderr)
+            return False
+        return True
 
     def _prefer_encapsulations(self, settings: config.Settings) -> None:
         self.endpoint.prefer_encapsulation(

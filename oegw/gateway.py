@@ -30,6 +30,7 @@ from oegw.datapath.interface import (
 from oegw.decision import DecisionPoint
 from oegw.decisions import Approval, Decisions
 from oegw.initiator import Initiator
+from oegw.lasting import Lasting
 from oegw.latekeys import GatewayKey
 from oegw.ledger import CoordinatorSettings, Ledger, Lifespans
 from oegw.memory import KeyMemory
@@ -40,6 +41,7 @@ from oegw.portencryption import lacks
 from oegw.recovery import Greeting, Recovery
 from oegw.refusals import Refusals
 from oegw.responder import AddressKey, Authority, KeyQuestion, OwnClient, Responder
+from oegw.resume import resume
 from oegw.selfknowledge import OwnQuestion
 from oegw.trace import Trace
 from oegw.tunnels import Tunnels
@@ -64,8 +66,9 @@ class Gateway:
         settings: CoordinatorSettings,
         trace: Trace,
         memory: KeyMemory | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
-        self._ledger = ledger = Ledger(table, settings, trace, memory)
+        self._ledger = ledger = Ledger(table, settings, trace, memory, lasting)
         self._decisions = decisions = Decisions(ledger)
         self._initiator = initiator = Initiator(ledger, decisions)
         self._responder = responder = Responder(ledger, decisions, initiator.ports)
@@ -133,6 +136,11 @@ class Gateway:
     def refusals(self) -> Refusals:
         """What we refused lately."""
         return self._ledger.refusals
+
+    def resume(self, now: float) -> None:
+        """Before the first packet: go on with what the last life has left."""
+        initiator = self._initiator
+        resume(self._ledger, initiator.selectors, initiator.homes.silent, now)
 
     def begin(self, now: float) -> list[Command]:
         """We have just started: ask what will be asked for the first packet anyway."""
@@ -241,6 +249,11 @@ class Gateway:
     def memory(self) -> KeyMemory:
         """What was encrypted last time, for who writes it down."""
         return self._ledger.memory
+
+    @property
+    def lasting(self) -> Lasting:
+        """What is learned for a while, the same."""
+        return self._ledger.lasting
 
     def silent_gateways(self, now: float) -> dict[IPAddress, float]:
         """Gateways that were silent lately, and for how many seconds they are tried last."""

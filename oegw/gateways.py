@@ -50,8 +50,8 @@ class SilentGateways:
 
     def fell_silent(
         self, gateway: IPAddress, lifespan: float, now: float, since: float | None = None
-    ) -> None:
-        """Nothing came back from it.
+    ) -> float:
+        """Nothing came back from it; returns when the silence is over.
 
         ``since``: when we began to try; the lifespan counts from there, so that one who is tried
         again and again is tried once in each lifespan.
@@ -62,6 +62,7 @@ class SilentGateways:
         if len(self._until) > self._most:
             self._until.popitem(last=False)
         self._changed()
+        return until
 
     def heard(self, gateway: IPAddress) -> bool:
         """It has proven that it lives; returns whether it counted as silent."""

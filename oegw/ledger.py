@@ -24,6 +24,7 @@ from oegw.decided import DECISIONS, ends, verdict_begins
 from oegw.decision import DecisionPoint
 from oegw.gateways import MultihomingSettings
 from oegw.hold import Hold, HoldSettings
+from oegw.lasting import Lasting
 from oegw.memory import KeyMemory
 from oegw.nat import Nat
 from oegw.peer import ConfiguredPeer
@@ -68,6 +69,7 @@ SCOPES_KEPT = 1024
 # One part in so many of all set-ups may be for the gateway's own addresses.
 OWN_SHARE = 4
 
+_STANDING = (State.CLEAR, State.DENIED)
 _VERDICT_OF = {
     State.KEYED: Verdict.TUNNEL,
     State.CLEAR: Verdict.CLEAR,
@@ -97,6 +99,14 @@ class Lifespans:
     first_look: float = 60.0  # after a tunnel came up: is it used?
     look: float = 1200.0  # the same from then on
     in_use: float = 30.0  # before a look, in which a packet went through
+
+    @property
+    def longest(self) -> float:
+        """How long a verdict stands at most."""
+        return max(
+            self.silence, self.refused, self.bad_signature, self.no_record, self.malformed,
+            self.policy,
+        )  # fmt: skip
 
     def without_record(self, ttl: float) -> float:
         """After an answer, good for ``ttl`` seconds, without a record that helps."""
@@ -142,8 +152,10 @@ class Ledger:
         settings: CoordinatorSettings,
         trace: Trace,
         memory: KeyMemory | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
         self.memory = KeyMemory() if memory is None else memory
+        self.lasting = Lasting() if lasting is None else lasting
         self.table = table
         self.settings = settings
         self.peers = settings.peers
@@ -268,6 +280,9 @@ class Ledger:
                 source=connection.selectors.local, destination=connection.selectors.remote,
                 old=old.value, new=connection.state.value, reason=reason,
             )  # fmt: skip
+        if old in _STANDING and connection.state is not old:
+            tunnel = connection.state in (State.PENDING, State.KEYED)
+            self.lasting.withdraw(connection.selectors, connection.rule.name, urgent=tunnel)
         if connection.decided and DECISIONS.get(connection.standing) != connection.decided[0]:
             ends(self.trace, connection, reason, now)
         if connection.state is State.CLEAR and not connection.encrypted_before:
@@ -313,12 +328,29 @@ class Ledger:
             self.end(connection, Happening.FORGOTTEN, "a tunnel carries it now", now)
             return
         happening = Happening.FELL_BACK_DENY if deny else Happening.FELL_BACK_CLEAR
+        asked = connection.state is not State.NONEXISTENT
         self.move(connection, happening, reason, now)
         self.stop_asking(connection)  # the renewal of a tunnel that has gone meanwhile
         self.connections.no_longer_under_way(connection)
         self.expire_at(connection, now + lifespan)
         verdict_begins(self.trace, connection, lifespan, now)
+        if asked:
+            self._outlasts_us(connection, deny, reason, now + lifespan)
         self.apply_state(connection, now)
+
+    def _outlasts_us(self, connection: Connection, denied: bool, reason: str, until: float) -> None:
+        """A verdict that it took time to find: a restart need not find it again.
+
+        Not what others have a say in, a decision point or a peer.
+        """
+        rule = connection.rule
+        if (
+            rule.category is Category.OPPORTUNISTIC
+            and not self.decision_points
+            and connection.ruled_until is None
+            and connection.beginner is None
+        ):
+            self.lasting.stands(connection.selectors, rule, denied, until, reason)
 
     def await_peer(self, connection: Connection, now: float) -> None:
         """The peer began, and we accepted: hold what its tunnel will carry (RFC 4322 section 3.1).

@@ -9,7 +9,6 @@ key than last time.  Without IO: `memorytable.py` keeps it on disk.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ike.events import Identity
 from oegw.connection import Selectors
+from oegw.shelf import Shelf
 from policy.flow import IPNetwork
 
 # Our choice: entries of each kind.  Of more, those that were keyed longest ago are forgotten, first
@@ -53,62 +53,10 @@ class Changes:
     gateways: Mapping[str, str | None] = field(default_factory=dict)
     whole: bool = False
 
-
-class _Shelf:
-    """Texts by key, the least recently written first, and what has changed since it was saved."""
-
-    def __init__(self, entries: Iterable[tuple[str, str]], most: int) -> None:
-        self._most = most
-        self._texts: OrderedDict[str, str] = OrderedDict(entries)
-        self._changed: dict[str, str | None] = {}
-        self._guests: OrderedDict[str, None] = OrderedDict()  # keys that strangers brought
-        while len(self._texts) > most:
-            self._change(self._texts.popitem(last=False)[0], None)
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def get(self, key: str) -> str | None:
-        return self._texts.get(key)
-
-    def put(self, key: str, text: str, guest: bool = False) -> None:
-        """``guest``: a stranger brought it.  What they bring displaces only its like."""
-        if guest and (key not in self._texts or key in self._guests):
-            self._guests[key] = None
-            self._guests.move_to_end(key)
-        else:
-            self._guests.pop(key, None)
-        self._texts[key] = text
-        self._texts.move_to_end(key)
-        self._change(key, text)
-        if len(self._texts) > self._most:
-            self.drop(next(iter(self._guests or self._texts)))
-
-    def drop(self, key: str) -> None:
-        self._guests.pop(key, None)
-        if self._texts.pop(key, None) is not None:
-            self._change(key, None)
-
-    def keys(self) -> list[str]:
-        return list(self._texts)
-
     @property
-    def overflowed(self) -> bool:
-        """Whether the list of changes is longer than what there is to write."""
-        return len(self._changed) > 2 * self._most
-
-    @property
-    def changed(self) -> bool:
-        return bool(self._changed)
-
-    def take(self, whole: bool) -> dict[str, str | None]:
-        changed: dict[str, str | None] = {**self._texts} if whole else self._changed
-        self._changed = {}
-        return changed
-
-    def _change(self, key: str, text: str | None) -> None:
-        self._changed.pop(key, None)  # what was written last comes last
-        self._changed[key] = text
+    def tables(self) -> Mapping[str, Mapping[str, str | None]]:
+        """By the name of the table of the state file."""
+        return {"pair": self.pairs, "gateway": self.gateways}
 
 
 class KeyMemory:
@@ -123,8 +71,8 @@ class KeyMemory:
         gateways: Iterable[tuple[str, str]] = (),
         most: int = REMEMBERED_MOST,
     ) -> None:
-        self._pairs = _Shelf(pairs, most)
-        self._gateways = _Shelf(gateways, most)
+        self._pairs = Shelf(pairs, most)
+        self._gateways = Shelf(gateways, most)
         self._whole = False
 
     def __len__(self) -> int:
@@ -176,6 +124,10 @@ class KeyMemory:
         """What has changed since the last call."""
         whole, self._whole = self._whole, False
         return Changes(self._pairs.take(whole), self._gateways.take(whole), whole)
+
+    def write_all(self) -> None:
+        """What was taken did not get onto the disk: next time it is everything."""
+        self._whole = True
 
     def _note(self) -> None:
         """Nobody writes down for long: all of it is shorter than the changes."""

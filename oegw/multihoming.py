@@ -138,7 +138,8 @@ class Multihoming:
 
     def _fell_silent(self, gateway: IPAddress, now: float, since: float | None) -> None:
         lifespan = self._ledger.settings.lifespans.silence
-        self.silent.fell_silent(gateway, lifespan, now, since)
+        until = self.silent.fell_silent(gateway, lifespan, now, since)
+        self._ledger.lasting.fell_silent(gateway, until)
         self._returns.pop(gateway, None)
         self._ledger.trace.event("gateway", "silent", gateway=gateway)
 
@@ -149,6 +150,7 @@ class Multihoming:
         if len(self._heard) > HEARD_MOST:
             self._heard.popitem(last=False)
         if self.silent.heard(gateway):
+            self._ledger.lasting.silence_over(gateway)
             self._ledger.trace.event("gateway", "back", gateway=gateway)
             if self._lead_back(gateway, now):
                 self._returns[gateway].scouted = True
@@ -182,6 +184,7 @@ class Multihoming:
     def handle_timer(self, now: float) -> None:
         """Silences that are over: is somebody there again?"""
         for gateway in self.silent.take_over(now):
+            self._ledger.lasting.silence_over(gateway)
             self._lead_back(gateway, now)
 
     # Back to a gateway.

@@ -10,12 +10,20 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-_VERSION = 1  # of the tables, in SQLite's user_version; a new table is no new version
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS contact (identity TEXT PRIMARY KEY)",
-    "CREATE TABLE IF NOT EXISTS pair (selectors TEXT PRIMARY KEY, gateway TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS gateway (identity TEXT PRIMARY KEY, key TEXT NOT NULL)",
+# What makes a file of each version one of the next; the version is SQLite's user_version.  A new
+# table is a new version, too: an older program would leave in it what is true no longer.
+_STEPS = (
+    (  # from nothing, or from a start that was cut short
+        "CREATE TABLE IF NOT EXISTS contact (identity TEXT PRIMARY KEY)",
+        "CREATE TABLE IF NOT EXISTS pair (selectors TEXT PRIMARY KEY, gateway TEXT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS gateway (identity TEXT PRIMARY KEY, key TEXT NOT NULL)",
+    ),
+    (
+        "CREATE TABLE verdict (pair TEXT PRIMARY KEY, verdict TEXT NOT NULL)",
+        "CREATE TABLE silence (gateway TEXT PRIMARY KEY, until TEXT NOT NULL)",
+    ),
 )
+_VERSION = len(_STEPS)
 
 
 class StateError(Exception):
@@ -59,17 +67,17 @@ class StateFile:
             self._path, timeout=1.0, isolation_level=None, check_same_thread=False
         )
         try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise sqlite3.OperationalError(f"written by a newer oegw (version {version})")
-            for table in _TABLES:
-                database.execute(table)
-            database.execute(f"PRAGMA user_version = {_VERSION}")
+            if (version := _version(database)) > _VERSION:  # nothing of it is touched
+                raise sqlite3.OperationalError(
+                    f"written by a newer oegw (version {version}, and this one knows up to "
+                    f"{_VERSION}): install that one again, or move the file away"
+                )
             [(sound,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             if sound != "ok":
                 raise sqlite3.DatabaseError(sound.splitlines()[0])
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            _bring_up_to_date(database)
         except sqlite3.Error:
             database.close()
             raise
@@ -82,6 +90,25 @@ class StateFile:
     def close(self) -> None:
         with suppress(sqlite3.Error):
             self.database.close()
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _bring_up_to_date(database: sqlite3.Connection) -> None:
+    """Take all steps that are missing, or none: a power cut leaves what was there."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        done = max(_version(database), 0)
+        for number, step in enumerate(_STEPS[done:], done + 1):
+            for statement in step:
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {number}")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
 
 
 def _may_be_ours(path: Path) -> bool:

@@ -70,3 +70,57 @@ def test_damaged_page_is_set_aside_too(tmp_path: Path) -> None:
 def test_nobody_else_reads_whom_we_talk_to(tmp_path: Path) -> None:
     Contacts(StateFile(tmp_path / "oegw.db")).remember(SG_B)
     assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+
+
+def test_file_of_the_first_version_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    database = sqlite3.connect(path)
+    database.executescript(
+        """
+        CREATE TABLE contact (identity TEXT PRIMARY KEY);
+        CREATE TABLE pair (selectors TEXT PRIMARY KEY, gateway TEXT NOT NULL);
+        CREATE TABLE gateway (identity TEXT PRIMARY KEY, key TEXT NOT NULL);
+        INSERT INTO contact VALUES ('192.1.1.5');
+        INSERT INTO pair VALUES ('192.1.0.65/32 192.2.0.66/32 0 0 0', '192.1.1.5');
+        INSERT INTO gateway VALUES ('192.1.1.5', 'fingerprint');
+        PRAGMA user_version = 1;
+        """
+    )
+    database.close()
+    file = StateFile(path)
+    assert file.note == ""
+    assert file.database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert Contacts(file).all() == {SG_B}
+    memory = MemoryTable(file).load()
+    assert len(memory) == 2
+    assert memory.key_of(SG_B) == "fingerprint"
+    lasting = MemoryTable(file).load_lasting("boot", "")
+    lasting.fell_silent(SG_B, 1060.0)
+    MemoryTable(file).save(lasting.take_changes())
+    file.close()
+    assert len(MemoryTable(StateFile(path)).load_lasting("boot", "")) == 1
+
+
+def test_an_upgrade_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE silence (something_else)")  # in the way of the second step's end
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    with pytest.raises(StateError, match="already exists"):
+        StateFile(path)
+    database = sqlite3.connect(path)
+    assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("silence",)]
+
+
+def test_file_of_a_newer_version_is_not_changed_by_an_octet(tmp_path: Path) -> None:
+    path = tmp_path / "oegw.db"
+    database = sqlite3.connect(path)
+    database.executescript("CREATE TABLE later (a); PRAGMA user_version = 3")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match=r"version 3, and this one knows up to 2"):
+        StateFile(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
