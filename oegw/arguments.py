@@ -15,6 +15,7 @@ from oegw import __version__
 from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
+from oegw.docsarguments import add_docs
 from oegw.doctorarguments import add_doctor
 from oegw.firstarguments import add_init
 from oegw.guardarguments import add_guard
@@ -237,6 +238,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     add_apply(add, _add_config, _add_socket)
     add_doctor(add, _add_config)
+    add_docs(add)
     add_guard(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)
