@@ -59,7 +59,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         prog="oegw",
         description="Encrypt the traffic through a router wherever the far side can,\n"
         "with keys from the DNS.",
-        epilog=f"{EXIT_CODES}\ndocumentation: {DOCUMENTATION}\n",
+        epilog=f"{EXIT_CODES}\ndocumentation: oegw docs, or {DOCUMENTATION}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
