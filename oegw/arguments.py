@@ -15,6 +15,7 @@ from oegw import __version__
 from oegw.applyarguments import add_apply, add_diff
 from oegw.configfile import BadValue, address_of, network_from
 from oegw.configrules import protocol_of
+from oegw.docsarguments import add_docs
 from oegw.doctorarguments import add_doctor
 from oegw.firstarguments import add_init
 from oegw.guardarguments import add_guard
@@ -58,7 +59,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         prog="oegw",
         description="Encrypt the traffic through a router wherever the far side can,\n"
         "with keys from the DNS.",
-        epilog=f"{EXIT_CODES}\ndocumentation: {DOCUMENTATION}\n",
+        epilog=f"{EXIT_CODES}\ndocumentation: oegw docs, or {DOCUMENTATION}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
@@ -237,6 +238,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
     add_apply(add, _add_config, _add_socket)
     add_doctor(add, _add_config)
+    add_docs(add)
     add_guard(add, _add_config, _add_socket)
     _add_sst(add)
     add_moniker(add, _add_config, _Parser)

@@ -35,6 +35,7 @@ from oegw.asking import control_socket as _socket
 from oegw.asking import without_error as _without_error
 from oegw.control import ControlError, NoDaemonError, NotPermittedError, request
 from oegw.decision import PointError
+from oegw.docscommand import COMMANDS as DOCS_COMMANDS
 from oegw.doctorarguments import doctor
 from oegw.exitcodes import (
     BROKEN_PIPE,
@@ -665,6 +666,7 @@ _COMMANDS: dict[str, Command] = {
     "doctor": doctor,
     **SEEING_COMMANDS,
     **GUARD_COMMANDS,
+    **DOCS_COMMANDS,
     **SST_COMMANDS,
     **MONIKER_COMMANDS,
     **SOCKS_COMMANDS,

@@ -148,7 +148,7 @@ def _lines(found: Found, choices: Choices, now: float) -> Iterator[str]:
     addresses = _listed(found.box.addresses)
     yield f"# Written by oegw init on {time.strftime('%Y-%m-%d', time.localtime(now))}."
     yield "# After a change: oegw check, oegw apply --confirm 60, oegw confirm."
-    yield "# Every key and its default: configuration.md among the documentation (oegw --help)."
+    yield "# Every key and its default: oegw docs configuration."
     yield "# More of it may stand in oegw.d/*.toml beside this file."
     yield "version = 1"
     yield ""

@@ -330,7 +330,7 @@ ONLY = [
         (
             *("oegw/cli.py", "oegw/arguments.py", "oegw/monikerarguments.py"),
             *("oegw/socksarguments.py", "oegw/applyarguments.py", "oegw/firstarguments.py"),
-            "oegw/doctorarguments.py", "oegw/seeingarguments.py",
+            "oegw/doctorarguments.py", "oegw/seeingarguments.py", "oegw/docsarguments.py",
         ),
         "There is one command line.",
     ),
@@ -548,6 +548,7 @@ READS_SURROUNDINGS = {
     "oegw/socks5/relay/child.py": "a process of its own; carrier.py writes its argv",
     "oegw/cli.py": "the command line",
     "oegw/seeingcommands.py": "the same: NO_COLOR",
+    "oegw/docscommand.py": "the same: PAGER",
     "oegw/datapath/userspace/sealing.py": "a process of its own; supervisor.py writes its argv",
     "oegw/datapath/userspace/opening.py": "the same",
     "oegw/datapath/userspace/child.py": "hands its environment on to these processes",

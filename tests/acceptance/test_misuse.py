@@ -276,6 +276,8 @@ ARGUMENTS = [
     ("dns-records --public-key 0sAAAA --fqdn a.example", r"--public-key: "),
     ("sst run", r"the following arguments are required: COMMAND|which command\?"),
     ("socks connect h.invalid 99999", r"99999"),
+    ("docs natt", r"there is no page 'natt'; did you mean \"nat\"\?"),
+    ("docs ../README", r"there is no page '../README'; oegw docs lists them"),
 ]
 
 

@@ -37,7 +37,7 @@ KEY = generate(2048)
 COMMANDS = (  # in the order of the help
     "init", "keygen", "dns-records", "rollover", "check", "run", "status", "top", "watch",
     "metrics", "explain", "probe", "forget", "close", "reload", "apply", "confirm", "doctor",
-    "guard", "sst", "moniker", "socks",
+    "docs", "guard", "sst", "moniker", "socks",
 )  # fmt: skip
 
 Message = dict[str, Any]

@@ -1,0 +1,69 @@
+"""The pages of `oegw/docs/` taken apart: commands with the place where they are typed, files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from oegw.arguments import DOCUMENTATION
+
+TUTORIAL = DOCUMENTATION / "tutorial.md"
+HOWTOS = (
+    *sorted(DOCUMENTATION.glob("howto-*.md")), DOCUMENTATION / "operating.md", TUTORIAL,
+)  # fmt: skip
+PLACES = ("a", "b", "dns", "alice")
+_FENCED = re.compile(r"^```sh (\S+)\n(.*?)^```$", re.M | re.S)
+_INDENTED = re.compile(r"(?:^(?: {4,}.*)?\n)+", re.M)
+_TABLE = re.compile(r"\[\[?[a-z_.]+\]\]?|version = 1")
+_PLAIN = re.compile(r"[^'\"$|&;<>*?(){}]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is typed at one place, as it stands."""
+
+    place: str
+    script: str
+
+
+def blocks(page: Path) -> tuple[Block, ...]:
+    """The fenced blocks of a page, in order."""
+    return tuple(Block(*found) for found in _FENCED.findall(page.read_text(encoding="utf-8")))
+
+
+def indented(page: Path) -> Iterator[str]:
+    """The indented blocks of a page, those in lists too."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    for found in _INDENTED.findall(text):
+        yield from _apart(found)
+
+
+def _apart(block: str) -> Iterator[str]:
+    """A block without its indentation: parts of other indentation are others."""
+    lines: list[str] = []
+    for line in [*block.splitlines(), "x"]:
+        depth = len(line) - len(line.lstrip())
+        if line and lines and depth < len(lines[0]) - len(lines[0].lstrip()):
+            yield textwrap.dedent("\n".join(lines)).strip() + "\n"
+            lines = []
+        if line.strip() or lines:
+            lines.append(line)
+
+
+def files(page: Path) -> Iterator[str]:
+    """The parts of configurations that a page shows."""
+    return (each for each in indented(page) if _TABLE.match(each))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Each plain ``oegw ...`` line of a page, as words behind ``oegw``."""
+    scripts = [block.script for block in blocks(page)]
+    for script in (*scripts, *(each for each in indented(page) if not _TABLE.match(each))):
+        for line in script.splitlines():
+            words = line.partition(" #")[0].strip()
+            if words.startswith("oegw ") and _PLAIN.fullmatch(words):
+                yield shlex.split(words)[1:]
