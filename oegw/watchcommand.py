@@ -16,13 +16,17 @@ PATIENCE = 3 * HEARTBEAT  # seconds without a sign of life
 def watch(socket: Path, categories: list[str], address: str | None) -> int:
     """Print until the reader has enough, or the gateway ends.  Raises Failure, ControlError."""
     message = {"command": "watch", "categories": categories, "address": address}
+    heard = False
     try:
         for answer in request(socket, message, PATIENCE):
+            heard = True
             if "error" in answer:
                 raise Failure(FAILED, str(answer["error"]))
             if (line := _line(answer)) is not None:
                 print(json.dumps(line), flush=True)
     except NoDaemonError as error:
+        if not heard:
+            raise
         raise NoDaemonError(f"{error}; the gateway has ended, or nobody read for long") from error
     return FINE
 

@@ -120,7 +120,7 @@ def test_a_configuration_that_there_is_not(told: Any, words: str) -> None:
     "words", [w for w, p in COMMANDS.items() if has(p, "--socket") and w not in WITHOUT_A_DAEMON]
 )
 def test_no_daemon(told: Any, place: Path, words: str) -> None:
-    more = needed(COMMANDS[words])
+    more = [*needed(COMMANDS[words]), *(["--once"] if words == "top" else [])]  # no terminal
     said = told(NO_DAEMON, *words.split(), "--config", place / "oegw.toml", *more)
     assert said == f"oegw: {place}/control.sock: no oegw is running there"
 

@@ -192,9 +192,12 @@ def test_a_source_that_asks_too_often_is_told_so_and_others_are_not(
     flooding = Asker(net, CROWD[0])
     with Application(daemon) as application:
         port = application.register("starwars")
+        began = time.monotonic()
         said = [flooding.say(question("starwars") + CRLF) for _ in range(300)]
+        granted = 200 + 20 * (time.monotonic() - began)
         refused = [each for each in said if b" busy" in each]
-        assert 50 < len(refused) < 150, "200 at once, and 20 in a second"
+        assert 300 - granted - 10 < len(refused) < 150, "200 at once, and 20 in a second"
+        assert refused, "the machine is so slow that nobody could ask too often"
         assert Asker(net).port_of("starwars") == port
 
 

@@ -150,7 +150,7 @@ def late(site: Site) -> Iterator[None]:
 @pytest.mark.usefixtures("late")
 def test_nothing_protected_leaves_in_clear_after_a_power_cut(site: Site) -> None:
     await_ping(site)
-    site.a.run("chown -R oegw: /var/lib/oegw")  # as it is where the gateway is not root
+    site.a.run("chown oegw: /var/lib/oegw")  # as it is where the gateway is not root
     with traffic(site) as capture:
         reboot_after_a_power_cut(site)
         already = len(capture.to(Q))

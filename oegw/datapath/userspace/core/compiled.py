@@ -494,7 +494,8 @@ class _Crowd:
     def __init__(self, gathering: Gathers) -> None:
         ffi = library()[0]
         self._place = gathering.place
-        self._from = ffi.from_buffer("uint64_t[]", gathering.gather_from, require_writable=True)
+        # A view of its own: at the end of a process one that cffi still has can't be cleared.
+        self._from = ffi.from_buffer("uint64_t[]", gathering.gather_from[:], require_writable=True)
         self.said = ffi.new("struct oegw_crowd *", {"from": self._from})
 
     def placed(self, loop: Any, *arguments: Any) -> int:
