@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,8 @@ from hypothesis import settings
 settings.register_profile("oegw", deadline=None, derandomize=True)
 settings.load_profile("oegw")
 
+# A shell has what it starts in the background ignore SIGINT, and what that starts would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ELSEWHERE = ("kernel", "guest", "interop", "deploy", "long")
 """Tests with these markers run only where ``-m`` names the marker, as tests/run does."""

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 
 from ike import endpoint, events
 from ike.events import KeyingChannelEstablished, TunnelClosed, TunnelProposed
+from ike.signer import Signer
 from ike.v1 import opening
 from ike.v1.keymat import ChannelKeys
 from tests.attacks import lenient
@@ -268,7 +269,7 @@ def _calls() -> set[str]:
             calls.add(name)
             return getattr(key, name)
 
-    side = shown.responder(private_key=Spy())
+    side = shown.responder(private_key=Signer(Spy()))
     stranger = Stranger(side)
     stranger.send_1()
     stranger.send_3()

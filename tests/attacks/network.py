@@ -11,7 +11,7 @@ from tests.support.intercept_net import INSIDE, OTHER_PEER, PEER, Net, gateway
 from tests.support.intercept_policy import configured_rule, policy
 
 
-def _anything_comes_in(settings: Any, *, keyed: bool) -> str:
+def _anything_comes_in(settings: Any, **_: bool) -> str:
     return ruleset._chain("inbound", "accept")
 
 
@@ -38,7 +38,7 @@ def clear_packets_of_a_peer() -> None:
             assert wire.to(OTHER_PEER) == []
 
 
-def _no_guard(settings: Any, *, tunnels: bool) -> str:
+def _no_guard(settings: Any, **_: bool) -> str:
     return ruleset._chain("leak", "counter name guard_dropped drop") + ruleset._chain(
         "guard", "accept"
     )
@@ -55,7 +55,7 @@ def _no_guard(settings: Any, *, tunnels: bool) -> str:
     otherwise="protected traffic leaves in the clear (there are two guards; both taken out)",
     without=replaced(
         ("oegw.intercept.ruleset._guard", _no_guard),
-        ("oegw.intercept.ruleset._guard_behind_nat", lambda settings: ""),
+        ("oegw.intercept.ruleset._guard_behind_nat", lambda settings, **_: ""),
     ),
     marks=("netns",),
 )

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -89,14 +88,7 @@ def run(*words: object, **more: Any) -> tuple[int, str, str]:
 
 def started(*words: object, **more: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "oegw", *map(_word, words)]
-    return subprocess.Popen(
-        command, env=environment(), stderr=subprocess.PIPE, preexec_fn=_interruptible, **more
-    )
-
-
-def _interruptible() -> None:
-    """A shell has what it starts in the background ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, **more)
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
