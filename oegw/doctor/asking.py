@@ -146,8 +146,9 @@ def daemon(socket: Path, processes: dict[int, Process]) -> Daemon:
     else:
         reason = str(status.get("error", ""))
     said = status.get("pid")
-    running = [each for each in processes.values() if each.ours and "run" in each.words]
-    number = said if isinstance(said, int) else running[0].number if len(running) == 1 else 0
+    running = {n: each for n, each in processes.items() if each.ours and "run" in each.words}
+    first = [each for each in running.values() if each.parent not in running]
+    number = said if isinstance(said, int) else first[0].number if len(first) == 1 else 0
     unit = processes[number].unit if number in processes else ""
     if reason:
         complains = "error" in status

@@ -68,6 +68,7 @@ class Process:
     name: str
     words: tuple[str, ...] = ()
     unit: str = ""  # of systemd
+    parent: int = 0  # its number
 
     @property
     def ours(self) -> bool:

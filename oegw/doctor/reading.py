@@ -227,12 +227,13 @@ def processes() -> dict[int, Process]:
             name = (entry / "comm").read_text().strip()
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             group = (entry / "cgroup").read_text()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it has ended, or is somebody else's
         number = int(entry.name)
         units = [word for word in group.strip().split("/") if word.endswith(".service")]
         found[number] = Process(
-            number, name, tuple(filter(None, words)), units[-1] if units else ""
+            number, name, tuple(filter(None, words)), units[-1] if units else "", parent
         )
     return found
 
