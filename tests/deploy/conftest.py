@@ -10,7 +10,7 @@ import pytest
 
 from tests.deploy.machine import Machine
 from tests.deploy.root import package
-from tests.deploy.site import PLACES, Site
+from tests.deploy.site import ALL_PLACES, PLACES, Site
 
 
 @pytest.hookimpl(wrapper=True)
@@ -32,12 +32,12 @@ def install(machine: Machine, package: Path) -> str:
     return machine.run("dpkg --install /root/oegw.deb 2>&1", 300)
 
 
-def configure(site: Site, name: str) -> None:
+def configure(site: Site, name: str, precedence: int = 10) -> None:
     """A key, its records in the DNS, and a policy that protects the other side's network."""
-    place, machine = PLACES[name], site.machines[name]
-    other = PLACES["b" if name == "a" else "a"]
+    place, machine = ALL_PLACES[name], site.machines[name]
+    other = PLACES["a" if name == "b" else "b"]
     machine.run("oegw keygen --out /etc/oegw/gateway.pem")
-    who = f"--gateway {place.outer} --client {place.host} {place.outer}"
+    who = f"--gateway {place.outer} --client {place.host} {place.outer} --precedence {precedence}"
     lines = machine.run(f"oegw dns-records --key /etc/oegw/gateway.pem {who}")
     site.publish(lines.splitlines())
     machine.write(

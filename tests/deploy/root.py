@@ -28,7 +28,7 @@ DEPENDENCIES = (
     "nftables", "iproute2", "iptables", "python3", "systemd",
 )  # fmt: skip
 """Of the package: what a router with Debian has, or apt would fetch."""
-_AROUND = ("systemd-sysv", "dbus", "iputils-ping", "procps", "man-db", "less")
+_AROUND = ("systemd-sysv", "dbus", "iputils-ping", "procps", "man-db", "less", "keepalived")
 _SOURCES = ("oegw", "ike", "policy", "dnsrecords", "pyproject.toml")
 
 
