@@ -233,8 +233,13 @@ class Site:
 
     def publish(self, lines: Sequence[str]) -> None:
         """Put records into the DNS, given as lines of a zone file."""
-        # An update is of one zone.
-        updates = "".join(f"update add {_with_ttl(line)}\nsend\n" for line in lines)
+        self._update([f"update add {_with_ttl(line)}" for line in lines])
+
+    def withdraw(self, lines: Sequence[str]) -> None:
+        self._update([f"update delete {line}" for line in lines])
+
+    def _update(self, lines: Sequence[str]) -> None:
+        updates = "".join(f"{line}\nsend\n" for line in lines)  # an update is of one zone
         net = f"--net=/run/netns/{self._namespaces['net']}"
         done = subprocess.run(
             ["nsenter", net, "nsupdate", "-k", str(self.dns.key_file)],

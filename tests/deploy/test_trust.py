@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.machine import await_true
+from tests.deploy.pair import await_router, pair
 from tests.deploy.root import package
 from tests.deploy.site import Site
 from tests.deploy.trust import Outcome, Traffic, Trial
@@ -132,6 +133,46 @@ ROWS = (
 )
 
 
+def router_after(line: str, name: str) -> Callable[[Site], None]:
+    """Something on router a, after which the hosts' router is this one."""
+
+    def event(site: Site) -> None:
+        site.a.run(line)
+        await_router(site, name)
+
+    return event
+
+
+def cable(name: str, *, into: bool) -> Callable[[Site], None]:
+    def event(site: Site) -> None:
+        site.plug("a", "net", into=into)
+        await_router(site, name)
+
+    return event
+
+
+def power_off(site: Site) -> None:
+    site.cut_power("a")
+    await_router(site, "d")
+
+
+def power_on(site: Site) -> None:
+    site.boot("a", wait=False)
+    await_router(site, "a")
+
+
+PAIR_ROWS = (
+    Row("keepalived stopped on SG-A: to SG-D", router_after("systemctl stop keepalived", "d")),
+    Row("keepalived started again: back to SG-A", router_after("systemctl start keepalived", "a")),
+    Row("gateway stopped on SG-A: to SG-D", router_after("systemctl stop oegw", "d")),
+    Row("gateway started again: back to SG-A", router_after("systemctl start oegw", "a")),
+    Row("outer cable of SG-A pulled: to SG-D", cable("d", into=False)),
+    Row("outer cable plugged in: back to SG-A", cable("a", into=True)),
+    Row("power cut of SG-A: to SG-D", power_off),
+    Row("SG-A booted again: back to SG-A", power_on),
+)
+
+
 class Results:
     """What was measured so far, in the words of the page."""
 
@@ -158,6 +199,13 @@ def results(request: pytest.FixtureRequest) -> Iterator[Results]:
 def traffic(site: Site) -> Iterator[Traffic]:
     with Traffic(site) as traffic:
         yield traffic
+
+
+@pytest.fixture(scope="module")
+def routers(site: Site) -> Iterator[None]:
+    """Both of Alice's side, with keepalived."""
+    with pair(site):
+        yield
 
 
 def examine(row: Row, site: Site, traffic: Traffic, results: Results, folder: Path) -> Outcome:
@@ -197,3 +245,13 @@ def newer(site: Site, folder: Path) -> None:
     )  # fmt: skip
     site.a.write("/root/newer.deb", "")
     (site.a.root / "root/newer.deb").write_bytes(made.read_bytes())
+
+
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("routers")
+@pytest.mark.parametrize("row", PAIR_ROWS, ids=[row.name for row in PAIR_ROWS])
+def test_another_gateway_takes_over(
+    row: Row, site: Site, traffic: Traffic, results: Results, tmp_path: Path
+) -> None:
+    examine(row, site, traffic, results, tmp_path)

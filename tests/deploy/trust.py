@@ -205,8 +205,8 @@ class Trial:
 
     def __enter__(self) -> Trial:
         self._wire = Wire(self._site, self._file)
-        self._began = time.monotonic()
-        self._first = [sender.sent for sender, _ in self._traffic.ways]
+        # Some from before, so that an interruption has a beginning.
+        self._first = [sender.sent - _RECENT for sender, _ in self._traffic.ways]
         return self
 
     def await_steady(self, what: str, seconds: float) -> None:
