@@ -95,7 +95,9 @@ class Machine:
                 "/bin/sh", "-c", _ENTER, "sh", *map(str, self._cgroups), "--",
                 "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
                 "--console=pipe", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
-                f"--machine={self.name}", f"--directory={self.root}",
+                # Of another run's machine of the same name nspawn would take what is in /run.
+                f"--machine={self.name}-{os.getpid()}", f"--hostname={self.name}",
+                f"--directory={self.root}",
                 f"--network-namespace-path=/run/netns/{namespace}", "--capability=CAP_NET_ADMIN",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
