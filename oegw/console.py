@@ -353,6 +353,8 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     cores = {(each.core, each.core_reason) for each in reports}
     start = capability.core, capability.core_reason
     core, reason = cores.pop() if len(cores) == 1 else start
+    libraries = {each.libraries for each in reports if each.libraries}
+    by = libraries.pop() if len(libraries) == 1 else capability.libraries
     lost = {
         name: f"{worker.name}: {why}"
         for worker in reversed(reports)
@@ -361,6 +363,7 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     return told | {
         "core": core,
         "core_reason": reason,
+        "libraries": [{"work": work, "by": name, "reason": why} for work, name, why in by],
         "offloads": [
             {
                 "name": name,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from oegw.datapath.interface import SecurityAssociation, UdpEncapsulation
-from oegw.datapath.userspace.core import flows
+from oegw.datapath.userspace.core import compiled, flows, multibuffer
 from oegw.datapath.userspace.core.choice import CoreChoice, choose, what_is_missing
 from oegw.datapath.userspace.core.interface import Run, Unchecked, Unopened
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
@@ -26,6 +26,21 @@ NOW = 1000.0
 def cores() -> list[str]:
     """The names of those that are there."""
     return ["python"] if what_is_missing() is not None else ["python", "compiled"]
+
+
+@contextmanager
+def without_library() -> Iterator[None]:
+    """Cores that are made meanwhile do AES-GCM by OpenSSL, whatever else there is."""
+    caches = multibuffer.functions, compiled._aes_gcm
+    kept, multibuffer.LIBRARY = multibuffer.LIBRARY, "none.so"
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        yield
+    finally:
+        multibuffer.LIBRARY = kept
+        for cache in caches:
+            cache.cache_clear()
 
 
 def outbound(algorithm: str = "gcm-128", mtu: int = 1400, **fields: Any) -> OutboundSa:

@@ -117,6 +117,7 @@ class UserspaceDatapath:
             udp_encapsulation=settings.encapsulation_port is not None,
             core=report.core,
             core_reason=report.core_reason,
+            libraries=report.libraries,
             offloads=self._grounds.told,
             workers=self._count,
         )

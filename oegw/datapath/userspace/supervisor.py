@@ -121,6 +121,7 @@ class Supervisor:
         self._starting: asyncio.Future[Any] | None = None  # the answer to START, then to BEGIN
         self._restarts = 0
         self._core = self._core_reason = ""
+        self._libraries: tuple[tuple[str, str, str], ...] = ()
         self._without: dict[str, str] = {}  # of this worker: a successor tries all again
 
     @property
@@ -132,7 +133,9 @@ class Supervisor:
         pid = self.pid if self._told else None
         core, reason = self._core, self._core_reason
         without = tuple(self._without.items())
-        return WorkerReport(self.place.name, pid, self._restarts, core, reason, without)
+        return WorkerReport(
+            self.place.name, pid, self._restarts, core, reason, without, self._libraries
+        )
 
     async def start(self) -> None:
         """Raises DatapathError, and then nothing is left."""
@@ -234,9 +237,10 @@ class Supervisor:
         self._starting = loop.create_future()
         self._send(Kind.START, equipment.body(), [self._starting], _START_TIMEOUT)
         answer = await self._starting
-        if not isinstance(answer, list) or len(answer) != 2:
+        if not isinstance(answer, list) or len(answer) != 3:
             raise DatapathError("it answered nonsense")
-        self._core, self._core_reason = answer
+        self._core, self._core_reason, libraries = answer
+        self._libraries = tuple((work, by, why) for work, by, why in libraries)
         # From here to the end there is no other task's turn: what is asked later comes behind it.
         requests = list(self._datapath.all_told(self.place))
         for kind, body in requests:

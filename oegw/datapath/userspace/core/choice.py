@@ -22,6 +22,10 @@ class MakesOpening(Protocol):
     def __call__(self, offloads: bool, joins_udp: bool, random: Random) -> OpeningCore: ...
 
 
+Libraries = tuple[tuple[str, str, str], ...]
+"""What they do for a core, their names, and why no faster one does; empty if there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class CoreChoice:
     """``name``: "compiled" or "python"; ``reason`` completes "compiled core: ..." or "pure Python
@@ -29,6 +33,7 @@ class CoreChoice:
 
     name: str
     reason: str
+    libraries: Libraries
     sealing: MakesSealing
     opening: MakesOpening
 
@@ -62,13 +67,19 @@ def what_is_missing() -> str | None:
 
 
 def _compiled(reason: str) -> CoreChoice:
-    from oegw.datapath.userspace.core.compiled import CompiledOpeningCore, CompiledSealingCore
+    from oegw.datapath.userspace.core.compiled import (
+        CompiledOpeningCore,
+        CompiledSealingCore,
+        aes_gcm,
+    )
 
-    return CoreChoice(COMPILED, reason, CompiledSealingCore, CompiledOpeningCore)
+    libraries = (("AES-GCM", *aes_gcm()[1:]),)
+    return CoreChoice(COMPILED, reason, libraries, CompiledSealingCore, CompiledOpeningCore)
 
 
 def _pure(reason: str) -> CoreChoice:
     from oegw.datapath.userspace.core.pureopening import PureOpeningCore
     from oegw.datapath.userspace.core.puresealing import PureSealingCore
+    from oegw.datapath.userspace.core.summing import told
 
-    return CoreChoice(PYTHON, reason, PureSealingCore, PureOpeningCore)
+    return CoreChoice(PYTHON, reason, (("checksums", *told()),), PureSealingCore, PureOpeningCore)

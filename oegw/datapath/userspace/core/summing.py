@@ -50,6 +50,13 @@ def _remainder() -> Remainder | None:
 remainder = _remainder()
 
 
+def told() -> tuple[str, str]:
+    """What divides, and why nothing faster."""
+    if remainder is not None:
+        return "GMP", ""
+    return "Python", f"{_LIBRARY} is not installed, or another than it should be (Debian: libgmp10)"
+
+
 def sum_of(octets: Buffer) -> int:
     """The sum of the 16-bit words; an odd octet is the first of its word."""
     size = len(octets)

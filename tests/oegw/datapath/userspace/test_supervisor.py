@@ -85,7 +85,8 @@ def test_a_successor_knows_all_and_answers_what_was_under_way() -> None:
         assert await under_way == KNOWS_ALL
         assert await supervisor.ask(Kind.PREFER, None) == [*KNOWS_ALL, "PREFER"]
         assert supervisor.pid != first
-        said = WorkerReport("sealing 0", supervisor.pid, 1, "scripted", "scripted")
+        by = (("AES-GCM", "a script", ""),)
+        said = WorkerReport("sealing 0", supervisor.pid, 1, "scripted", "scripted", libraries=by)
         assert supervisor.report == said
         assert control.deaths == [None]
 
