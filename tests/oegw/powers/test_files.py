@@ -27,7 +27,7 @@ def files(place: Path, *logs: Path, state: str = "oegw/state.db") -> Files:
     return Files(place / state, logs, (), ())
 
 
-def by_them(work: Callable[[], None]) -> None:
+def by_them(work: Callable[[], object]) -> None:
     """As the user does it, after all rights are gone."""
     child = os.fork()
     if not child:
