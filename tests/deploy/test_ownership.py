@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.deploy.site import Site
@@ -31,3 +33,9 @@ def test_systemd_gives_root_nothing_that_the_user_has_made(site: Site, what: str
 def test_the_folders_are_closed_to_others(site: Site) -> None:
     modes = site.a.run(f"stat -c %a {' '.join(FOLDERS)}").split()
     assert modes == ["755", "700", "750"]
+
+
+def test_root_does_not_rotate_in_a_folder_of_the_user() -> None:
+    rotated = Path(__file__).parents[2] / "oegw/deploy/logrotate/oegw"
+    blocks = rotated.read_text().split("{\n")[1:]
+    assert [block.split("\n")[0].strip() for block in blocks] == ["su oegw oegw"] * 2
