@@ -53,6 +53,12 @@ def test_the_mind_does_not_write_what_is_not_ours(command: str) -> None:
         assert "not done for who asks" in answer.text
 
 
+def test_nothing_is_listed_with_names_from_the_dns() -> None:
+    with own_network():
+        answer = refused(Desk(NftPermit(_MINDS)), Nft("list ruleset", 1 << 0, False))
+        assert answer.text == "nft: not with the flags 0x1"
+
+
 @pytest.mark.parametrize("role", Role)
 def test_who_is_beside_the_mind_gets_less(role: Role) -> None:
     with own_network():

@@ -68,6 +68,8 @@ FOREIGN = [
     'include "/etc/shadow"',
     'table inet oegw { include "/etc/shadow" }',
     'table inet oegw { chain c { include "/etc/shadow" } }',
+    'table inet oegw { 0include "/etc/shadow" }',
+    'table inet oegw { -include "/etc/shadow" }',
     "define a = 1",
     "table inet oegw { define a = 1 }",
     "add rule inet oegw c ip saddr $a accept",
