@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -84,6 +84,7 @@ from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
+from oegw.standing import Standing
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
 from oegw.watch import Watch, stamps_of
@@ -242,6 +243,10 @@ class Daemon:
             demanded=settings.socks.demands_encryption,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
+        self.standing = Standing(
+            (self._mend_interception, self._mend_ports), (self._mend_datapath,), self.trace,
+            self._fail,
+        )  # fmt: skip
         self.sst = port_encryption(
             settings, environment, self.gateway, self._look_up_sst, self._mark, self.trace
         )
@@ -294,6 +299,8 @@ class Daemon:
             self._service.ready(self._in_short())
             self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
             self._spawn(self._look_at_firewall())
+            self.powers.on_change(self.standing.changed)
+            self._spawn(self.standing.watch())
             if self.settings.gateway.watch:
                 self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
@@ -347,6 +354,15 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._saving.begin()
+
+    async def _mend_interception(self, thorough: bool) -> Sequence[str]:
+        return await self.interception.mend(thorough=thorough)
+
+    async def _mend_ports(self, thorough: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend(thorough=thorough)
+
+    async def _mend_datapath(self, _: bool) -> Sequence[str]:
+        return await self.datapath.mend()
 
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""

@@ -219,6 +219,10 @@ class Datapath(Protocol):
         """Send a UDP payload from the port of ESP in UDP: IKE with its non-ESP marker, or a
         keepalive.  What can't be sent is lost, and counted as ``drop_keying``."""
 
+    async def mend(self) -> tuple[str, ...]:
+        """Look whether what leads packets here is in the kernel, and put back what somebody else
+        took away.  Returns what that was.  Raises DatapathError if it can't be put back."""
+
     async def usage(self) -> dict[SaKey, Usage]:
         """The counters of all SAs."""
 

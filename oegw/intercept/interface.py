@@ -91,6 +91,11 @@ class Interception(Protocol):
         """Install the static rules of a new policy and empty the verdicts, in one transaction,
         keeping TUNNEL verdicts."""
 
+    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
+        """Look whether all is there, and put back what somebody else took away, as it was.  Returns
+        what that was.  ``thorough``: at every place, the expensive ones too.  Raises
+        InterceptError."""
+
     def demand(self) -> None:
         """``InterceptSettings.demanded`` is true from now on, until `close`: what was sent while it
         was demanded may be under way still when it is not any more."""

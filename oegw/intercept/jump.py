@@ -17,6 +17,8 @@ from oegw.intercept.nft import Nft, NftError
 from oegw.powers import elsewhere
 from oegw.powers.orders import Iptables, IptablesDone
 
+_FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}
+
 
 def has_nft_queue(nft: Nft, table: str) -> bool:
     """Whether this kernel has nft ``queue``."""
@@ -88,6 +90,12 @@ class Jump:
     def __init__(self, nft_table: str, rules: tuple[QueueRule, ...]) -> None:
         self._comment = f"oegw-{nft_table}"
         self._rules = rules
+
+    @property
+    def tables(self) -> tuple[tuple[str, str], ...]:
+        """Family and name of the nftables tables that they are in, where iptables makes such."""
+        names = dict.fromkeys(rule.table for rule in self._rules)
+        return tuple((_FAMILIES[program], name) for program in _programs() for name in names)
 
     async def add(self) -> list[_Found]:
         """Put in what is missing, and return it.  Rules of an earlier run stay for now.

@@ -27,6 +27,7 @@ from oegw.datapath.userspace.child import Child
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.guardfile import save
 from oegw.intercept.conntrack import forget_other_sources
+from oegw.intercept.imprint import KernelImprints
 from oegw.intercept.interface import OWN_TABLE
 from oegw.intercept.jump import iptables
 from oegw.powers import codec
@@ -36,6 +37,7 @@ from oegw.powers.files import FileNotGivenError, Files, give
 from oegw.powers.frames import PATIENCE, FrameError, Frames, Kind, frame
 from oegw.powers.frames import read as read_stream
 from oegw.powers.handsqueue import HandsQueue
+from oegw.powers.lookout import Lookout
 from oegw.powers.orders import (
     ANSWERS,
     Ask,
@@ -49,12 +51,16 @@ from oegw.powers.orders import (
     ForgetSources,
     GiveFiles,
     GuardSaved,
+    Imprint,
     InstallSa,
     Iptables,
+    KernelChanged,
     KeyingTaken,
     ListProcesses,
     ListWorkers,
     MakeDatapath,
+    MendDatapath,
+    Mended,
     Moved,
     MoveSa,
     News,
@@ -76,6 +82,7 @@ from oegw.powers.orders import (
     SendKeying,
     SignerOpened,
     StartDatapath,
+    TakeImprint,
     TakeKeying,
     Trouble,
     UsageRead,
@@ -139,6 +146,7 @@ class Hands:
         self._over = asyncio.Event()
         self._queues: dict[int, HandsQueue] = {}
         self._datapath: Datapath | None = None
+        self._imprints: KernelImprints | None = None
         self._signers: list[Child] = []
         self._next_signer: asyncio.Task[tuple[Child, bytes]] | None = None
         self._choice = DatapathChoice(
@@ -163,6 +171,7 @@ class Hands:
         loop.add_reader(self._ends.calls, self._read)
         _in_thread(self._ends.slow, Desk(NftPermit(_NONE), tracking=True))
         self._next_signer = loop.create_task(self._start_signer())
+        self._lookout = Lookout(lambda rules, author: self._say(KernelChanged(rules, author)))
         await self._over.wait()
 
     def _forward(self, number: signal.Signals) -> None:
@@ -243,6 +252,10 @@ class Hands:
             case CloseQueue(number=number) if number in self._queues:
                 self._queues.pop(number).close()
                 return Done()
+            case TakeImprint(family=family, table=table):
+                if self._imprints is None:
+                    self._imprints = KernelImprints()
+                return Imprint(self._imprints.taken(family, table))
             case ListWorkers():
                 return Workers(self._datapath.workers() if self._datapath is not None else ())
         raise NotPermittedError(f"no {type(order).__name__} now")
@@ -322,6 +335,8 @@ class Hands:
             case PreferSa(key=key):
                 await datapath.prefer(key)
                 return Done()
+            case MendDatapath():
+                return Mended(await datapath.mend())
             case ReadUsage():
                 return UsageRead(await datapath.usage())
             case CountDatapath():

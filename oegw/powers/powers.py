@@ -19,6 +19,7 @@ from oegw.powers.distantdatapath import DistantDatapath
 from oegw.powers.dropping import Cap, permitted
 from oegw.powers.orders import (
     GiveFiles,
+    KernelChanged,
     ListProcesses,
     MakeDatapath,
     OpenDoor,
@@ -88,6 +89,10 @@ class Powers:
     def on_failure(self, failed: Callable[[str], None]) -> None:
         """``failed`` is told why nothing can go on, once that is so."""
         self._hands.failed = failed
+
+    def on_change(self, changed: Callable[[KernelChanged], None]) -> None:
+        """``changed`` is told when something of ours may be gone from the kernel."""
+        self._hands.changed = changed
 
     def warnings(self) -> tuple[str, ...]:
         """What this process may do all the same."""

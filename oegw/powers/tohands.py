@@ -16,7 +16,17 @@ from oegw.intercept.interface import InterceptError
 from oegw.keyfile import KeyFileError
 from oegw.powers import codec
 from oegw.powers.frames import FrameError, Frames, Kind, Waiting, frame, read
-from oegw.powers.orders import ANSWERS, Ask, Call, News, PartFailed, Refused, SendKeying, Trouble
+from oegw.powers.orders import (
+    ANSWERS,
+    Ask,
+    Call,
+    KernelChanged,
+    News,
+    PartFailed,
+    Refused,
+    SendKeying,
+    Trouble,
+)
 from oegw.sst.interface import SstError
 
 _NUMBER = 4  # octets
@@ -77,6 +87,7 @@ class ToHands:
         self._gone = False
         self.listener: Callable[[DatapathEvent], None] | None = None
         self.failed: Callable[[str], None] | None = None
+        self.changed: Callable[[KernelChanged], None] | None = None
         ends.news.setblocking(False)
 
     def begin(self) -> None:
@@ -206,6 +217,9 @@ class ToHands:
         if isinstance(news, PartFailed):
             if self.failed is not None:
                 self.failed(news.reason)
+        elif isinstance(news, KernelChanged):
+            if self.changed is not None:
+                self.changed(news)
         elif self.listener is not None:
             self.listener(news)
 

@@ -188,6 +188,10 @@ class RunningPlane(Plane, Protocol):
     async def replace_policy(self, table: PolicyTable) -> None:
         """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
 
+    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
+        """Put back what somebody else took away, with the entries that last; returns what that was.
+        ``thorough``: as `oegw.intercept.interface.Interception.mend`.  Raises SstError."""
+
     def residue(self) -> str:
         """What `close` will leave, as nft text; nothing before `start`."""
 

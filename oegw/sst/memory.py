@@ -123,6 +123,9 @@ class MemoryPlane:
             raise SstError("the plane was not started")
         self._table = table
 
+    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
+        return ()
+
     async def close(self) -> None:
         self._listener = None
         self.waiting.clear()

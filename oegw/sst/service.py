@@ -103,6 +103,10 @@ class SstService:
         """Another policy: flows stay, what was declined is asked again.  Raises SstError."""
         await self.plane.replace_policy(table)
 
+    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
+        """Rules of ours that somebody else took away.  Raises SstError."""
+        return await self.plane.mend(thorough=thorough)
+
     def residue(self) -> str:
         """The nft text of what `close` will leave."""
         return self.plane.residue()

@@ -191,6 +191,11 @@ class UserspaceDatapath:
     ) -> None:
         self._keying.send(data, source, destination, port)
 
+    async def mend(self) -> tuple[str, ...]:
+        self._running()
+        assert self._grounds is not None
+        return await asyncio.to_thread(self._grounds.mend)
+
     async def usage(self) -> dict[SaKey, Usage]:
         return self._running().usage()
 
