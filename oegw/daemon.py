@@ -297,7 +297,9 @@ class Daemon:
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             self._service.ready(self._in_short())
-            self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
+            self._service.attend(
+                lambda: not self._stopping.is_set() and self.powers.hands_heed(), self._in_short
+            )
             self._spawn(self._look_at_firewall())
             self.powers.on_change(self.standing.changed)
             self._spawn(self.standing.watch())

@@ -51,6 +51,7 @@ from oegw.powers.orders import (
     ForgetSources,
     GiveFiles,
     GuardSaved,
+    Heed,
     Imprint,
     InstallSa,
     Iptables,
@@ -218,7 +219,7 @@ class Hands:
 
     def _refuse_all(self, error: Exception) -> None:
         """A mind that says what ours does not say is none of ours any more."""
-        print(f"oegw: the mind sent nonsense: {error}", file=sys.stderr)
+        print(f"oegw: the mind is none of ours any more: {error}", file=sys.stderr)
         asyncio.get_running_loop().remove_reader(self._ends.calls)
         self._come.clear()
         self._forward(signal.SIGKILL)
@@ -234,8 +235,12 @@ class Hands:
                 if self._datapath is not None:
                     self._datapath.send_keying(told.data, told.source, told.destination, told.port)
             case Kind.CALL:
-                with suppress(OSError):  # the mind has ended meanwhile
+                try:
                     self._ends.calls.sendall(frame(*self._desk.reply(body)))
+                except TimeoutError:  # half of it is gone: what follows would be misread
+                    raise FrameError("it does not take what it asked for") from None
+                except OSError:
+                    pass  # the mind has ended meanwhile
             case Kind.ASK:
                 number, order = int.from_bytes(body[:4], "big"), codec.decode(body[4:], Ask)
                 self._spawn(self._answer(number, order))
@@ -306,6 +311,8 @@ class Hands:
             case SaveGuard(text=text):
                 NftPermit(_MINDS).check(text)
                 return GuardSaved(await asyncio.to_thread(save, self._settings.guard, text))
+            case Heed():
+                return Done()
             case ListProcesses(others=others):
                 return Processes(tuple(rows(self._processes() | others)))
             case MakeDatapath():

@@ -335,6 +335,11 @@ class GuardSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class Heed:
+    """Answered at once, by hands that do not hang."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListProcesses:
     """``others``: processes that the mind started, by name."""
 
@@ -402,7 +407,8 @@ Call = (
     | ListWorkers
 )  # fmt: skip
 Ask = (
-    Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
+    Heed
+    | Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
     | InstallSa | RemoveSa | MoveSa | PreferSa | MendDatapath | ReadUsage | CountDatapath
     | OpenSigner | OpenDoor | GiveFiles | SaveGuard | ListProcesses
 )  # fmt: skip
@@ -438,6 +444,7 @@ ANSWERS: dict[type, Any] = {
     OpenDoor: Done,
     GiveFiles: Done,
     SaveGuard: GuardSaved,
+    Heed: Done,
     ListProcesses: Processes,
 }
 """What each is answered with, unless it is `Refused`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,7 @@ from oegw.powers.distantdatapath import DistantDatapath
 from oegw.powers.dropping import Cap, permitted
 from oegw.powers.orders import (
     GiveFiles,
+    Heed,
     KernelChanged,
     ListProcesses,
     MakeDatapath,
@@ -71,6 +74,7 @@ class Powers:
         self.pid = os.getppid()
         """Of the process that was started as the gateway: signals are sent to it."""
         self._signers: list[DistantSigner] = []
+        self._heeding: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Powers:
         self._hands.begin()
@@ -93,6 +97,17 @@ class Powers:
     def on_change(self, changed: Callable[[KernelChanged], None]) -> None:
         """``changed`` is told when something of ours may be gone from the kernel."""
         self._hands.changed = changed
+
+    def hands_heed(self) -> bool:
+        """Whether the hands have answered since this was asked the last time; asks them anew."""
+        if self._heeding is not None and not self._heeding.done():
+            return False
+        self._heeding = asyncio.create_task(self._heed())
+        return True
+
+    async def _heed(self) -> None:
+        with suppress(HandsGone):  # which others say
+            await self._hands.ask(Heed())
 
     def warnings(self) -> tuple[str, ...]:
         """What this process may do all the same."""

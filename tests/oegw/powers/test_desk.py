@@ -141,3 +141,21 @@ def test_packets_and_verdicts_come_as_they_went() -> None:
             Verdict.parse(octets)
     with pytest.raises(PacketFormError):
         Packet.parse(bytes(9))
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("oegw.powers.frames.PATIENCE", 0.05)
+    ours, theirs = socket.socketpair()
+    line = Waiting(ours)
+    with theirs:
+        line.send(Kind.CALL, b"first")
+        with pytest.raises(FrameError):
+            line.receive()
+        theirs.sendall(frame(Kind.ANSWER, b"to the first"))
+        with pytest.raises(FrameError):
+            line.send(Kind.CALL, b"second")
+        with pytest.raises(FrameError):
+            line.receive()
+    line.close()
