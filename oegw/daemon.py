@@ -87,6 +87,7 @@ from oegw.sst.interface import SstError
 from oegw.standing import Standing
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
+from oegw.tracefile import trace_file
 from oegw.watch import Watch, stamps_of
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
@@ -139,14 +140,7 @@ class Daemon:
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
 
-        stream = None
-        if settings.gateway.trace is not None:
-            try:
-                stream = settings.gateway.trace.open("a", encoding="utf-8")
-            except OSError as error:
-                reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-                raise OSError(error.errno, reason) from error
-        self.trace = JsonTrace(stream, time.time)
+        self.trace = JsonTrace(trace_file(settings.gateway.trace, time.time), time.time)
         self.audit = Audit(self.trace.listeners, lambda text: self._say("audit", text))
         marks = Marks(settings.intercept.mark_mask)
         resolvers = in_use(settings.dns)
