@@ -34,6 +34,7 @@ _KIND = 4  # octets before a message's kind
 _NFTABLES_GROUP = 7
 _NFTABLES = 10 << 8
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = (_NFTABLES | kind for kind in (12, 14, 15))
+_DELETIONS = frozenset(_NFTABLES | kind for kind in (2, 5, 8, 11, 20))  # table, chain, rule, set
 _GENERATION_PROCESS, _GENERATION_NAME = 2, 3
 _PROCESS = 16 + 4 + 8 + 4  # octets before the number of who made a generation
 
@@ -46,6 +47,8 @@ _LARGE_TABLE = 252  # RT_TABLE_COMPAT: a number that does not fit there; ours is
 # linux/xfrm.h.
 _XFRM_GROUPS = (3, 4)
 _FLUSH_STATES, _FLUSH_POLICIES = 0x1C, 0x1D
+
+_ADDED, _DELETED = 1, 2
 
 # Our choices.
 _PART = 1 << 16  # octets
@@ -62,6 +65,7 @@ class Lookout:
     def __init__(self, changed: Changed) -> None:
         self._changed = changed
         self._sockets: list[socket.socket] = []
+        self._disturbed = 0  # by a transaction whose end we have not heard of
         loop = asyncio.get_running_loop()
         try:
             rules = self._opened(netlink.NETFILTER, (_NFTABLES_GROUP,), _rules_filter())
@@ -98,19 +102,23 @@ class Lookout:
         return opened
 
     def _rules(self, opened: socket.socket) -> None:
-        """Elements and what is our own do not get here; but a generation of our other threads."""
-        disturbed, who = False, ""
+        """Transactions that changed more than elements; their ends, which say who made them.  Of
+        several who deleted something is the one to be named."""
+        ended, authors = False, {}
         for octets in _parts(opened):
             if octets is None:
-                disturbed = True
+                self._disturbed, ended = _DELETED, True
                 continue
             for kind, _, _, body in netlink.messages(octets):
-                if kind == _NEW_GENERATION:
-                    who = _author(body) or who
-                elif kind not in (_NEW_ELEMENT, _DELETE_ELEMENT):
-                    disturbed = True
-        if disturbed:
-            self._changed(True, who)
+                if kind == _NEW_GENERATION and self._disturbed:
+                    authors[self._disturbed], ended = _author(body), True
+                    self._disturbed = 0
+                elif kind in _DELETIONS:
+                    self._disturbed = _DELETED
+                elif kind not in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION):
+                    self._disturbed = self._disturbed or _ADDED
+        if ended:
+            self._changed(True, authors.get(_DELETED) or authors.get(_ADDED, ""))
 
     def _routing(self, opened: socket.socket) -> None:
         for _ in _parts(opened):
