@@ -58,20 +58,22 @@ class _Concern:
     meanwhile: str
     told: asyncio.Event = field(default_factory=asyncio.Event)
     told_at: float = 0.0
-    author: str = ""
+    authors: dict[bool, str] = field(default_factory=dict)  # the last who deleted, or just added
     in_a_row: int = 0
 
-    def tell(self, author: str) -> None:
-        self.author = author or self.author
+    def tell(self, news: KernelChanged) -> None:
+        if news.author:
+            self.authors[news.deleted] = news.author
         if not self.told.is_set():
             self.told_at = time.monotonic()
             self.told.set()
 
     def heard(self) -> tuple[float, str]:
         """When we were told first, and who did it; nothing of it from now on."""
-        heard = self.told_at, self.author
+        heard = self.told_at, self.authors.get(True) or self.authors.get(False, "")
         self.told.clear()
-        self.told_at, self.author = 0.0, ""
+        self.told_at = 0.0
+        self.authors.clear()
         return heard
 
 
@@ -103,7 +105,7 @@ class Standing:
     def changed(self, news: KernelChanged) -> None:
         """Something of ours may be gone."""
         for concern in (self._tables, self._jumps) if news.rules else (self._routing,):
-            concern.tell(news.author)
+            concern.tell(news)
 
     async def watch(self) -> None:
         """Until it is cancelled, or something can't be put back."""

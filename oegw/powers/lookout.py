@@ -24,6 +24,7 @@ from oegw.bpf.classic import (
     attach,
 )
 from oegw.intercept import netlink
+from oegw.powers.orders import KernelChanged
 
 # Specification values: linux/netlink.h.
 _ROUTE, _XFRM = 0, 6
@@ -55,14 +56,11 @@ _PART = 1 << 16  # octets
 _PARTS = 64  # of one turn
 _BUFFER = 1 << 20  # octets; if there is more, something has happened
 
-Changed = Callable[[bool, str], None]
-"""Whether it was about packet rules, else about routing; and who did it, if that is known."""
-
 
 class Lookout:
     """Of the network namespace of the thread that makes it.  Raises OSError."""
 
-    def __init__(self, changed: Changed) -> None:
+    def __init__(self, changed: Callable[[KernelChanged], None]) -> None:
         self._changed = changed
         self._sockets: list[socket.socket] = []
         self._disturbed = 0  # by a transaction whose end we have not heard of
@@ -102,28 +100,26 @@ class Lookout:
         return opened
 
     def _rules(self, opened: socket.socket) -> None:
-        """Transactions that changed more than elements; their ends, which say who made them.  Of
-        several who deleted something is the one to be named."""
-        ended, authors = False, {}
+        """Transactions that changed more than elements; their ends, which say who made them."""
+        ended = dict[int, str]()
         for octets in _parts(opened):
             if octets is None:
-                self._disturbed, ended = _DELETED, True
+                self._disturbed, ended[_DELETED] = 0, ""
                 continue
             for kind, _, _, body in netlink.messages(octets):
                 if kind == _NEW_GENERATION and self._disturbed:
-                    authors[self._disturbed], ended = _author(body), True
-                    self._disturbed = 0
+                    ended[self._disturbed], self._disturbed = _author(body), 0
                 elif kind in _DELETIONS:
                     self._disturbed = _DELETED
                 elif kind not in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION):
                     self._disturbed = self._disturbed or _ADDED
-        if ended:
-            self._changed(True, authors.get(_DELETED) or authors.get(_ADDED, ""))
+        for what, author in ended.items():
+            self._changed(KernelChanged(True, what == _DELETED, author))
 
     def _routing(self, opened: socket.socket) -> None:
         for _ in _parts(opened):
             pass
-        self._changed(False, "")
+        self._changed(KernelChanged(False, True, ""))
 
 
 def _parts(opened: socket.socket) -> list[bytes | None]:

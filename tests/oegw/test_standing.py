@@ -155,7 +155,7 @@ async def watched(rules: Taken, seconds: float, failed: list[str]) -> Standing:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         rules.gone += 1
-        watching.changed(KernelChanged(True, "nft (process 7)"))
+        watching.changed(KernelChanged(True, True, "nft (process 7)"))
         await asyncio.sleep(0.002)
     task.cancel()
     return watching
