@@ -122,6 +122,7 @@ class Standing:
         return {
             "put_back": self.times,
             "last": last and last.time,
+            "ago": last and round(time.monotonic() - last.moment, 3),
             "what": list(last.what) if last else [],
             "author": last.author if last else "",
         }
