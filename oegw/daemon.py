@@ -238,9 +238,12 @@ class Daemon:
         )
         self.interception = NftInterception(self._intercepted, self.trace)
         self.standing = Standing(
-            (self._mend_interception, self._mend_ports), (self._mend_datapath,), self.trace,
+            (lambda _: self.interception.mend(), self._mend_ports),
+            (self.interception.mend_jump, self._mend_jump_of_ports),
+            (lambda _: self.datapath.mend(),),
+            self.trace,
             self._fail,
-        )  # fmt: skip
+        )
         self.sst = port_encryption(
             settings, environment, self.gateway, self._look_up_sst, self._mark, self.trace
         )
@@ -351,14 +354,11 @@ class Daemon:
         self._look_at_usage()
         self._saving.begin()
 
-    async def _mend_interception(self, thorough: bool) -> Sequence[str]:
-        return await self.interception.mend(thorough=thorough)
+    async def _mend_ports(self, _: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend()
 
-    async def _mend_ports(self, thorough: bool) -> Sequence[str]:
-        return () if self.sst is None else await self.sst.mend(thorough=thorough)
-
-    async def _mend_datapath(self, _: bool) -> Sequence[str]:
-        return await self.datapath.mend()
+    async def _mend_jump_of_ports(self, thorough: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend_jump(thorough)
 
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""

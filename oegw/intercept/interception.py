@@ -84,7 +84,6 @@ class NftInterception:
         self._imprints: Imprints | None = None
         self._imprinted = NONE  # of our table, as we made it
         self._jump = Jump(settings.table, trap_rules(settings))
-        self._foreign: tuple[str, ...] = ()  # imprints of the tables that the jump is in
         self._conntrack = ThreadPoolExecutor(1, "conntrack")  # a look at all flows takes a moment
 
     @property
@@ -116,7 +115,6 @@ class NftInterception:
             nft.run(whole)
             self._imprints = reading
             self._imprinted = self._imprint()
-            self._foreign = self._imprints_of_jump()
         except BaseException:
             self._imprints = None
             queue.close()
@@ -160,25 +158,21 @@ class NftInterception:
         self._chains = chains
         self._imprinted = self._imprint()
 
-    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
-        """Look whether our rules are there, and put back those that somebody else took away, with
-        the verdicts that still last.  Returns what that was.
-
-        ``thorough``: iptables is asked for its rules, too, even if nothing of nftables says that
-        they have changed: the old iptables is none of nftables.  Raises InterceptError.
-        """
+    async def mend(self) -> tuple[str, ...]:
+        """Look whether our table is there, and as we made it; if not, put it back, with the
+        verdicts that still last.  Returns what was gone.  Raises InterceptError."""
         if self._nft is None or self._chains is None:
             return ()
-        gone = []
-        if self._imprint() != self._imprinted or not self._imprinted:
-            self._put_back(self._chains)
-            gone.append(f"table inet {self._settings.table}")
-        foreign = self._imprints_of_jump()
-        if not self._nft_queue and (thorough or foreign != self._foreign):
-            self._foreign = foreign
-            rules = await self._jump.add()
-            gone += [f"{rule.program}'s rule in {rule.words[0]}" for rule in rules]
-        return tuple(gone)
+        if self._imprinted and self._imprint() == self._imprinted:
+            return ()
+        self._put_back(self._chains)
+        return (f"table inet {self._settings.table}",)
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of iptables' rules.  Raises InterceptError."""
+        if self._nft is None or self._nft_queue:
+            return ()
+        return await self._jump.mend(thorough)
 
     def _put_back(self, chains: StaticChains) -> None:
         """As it was, in one transaction.  Verdicts that can't be put back are asked for again."""
@@ -398,10 +392,6 @@ class NftInterception:
     def _imprint(self) -> str:
         assert self._imprints is not None
         return self._imprints.taken("inet", self._settings.table)
-
-    def _imprints_of_jump(self) -> tuple[str, ...]:
-        assert self._imprints is not None
-        return tuple(self._imprints.taken(*table) for table in self._jump.tables)
 
     def _may_remember(self) -> bool:
         if len(self._installed) >= _REMEMBERED:

@@ -55,7 +55,6 @@ from oegw.powers.orders import (
     Imprint,
     InstallSa,
     Iptables,
-    KernelChanged,
     KeyingTaken,
     ListProcesses,
     ListWorkers,
@@ -172,7 +171,7 @@ class Hands:
         loop.add_reader(self._ends.calls, self._read)
         _in_thread(self._ends.slow, Desk(NftPermit(_NONE), tracking=True))
         self._next_signer = loop.create_task(self._start_signer())
-        self._lookout = Lookout(lambda rules, author: self._say(KernelChanged(rules, author)))
+        self._lookout = Lookout(self._say)
         await self._over.wait()
 
     def _forward(self, number: signal.Signals) -> None:

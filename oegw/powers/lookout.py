@@ -24,6 +24,7 @@ from oegw.bpf.classic import (
     attach,
 )
 from oegw.intercept import netlink
+from oegw.powers.orders import KernelChanged
 
 # Specification values: linux/netlink.h.
 _ROUTE, _XFRM = 0, 6
@@ -34,6 +35,7 @@ _KIND = 4  # octets before a message's kind
 _NFTABLES_GROUP = 7
 _NFTABLES = 10 << 8
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = (_NFTABLES | kind for kind in (12, 14, 15))
+_DELETIONS = frozenset(_NFTABLES | kind for kind in (2, 5, 8, 11, 20))  # table, chain, rule, set
 _GENERATION_PROCESS, _GENERATION_NAME = 2, 3
 _PROCESS = 16 + 4 + 8 + 4  # octets before the number of who made a generation
 
@@ -47,21 +49,21 @@ _LARGE_TABLE = 252  # RT_TABLE_COMPAT: a number that does not fit there; ours is
 _XFRM_GROUPS = (3, 4)
 _FLUSH_STATES, _FLUSH_POLICIES = 0x1C, 0x1D
 
+_ADDED, _DELETED = 1, 2
+
 # Our choices.
 _PART = 1 << 16  # octets
 _PARTS = 64  # of one turn
 _BUFFER = 1 << 20  # octets; if there is more, something has happened
 
-Changed = Callable[[bool, str], None]
-"""Whether it was about packet rules, else about routing; and who did it, if that is known."""
-
 
 class Lookout:
     """Of the network namespace of the thread that makes it.  Raises OSError."""
 
-    def __init__(self, changed: Changed) -> None:
+    def __init__(self, changed: Callable[[KernelChanged], None]) -> None:
         self._changed = changed
         self._sockets: list[socket.socket] = []
+        self._disturbed = 0  # by a transaction whose end we have not heard of
         loop = asyncio.get_running_loop()
         try:
             rules = self._opened(netlink.NETFILTER, (_NFTABLES_GROUP,), _rules_filter())
@@ -98,24 +100,26 @@ class Lookout:
         return opened
 
     def _rules(self, opened: socket.socket) -> None:
-        """Elements and what is our own do not get here; but a generation of our other threads."""
-        disturbed, who = False, ""
+        """Transactions that changed more than elements; their ends, which say who made them."""
+        ended = dict[int, str]()
         for octets in _parts(opened):
             if octets is None:
-                disturbed = True
+                self._disturbed, ended[_DELETED] = 0, ""
                 continue
             for kind, _, _, body in netlink.messages(octets):
-                if kind == _NEW_GENERATION:
-                    who = _author(body) or who
-                elif kind not in (_NEW_ELEMENT, _DELETE_ELEMENT):
-                    disturbed = True
-        if disturbed:
-            self._changed(True, who)
+                if kind == _NEW_GENERATION and self._disturbed:
+                    ended[self._disturbed], self._disturbed = _author(body), 0
+                elif kind in _DELETIONS:
+                    self._disturbed = _DELETED
+                elif kind not in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION):
+                    self._disturbed = self._disturbed or _ADDED
+        for what, author in ended.items():
+            self._changed(KernelChanged(True, what == _DELETED, author))
 
     def _routing(self, opened: socket.socket) -> None:
         for _ in _parts(opened):
             pass
-        self._changed(False, "")
+        self._changed(KernelChanged(False, True, ""))
 
 
 def _parts(opened: socket.socket) -> list[bytes | None]:

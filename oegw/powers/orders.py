@@ -396,9 +396,11 @@ class PartFailed:
 @dataclass(frozen=True, slots=True)
 class KernelChanged:
     """Something of ours may be gone.  ``rules``: it is about packet rules, else about routing;
-    ``author``: the process that changed them, as far as it is known."""
+    ``deleted``: something was, and not just added; ``author``: the process, as far as it is known.
+    """
 
     rules: bool
+    deleted: bool
     author: str
 
 

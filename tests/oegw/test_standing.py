@@ -11,7 +11,7 @@ import pytest
 
 from oegw.datapath.interface import DatapathError
 from oegw.powers.orders import KernelChanged
-from oegw.standing import LINES, Standing
+from oegw.standing import LINES, PATIENCE, Standing
 from oegw.trace import JsonTrace
 from tests.support.powers_gateway import Gateway, running, until
 
@@ -76,15 +76,17 @@ def test_what_somebody_takes_away_is_put_back_as_it_was(taken: str, what: tuple[
         sh(taken)
         until(lambda: standing_or_nothing() == before, 10)
         assert time.monotonic() - began < 5
-        found = put_back(gateway)
-        told = [each for line in found for each in line["what"]]
-        assert set(what) <= set(told), told
+        until(lambda: set(what) <= set(names_of(put_back(gateway))), 10)
         status = gateway.status()
-        assert status["standing"]["put_back"] == len(found)
+        assert status["standing"]["put_back"] == len(put_back(gateway))
         assert any("took away" in warning for warning in status["warnings"])
         assert "took away" in gateway.errors()
         if taken.startswith("nft"):
             assert status["standing"]["author"].startswith("nft (process ")
+
+
+def names_of(lines: list[dict[str, Any]]) -> list[str]:
+    return [each for line in lines for each in line["what"]]
 
 
 def standing_or_nothing() -> str:
@@ -147,13 +149,13 @@ class Taken:
 
 async def watched(rules: Taken, seconds: float, failed: list[str]) -> Standing:
     trace = JsonTrace(None, time.time)
-    watching = Standing((rules.mend,), (), trace, failed.append)
+    watching = Standing((rules.mend,), (), (), trace, failed.append)
     task = asyncio.create_task(watching.watch())
     await asyncio.sleep(0)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         rules.gone += 1
-        watching.changed(KernelChanged(True, "nft (process 7)"))
+        watching.changed(KernelChanged(True, True, "nft (process 7)"))
         await asyncio.sleep(0.002)
     task.cancel()
     return watching
@@ -161,8 +163,8 @@ async def watched(rules: Taken, seconds: float, failed: list[str]) -> Standing:
 
 def test_the_pauses_grow_with_the_fight() -> None:
     rules, failed = Taken(), list[str]()
-    watching = asyncio.run(watched(rules, 1.5, failed))
-    assert 3 <= watching.times <= 7
+    watching = asyncio.run(watched(rules, 2.0, failed))
+    assert PATIENCE < watching.times <= PATIENCE + 8
     assert not failed
     [warning] = watching.warnings()
     assert warning.startswith("nft (process 7) took away rules: it was put back, as ")

@@ -80,7 +80,6 @@ class NftPlane:
         self._shielded: dict[tuple[IPAddress, IPAddress], None] = {}
         self._imprints: Imprints | None = None
         self._imprinted: tuple[str, ...] = ()  # of our tables, as we made them
-        self._foreign: tuple[str, ...] = ()  # of the tables that the jumps are in
 
     @property
     def queue_kind(self) -> str:
@@ -126,7 +125,6 @@ class NftPlane:
                 added = await self._jump.add()
             self._imprints = imprints()
             self._put_tables(nft, kernel, policy)
-            self._foreign = self._imprints_of_jump()
         except BaseException:
             self._end_imprints()
             if queues is not None:
@@ -164,15 +162,9 @@ class NftPlane:
                 self._trace.drop("sst", "flows_not_put_back", detail=str(refusal))
 
     def _imprints_taken(self) -> tuple[str, ...]:
-        families = ("inet", "netdev") if flags_fragments(self._settings) else ("inet",)
-        return self._taken((family, self._settings.table) for family in families)
-
-    def _imprints_of_jump(self) -> tuple[str, ...]:
-        return self._taken(self._jump.tables)
-
-    def _taken(self, tables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         assert self._imprints is not None
-        return tuple(self._imprints.taken(*table) for table in tables)
+        families = ("inet", "netdev") if flags_fragments(self._settings) else ("inet",)
+        return tuple(self._imprints.taken(family, self._settings.table) for family in families)
 
     def _end_imprints(self) -> None:
         if self._imprints is not None:
@@ -199,26 +191,25 @@ class NftPlane:
         if self._flows is not None:
             self._flows.declined_forgotten()
 
-    async def mend(self, *, thorough: bool = True) -> tuple[str, ...]:
-        """Put back what somebody else took away, with what has been decided; returns what that was.
-
-        ``thorough``: iptables is asked, whatever nftables says.  Raises SstError.
-        """
+    async def mend(self) -> tuple[str, ...]:
+        """Put back tables that somebody else took away or changed, with what has been decided;
+        returns what was gone.  Raises SstError."""
         if self._nft is None or self._kernel is None or self._policy is None:
             return ()
-        gone = []
         with _sst_errors():
             taken = self._imprints_taken()
-            if taken != self._imprinted or NONE in taken:
-                self._put_tables(self._nft, self._kernel, self._policy)
-                self._put_elements()
-                gone.append(f"table inet {self._settings.table}")
-            foreign = self._imprints_of_jump()
-            if not self._nft_queue and (thorough or foreign != self._foreign):
-                self._foreign = foreign
-                rules = await self._jump.add()
-                gone += [f"{rule.program}'s rule in {rule.words[0]}" for rule in rules]
-        return tuple(gone)
+            if taken == self._imprinted and NONE not in taken:
+                return ()
+            self._put_tables(self._nft, self._kernel, self._policy)
+            self._put_elements()
+        return (f"table inet {self._settings.table}",)
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of iptables' rules.  Raises SstError."""
+        if self._nft is None or self._nft_queue:
+            return ()
+        with _sst_errors():
+            return await self._jump.mend(thorough)
 
     def residue(self) -> str:
         """The nft text of what `close` will leave; nothing before `start`."""
