@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.deploy.conftest import configure, install
 from tests.deploy.machine import await_true
 from tests.deploy.root import package
-from tests.deploy.site import PLACES, Site
+from tests.deploy.site import ALICE, PLACES, Site
 
 PAGE = Path(__file__).resolve().parents[2] / "oegw/docs/operating.md"
 SECONDS = 60.0
@@ -47,6 +47,7 @@ def pair(site: Site) -> Iterator[None]:
     with site.spare() as spare:
         install(spare, package())
         records = configure(site, "d", precedence=20)
+        site.b.run(f"oegw forget {ALICE}")  # it may have asked before there were these records
         spare.run("systemctl start oegw")
         for name, priority in (("a", _FIRST), ("d", _SECOND)):
             site.machines[name].write(_FILE, example().replace(_FIRST, priority))

@@ -112,7 +112,7 @@ class Site:
             within(net, lambda: _forward(redirects=False))
             _ip(
                 "link set lo up\n"
-                "link add br0 type bridge\n"
+                f"link add br0 address {_hardware(INTERNET)} type bridge\n"
                 "link set br0 promisc on up\n"
                 + "".join(f"addr add {each}/24 dev br0\n" for each in self._internet)
                 , net,

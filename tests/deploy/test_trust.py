@@ -16,13 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.machine import await_true
+from tests.deploy.machine import Machine, await_true
 from tests.deploy.pair import await_router, pair
 from tests.deploy.root import package
 from tests.deploy.site import Site
 from tests.deploy.trust import Outcome, Traffic, Trial
 
+PAGE = Path(__file__).resolve().parents[2] / "oegw/docs/trust.md"
 PATIENCE = 60.0  # seconds until all is well again, on a busy machine
+
+Event = Callable[[Site], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,49 +34,50 @@ class Row:
     longer than this without a packet; 0 if none may be lost."""
 
     name: str
-    event: Callable[[Site], None]
+    event: Event
     seconds: float = 30.0
 
 
-def main_pid(site: Site) -> str:
-    return site.a.says("systemctl show -P MainPID oegw")
+def main_pid(machine: Machine) -> str:
+    return machine.says("systemctl show -P MainPID oegw")
 
 
-def is_active(site: Site) -> bool:
-    return site.a.says("systemctl is-active oegw") == "active"
+def is_active(machine: Machine) -> bool:
+    return machine.says("systemctl is-active oegw") == "active"
 
 
-def processes(site: Site) -> dict[str, int]:
+def processes(machine: Machine) -> dict[str, int]:
     """By name, as the gateway says."""
-    rows = json.loads(site.a.run("oegw status --json"))["processes"]
+    rows = json.loads(machine.run("oegw status --json"))["processes"]
     return {row["name"]: row["pid"] for row in rows}
 
 
-def killed(name: str) -> Callable[[Site], None]:
+def killed(process: str, router: str = "a") -> Event:
     """A process of the gateway without which it ends: systemd starts it again."""
 
     def event(site: Site) -> None:
-        before = main_pid(site)
-        site.a.run(f"kill -KILL {processes(site)[name]}")
+        machine = site.machines[router]
+        before = main_pid(machine)
+        machine.run(f"kill -KILL {processes(machine)[process]}")
         await_true(
-            lambda: main_pid(site) not in (before, "0") and is_active(site),
+            lambda: main_pid(machine) not in (before, "0") and is_active(machine),
             "systemd has started it again", PATIENCE,
         )  # fmt: skip
 
     return event
 
 
-def worker_killed(name: str) -> Callable[[Site], None]:
+def worker_killed(name: str) -> Event:
     """One that the gateway starts again."""
 
     def event(site: Site) -> None:
-        before = processes(site)
+        before = processes(site.a)
         site.a.run(f"kill -KILL {before[name]}")
         await_true(
-            lambda: processes(site).get(name, before[name]) != before[name],
+            lambda: processes(site.a).get(name, before[name]) != before[name],
             "there is another one", PATIENCE,
         )  # fmt: skip
-        assert processes(site)["mind"] == before["mind"]
+        assert processes(site.a)["mind"] == before["mind"]
 
     return event
 
@@ -84,36 +88,43 @@ def nothing(site: Site) -> None:
 
 def terminated(site: Site) -> None:
     """A clean end, so systemd leaves it at that."""
-    site.a.run(f"kill -TERM {main_pid(site)}")
+    site.a.run(f"kill -TERM {main_pid(site.a)}")
     await_true(lambda: site.a.says("systemctl is-active oegw") == "inactive", "it ends", PATIENCE)
     site.a.run("systemctl start oegw")
 
 
 def hung_up(site: Site) -> None:
-    site.a.run(f"kill -HUP {main_pid(site)}")
-    await_true(lambda: is_active(site), "it goes on", PATIENCE)
+    site.a.run(f"kill -HUP {main_pid(site.a)}")
+    await_true(lambda: is_active(site.a), "it goes on", PATIENCE)
 
 
 def upgraded(site: Site) -> None:
     before = site.a.says("dpkg-query -W -f '${Version}' oegw")
     site.a.run("dpkg --install /root/newer.deb 2>&1", 300)
     assert site.a.says("dpkg-query -W -f '${Version}' oegw") != before
-    await_true(lambda: is_active(site), "it is started again", PATIENCE)
+    await_true(lambda: is_active(site.a), "it is started again", PATIENCE)
 
 
-def command(line: str) -> Callable[[Site], None]:
+def command(line: str) -> Event:
     def event(site: Site) -> None:
         site.a.run(line)
 
     return event
 
 
-def power_cut(site: Site) -> None:
-    """Without the gateway in between: its start has to wait until packets were held back."""
-    site.cut_power("a")
-    site.boot("a", wait=False)
-    await_true(lambda: is_active(site), "it is up", PATIENCE)
-    assert "in force" in site.a.journal("oegw-guard")
+def power_cut(*names: str) -> Event:
+    """All of these, and booted at once."""
+
+    def event(site: Site) -> None:
+        for name in names:
+            site.cut_power(name)
+        site.boot(*names, wait=False)
+        for name in names:
+            machine = site.machines[name]
+            await_true(lambda machine=machine: is_active(machine), f"{name} is up", PATIENCE)
+            assert "in force" in machine.journal("oegw-guard")
+
+    return event
 
 
 ROWS = (
@@ -125,15 +136,18 @@ ROWS = (
     Row("SIGKILL of the signer", killed("signer")),
     Row("SIGKILL of the mind", killed("mind")),
     Row("SIGKILL of the hands, the first process", killed("hands")),
+    Row("SIGKILL of the far router's hands", killed("hands", "b")),
     Row("SIGTERM, then `systemctl start`", terminated),
     Row("`systemctl stop`, then `start`", command("systemctl stop oegw; systemctl start oegw")),
     Row("`systemctl restart`", command("systemctl restart oegw")),
     Row("upgrade, `dpkg --install`", upgraded),
-    Row("power cut, and boot", power_cut),
+    Row("power cut, and boot", power_cut("a")),
+    Row("power cut of the far router, and boot", power_cut("b")),
+    Row("power cut of both, and boot", power_cut("a", "b")),
 )
 
 
-def router_after(line: str, name: str) -> Callable[[Site], None]:
+def router_after(line: str, name: str) -> Event:
     """Something on router a, after which the hosts' router is this one."""
 
     def event(site: Site) -> None:
@@ -143,7 +157,7 @@ def router_after(line: str, name: str) -> Callable[[Site], None]:
     return event
 
 
-def cable(name: str, *, into: bool) -> Callable[[Site], None]:
+def cable(name: str, *, into: bool) -> Event:
     def event(site: Site) -> None:
         site.plug("a", "net", into=into)
         await_router(site, name)
@@ -220,6 +234,11 @@ def examine(row: Row, site: Site, traffic: Traffic, results: Results, folder: Pa
     else:
         assert found.lost == (0, 0)
     return found
+
+
+def test_the_page_has_these_rows_and_no_clear_packet() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| \d+ \+ \d+ \| [\d.]+ \|", PAGE.read_text(), re.M)
+    assert rows == [(row.name, "0") for row in (*ROWS, *PAIR_ROWS)]
 
 
 @pytest.mark.deploy
