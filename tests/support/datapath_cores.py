@@ -9,12 +9,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from oegw.datapath.interface import SecurityAssociation, UdpEncapsulation
-from oegw.datapath.userspace.core import compiled, flows, multibuffer
+from oegw.datapath.userspace.core import bursts, compiled, flows, multibuffer
 from oegw.datapath.userspace.core.choice import CoreChoice, choose, what_is_missing
 from oegw.datapath.userspace.core.interface import Run, Unchecked, Unopened
+from oegw.datapath.userspace.core.multibuffer import NoLibraryError
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from tests.support.datapath_sas import arriving, make_sa
 
@@ -30,17 +33,17 @@ def cores() -> list[str]:
 
 @contextmanager
 def without_library() -> Iterator[None]:
-    """Cores that are made meanwhile do AES-GCM by OpenSSL, whatever else there is."""
-    caches = multibuffer.functions, compiled._aes_gcm
-    kept, multibuffer.LIBRARY = multibuffer.LIBRARY, "none.so"
-    for cache in caches:
-        cache.cache_clear()
-    try:
+    """Cores that are chosen and made meanwhile do AES-GCM by OpenSSL, whatever else there is."""
+
+    def none() -> NoReturn:
+        raise NoLibraryError("not here")
+
+    compiled._aes_gcm.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multibuffer, "functions", none)
+        patch.setattr(bursts, "bursts", none)
         yield
-    finally:
-        multibuffer.LIBRARY = kept
-        for cache in caches:
-            cache.cache_clear()
+    compiled._aes_gcm.cache_clear()
 
 
 def outbound(algorithm: str = "gcm-128", mtu: int = 1400, **fields: Any) -> OutboundSa:

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from oegw.datapath.userspace.core.choice import PYTHON, CoreChoice
+from oegw.datapath.userspace.core.choice import CoreChoice
 from tests.support.datapath_cores import chosen, cores, without_library
 
 
-@pytest.fixture(params=[*cores(), *(f"{name}-openssl" for name in cores() if name != PYTHON)])
+@pytest.fixture(params=[*cores(), *(f"{name}-openssl" for name in cores())])
 def core(request: pytest.FixtureRequest) -> Iterator[CoreChoice]:
     """With whatever does AES-GCM best, and by OpenSSL, which is everywhere."""
     name, _, by = request.param.partition("-")
