@@ -12,9 +12,7 @@ from struct import error as struct_error
 _PACKET = Struct("!QIIIB")
 _VERDICT = Struct("!HQBI")
 _ACCEPT, _MARK, _PAYLOAD = 1, 2, 4
-_LONGEST = (
-    0xFFFF - 4
-)  # of an attribute of netlink: of more, the kernel would read the rest as others
+_LONGEST = 0xFFFF - 4  # of an attribute of netlink: more would be read as others
 
 
 class PacketFormError(Exception):
