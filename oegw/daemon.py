@@ -822,10 +822,10 @@ class Daemon:
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
-        notes += await self.moniker.follow(settings.moniker)
         if settings.socks.demands_encryption:
             self.interception.demand()
-        await self._save_guard()
+        await self._save_guard()  # before what may take its time: the power may fail
+        notes += await self.moniker.follow(settings.moniker)
         notes += await self.socks.follow(settings.socks)
         notes += self.applying.taken(settings)
         notes += self.audit.moved(settings.audit)

@@ -143,6 +143,7 @@ _PROGRAMS = frozenset(("iptables", "ip6tables"))
 _IPTABLES = frozenset(("mangle", "raw"))
 _HOOKS = frozenset(("PREROUTING", "OUTPUT", "POSTROUTING"))
 _OPTIONS = frozenset(("-m", "--mark", "--comment", "-j", "--queue-num"))
+_MATCHES = frozenset(("mark", "comment"))  # -m names a library that iptables loads
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./]*(?:-[A-Za-z0-9_]+)?")
 
 
@@ -163,6 +164,7 @@ def check_iptables(order: Iptables, comments: frozenset[str], queues: frozenset[
         or not words
         or words[0] not in _HOOKS
         or not _OPTIONS.issuperset(options)
+        or not _MATCHES.issuperset(b for a, b in pairwise(words) if a == "-m")
         or not all(_WORD.fullmatch(word) for word in words if not word.startswith("-"))
         or said.get("--comment") not in comments
         or said.get("-j") != "NFQUEUE"

@@ -131,7 +131,9 @@ class Powers:
         channel = socket.socket(fileno=descriptor)
         public = load_der_public_key(opened.public_key)
         assert isinstance(public, rsa.RSAPublicKey)
-        self._signers.append(DistantSigner(channel))
+        for each in self._signers[1:]:  # of a reload that came to nothing
+            each.close()
+        self._signers = [*self._signers[:1], DistantSigner(channel)]
         return self._signers[-1], public
 
     def keep(self, signer: DistantSigner) -> None:

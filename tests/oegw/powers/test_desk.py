@@ -136,7 +136,9 @@ def test_packets_and_verdicts_come_as_they_went() -> None:
         Verdict(4500, 7, True, None, b"xyz"),
     ):
         assert Verdict.parse(verdict.serialize()) == verdict
-    for octets in (b"", bytes(5), Verdict(1, 1, True).serialize() + b"x"):
+    longest = Verdict(4500, 7, True, None, bytes(65531)).serialize()
+    assert Verdict.parse(longest).payload == bytes(65531)
+    for octets in (b"", bytes(5), Verdict(1, 1, True).serialize() + b"x", longest + b"x"):
         with pytest.raises(PacketFormError):
             Verdict.parse(octets)
     with pytest.raises(PacketFormError):

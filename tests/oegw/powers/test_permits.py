@@ -168,6 +168,7 @@ def test_our_iptables_rules_and_no_others() -> None:
         Iptables("iptables", "mangle", "-A", accept),
         Iptables("iptables", "mangle", "-A", (*RULE, "--modprobe", "/bin/sh")),
         Iptables("iptables", "mangle", "-A", (*RULE, "-t", "filter")),
+        Iptables("iptables", "mangle", "-A", (*RULE, "-m", "a/../../../tmp/theirs")),
         Iptables("iptables", "mangle", "-D", ("PREROUTING", "-j", "NFQUEUE")),
         Iptables("iptables", "mangle", "-A", ("-j", *RULE)),
         Iptables("iptables", "mangle", "-D", ()),

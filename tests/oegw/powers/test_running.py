@@ -229,3 +229,42 @@ def test_hands_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) 
 
     (reason,) = asyncio.run(live())
     assert "has ended" in reason
+
+
+def test_the_guard_of_a_new_policy_does_not_wait_for_a_child() -> None:
+    """The power may fail meanwhile."""
+    with running(CHILDREN) as gateway:
+
+        def moniker() -> int | None:
+            pid: int | None = (gateway.status()["moniker"] or {}).get("pid")
+            return pid
+
+        pid = until(moniker)
+        guard = next(gateway.place.rglob("guard.nft"))
+        os.kill(pid, signal.SIGSTOP)  # its end takes all the time that it is given
+        configuration(
+            gateway.place, '[[rule]]\nname = "new"\ncategory = "opportunistic"\n'
+            'destination = "192.0.2.0/24"\non_failure = "drop"\n',
+        )  # fmt: skip
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: "192.0.2.0" in guard.read_text())
+        assert is_there(pid)
+        until(lambda: [e for e in gateway.events() if e["event"] == "reloaded"])
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_reloads_that_come_to_nothing_do_not_heap_up_signers() -> None:
+    with running() as gateway:
+        text = gateway.place / "oegw.toml"
+        good, before = text.read_text(), children(gateway.process.pid)
+        point = '[[decision_point]]\nname = "p"\nurl = "https://127.0.0.1/"\nca = "none.pem"\n'
+        text.write_text(good + point)
+        for _ in range(4):
+            assert "error" in gateway.ask("reload")
+        until(lambda: len(children(gateway.process.pid)) <= len(before) + 1)
+        text.write_text(good)
+        gateway.ask("reload")
+        until(lambda: len(children(gateway.process.pid)) == len(before))
