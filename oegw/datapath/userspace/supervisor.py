@@ -34,7 +34,7 @@ _LONGEST_PAUSE = 1.0
 _FIRST_PAUSE = 1 / 32  # doubled each time; the first death has none
 
 # Our choices.
-_STARTS = 3  # so many that fail running are a failure of the datapath
+_STARTS = 8  # so many that fail running, some four seconds long, are a failure of the datapath
 _TICKS = 10  # of a question's time, see `_tick`
 _MESSAGES_PER_TURN = 32  # before the event loop does something else
 
@@ -203,7 +203,7 @@ class Supervisor:
             self._datapath.died(self._core, crash)
             died = died + 1 if asyncio.get_running_loop().time() - began < _LIVED else 0
             if died > 1:
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** min(died, 10), _LONGEST_PAUSE))
+                await asyncio.sleep(_pause(died))
             while True:
                 try:
                     await self._begin()
@@ -215,7 +215,7 @@ class Supervisor:
                             f"the {self.place.name} worker cannot be started: {error}"
                         )
                         return
-                    await asyncio.sleep(_FIRST_PAUSE)
+                    await asyncio.sleep(_pause(failed))
                 else:
                     failed = 0
                     break
@@ -416,3 +416,8 @@ class Supervisor:
             question.done()
             self._waiting += [answer for answer in question.answers if not answer.done()]
         self._questions.clear()
+
+
+def _pause(times: int) -> float:
+    """Seconds, after so many times in a row; packets wait meanwhile, in the device's queue."""
+    return min(_FIRST_PAUSE * float(1 << min(times, 10)), _LONGEST_PAUSE)

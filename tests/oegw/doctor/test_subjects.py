@@ -200,7 +200,7 @@ LENT = replace(OUT, lent=(ip_interface("2001:db8::4/64"),))
          "oegw status"),
         ("own-rules-taken-away", WARNING,
          {"daemon": Daemon({**STATUS, "standing": {
-             "put_back": 2, "ago": 60.5, "what": ["table inet oegw"], "author": "nft (process 9)"}})},
+             "put_back": 2, "ago": 60.5, "what": ["table inet oegw"], "author": "nft"}})},
          "oegw status"),
         ("own-queue-rule-gone", PROBLEM,
          {"daemon": Daemon({**STATUS, "interception": {"queue": "iptables"}}),
