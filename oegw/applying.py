@@ -7,6 +7,7 @@ terminal or the connection by which it was begun, which may be what the new conf
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -89,11 +90,13 @@ class Applying:
 
     def notes(self) -> list[str]:
         """What the operator should know of the configuration in use."""
+        hidden = [path for path, _ in self._settings.texts if not os.access(path, os.R_OK)]
+        notes = [f"{path}: only root may read it, so a reload will fail" for path in hidden]
         if self._before is not None:
             left = max(0.0, self._deadline - time.monotonic())
-            return [f"the configuration in use is on trial: without oegw confirm, the one before "
-                    f"it is in use again in {left:.0f} s"]  # fmt: skip
-        return [self._note] if self._note else []
+            return [*notes, f"the configuration in use is on trial: without oegw confirm, the one "
+                            f"before it is in use again in {left:.0f} s"]  # fmt: skip
+        return [*notes, self._note] if self._note else notes
 
     def row(self) -> dict[str, Any]:
         """What `oegw status --json` says of it."""

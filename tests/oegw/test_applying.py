@@ -16,6 +16,7 @@ from oegw.applyrecord import InUse, RecordError, at_start, in_use, record_file
 from oegw.config import ConfigError
 from oegw.intercept.interface import InterceptError
 from oegw.keys import generate, write_private
+from oegw.powers.dropping import keep_only
 from oegw.settings import Settings
 
 LONG, SHORT = 3600.0, 0.01
@@ -385,3 +386,23 @@ def test_check_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     path = play(tmp_path, story).path
     cli.main(["check", "--config", str(path)])
     assert f"oegw: note: {path} was applied on " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "number"), [(0o644, 0), (0o600, 1)])
+def test_a_file_that_only_root_may_read_is_told_before_a_reload_fails(
+    tmp_path: Path, mode: int, number: int
+) -> None:
+    """The start reads it as root, and a reload as whom the gateway has become."""
+
+    async def story(box: Box) -> None:
+        os.chown(box.path, 65534, 65534)
+        box.path.chmod(mode)
+        if (child := os.fork()) == 0:
+            keep_only(())  # root without its powers is one of many
+            notes = box.applying.notes()
+            told = [each for each in notes if each.startswith(f"{box.path}: only root may read")]
+            os._exit(100 + len(told) if told == notes else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 100 + number
+
+    play(tmp_path, story)
