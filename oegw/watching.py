@@ -31,9 +31,9 @@ HEARTBEAT = 10.0  # seconds: a watcher that has gone is noticed when something i
 
 CATEGORIES = frozenset(
     (
-        "apply", "audit", "connection", "decision", "dns", "firewall", "gateway", "guard", "hold", "ike",
-        "intercept", "memory", "moniker", "nat", "policy", "recovery", "sa", "socks", "sst",
-        "state", "tunnel", "verdict",
+        "apply", "audit", "connection", "decision", "dns", "firewall", "gateway", "guard", "hold",
+        "ike", "intercept", "memory", "moniker", "nat", "policy", "recovery", "sa", "socks", "sst",
+        "standing", "state", "tunnel", "verdict",
     )
 )  # fmt: skip
 """Of all lines of the trace."""
