@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from netfilterqueue import NetfilterQueue
 
 from oegw import cli
 from oegw.keys import generate, write_private
+from oegw.settings import Settings
 from tests.support.misuse import (
     NOBODY,
     answering,
@@ -639,3 +641,15 @@ def test_a_start_that_this_box_does_not_allow(
     code, out, err = run("run", "--config", path)
     assert (code, out) == (FAILED, "")
     assert says in sentence(err)
+
+
+@pytest.mark.netns
+def test_a_box_is_not_opened_under_a_gateway_that_is_not_found(told: Any) -> None:
+    """`oegw guard --remove` with another configuration's name: its socket tells nothing."""
+    queue = NetfilterQueue()
+    queue.bind(Settings().intercept.queue, lambda packet: packet.drop())
+    try:
+        said = told(FAILED, "guard", "--remove", "--config", "/nowhere/oegw.toml")
+    finally:
+        queue.unbind()
+    assert said == "oegw: the gateway runs, and is the guard: systemctl stop oegw first"
