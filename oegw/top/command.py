@@ -6,7 +6,6 @@ often the longer an answer takes, so that looking costs the gateway a tenth of i
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import threading
@@ -51,14 +50,21 @@ def look(socket: Path, rows: int, order: str, match: str, *, reverse: bool = Fal
 
 
 def top(
-    socket: Path, interval: float, order: str, match: str, *, once: bool, colour: bool = True
+    socket: Path,
+    interval: float,
+    order: str,
+    match: str,
+    *,
+    once: bool,
+    colour: bool = True,
+    term: str = "xterm",
 ) -> int:
-    """Run until the operator has seen enough."""
+    """Run until the operator has seen enough.  ``term``: what kind of terminal this is, if any."""
     if once:
         return _once(socket, interval, order, match)
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise Failure(USAGE, "top: this is no terminal; --once prints one page")
-    if os.environ.get("TERM", "dumb") == "dumb":
+    if term in ("", "dumb"):
         raise Failure(USAGE, "top: by TERM nothing can be drawn here; --once prints one page")
     first = look(socket, 1, order, match)  # whoever can't be asked is told before the screen goes
     return _Watcher(socket, Manner(order=order, match=match, interval=interval), colour).run(first)
