@@ -111,6 +111,11 @@ class Applying:
 
     # ---------------------------------------------------------------------- apply
 
+    def meant(self, file: str | None) -> None:
+        """``file``: the configuration that somebody means, if they say so.  Raises ApplyError."""
+        if file is not None and Path(file).resolve() != self._path.resolve():
+            raise ApplyError(f"the running gateway has {self._path}, and not {file}")
+
     async def apply(self, file: str | None, seconds: float | None) -> list[str]:
         """Take what stands in the files into use; with ``seconds`` on trial.
 
@@ -118,8 +123,7 @@ class Applying:
         ApplyError, ConfigError and what ``use`` does: then nothing has changed.
         """
         async with self._alone:
-            if file is not None and Path(file).resolve() != self._path.resolve():
-                raise ApplyError(f"the running gateway has {self._path}, and not {file}")
+            self.meant(file)
             if seconds is None and self._before is not None:
                 raise ApplyError("a configuration is on trial: oegw confirm, or confirm --refuse")
             settings = await asyncio.to_thread(config.load, self._path)

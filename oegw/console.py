@@ -66,6 +66,7 @@ class Console:
                 case "close":
                     yield {"closed": self._close(request), "done": True}
                 case "reload":
+                    self._daemon.applying.meant(_file(request))
                     yield {"notes": await self._daemon.reload(), "done": True}
                 case "apply":
                     yield {**await self._apply(request), "done": True}
@@ -85,12 +86,12 @@ class Console:
             yield {"error": f"datapath: {error}", "done": True}
 
     async def _apply(self, request: Answer) -> Answer:
-        seconds, file = request.get("confirm"), request.get("file")
+        seconds = request.get("confirm")
         if seconds is not None and (
             not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TRIAL
         ):
             raise BadRequest(f"confirm: {seconds!r} is not a number of seconds")
-        notes = await self._daemon.applying.apply(file if isinstance(file, str) else None, seconds)
+        notes = await self._daemon.applying.apply(_file(request), seconds)
         return {"notes": notes, "trial": self._daemon.applying.row()["state"] == "on trial"}
 
     async def _status(self) -> Answer:
@@ -440,6 +441,12 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "reason": connection.reason,
         "clients": _clients(connection),
     }
+
+
+def _file(request: Answer) -> str | None:
+    """The configuration that a command means, if it says so."""
+    file = request.get("file")
+    return file if isinstance(file, str) else None
 
 
 def _clients(connection: Connection) -> Answer | None:
