@@ -36,7 +36,6 @@ from dnsrecords.outcome import (
 from dnsrecords.peer import PeerLookup
 from dnsrecords.resolver import Resolver
 from dnsrecords.sstlookup import SstKeyLookup
-from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from ike.signer import Signing
 from oegw import commands as do
@@ -46,7 +45,7 @@ from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
 from oegw.associations import Associations
 from oegw.audit import Audit
-from oegw.box import check_peers, nat_of_box, own_settings, policy_table
+from oegw.box import check_peers, nat_of_box, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
@@ -61,19 +60,18 @@ from oegw.datapath.interface import (
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
-from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
-from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.intercept.interface import InterceptError, Marks
 from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError
 from oegw.lasting import basis_of
-from oegw.ledger import CoordinatorSettings
 from oegw.management import management_advice
 from oegw.memory import fingerprint
 from oegw.memorytable import MemoryTable, boot_of_box
 from oegw.monikerchild import moniker_child
+from oegw.partsettings import coordinator_settings, intercept_settings, keying_configuration
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.powers.orders import Role
 from oegw.powers.powers import Powers, PublicKey
@@ -164,53 +162,14 @@ class Daemon:
         self._memory = MemoryTable(self._state)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
-            Configuration(
-                private_key=signer,
-                identity=settings.gateway.identity,
-                profiles=settings.ike.profiles,
-                retransmit_first=settings.ike.retransmit_first,
-                retransmit_tries=settings.ike.retransmit_tries,
-                channel_lifetime=settings.ike.channel_lifetime,
-                tunnel_lifetime=settings.ike.tunnel_lifetime,
-                half_open_limit=settings.ike.half_open_limit,
-                half_open_per_source=settings.ike.half_open_per_source,
-                channel_proposals=settings.ike.channel_proposals,
-                tunnel_proposals=settings.ike.tunnel_proposals,
-                pfs=settings.ike.pfs,
-                channel_bytes=settings.ike.channel_bytes,
-                tunnel_bytes=settings.ike.tunnel_bytes,
-                encapsulation=settings.datapath.encapsulation,
-                keepalive_interval=settings.ike.keepalive_interval,
-                dpd_interval=settings.ike.dpd_interval,
-                dpd_tries=settings.ike.dpd_tries,
-                lost_contacts=self._contacts.all(),
-                sst=settings.encrypts_ports,
-            ),
-            os.urandom,
+            keying_configuration(settings, signer, self._contacts.all()), os.urandom
         )
         self._prefer_encapsulations(settings)
-        hold = settings.intercept
         nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
-            CoordinatorSettings(
-                addresses=environment.addresses,
-                peers=settings.peers,
-                local_reverse=settings.dns.local_reverse,
-                unsigned_delegation=settings.dns.unsigned_delegation,
-                lifespans=settings.lifespans,
-                hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
-                setups_per_source=hold.setups_per_source,
-                contacts=self._contacts.all(),
-                setups=hold.setups,
-                setups_per_second=hold.setups_per_second,
-                replay_window=settings.datapath.replay_window,
-                nat=nat,
-                multihoming=settings.multihoming,
-                own=own_settings(settings, public_key),
-                decision_points=settings.decision_points,
-                encrypts_ports=settings.encrypts_ports,
-                came_shielded=self._came_shielded,
+            coordinator_settings(
+                settings, environment, public_key, nat, self._contacts.all(), self._came_shielded
             ),
             self.trace,
             self._memory.load(),
@@ -230,18 +189,7 @@ class Daemon:
         )
         self._mark = marks.own
         self._points = self._decision_points(settings)
-        self._intercepted = InterceptSettings(
-            outside=environment.outside,
-            tunnel_interface=settings.datapath.tunnel_interface,
-            mark_mask=hold.mark_mask,
-            assurance_mask=hold.assurance_mask,
-            encrypted_mark=hold.encrypted_mark,
-            queue=hold.queue,
-            resolvers=resolvers,
-            local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
-            translations=nat.translations,
-            demanded=settings.socks.demands_encryption,
-        )
+        self._intercepted = intercept_settings(settings, environment, resolvers, nat.translations)
         self.interception = NftInterception(self._intercepted, self.trace)
         self.standing = Standing(
             (lambda _: self.interception.mend(), self._mend_ports),
