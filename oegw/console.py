@@ -190,7 +190,7 @@ class Console:
             "configuration": daemon.applying.row(),
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
-            "decision_points": daemon.decision_points(),
+            "decision_points": daemon.lookups.decision_points(),
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)
@@ -264,7 +264,7 @@ class Console:
     def _forget(self, request: Answer) -> Answer:
         network = _network(request)
         self._daemon.resolver.forget()
-        self._daemon.forget_opinions()
+        self._daemon.lookups.forget_opinions()
         sst = self._daemon.sst
         hosts = sst.forget(network) if sst is not None else 0
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
