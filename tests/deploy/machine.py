@@ -101,7 +101,9 @@ class Machine:
                 "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
                 "--console=pipe", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
                 f"--machine={self.name}", f"--directory={self.root}",
-                f"--network-namespace-path=/run/netns/{namespace}", "--capability=CAP_NET_ADMIN",
+                f"--network-namespace-path=/run/netns/{namespace}",
+                # What a router has, and nspawn does not give.
+                "--capability=CAP_NET_ADMIN,CAP_BPF", "--system-call-filter=pidfd_getfd",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
