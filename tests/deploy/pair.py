@@ -60,5 +60,7 @@ def pair(site: Site) -> Iterator[None]:
             yield
         finally:
             site.within("alice", "ip", "route", "replace", "default", "via", PLACES["a"].inner)
+            # In this order: the far side hears Deletes, and need not find out that d is gone.
+            spare.run("systemctl stop keepalived; systemctl stop oegw")
             site.a.run(f"systemctl stop keepalived; rm {_FILE}")
             site.withdraw(records)

@@ -194,8 +194,14 @@ class Site:
         _ip(f"link set to-{name} {'up' if into else 'down'}\n", self._namespaces[where])
 
     def cut_power(self, name: str) -> None:
-        """The system is destroyed, with what the kernel knew; its disk stays."""
+        """The system is destroyed, with what the kernel knew; its disk stays.
+
+        The cables are pulled before the namespace goes: Linux takes its packet rules away first
+        and its links some milliseconds later, and would forward meanwhile.
+        """
         self.machines[name].cut_power()
+        for where in ("net", ALL_PLACES[name].host_name):
+            self.plug(name, where, into=False)
         _ip(f"netns del {self._namespaces[name]}\n")
 
         def gone() -> bool:  # the kernel takes the links away when it has time

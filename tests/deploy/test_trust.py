@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ import pytest
 from tests.deploy.machine import Machine, await_true
 from tests.deploy.pair import await_router, pair
 from tests.deploy.root import package
-from tests.deploy.site import Site
-from tests.deploy.trust import Outcome, Traffic, Trial
+from tests.deploy.site import PLACES, Site
+from tests.deploy.trust import OneWay, Outcome, Traffic, Trial, Wire
 
 PAGE = Path(__file__).resolve().parents[2] / "oegw/docs/trust.md"
+LATE = "192.2.0.67"  # a host that is delegated late
+_CONFIGURATION = "/etc/oegw/oegw.toml"
 PATIENCE = 60.0  # seconds until all is well again, on a busy machine
 
 Event = Callable[[Site], None]
@@ -196,7 +198,7 @@ class Results:
     def lines(self) -> Iterator[str]:
         for name, found in self.outcomes.items():
             alice, bob = found.lost
-            yield f"| {name} | {found.clear} | {alice} + {bob} | {found.seconds:.1f} |"
+            yield f"| {name} | {len(found.clear)} | {alice} + {bob} | {found.seconds:.1f} |"
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +230,7 @@ def examine(row: Row, site: Site, traffic: Traffic, results: Results, folder: Pa
         row.event(site)
         trial.await_steady(row.name, PATIENCE)
     found = results.outcomes[row.name] = trial.outcome
-    assert found.clear == 0
+    assert [packet.hex(" ") for packet in found.clear] == []
     if row.seconds:
         assert found.seconds < row.seconds
     else:
@@ -274,3 +276,73 @@ def test_another_gateway_takes_over(
     row: Row, site: Site, traffic: Traffic, results: Results, tmp_path: Path
 ) -> None:
     examine(row, site, traffic, results, tmp_path)
+
+
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_without_its_rules_it_would_leak(site: Site, traffic: Traffic, tmp_path: Path) -> None:
+    """Or the rows could not fail."""
+    await_true(traffic.is_steady, "the traffic flows both ways", PATIENCE)
+    with Trial(site, traffic, tmp_path) as trial:
+        site.a.run("systemctl stop oegw; oegw guard --remove; sleep 0.2; systemctl start oegw")
+        trial.await_steady("it is back", PATIENCE)
+    assert trial.outcome.clear
+
+
+@contextmanager
+def perhaps(site: Site) -> Iterator[list[str]]:
+    """A host behind router b whose traffic may go in clear, and the records that it has not yet."""
+    site.within("bob", "ip", "address", "add", f"{LATE}/24", "dev", "eth0")
+    before = {name: site.machines[name].read(_CONFIGURATION) for name in ("a", "b")}
+    rules = {
+        "a": f'destination = "{LATE}/32"\n',
+        "b": f'source = "{LATE}/32"\ndestination = "{PLACES["a"].network}"\n',
+    }
+    for name, rule in rules.items():
+        more = '[[rule]]\nname = "perhaps"\ncategory = "opportunistic"\non_failure = "clear"\n'
+        site.machines[name].write(_CONFIGURATION, before[name] + more + rule)
+        site.machines[name].run("systemctl reload oegw")
+    who = f"--gateway {PLACES['b'].outer} --client {LATE}"
+    records = site.b.run(f"oegw dns-records --key /etc/oegw/gateway.pem {who}").splitlines()
+    delegation = [line for line in records if " TXT " in line]
+    try:
+        yield delegation
+    finally:
+        site.withdraw(delegation)
+        for name, text in before.items():
+            site.machines[name].write(_CONFIGURATION, text)
+            site.machines[name].run("systemctl reload oegw")
+        site.within("bob", "ip", "address", "del", f"{LATE}/24", "dev", "eth0")
+
+
+def encrypted(flow: OneWay, wire: Wire) -> int:
+    """The number of a packet that has come and was not to be read, or 0.  The capture may be a
+    little late."""
+    newest = flow.newest
+    return newest if newest > max(wire.numbers(LATE)) + 5 else 0
+
+
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_a_crash_does_not_bring_back_a_verdict_that_a_tunnel_has_replaced(
+    site: Site, traffic: Traffic, tmp_path: Path
+) -> None:
+    """The state file keeps verdicts over a restart.  Killed as soon as the first packet came by
+    the tunnel, the gateway sends nothing of the pair in clear afterwards."""
+    await_true(traffic.is_steady, "the traffic flows both ways", PATIENCE)
+    with perhaps(site) as delegation, OneWay(site, LATE) as flow:
+        wire = Wire(site, tmp_path / "perhaps.pcap")
+        try:
+            await_true(lambda: len(wire.numbers(LATE)) > 20, "it goes in clear", PATIENCE)
+            hands = processes(site.a)["hands"]
+            site.publish(delegation)
+            site.a.run(f"oegw forget {LATE}")
+            by_tunnel = await_true(lambda: encrypted(flow, wire), "a tunnel", PATIENCE)
+            site.a.run(f"kill -KILL {hands}")
+            first = flow.sent
+            await_true(lambda: flow.newest > first + 20, "it is back", PATIENCE)
+            assert processes(site.a)["hands"] != hands
+            wire.await_complete(traffic)
+            assert [each for each in wire.numbers(LATE) if each >= by_tunnel] == []
+        finally:
+            wire.kill()

@@ -20,7 +20,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +45,22 @@ class Outcome:
     """``lost``: of Alice's packets, and of Bob's.  ``seconds``: from the last packet that came
     before the interruption to the first behind it, in the direction where that took longer."""
 
-    clear: int
+    clear: Sequence[bytes]
     lost: tuple[int, int]
     seconds: float
 
 
 class _End:
-    """One of the hosts: sends numbered packets to the other, and writes down what comes."""
+    """One of the hosts: sends numbered packets to the others, and writes down what comes.
 
-    def __init__(self, site: Site, name: str, own: str, other: str, witness: str = "") -> None:
-        self._socket = within(site.namespace(name), lambda: _udp(own))
-        self._other, self._witness = other, witness
+    ``others``: each with the number of packets of which it gets one.
+    """
+
+    def __init__(
+        self, site: Site, name: str, own: str, others: Mapping[str, int], port: int = _PORT
+    ) -> None:
+        self._socket = within(site.namespace(name), lambda: _udp(own, port))
+        self._others, self._port = others, port
         self._stopped = False
         self.sent = 0
         self.received: dict[int, float] = {}  # by number, when
@@ -74,14 +79,11 @@ class _End:
 
     def _send(self) -> None:
         packet = _NUMBER.pack(self.sent) + _MARK
-        self._to(self._other, packet)
-        if self._witness and self.sent % _WITNESS == 0:
-            self._to(self._witness, packet)
+        for address, share in self._others.items():
+            if self.sent % share == 0:
+                with suppress(OSError):  # no way there at the moment: a packet lost
+                    self._socket.sendto(packet, (address, self._port))
         self.sent += 1
-
-    def _to(self, address: str, packet: bytes) -> None:
-        with suppress(OSError):  # no way there at the moment: a packet lost
-            self._socket.sendto(packet, (address, _PORT))
 
     def close(self) -> None:
         self._stopped = True
@@ -89,9 +91,9 @@ class _End:
         self._socket.close()
 
 
-def _udp(address: str) -> socket.socket:
+def _udp(address: str, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind((address, _PORT))
+    made.bind((address, port))
     return made
 
 
@@ -102,8 +104,8 @@ class Traffic:
         self._site = site
 
     def __enter__(self) -> Traffic:
-        self._alice = _End(self._site, "alice", ALICE, BOB, Q)
-        self._bob = _End(self._site, "bob", BOB, ALICE)
+        self._alice = _End(self._site, "alice", ALICE, {BOB: 1, Q: _WITNESS})
+        self._bob = _End(self._site, "bob", BOB, {ALICE: 1})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,6 +132,32 @@ class Traffic:
         return True
 
 
+class OneWay:
+    """Alice sends to another address of Bob's, without an answer."""
+
+    def __init__(self, site: Site, address: str) -> None:
+        self._site, self._address = site, address
+
+    def __enter__(self) -> OneWay:
+        port = _PORT + 1
+        self._from = _End(self._site, "alice", ALICE, {self._address: 1}, port)
+        self._to = _End(self._site, "bob", self._address, {}, port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in (self._from, self._to):
+            end.close()
+
+    @property
+    def sent(self) -> int:
+        return self._from.sent
+
+    @property
+    def newest(self) -> int:
+        """What has come last."""
+        return max(self._to.received, default=-1)
+
+
 class Wire:
     """A capture of what is between the routers, by a process of its own, filtered by the kernel."""
 
@@ -145,12 +173,19 @@ class Wire:
         said = self._process.stderr.readline()
         assert "listening" in said or "listening" in self._process.stderr.readline(), said
 
-    def has_seen(self, number: int) -> bool:
-        """Whether it has come to what Alice sent to Q with this number, or after it."""
-        return any(
-            packet[16:20] == _QS and _NUMBER.unpack_from(packet, _PAYLOAD)[0] >= number
+    def numbers(self, address: str) -> set[int]:
+        """Of what Alice has sent to this address, as far as it could be read."""
+        target = socket.inet_aton(address)
+        return {
+            _NUMBER.unpack_from(packet, _PAYLOAD)[0]
             for packet in _packets(self._file.read_bytes())
-        )
+            if packet[16:20] == target and packet[12:16] == _ALICE and _MARK in packet
+        }
+
+    def await_complete(self, traffic: Traffic) -> None:
+        """Until it has come to what Alice sends to Q now."""
+        newest = traffic.newest
+        await_true(lambda: max(self.numbers(Q), default=-1) >= newest, "the capture is complete")
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)
@@ -161,15 +196,17 @@ class Wire:
         self._process.kill()
         self._process.communicate()
 
-    def clear(self) -> int:
-        """How many packets could be read that nobody else may read."""
-        return sum(
-            _MARK in packet or not _HOSTS.isdisjoint((packet[12:16], packet[16:20]))
+    def clear(self) -> list[bytes]:
+        """What could be read that nobody else may read."""
+        return [
+            packet
             for packet in _packets(self._file.read_bytes())
             if _QS not in (packet[12:16], packet[16:20])
-        )
+            and (_MARK in packet or not _HOSTS.isdisjoint((packet[12:16], packet[16:20])))
+        ]
 
 
+_ALICE = socket.inet_aton(ALICE)
 _QS = socket.inet_aton(Q)
 _HOSTS = {socket.inet_aton(address) for address in (ALICE, BOB)}
 _LITTLE_ENDIAN = 0xA1B2C3D4
@@ -229,8 +266,7 @@ class Trial:
             came = [receiver.received.get(each) for each in range(first, end)]
             lost.append(came.count(None))
             seconds.append(_interruption(sorted(each for each in came if each is not None)))
-        newest = self._traffic.newest
-        await_true(lambda: self._wire.has_seen(newest), "the capture is complete")
+        self._wire.await_complete(self._traffic)
         self._wire.close()
         self.outcome = Outcome(self._wire.clear(), (lost[0], lost[1]), max(seconds))
 
