@@ -72,8 +72,20 @@ class Applying:
 
     def taken(self, settings: Settings) -> list[str]:
         """Settings are in use now; returns what the operator should know."""
+        if self._before is not None and settings.texts != self._settings.texts:
+            self._goes_on(settings, self._before)
         self._settings = settings
         return self.notes()
+
+    def _goes_on(self, settings: Settings, before: Settings) -> None:
+        """The files were edited and read again during the trial, which is of them now."""
+        if settings.texts == before.texts:
+            return
+        record = Record(applyrecord.digest_of(settings.texts), before.texts, False, time.time())
+        try:
+            applyrecord.write(self._record, record)
+        except RecordError as error:
+            self._say("apply", f"the next start may take {self._path}: {error}")
 
     def notes(self) -> list[str]:
         """What the operator should know of the configuration in use."""
@@ -128,19 +140,25 @@ class Applying:
         before = self._before or self._settings
         if not before.texts:
             raise ApplyError("there is no configuration to fall back to")
-        if settings.texts == before.texts and self._before is None:
+        if settings == before and self._before is None:  # files of prefixes included
             return [*await self._take(settings), "nothing in it has changed: that needs no trial"]
         self._deadline = time.monotonic() + seconds
         old = await self._old_record()
         await self._write(settings, before, refused=False)  # first: a crash may come at any time
         try:
             notes = await self._take(settings)
-        except BaseException:
+        except RELOAD_FAILURES:
             self._put_back(old)
             raise
+        except BaseException:  # nobody knows how far it came
+            self._begin(before, seconds)
+            raise
+        self._begin(before, seconds)
+        return notes
+
+    def _begin(self, before: Settings, seconds: float) -> None:
         self._before = before
         self._wait(seconds)
-        return notes
 
     async def _old_record(self) -> Record | None:
         try:

@@ -13,10 +13,12 @@ from oegw import __version__
 from oegw.applying import LONGEST_TRIAL, RELOAD_FAILURES, ApplyError
 from oegw.connection import Connection, State
 from oegw.datapath.interface import Capability, DatapathError, SaKey, Usage, WorkerReport
+from oegw.intercept.interface import InterceptError
 from oegw.overview import BadWish, Samples, Wanted, wanted
 from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
+from oegw.sst.interface import SstError
 from oegw.watching import filter_of, watched
 from policy.flow import Flow
 
@@ -153,10 +155,16 @@ class Console:
         packets, octets = daemon.gateway.held
         capability = daemon.capability
         counters = dict(daemon.trace.counters)
+        unread = []
         counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
-        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        counted = [("intercept", daemon.interception.counters)]
         if daemon.sst is not None:
-            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
+            counted.append(("sst.plane", daemon.sst.counters))
+        for name, count in counted:
+            try:
+                counters |= {f"{name}.{k}": v for k, v in count().items()}
+            except (InterceptError, SstError) as error:  # somebody took its table away, just now
+                unread.append(f"packets are not counted: {error}")
         return {
             "version": __version__,
             "pid": daemon.powers.pid,
@@ -171,7 +179,13 @@ class Console:
             "datapath": capability and _datapath(capability, daemon.datapath.workers()),
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": [*daemon.warnings(), *daemon.applying.notes()],
+            "warnings": [
+                *daemon.warnings(),
+                *daemon.applying.notes(),
+                *daemon.standing.warnings(),
+                *unread,
+            ],
+            "standing": daemon.standing.row(),
             "configuration": daemon.applying.row(),
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
@@ -353,6 +367,8 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     cores = {(each.core, each.core_reason) for each in reports}
     start = capability.core, capability.core_reason
     core, reason = cores.pop() if len(cores) == 1 else start
+    libraries = {each.libraries for each in reports if each.libraries}
+    by = libraries.pop() if len(libraries) == 1 else capability.libraries
     lost = {
         name: f"{worker.name}: {why}"
         for worker in reversed(reports)
@@ -361,6 +377,7 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     return told | {
         "core": core,
         "core_reason": reason,
+        "libraries": [{"work": work, "by": name, "reason": why} for work, name, why in by],
         "offloads": [
             {
                 "name": name,

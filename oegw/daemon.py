@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -84,8 +84,10 @@ from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
+from oegw.standing import Standing
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
+from oegw.tracefile import trace_file
 from oegw.watch import Watch, stamps_of
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
@@ -138,14 +140,7 @@ class Daemon:
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
 
-        stream = None
-        if settings.gateway.trace is not None:
-            try:
-                stream = settings.gateway.trace.open("a", encoding="utf-8")
-            except OSError as error:
-                reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-                raise OSError(error.errno, reason) from error
-        self.trace = JsonTrace(stream, time.time)
+        self.trace = JsonTrace(trace_file(settings.gateway.trace, time.time), time.time)
         self.audit = Audit(self.trace.listeners, lambda text: self._say("audit", text))
         marks = Marks(settings.intercept.mark_mask)
         resolvers = in_use(settings.dns)
@@ -242,6 +237,13 @@ class Daemon:
             demanded=settings.socks.demands_encryption,
         )
         self.interception = NftInterception(self._intercepted, self.trace)
+        self.standing = Standing(
+            (lambda _: self.interception.mend(), self._mend_ports),
+            (self.interception.mend_jump, self._mend_jump_of_ports),
+            (lambda _: self.datapath.mend(),),
+            self.trace,
+            self._fail,
+        )
         self.sst = port_encryption(
             settings, environment, self.gateway, self._look_up_sst, self._mark, self.trace
         )
@@ -292,8 +294,12 @@ class Daemon:
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             self._service.ready(self._in_short())
-            self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
+            self._service.attend(
+                lambda: not self._stopping.is_set() and self.powers.hands_heed(), self._in_short
+            )
             self._spawn(self._look_at_firewall())
+            self.powers.on_change(self.standing.changed)
+            self._spawn(self.standing.watch())
             if self.settings.gateway.watch:
                 self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
@@ -347,6 +353,12 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._saving.begin()
+
+    async def _mend_ports(self, _: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend()
+
+    async def _mend_jump_of_ports(self, thorough: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend_jump(thorough)
 
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""
@@ -810,10 +822,10 @@ class Daemon:
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
-        notes += await self.moniker.follow(settings.moniker)
         if settings.socks.demands_encryption:
             self.interception.demand()
-        await self._save_guard()
+        await self._save_guard()  # before what may take its time: the power may fail
+        notes += await self.moniker.follow(settings.moniker)
         notes += await self.socks.follow(settings.socks)
         notes += self.applying.taken(settings)
         notes += self.audit.moved(settings.audit)

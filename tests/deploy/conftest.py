@@ -11,7 +11,7 @@ import pytest
 from tests.deploy.crossing import Crossed, crossing
 from tests.deploy.machine import Machine
 from tests.deploy.root import package
-from tests.deploy.site import PLACES, Site
+from tests.deploy.site import ALL_PLACES, PLACES, Site
 from tests.deploy.tutorial import run_tutorial
 from tests.deploy.wholesite import WholeSite
 from tests.support.pages import TUTORIAL
@@ -37,14 +37,17 @@ def install(machine: Machine, package: Path) -> str:
     return machine.run("dpkg --install /root/oegw.deb 2>&1", 300)
 
 
-def configure(site: Site, name: str) -> None:
-    """A key, its records in the DNS, and a policy that protects the other side's network."""
-    place, machine = PLACES[name], site.machines[name]
-    other = PLACES["b" if name == "a" else "a"]
+def configure(site: Site, name: str, precedence: int = 10) -> list[str]:
+    """A key, its records in the DNS, and a policy that protects the other side's network.
+
+    Returns the records.
+    """
+    place, machine = ALL_PLACES[name], site.machines[name]
+    other = PLACES["a" if name == "b" else "b"]
     machine.run("oegw keygen --out /etc/oegw/gateway.pem")
-    who = f"--gateway {place.outer} --client {place.host} {place.outer}"
-    lines = machine.run(f"oegw dns-records --key /etc/oegw/gateway.pem {who}")
-    site.publish(lines.splitlines())
+    who = f"--gateway {place.outer} --client {place.host} {place.outer} --precedence {precedence}"
+    lines = machine.run(f"oegw dns-records --key /etc/oegw/gateway.pem {who}").splitlines()
+    site.publish(lines)
     machine.write(
         "/etc/oegw/oegw.toml",
         "version = 1\n"
@@ -52,6 +55,7 @@ def configure(site: Site, name: str) -> None:
         '[[rule]]\nname = "the other side"\ncategory = "opportunistic"\n'
         f'destination = "{other.network}"\non_failure = "drop"\n',
     )
+    return lines
 
 
 @pytest.fixture(scope="session")

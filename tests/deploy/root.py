@@ -30,7 +30,8 @@ DEPENDENCIES = (
 )  # fmt: skip
 """Of the package: what a router with Debian has, or apt would fetch."""
 _AROUND = ("systemd-sysv", "dbus", "iputils-ping", "procps", "man-db", "less")
-_CARED_FOR = ("openssh-client", "openssh-server", "curl", "logrotate")  # what its operator has
+_CARED_FOR = ("openssh-client", "openssh-server", "curl", "logrotate", "keepalived")
+"""What its operator has."""
 _SOURCES = ("oegw", "ike", "policy", "dnsrecords", "pyproject.toml")
 
 

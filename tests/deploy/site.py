@@ -1,12 +1,14 @@
 """Two routers that are booted, the hosts behind them, and an Internet between them.
 
     alice 192.1.0.65 --- 192.1.0.1 [a] 192.1.1.4 --+-- 192.1.1.5 [b] 192.2.0.1 --- 192.2.0.66 bob
+                      +- 192.1.0.2 [d] 192.1.1.6 --+
                                                    |
                                   192.1.1.1 router, 192.1.1.53 DNS, 192.1.1.70 q
 
 Alice, Bob and the Internet are network namespaces; each boot of a router gets a new one, for a
-power cut takes the rules of the kernel with it.  Addresses are those of netns-lab/.  The DNS is
-BIND, and takes updates that are signed.
+power cut takes the rules of the kernel with it.  Its links keep their hardware addresses.  Router d
+is there when it is asked for (`spare`).  Addresses are those of netns-lab/.  The DNS is BIND, and
+takes updates that are signed.
 """
 
 from __future__ import annotations
@@ -50,6 +52,9 @@ PLACES = {
     "a": Place("192.1.1.4", "192.1.0.1", ALICE, "alice"),
     "b": Place("192.1.1.5", "192.2.0.1", BOB, "bob"),
 }
+"""Of the routers that are always there."""
+SPARE = Place("192.1.1.6", "192.1.0.2", ALICE, "alice")
+ALL_PLACES = {**PLACES, "d": SPARE}
 
 
 def furnish(machine: Machine, links: Mapping[str, tuple[str, str]]) -> None:
@@ -107,13 +112,17 @@ class Site:
             within(net, lambda: _forward(redirects=False))
             _ip(
                 "link set lo up\n"
-                "link add br0 type bridge\n"
+                f"link add br0 address {_hardware(INTERNET)} type bridge\n"
                 "link set br0 promisc on up\n"
                 + "".join(f"addr add {each}/24 dev br0\n" for each in self._internet)
                 , net,
             )  # fmt: skip
             for place in PLACES.values():
-                _ip("link set lo up\n", self._namespaces[place.host_name])
+                _ip(
+                    f"link set lo up\nlink add eth0 address {_hardware(place.host)} type bridge\n"
+                    f"link set eth0 up\naddr add {place.host}/24 dev eth0\n"
+                    f"route add default via {place.inner}\n", self._namespaces[place.host_name],
+                )  # fmt: skip
             self.dns = undo.enter_context(
                 self._name_server(self._folder, ZONES, address=DNS, port=53, namespace=net)
             )
@@ -142,6 +151,18 @@ class Site:
 
     # ------------------------------------------------------------------------ life
 
+    @contextmanager
+    def spare(self) -> Iterator[Machine]:
+        """Router d, which is booted, at the links of router a."""
+        with Machine("d", self._folder) as machine:
+            self.machines["d"] = machine
+            try:
+                self._furnish(machine, SPARE)
+                self.boot("d")
+                yield machine
+            finally:
+                del self.machines["d"]
+
     def boot(self, *names: str, wait: bool = True) -> None:
         """Boot routers, each with new links; both at the same time."""
         names = names or tuple(PLACES)
@@ -153,22 +174,24 @@ class Site:
 
     def _linked(self, name: str) -> str:
         """A new namespace for a router, with links that are not up inside."""
-        place, net = PLACES[name], self._namespaces["net"]
+        place, net = ALL_PLACES[name], self._namespaces["net"]
         host = self._namespaces[place.host_name]
         inside = self._namespace(name)
         _ip(
-            f"link add to-{name} netns {net} type veth peer name out0 netns {inside}\n"
-            f"link add eth0 netns {host} type veth peer name in0 netns {inside}\n"
+            f"link add to-{name} netns {net} type veth"
+            f" peer name out0 address {_hardware(place.outer)} netns {inside}\n"
+            f"link add to-{name} netns {host} type veth"
+            f" peer name in0 address {_hardware(place.inner)} netns {inside}\n"
         )
-        _ip(
-            f"link set to-{name} master br0 up\nroute replace {place.network} via {place.outer}\n",
-            net,
-        )
-        _ip(
-            f"addr add {place.host}/24 dev eth0\nlink set eth0 up\n"
-            f"route add default via {place.inner}\n", host,
-        )  # fmt: skip
+        _ip(f"link set to-{name} master br0 up\n", net)
+        _ip(f"link set to-{name} master eth0 up\n", host)
+        if name in PLACES:
+            _ip(f"route replace {place.network} via {place.outer}\n", net)
         return inside
+
+    def plug(self, name: str, where: str, *, into: bool) -> None:
+        """A cable of a router: at the Internet, ``net``, or at its host.  The router sees it go."""
+        _ip(f"link set to-{name} {'up' if into else 'down'}\n", self._namespaces[where])
 
     def cut_power(self, name: str) -> None:
         """The system is destroyed, with what the kernel knew; its disk stays."""
@@ -210,20 +233,34 @@ class Site:
             finally:
                 os.killpg(process.pid, signal.SIGKILL)
 
+    def namespace(self, name: str) -> str:
+        """Its full name, of a host or of ``net``."""
+        return self._namespaces[name]
+
     def capture(self) -> Capture:
         """What crosses the Internet: all of it, for the bridge looks at what it passes on."""
         return within(self._namespaces["net"], lambda: Capture("br0"))
 
     def publish(self, lines: Sequence[str]) -> None:
         """Put records into the DNS, given as lines of a zone file."""
-        # An update is of one zone.
-        updates = "".join(f"update add {_with_ttl(line)}\nsend\n" for line in lines)
+        self._update([f"update add {_with_ttl(line)}" for line in lines])
+
+    def withdraw(self, lines: Sequence[str]) -> None:
+        self._update([f"update delete {line}" for line in lines])
+
+    def _update(self, lines: Sequence[str]) -> None:
+        updates = "".join(f"{line}\nsend\n" for line in lines)  # an update is of one zone
         net = f"--net=/run/netns/{self._namespaces['net']}"
         done = subprocess.run(
             ["nsenter", net, "nsupdate", "-k", str(self.dns.key_file)],
             input=f"server {DNS}\n{updates}", text=True, capture_output=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+def _hardware(address: str) -> str:
+    """What a box with this address has, whichever boot it is."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
 
 
 def _with_ttl(line: str) -> str:

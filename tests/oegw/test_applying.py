@@ -31,6 +31,7 @@ class Box:
         self.path = path
         self.told: list[str] = []
         self.refuses = False
+        self.breaks = False
         self.start()
 
     def start(self) -> None:
@@ -44,6 +45,8 @@ class Box:
         if self.refuses:
             raise InterceptError("the kernel refuses")
         self.settings = settings
+        if self.breaks:
+            raise ValueError("behind the rules of the kernel")
         return ["a note", *self.applying.taken(settings)]
 
     async def reload(self) -> list[str]:
@@ -215,6 +218,69 @@ def test_what_is_refused_by_the_kernel_changes_nothing(tmp_path: Path) -> None:
                 await box.apply(seconds)
             assert (box.tries, box.state) == (1, "in use")
             assert not record_file(tmp_path / "state.db").exists()
+
+    play(tmp_path, story)
+
+
+def test_what_breaks_half_way_is_on_trial_all_the_same(tmp_path: Path) -> None:
+    async def story(box: Box) -> None:
+        box.write(2)
+        box.breaks = True
+        with pytest.raises(ValueError, match="behind the rules"):
+            await box.apply(SHORT)
+        assert (box.tries, box.state) == (2, "on trial")
+        box.breaks = False
+        await box.until("refused")
+        assert box.tries == 1
+
+    play(tmp_path, story)
+
+
+def test_another_file_of_prefixes_is_tried_too(tmp_path: Path) -> None:
+    prefixes = tmp_path / "denied.cidr"
+    prefixes.write_text("192.0.2.0/24\n")
+    rule = '[[rule]]\nname = "d"\ncategory = "deny"\ndestination_file = "denied.cidr"\n'
+
+    async def story(box: Box) -> None:
+        box.path.write_text(TEXT.format(1) + rule)
+        await box.apply()
+        assert "needs no trial" in (await box.apply(LONG))[-1]
+        prefixes.write_text("0.0.0.0/1\n")
+        await box.apply(SHORT)
+        assert box.settings.rules[0].destination[0].prefixlen == 1
+        await box.until("refused")
+        assert box.settings.rules[0].destination[0].prefixlen == 24
+
+    play(tmp_path, story)
+
+
+def test_files_edited_and_read_during_a_trial_are_on_trial(tmp_path: Path) -> None:
+    async def story(box: Box) -> None:
+        box.write(2)
+        await box.apply(LONG)
+        box.write(3)
+        assert "on trial" in (await box.reload())[-1]
+        assert box.tries == 3
+        box.start()  # after a crash
+        assert (box.tries, box.state) == (1, "refused")
+
+    play(tmp_path, story)
+
+
+def test_a_start_without_room_for_the_record_ends_the_trial(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(path: Path, record: Any) -> None:
+        raise RecordError(f"{path}: No space left on device")
+
+    async def story(box: Box) -> None:
+        box.write(2)
+        await box.apply(LONG)
+        monkeypatch.setattr(applyrecord, "write", full)
+        found = at_start(box.path)
+        assert found.settings.dns.tries == 1
+        assert "No space left on device; " in found.note
+        assert "not confirmed" in found.note
 
     play(tmp_path, story)
 
