@@ -69,7 +69,7 @@ def test_ports_are_hidden(place: WholeSite) -> None:
 
 
 def test_an_inner_host_comes_by_the_socks_server(place: WholeSite) -> None:
-    """Bob sees the router.  Both routers are on one network here, which passes as it is."""
+    """Bob sees the router.  Both routers are on one network here, which is let pass as it is."""
     assert read("socks", place).clear == []
     assert "192.1.1.4" in place.machines["bob"].says("journalctl --no-pager -u www -o cat")
     place.machines["bob"].run("systemctl stop www")

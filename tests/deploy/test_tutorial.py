@@ -109,15 +109,18 @@ def test_the_tutorial_ends_with_an_encrypted_ping(whole_site: WholeSite, crossed
 
 @pytest.mark.deploy
 def test_a_ping_in_clear_would_be_seen(whole_site: WholeSite, crossed: Crossed) -> None:
+    """The routers are stopped and opened as installing.md says."""
     routers = whole_site.a, whole_site.b
     for router in routers:
-        router.run("systemctl stop oegw && oegw guard --remove")
+        router.run(
+            "systemctl disable --now oegw oegw-guard && oegw guard --remove"
+        )  # installing.md
     try:
         with crossing(whole_site) as without:
             whole_site.machines["alice"].run(f"ping -c 1 -W 5 {BOB}")
     finally:
         for router in routers:
-            router.run("systemctl start oegw")
+            router.run("systemctl enable --now oegw && systemctl enable oegw-guard")
     assert {packet[12:16] for packet in without.clear} == HOSTS
     assert without.encrypted == {"a": [], "b": []}
     assert crossed.clear == []

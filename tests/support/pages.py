@@ -17,6 +17,8 @@ HOWTOS = (
 )  # fmt: skip
 _INDENTED = re.compile(r"(?:^(?: {4,}.*)?\n)+", re.M)
 _TABLE = re.compile(r"\[\[?[a-z_.]+\]\]?|version = 1")
+_HERE_DOCUMENT = re.compile(r"^cat >\S+\.toml <<END\n(.*?)^END$", re.M | re.S)
+_LOOKED_UP = re.compile(r'"(?P<prefix>\w*)\$\(.*\)"')  # a key, when the page is followed
 _PLAIN = re.compile(r"[^'\"$|&;<>*?(){}]*")
 
 
@@ -48,6 +50,9 @@ def _apart(block: str) -> Iterator[str]:
 def files(page: Path) -> Iterator[str]:
     """The parts of configurations that a page shows."""
     yield from (block.text for block in blocks(page, "toml"))
+    for block in blocks(page):
+        for text in _HERE_DOCUMENT.findall(block.text):
+            yield _LOOKED_UP.sub(r'"\g<prefix>..."', text).replace('"0s..."', '"0sAwEAAb..."')
     yield from (each for each in indented(page) if _TABLE.match(each))
 
 
