@@ -39,7 +39,7 @@ def _apply(arguments: Arguments) -> int:
     print(
         f"in use, on trial: without oegw confirm within {arguments.confirm} s {_AGAIN}", flush=True
     )
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+    if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         return _await_enter(arguments)
     return FINE
 

@@ -38,7 +38,7 @@ def _changes(old: Values, new: Values, above: str) -> Iterator[tuple[str, Any, A
     for key in dict.fromkeys((*old, *new)):
         path = f"{above}.{key}" if above else str(key)
         before, after = old.get(key), new.get(key)
-        if before == after:
+        if _listed(before) == _listed(after):
             continue
         tables = [value for value in (before, after) if value is not None]
         if all(isinstance(value, dict) for value in tables):
@@ -47,6 +47,11 @@ def _changes(old: Values, new: Values, above: str) -> Iterator[tuple[str, Any, A
             yield from _elements(before or [], after or [], path)
         else:
             yield path, before, after
+
+
+def _listed(value: Any) -> Any:
+    """One value and a list of it are the same wherever there may be a list."""
+    return value if value is None or isinstance(value, list | dict) else [value]
 
 
 def _elements(old: list[Values], new: list[Values], path: str) -> Iterator[tuple[str, Any, Any]]:

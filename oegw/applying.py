@@ -7,6 +7,7 @@ terminal or the connection by which it was begun, which may be what the new conf
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -72,16 +73,30 @@ class Applying:
 
     def taken(self, settings: Settings) -> list[str]:
         """Settings are in use now; returns what the operator should know."""
+        if self._before is not None and settings.texts != self._settings.texts:
+            self._goes_on(settings, self._before)
         self._settings = settings
         return self.notes()
 
+    def _goes_on(self, settings: Settings, before: Settings) -> None:
+        """The files were edited and read again during the trial, which is of them now."""
+        if settings.texts == before.texts:
+            return
+        record = Record(applyrecord.digest_of(settings.texts), before.texts, False, time.time())
+        try:
+            applyrecord.write(self._record, record)
+        except RecordError as error:
+            self._say("apply", f"the next start may take {self._path}: {error}")
+
     def notes(self) -> list[str]:
         """What the operator should know of the configuration in use."""
+        hidden = [path for path, _ in self._settings.texts if not os.access(path, os.R_OK)]
+        notes = [f"{path}: only root may read it, so a reload will fail" for path in hidden]
         if self._before is not None:
             left = max(0.0, self._deadline - time.monotonic())
-            return [f"the configuration in use is on trial: without oegw confirm, the one before "
-                    f"it is in use again in {left:.0f} s"]  # fmt: skip
-        return [self._note] if self._note else []
+            return [*notes, f"the configuration in use is on trial: without oegw confirm, the one "
+                            f"before it is in use again in {left:.0f} s"]  # fmt: skip
+        return [*notes, self._note] if self._note else notes
 
     def row(self) -> dict[str, Any]:
         """What `oegw status --json` says of it."""
@@ -96,6 +111,11 @@ class Applying:
 
     # ---------------------------------------------------------------------- apply
 
+    def meant(self, file: str | None) -> None:
+        """``file``: the configuration that somebody means, if they say so.  Raises ApplyError."""
+        if file is not None and Path(file).resolve() != self._path.resolve():
+            raise ApplyError(f"the running gateway has {self._path}, and not {file}")
+
     async def apply(self, file: str | None, seconds: float | None) -> list[str]:
         """Take what stands in the files into use; with ``seconds`` on trial.
 
@@ -103,8 +123,7 @@ class Applying:
         ApplyError, ConfigError and what ``use`` does: then nothing has changed.
         """
         async with self._alone:
-            if file is not None and Path(file).resolve() != self._path.resolve():
-                raise ApplyError(f"the running gateway has {self._path}, and not {file}")
+            self.meant(file)
             if seconds is None and self._before is not None:
                 raise ApplyError("a configuration is on trial: oegw confirm, or confirm --refuse")
             settings = await asyncio.to_thread(config.load, self._path)
@@ -128,19 +147,25 @@ class Applying:
         before = self._before or self._settings
         if not before.texts:
             raise ApplyError("there is no configuration to fall back to")
-        if settings.texts == before.texts and self._before is None:
+        if settings == before and self._before is None:  # files of prefixes included
             return [*await self._take(settings), "nothing in it has changed: that needs no trial"]
         self._deadline = time.monotonic() + seconds
         old = await self._old_record()
         await self._write(settings, before, refused=False)  # first: a crash may come at any time
         try:
             notes = await self._take(settings)
-        except BaseException:
+        except RELOAD_FAILURES:
             self._put_back(old)
             raise
+        except BaseException:  # nobody knows how far it came
+            self._begin(before, seconds)
+            raise
+        self._begin(before, seconds)
+        return notes
+
+    def _begin(self, before: Settings, seconds: float) -> None:
         self._before = before
         self._wait(seconds)
-        return notes
 
     async def _old_record(self) -> Record | None:
         try:

@@ -111,6 +111,10 @@ def in_use(path: Path) -> InUse:
         record = read(record_file(settings.gateway.state))
     except RecordError as error:
         return InUse(settings, str(error))
+    return _by(record, settings, path)
+
+
+def _by(record: Record | None, settings: Settings, path: Path) -> InUse:
     if record is None or not record.refused or record.digest != digest_of(settings.texts):
         return InUse(settings)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.since))
@@ -142,12 +146,16 @@ def at_start(path: Path) -> InUse:
     """
     settings = config.load(path)
     place = record_file(settings.gateway.state)
+    record: Record | None = None
+    problem = ""
     try:
         record = read(place)
         if record is not None and record.digest != digest_of(settings.texts):
             remove(place)  # it is about files that are no more
         elif record is not None and not record.refused:
-            write(place, replace(record, refused=True))
-    except RecordError as error:
-        return InUse(settings, str(error))
-    return in_use(path)
+            record = replace(record, refused=True)
+            write(place, record)
+    except RecordError as error:  # on a full disk a trial is over all the same
+        problem = str(error)
+    found = _by(record, settings, path)
+    return replace(found, note="; ".join(filter(None, (problem, found.note))))

@@ -13,7 +13,7 @@ from dnsrecords.errors import RecordError
 from dnsrecords.name import normal_fqdn
 from oegw import __version__
 from oegw.applyarguments import add_apply, add_diff
-from oegw.configfile import BadValue, address_of, network_from
+from oegw.configfile import BadValue, address_of, host_of, network_from
 from oegw.configrules import protocol_of
 from oegw.docsarguments import add_docs
 from oegw.doctorarguments import add_doctor
@@ -50,6 +50,11 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} ({self.prog} --help explains)")
 
 
+def _as_clause(sentence: str) -> str:
+    """As it stands behind a command's name; a name in capitals keeps them."""
+    return sentence if sentence[:2].isupper() else sentence[:1].lower() + sentence[1:]
+
+
 def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of all of ``oegw``; ``commands`` says what each does, by name.
 
@@ -71,7 +76,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         lines = "".join(f"  {example}\n" for example in examples)
         each: argparse.ArgumentParser = group.add_parser(
             name.split()[-1],
-            help=text[0].lower() + text[1:].split(".")[0],
+            help=_as_clause(text.split(".")[0]),
             description=fill(text, 80),
             epilog=f"examples:\n{lines}\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,7 +84,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         each.set_defaults(command=commands[name])
         return each
 
-    add_init(add, _address, _network, _fqdn, _bits)
+    add_init(add, _address, _host, _network, _fqdn, _bits)
 
     keygen = add(
         "keygen",
@@ -107,7 +112,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     of_key.add_argument("--public-key", metavar="KEY", help="a public key: 0s and base64")
     _add_config(of_key, "says key, addresses and identity")
     _add_addresses(records, "--gateway", "outer address of the gateway")
-    _add_addresses(records, "--client", "host, or the gateway itself, that it may speak for")
+    _add_addresses(records, "--client", "host, or the gateway itself, that it may speak for", _host)
     records.add_argument("--fqdn", metavar="NAME", type=_fqdn, help="the gateway's domain name")
     records.add_argument(
         "--precedence", metavar="N", type=_precedence, help="lower first; default 10"
@@ -346,11 +351,16 @@ def _add_socket(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_addresses(parser: argparse.ArgumentParser, option: str, text: str) -> None:
+def _add_addresses(
+    parser: argparse.ArgumentParser,
+    option: str,
+    text: str,
+    read: Callable[[str], Any] | None = None,
+) -> None:
     parser.add_argument(
         option,
         metavar="ADDRESS",
-        type=_address,
+        type=read or _address,
         nargs="+",
         action="extend",
         default=[],
@@ -380,6 +390,7 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 _address = _checked(address_of)
+_host = _checked(host_of)
 _network = _checked(network_from)
 _protocol = _checked(protocol_of)
 _fqdn = _checked(lambda text: normal_fqdn(text.removeprefix("@")))

@@ -262,7 +262,8 @@ def _rollover(arguments: argparse.Namespace) -> int:
                 break
             time.sleep(min(max(state.due - time.time(), 1.0), ROLLOVER_LOOK))
     except PublishingError as error:
-        raise Failure(FAILED, str(error)) from error
+        forbidden = isinstance(error.__cause__ and error.__cause__.__cause__, PermissionError)
+        raise Failure(NOT_PERMITTED if forbidden else FAILED, str(error)) from error
     if state is None:
         print("no change of key is under way" if arguments.status else "the key has been changed")
     else:
@@ -644,7 +645,9 @@ def _close(arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    for note in _ask(arguments, command="reload").get("notes") or ():
+    # The socket is the configuration's, unless it was named: another file's gateway may be there.
+    file = None if arguments.socket else str(arguments.config.absolute())
+    for note in _ask(arguments, command="reload", file=file).get("notes") or ():
         print(plain(note))
     return FINE
 

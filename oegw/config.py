@@ -19,7 +19,7 @@ from ike.v1.suites import NAMED_CHANNEL_SUITES, NAMED_TUNNEL_SUITES
 from oegw.assurance import UnsignedDelegation
 from oegw.configaudit import read_audit
 from oegw.configdecisions import read_decision_points
-from oegw.configfile import ConfigError, Problems, Section, kind_of, shown, suggestion
+from oegw.configfile import ConfigError, Problems, Section, host_of, kind_of, shown, suggestion
 from oegw.configmanagement import read_management
 from oegw.configmoniker import Elsewhere, read_moniker
 from oegw.confignat import read_nat
@@ -437,7 +437,7 @@ def _publish(section: Section, directory: Path) -> PublishSettings:
     if len(servers) > 1:
         section.wrong("server", "is one address: that of the primary server of the zones")
     return PublishSettings(
-        section.addresses("clients"),
+        section.addresses("clients", host_of),
         section.integer("precedence", default.precedence, 0, 65535),
         section.integer("ttl", default.ttl, 1, WEEK),
         servers[0] if servers else None,

@@ -260,12 +260,14 @@ class Section:
             self.wrong(key, str(error))
             return None
 
-    def addresses(self, key: str) -> tuple[IPAddress, ...]:
-        """An address or a list of them; empty without the key."""
+    def addresses(
+        self, key: str, read: Callable[[str], IPAddress] | None = None
+    ) -> tuple[IPAddress, ...]:
+        """An address or a list of them; empty without the key.  ``read`` raises BadValue."""
         found: list[IPAddress] = []
         for place, word in self.texts(key) or ():
             try:
-                found.append(address_of(word))
+                found.append((read or address_of)(word))
             except BadValue as error:
                 self.wrong_place(place, str(error))
         return tuple(dict.fromkeys(found))
@@ -317,6 +319,9 @@ def is_interface(word: str) -> bool:
     return _INTERFACE.fullmatch(word) is not None and word not in (".", "..")
 
 
+_BROADCAST = IPv4Address("255.255.255.255")
+
+
 def address_of(word: str) -> IPAddress:
     """Raises BadValue for what is no plain address."""
     try:
@@ -325,6 +330,17 @@ def address_of(word: str) -> IPAddress:
         raise BadValue(f"{shown(word)} is not an IP address") from None
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise BadValue(f"{shown(word)} names an interface")
+    return address
+
+
+def host_of(word: str) -> IPAddress:
+    """Raises BadValue for what is no address that a host has, or has on one link only."""
+    address = address_of(word)
+    if (
+        address.is_unspecified or address.is_multicast or address.is_loopback
+        or address.is_link_local or address == _BROADCAST
+    ):  # fmt: skip
+        raise BadValue(f"{shown(word)} is not the address of one host")
     return address
 
 

@@ -6,7 +6,11 @@ Tables are merged, arrays of tables appended; any other key may stand in one of 
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +20,7 @@ from oegw.configfile import ConfigError, key_name
 
 # Our choices.
 MAX_FILE = 16 * 1024 * 1024  # octets; long lists of prefixes belong into files of their own
+PIPE_PATIENCE = 5.0  # seconds that what stands in a pipe may take to come
 
 Text = tuple[Path, str]
 """A file and what stands in it."""
@@ -120,7 +125,7 @@ def read_texts(path: Path) -> tuple[Text, ...]:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(_opened(path), "rb") as file:
             octets = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:  # a path with a null in it is a ValueError
         raise ConfigError([f"{path}: {getattr(error, 'strerror', None) or error}"]) from error
@@ -131,6 +136,25 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = octets[: error.start].count(b"\n") + 1
         raise ConfigError([f"{path}: line {line} is not UTF-8 text"]) from error
+
+
+def _opened(path: Path) -> int:
+    """Open a file; a pipe, as ``<(command)`` in a shell is one, when something is in it.
+
+    One into which nobody writes would keep us, and a gateway that reloads, waiting for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(PIPE_PATIENCE * 1000):
+                raise OSError(errno.ETIMEDOUT, "is a pipe, and nobody writes into it")
+        os.set_blocking(descriptor, True)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def merged(parts: list[Part]) -> tuple[dict[str, Any], Origins]:

@@ -13,10 +13,12 @@ from oegw import __version__
 from oegw.applying import LONGEST_TRIAL, RELOAD_FAILURES, ApplyError
 from oegw.connection import Connection, State
 from oegw.datapath.interface import Capability, DatapathError, SaKey, Usage, WorkerReport
+from oegw.intercept.interface import InterceptError
 from oegw.overview import BadWish, Samples, Wanted, wanted
 from oegw.portstatus import ports_of, section
 from oegw.refusals import Refusal
 from oegw.resolvers import status_row
+from oegw.sst.interface import SstError
 from oegw.watching import filter_of, watched
 from policy.flow import Flow
 
@@ -64,6 +66,7 @@ class Console:
                 case "close":
                     yield {"closed": self._close(request), "done": True}
                 case "reload":
+                    self._daemon.applying.meant(_file(request))
                     yield {"notes": await self._daemon.reload(), "done": True}
                 case "apply":
                     yield {**await self._apply(request), "done": True}
@@ -83,12 +86,12 @@ class Console:
             yield {"error": f"datapath: {error}", "done": True}
 
     async def _apply(self, request: Answer) -> Answer:
-        seconds, file = request.get("confirm"), request.get("file")
+        seconds = request.get("confirm")
         if seconds is not None and (
             not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TRIAL
         ):
             raise BadRequest(f"confirm: {seconds!r} is not a number of seconds")
-        notes = await self._daemon.applying.apply(file if isinstance(file, str) else None, seconds)
+        notes = await self._daemon.applying.apply(_file(request), seconds)
         return {"notes": notes, "trial": self._daemon.applying.row()["state"] == "on trial"}
 
     async def _status(self) -> Answer:
@@ -153,10 +156,16 @@ class Console:
         packets, octets = daemon.gateway.held
         capability = daemon.capability
         counters = dict(daemon.trace.counters)
+        unread = []
         counters |= {f"datapath.{k}": v for k, v in (await daemon.datapath.counters()).items()}
-        counters |= {f"intercept.{k}": v for k, v in daemon.interception.counters().items()}
+        counted = [("intercept", daemon.interception.counters)]
         if daemon.sst is not None:
-            counters |= {f"sst.plane.{k}": v for k, v in daemon.sst.counters().items()}
+            counted.append(("sst.plane", daemon.sst.counters))
+        for name, count in counted:
+            try:
+                counters |= {f"{name}.{k}": v for k, v in count().items()}
+            except (InterceptError, SstError) as error:  # somebody took its table away, just now
+                unread.append(f"packets are not counted: {error}")
         return {
             "version": __version__,
             "pid": daemon.powers.pid,
@@ -171,11 +180,17 @@ class Console:
             "datapath": capability and _datapath(capability, daemon.datapath.workers()),
             "interception": {"queue": daemon.interception.queue_kind},
             "nat": [str(by) for by in daemon.gateway.nat.translations],
-            "warnings": [*daemon.warnings(), *daemon.applying.notes()],
+            "warnings": [
+                *daemon.warnings(),
+                *daemon.applying.notes(),
+                *daemon.standing.warnings(),
+                *unread,
+            ],
+            "standing": daemon.standing.row(),
             "configuration": daemon.applying.row(),
             "refusals": [_refusal(each, now) for each in daemon.gateway.refusals],
             "firewall_gaps": daemon.firewall_gaps,
-            "decision_points": daemon.decision_points(),
+            "decision_points": daemon.lookups.decision_points(),
             "held": {"packets": packets, "bytes": octets},
             "silent_gateways": {
                 str(gateway): round(left, 3)
@@ -249,7 +264,7 @@ class Console:
     def _forget(self, request: Answer) -> Answer:
         network = _network(request)
         self._daemon.resolver.forget()
-        self._daemon.forget_opinions()
+        self._daemon.lookups.forget_opinions()
         sst = self._daemon.sst
         hosts = sst.forget(network) if sst is not None else 0
         number, commands = self._daemon.gateway.forget(network, time.monotonic())
@@ -353,6 +368,8 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     cores = {(each.core, each.core_reason) for each in reports}
     start = capability.core, capability.core_reason
     core, reason = cores.pop() if len(cores) == 1 else start
+    libraries = {each.libraries for each in reports if each.libraries}
+    by = libraries.pop() if len(libraries) == 1 else capability.libraries
     lost = {
         name: f"{worker.name}: {why}"
         for worker in reversed(reports)
@@ -361,6 +378,7 @@ def _datapath(capability: Capability, workers: Iterable[WorkerReport]) -> Answer
     return told | {
         "core": core,
         "core_reason": reason,
+        "libraries": [{"work": work, "by": name, "reason": why} for work, name, why in by],
         "offloads": [
             {
                 "name": name,
@@ -423,6 +441,12 @@ def _row(connection: Connection, usage: dict[SaKey, Usage], now: float) -> Answe
         "reason": connection.reason,
         "clients": _clients(connection),
     }
+
+
+def _file(request: Answer) -> str | None:
+    """The configuration that a command means, if it says so."""
+    file = request.get("file")
+    return file if isinstance(file, str) else None
 
 
 def _clients(connection: Connection) -> Answer | None:

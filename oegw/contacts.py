@@ -23,7 +23,7 @@ class Contacts:
         """Those remembered.  Raises StateError."""
         with self._file.trouble():
             rows = self._file.database.execute("SELECT identity FROM contact").fetchall()
-        found = (_identity(text) for (text,) in rows)
+        found = (_identity(text) for (text,) in rows if isinstance(text, str))
         return frozenset(identity for identity in found if identity is not None)
 
     def remember(self, identity: Identity) -> None:

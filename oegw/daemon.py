@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from contextvars import ContextVar
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -25,18 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import ike.events as keying
 from dnsrecords.budget import Budget
-from dnsrecords.lookup import GatewayLookup, KeyLookup
-from dnsrecords.outcome import (
-    GatewayOutcome,
-    KeyOutcome,
-    PeerFound,
-    PeerOutcome,
-    SstKeyOutcome,
-)
-from dnsrecords.peer import PeerLookup
 from dnsrecords.resolver import Resolver
-from dnsrecords.sstlookup import SstKeyLookup
-from ike.configuration import Configuration
 from ike.endpoint import Endpoint
 from ike.signer import Signing
 from oegw import commands as do
@@ -46,7 +33,7 @@ from oegw.advice import advice
 from oegw.applying import RELOAD_FAILURES, Applying
 from oegw.associations import Associations
 from oegw.audit import Audit
-from oegw.box import check_peers, nat_of_box, own_settings, policy_table
+from oegw.box import check_peers, nat_of_box, policy_table
 from oegw.console import Console
 from oegw.contacts import Contacts
 from oegw.control import ControlError, ControlServer
@@ -61,19 +48,19 @@ from oegw.datapath.interface import (
 from oegw.environment import Environment, UnsuitableBox, survey
 from oegw.gateway import Gateway
 from oegw.gateways import Choice
-from oegw.hold import HoldSettings
 from oegw.intercept.interception import NftInterception
-from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
+from oegw.intercept.interface import InterceptError, Marks
 from oegw.intercept.nft import firewall_gaps
 from oegw.keyingport import IKE_PORT, KeyingPort
 from oegw.keyingtrace import trace_keying
 from oegw.keys import KeyFileError
 from oegw.lasting import basis_of
-from oegw.ledger import CoordinatorSettings
+from oegw.lookups import PURPOSE, Lookups
 from oegw.management import management_advice
 from oegw.memory import fingerprint
 from oegw.memorytable import MemoryTable, boot_of_box
 from oegw.monikerchild import moniker_child
+from oegw.partsettings import coordinator_settings, intercept_settings, keying_configuration
 from oegw.portservice import dns_forwarder, no_port_encryption, obey, port_encryption
 from oegw.powers.orders import Role
 from oegw.powers.powers import Powers, PublicKey
@@ -84,8 +71,10 @@ from oegw.servicenotify import Service
 from oegw.settings import AT_START_ONLY
 from oegw.sockschild import socks_child
 from oegw.sst.interface import SstError
+from oegw.standing import Standing
 from oegw.statefile import StateError, StateFile
 from oegw.trace import JsonTrace
+from oegw.tracefile import trace_file
 from oegw.watch import Watch, stamps_of
 from policy.errors import PolicyError
 from policy.flow import Flow, IPAddress
@@ -93,15 +82,12 @@ from policy.rule import Sst
 from policy.table import PolicyTable
 
 if TYPE_CHECKING:
-    from oegw.decisionpoint import DecisionPoints
+    pass
 
 IDLE_MOMENT = 0.01  # seconds between two things done ahead
 IDLE_LOOK = 0.5  # seconds until we look again whether something is to be done ahead
 USAGE_LOOK = 5.0  # seconds between two readings of the SAs' counters, at most
 NAT_PORT = 4500  # RFC 3947 section 4
-
-# What a look-up is for, (5B), (5F), (5G2) or ourselves: the resolver's tasks inherit it from ours.
-_PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
 
 
 class Daemon:
@@ -130,22 +116,13 @@ class Daemon:
         self._exit_code = 0
         self._received_at = 0.0  # seconds since 1970: an answer may be ready long after
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lookups: dict[int, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
         self._at_start = settings
-        self._records = tuple(kind.upper() for kind in settings.dns.records)
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._usage: asyncio.TimerHandle | None = None
 
-        stream = None
-        if settings.gateway.trace is not None:
-            try:
-                stream = settings.gateway.trace.open("a", encoding="utf-8")
-            except OSError as error:
-                reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-                raise OSError(error.errno, reason) from error
-        self.trace = JsonTrace(stream, time.time)
+        self.trace = JsonTrace(trace_file(settings.gateway.trace, time.time), time.time)
         self.audit = Audit(self.trace.listeners, lambda text: self._say("audit", text))
         marks = Marks(settings.intercept.mark_mask)
         resolvers = in_use(settings.dns)
@@ -163,53 +140,14 @@ class Daemon:
         self._memory = MemoryTable(self._state)
         self._disk = ThreadPoolExecutor(1, "state")  # one thread: writes keep their order
         self.endpoint = Endpoint(
-            Configuration(
-                private_key=signer,
-                identity=settings.gateway.identity,
-                profiles=settings.ike.profiles,
-                retransmit_first=settings.ike.retransmit_first,
-                retransmit_tries=settings.ike.retransmit_tries,
-                channel_lifetime=settings.ike.channel_lifetime,
-                tunnel_lifetime=settings.ike.tunnel_lifetime,
-                half_open_limit=settings.ike.half_open_limit,
-                half_open_per_source=settings.ike.half_open_per_source,
-                channel_proposals=settings.ike.channel_proposals,
-                tunnel_proposals=settings.ike.tunnel_proposals,
-                pfs=settings.ike.pfs,
-                channel_bytes=settings.ike.channel_bytes,
-                tunnel_bytes=settings.ike.tunnel_bytes,
-                encapsulation=settings.datapath.encapsulation,
-                keepalive_interval=settings.ike.keepalive_interval,
-                dpd_interval=settings.ike.dpd_interval,
-                dpd_tries=settings.ike.dpd_tries,
-                lost_contacts=self._contacts.all(),
-                sst=settings.encrypts_ports,
-            ),
-            os.urandom,
+            keying_configuration(settings, signer, self._contacts.all()), os.urandom
         )
         self._prefer_encapsulations(settings)
-        hold = settings.intercept
         nat = nat_of_box(settings, environment)
         self.gateway = Gateway(
             policy_table(settings, environment),
-            CoordinatorSettings(
-                addresses=environment.addresses,
-                peers=settings.peers,
-                local_reverse=settings.dns.local_reverse,
-                unsigned_delegation=settings.dns.unsigned_delegation,
-                lifespans=settings.lifespans,
-                hold=HoldSettings(hold.hold, hold.hold_packets, hold.hold_bytes),
-                setups_per_source=hold.setups_per_source,
-                contacts=self._contacts.all(),
-                setups=hold.setups,
-                setups_per_second=hold.setups_per_second,
-                replay_window=settings.datapath.replay_window,
-                nat=nat,
-                multihoming=settings.multihoming,
-                own=own_settings(settings, public_key),
-                decision_points=settings.decision_points,
-                encrypts_ports=settings.encrypts_ports,
-                came_shielded=self._came_shielded,
+            coordinator_settings(
+                settings, environment, public_key, nat, self._contacts.all(), self._came_shielded
             ),
             self.trace,
             self._memory.load(),
@@ -228,22 +166,21 @@ class Daemon:
             self.gateway.lasting,
         )
         self._mark = marks.own
-        self._points = self._decision_points(settings)
-        self._intercepted = InterceptSettings(
-            outside=environment.outside,
-            tunnel_interface=settings.datapath.tunnel_interface,
-            mark_mask=hold.mark_mask,
-            assurance_mask=hold.assurance_mask,
-            encrypted_mark=hold.encrypted_mark,
-            queue=hold.queue,
-            resolvers=resolvers,
-            local_resolver=any(r.is_loopback or r in environment.own for r in resolvers),
-            translations=nat.translations,
-            demanded=settings.socks.demands_encryption,
-        )
+        self.lookups = Lookups(
+            settings, self.resolver, self._mark, self.gateway, self.trace, self.feed, self._spawn,
+            self._say,
+        )  # fmt: skip
+        self._intercepted = intercept_settings(settings, environment, resolvers, nat.translations)
         self.interception = NftInterception(self._intercepted, self.trace)
+        self.standing = Standing(
+            (lambda _: self.interception.mend(), self._mend_ports),
+            (self.interception.mend_jump, self._mend_jump_of_ports),
+            (lambda _: self.datapath.mend(),),
+            self.trace,
+            self._fail,
+        )
         self.sst = port_encryption(
-            settings, environment, self.gateway, self._look_up_sst, self._mark, self.trace
+            settings, environment, self.gateway, self.lookups.sst_key, self._mark, self.trace
         )
         self.forwarder = dns_forwarder(
             settings, environment, self.gateway, self.resolver, resolvers, self.sst, self._mark,
@@ -292,8 +229,12 @@ class Daemon:
             self.carry_out(self.gateway.begin(time.monotonic()))
             self._prepare()
             self._service.ready(self._in_short())
-            self._service.attend(lambda: not self._stopping.is_set(), self._in_short)
+            self._service.attend(
+                lambda: not self._stopping.is_set() and self.powers.hands_heed(), self._in_short
+            )
             self._spawn(self._look_at_firewall())
+            self.powers.on_change(self.standing.changed)
+            self._spawn(self.standing.watch())
             if self.settings.gateway.watch:
                 self._spawn(self._watch_files(self.settings.gateway.watch))
             await self._stopping.wait()
@@ -336,7 +277,7 @@ class Daemon:
         undo.push_async_callback(self.moniker.close)
         await self.socks.follow(self.settings.socks)
         undo.push_async_callback(self.socks.close)
-        undo.push_async_callback(self._leave_points)
+        undo.push_async_callback(self.lookups.close)
         undo.callback(self._end_tasks)
         # Nothing is waited for between this line of the trace and being ready.
         self.trace.event(
@@ -347,6 +288,12 @@ class Daemon:
         )  # fmt: skip
         self._look_at_usage()
         self._saving.begin()
+
+    async def _mend_ports(self, _: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend()
+
+    async def _mend_jump_of_ports(self, thorough: bool) -> Sequence[str]:
+        return () if self.sst is None else await self.sst.mend_jump(thorough)
 
     async def _save_guard(self) -> None:
         """For the time between the next boot and the next start."""
@@ -386,7 +333,7 @@ class Daemon:
         for timer in (self._timer, self._idle, self._usage):
             if timer is not None:
                 timer.cancel()
-        for task in (*self._tasks, *self._lookups.values()):
+        for task in self._tasks:
             task.cancel()
 
     def _hang_up(self) -> None:
@@ -434,7 +381,7 @@ class Daemon:
         if event == "dropped":
             self.trace.drop("dns", **fields)
         else:
-            self.trace.event("dns", event, purpose=_PURPOSE.get(), **fields)
+            self.trace.event("dns", event, purpose=PURPOSE.get(), **fields)
         if event == "server":
             self._say("dns", in_words(fields))
 
@@ -503,17 +450,13 @@ class Daemon:
         now = time.monotonic()
         for command in commands:
             match command:
-                case do.StartLookup(lookup=number):
-                    self._lookups[number] = self._spawn(self._look_up(command))
-                case do.StartKeyLookup(lookup=number):
-                    self._lookups[number] = self._spawn(self._look_up_keys(command))
-                case do.StartPeerLookup(lookup=number):
-                    self._lookups[number] = self._spawn(self._look_up_peer(command))
-                case do.StartDecision(lookup=number):
-                    self._lookups[number] = self._spawn(self._ask_points(command))
+                case (
+                    do.StartLookup() | do.StartKeyLookup() | do.StartPeerLookup()
+                    | do.StartDecision()
+                ):  # fmt: skip
+                    self.lookups.start(command)
                 case do.CancelLookup(lookup=number):
-                    if number in self._lookups:
-                        self._lookups.pop(number).cancel()
+                    self.lookups.cancel(number)
                 case do.StartNegotiation(tunnel=number, request=request):
                     self.endpoint.initiate(now, number, request)
                 case do.ProvidePeerKeys(channel=channel, keys=keys):
@@ -591,83 +534,12 @@ class Daemon:
 
     # -------------------------------------------------- commands that must wait
 
-    async def _look_up(self, command: do.StartLookup) -> None:
-        lookup = GatewayLookup(
-            command.address,
-            random.SystemRandom().shuffle,
-            with_keys=command.with_keys,
-            may_ask=self.gateway.may_look_up,
-            records=self._records,
-        )
-        _PURPOSE.set(command.purpose)
-        outcome: GatewayOutcome = await self.resolver.run(lookup, ours=command.ours)
-        self._lookups.pop(command.lookup, None)
-        self.feed(happened.LookupEnded(command.lookup, outcome))
-
-    async def _look_up_keys(self, command: do.StartKeyLookup) -> None:
-        _PURPOSE.set(command.purpose)
-        lookup = KeyLookup(command.identity, self._records)
-        outcome: KeyOutcome = await self.resolver.run(lookup, ours=command.ours)
-        self._lookups.pop(command.lookup, None)
-        self.feed(happened.KeyLookupEnded(command.lookup, outcome))
-
-    async def _look_up_peer(self, command: do.StartPeerLookup) -> None:
-        _PURPOSE.set("peer")
-        lookup = PeerLookup(command.name, command.identity, self._records)
-        outcome: PeerOutcome = await self.resolver.run(lookup, ours=True)
-        self._lookups.pop(command.lookup, None)
-        self.feed(happened.PeerLookupEnded(command.lookup, outcome))
-
-    async def _ask_points(self, command: do.StartDecision) -> None:
-        replies = await self._points.ask(command.question) if self._points is not None else ()
-        self._lookups.pop(command.lookup, None)
-        self.feed(happened.DecisionsEnded(command.lookup, replies))
-
-    async def _look_up_sst(self, address: IPAddress, ours: bool) -> SstKeyOutcome:
-        _PURPOSE.set("sst-key")
-        lookup = SstKeyLookup(address, self.gateway.may_look_up)
-        outcome: SstKeyOutcome = await self.resolver.run(lookup, ours=ours)
-        return outcome
-
-    def _decision_points(self, settings: config.Settings) -> DecisionPoints | None:
-        """The shell that asks them.  Raises PointError, which is an OSError."""
-        if not settings.decision_points:
-            return None
-        from oegw.decisionpoint import DecisionPoints  # a HTTP client takes a while to import
-
-        return DecisionPoints(
-            settings.decision_points, self._mark, self._addresses_of, self.trace, time.monotonic,
-            lambda text: self._say("decision", text),
-        )  # fmt: skip
-
-    async def _addresses_of(self, name: str) -> tuple[IPAddress, ...]:
-        _PURPOSE.set("decision-point")
-        outcome: PeerOutcome = await self.resolver.run(PeerLookup(name, None))
-        return outcome.addresses if isinstance(outcome, PeerFound) else ()
-
-    def decision_points(self) -> list[dict[str, Any]]:
-        """What `oegw status` says of them."""
-        return [] if self._points is None else self._points.rows()
-
-    def forget_opinions(self) -> None:
-        if self._points is not None:
-            self._points.forget()
-
     async def processes(self) -> list[dict[str, Any]]:
         """Of which we consist, for `oegw status`."""
         children = {"moniker": self.moniker.pid, "socks": self.socks.pid}
         return await self.powers.processes(
             {name: pid for name, pid in children.items() if pid is not None}
         )
-
-    async def _leave_points(self) -> None:
-        if self._points is not None:
-            await self._points.close()
-
-    async def _close_later(self, points: DecisionPoints) -> None:
-        """Those of an old policy, when nobody waits for them any more."""
-        await asyncio.sleep(points.patience)
-        await points.close()
 
     def _install_policy(self, command: do.InstallPolicy) -> None:
         try:
@@ -789,13 +661,9 @@ class Daemon:
             reason = "requires port encryption, which begins at a restart"
             raise config.ConfigError([f"rule {rule.name!r} {reason}"])
         signer, public_key = await self.powers.signer()
-        points = self._points
-        if settings.decision_points != self.settings.decision_points:
-            points = await asyncio.to_thread(self._decision_points, settings)
+        points = await self.lookups.points_of(settings, self.settings)
         await self._replace_rules(table)
-        if points is not self._points and self._points is not None:
-            self._spawn(self._close_later(self._points))
-        self._points = points
+        self.lookups.use(points)
         self.endpoint.replace_key(signer)
         self.powers.keep(signer)
         self.gateway.use_key(public_key)
@@ -810,10 +678,10 @@ class Daemon:
         if self.sst is not None:
             self.sst.policy_replaced()
         self._spawn(self._look_at_firewall())
-        notes += await self.moniker.follow(settings.moniker)
         if settings.socks.demands_encryption:
             self.interception.demand()
-        await self._save_guard()
+        await self._save_guard()  # before what may take its time: the power may fail
+        notes += await self.moniker.follow(settings.moniker)
         notes += await self.socks.follow(settings.socks)
         notes += self.applying.taken(settings)
         notes += self.audit.moved(settings.audit)

@@ -14,6 +14,7 @@ from oegw.powers.door import keep_little
 from oegw.powers.dropping import PowerError
 from oegw.settings import DEFAULT_CONFIG, Settings
 from oegw.trace import JsonTrace
+from oegw.tracefile import trace_file
 
 
 def load(path: Path) -> Settings:
@@ -26,15 +27,7 @@ def load(path: Path) -> Settings:
 
 def trace_of(settings: Settings) -> JsonTrace:
     """Beside the gateway's lines, in the same file.  Raises OSError."""
-    stream = None
-    if settings.gateway.trace is not None:
-        try:
-            # The gateway appends its lines to the same file; each line is one write.
-            stream = settings.gateway.trace.open("a", encoding="utf-8")
-        except OSError as error:
-            reason = f"gateway.trace: {settings.gateway.trace}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-    return JsonTrace(stream, time.time)
+    return JsonTrace(trace_file(settings.gateway.trace, time.time), time.time)
 
 
 def child_main(name: str, run: Callable[..., int], arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from oegw.exitcodes import FAILED, NOT_PERMITTED
 from oegw.trace import Trace
 
 
@@ -65,7 +66,7 @@ async def live(
         daemon = await begin()
     except start_failures as error:
         life.say(f"cannot start: {in_words(error)}")
-        return 1
+        return NOT_PERMITTED if isinstance(error, PermissionError) else FAILED
 
     async def reload_when_told() -> None:
         while True:

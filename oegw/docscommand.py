@@ -16,6 +16,7 @@ from oegw.arguments import DOCUMENTATION, Arguments, Command
 from oegw.configfile import shown, suggestion
 from oegw.exitcodes import FAILED, FINE, USAGE, Failure
 
+NARROWEST = 60  # a narrower terminal breaks the lines itself
 WIDEST = 100  # columns of the list: longer lines are hard to read
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _SENTENCE = re.compile(r".*?[.?](?=\s|$)")
@@ -55,7 +56,7 @@ def listing(folder: Path) -> str:
     """Each page's name and title, and the first sentence of it."""
     there = pages(folder)
     room = max(map(len, there)) + 2
-    columns = min(get_terminal_size().columns, WIDEST)
+    columns = max(NARROWEST, min(get_terminal_size().columns, WIDEST))
     lines = []
     for name, page in there.items():
         title, sentence = summary(page.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ Add = Callable[..., argparse.ArgumentParser]
 Read = Callable[[str], Any]
 
 
-def add_init(add: Add, address: Read, network: Read, fqdn: Read, bits: Read) -> None:
+def add_init(add: Add, address: Read, host: Read, network: Read, fqdn: Read, bits: Read) -> None:
     """The command ``oegw init``; ``add`` makes its parser, the others read its values."""
     init = add(
         "init",
@@ -32,7 +32,7 @@ def add_init(add: Add, address: Read, network: Read, fqdn: Read, bits: Read) -> 
         default=DEFAULT_CONFIG.parent,
         help=f"where both files go; default {DEFAULT_CONFIG.parent}",
     )
-    _add_several(init, "--client", address, "host that this gateway encrypts for, besides itself")
+    _add_several(init, "--client", host, "host that this gateway encrypts for, besides itself")
     _add_several(init, "--gateway", address, "outer address; default: found out")
     _add_several(
         init, "--management", network, "who manages this box, always permitted; default: by ssh"

@@ -23,7 +23,7 @@ from oegw import config
 from oegw.advice import advice
 from oegw.arguments import Arguments, Command, UsageError
 from oegw.box import nat_of_box
-from oegw.configfile import BadValue, address_of, network_from
+from oegw.configfile import BadValue, host_of, network_from
 from oegw.environment import UnsuitableBox
 from oegw.exitcodes import FAILED, FINE, NOT_PERMITTED, Failure
 from oegw.first import Choices, Found, look, text_of
@@ -90,7 +90,7 @@ def _asked(found: Found, choices: Choices) -> Choices:
         clients = _ask(
             f"Hosts that this gateway encrypts for, besides itself (networks inside: {networks}).\n"
             "Addresses, or Enter for none: ",
-            address_of,
+            host_of,
         )
         choices = replace(choices, clients=clients)
     if not choices.management:

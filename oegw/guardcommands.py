@@ -17,22 +17,23 @@ from oegw.exitcodes import FAILED, FINE, NOT_PERMITTED, Failure
 from oegw.guardfile import COMPLETE
 from oegw.intercept.interface import OWN_TABLE, InterceptError
 from oegw.intercept.nft import Nft, NftError
-from oegw.settings import GatewaySettings
+from oegw.settings import GatewaySettings, Settings
 from oegw.sst.plane.settings import OWN_TABLE as PORTS_TABLE
 
 _TABLES = (OWN_TABLE, PORTS_TABLE)
 _LOOK_SECONDS = 5.0
+_QUEUES = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
 
 
 def _guard(arguments: Arguments) -> int:
     if os.geteuid() != 0:
         raise Failure(NOT_PERMITTED, "oegw guard reads packet rules: be root")
-    gateway = _gateway(arguments.config)
+    gateway, queue = _gateway(arguments.config)
     if arguments.socket is not None:
         socket: Path = arguments.socket
     else:
         socket = gateway.control_socket
-    runs = _answers(socket)
+    runs = _answers(socket) or _listens(queue)
     try:
         nft = Nft()
         if not arguments.remove:
@@ -49,12 +50,13 @@ def _guard(arguments: Arguments) -> int:
     return FINE
 
 
-def _gateway(path: Path) -> GatewaySettings:
-    """As configured, as far as that can be understood."""
+def _gateway(path: Path) -> tuple[GatewaySettings, int]:
+    """As configured, as far as that can be understood; and the number of its packet queue."""
     try:
-        return config.examine(path)[0].gateway
+        settings = config.examine(path)[0]
     except config.ConfigError:
-        return GatewaySettings()
+        settings = Settings()
+    return settings.gateway, settings.intercept.queue
 
 
 def _answers(socket: Path) -> bool:
@@ -67,6 +69,16 @@ def _answers(socket: Path) -> bool:
     except ControlError:
         return True  # something answers
     return False
+
+
+def _listens(queue: int) -> bool:
+    """Whether somebody takes the packets of our queue: a gateway whose socket we don't know, for
+    the configuration that names it is another one, or can't be read any more."""
+    try:
+        rows = _QUEUES.read_text(encoding="ascii").splitlines()
+    except OSError:  # no queue was ever opened
+        return False
+    return any(row.split()[:1] == [str(queue)] for row in rows)
 
 
 def _told(nft: Nft, path: Path, *, runs: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ policy.  A unit loads it before the network, with `nft` alone (`deploy/guard`).
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from oegw.keyfile import KeyFileError, write_secret
@@ -26,13 +27,23 @@ def save(path: Path, *tables: str) -> str:
     Returns what went wrong, for the operator, or nothing.
     """
     octets = (HEAD + "".join(tables) + COMPLETE).encode()
-    try:
-        if path.stat().st_uid == os.geteuid() and path.read_bytes() == octets:
-            return ""
-    except OSError:
-        pass  # not there, or not to be read: written anew
+    if _is_there(path, octets):
+        return ""
     try:
         write_secret(path, octets, force=True)
     except KeyFileError as error:
         return f"warning: the guard for the next boot is not saved: {error}"
     return ""
+
+
+def _is_there(path: Path, octets: bytes) -> bool:
+    """As a file of ours.  The directory may be another user's, and so a link may stand there, or
+    what has no end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # not there, or not to be read: written anew
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        return ours and status.st_size == len(octets) and file.read(len(octets)) == octets

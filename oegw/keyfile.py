@@ -47,6 +47,8 @@ def write_whole(path: Path, octets: bytes, mode: int, *, force: bool = False) ->
                 file.flush()
                 os.fsync(descriptor)
             if force:
+                if path.exists() and not path.is_file():  # not /dev/null to be replaced
+                    raise KeyFileError(f"{path}: is not a regular file")
                 temporary.replace(path)
             else:
                 path.hardlink_to(temporary)  # unlike a rename, it fails if the name is taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -46,10 +47,13 @@ def picture_in(path: Path | None) -> Iterator[list[Ladder]]:
     if path is None:
         yield []
         return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        if not path.name or path.is_dir():
+        path = path.resolve()  # a link stays, and leads to the picture
+        if path.is_dir():
             raise IsADirectoryError(21, "is a directory")
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "is no regular file")  # not /dev/null to be replaced
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         file = temporary.open("x", encoding="utf-8")
     except OSError as error:
         raise _failure(path, error) from error

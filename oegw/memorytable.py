@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oegw.lasting import VERDICTS_MOST, Lasting, LastingChanges
 from oegw.memory import REMEMBERED_MOST, Changes, KeyMemory
-from oegw.statefile import StateFile
+from oegw.statefile import StateFile, roll_back
 
 # A row that is written again gets a new rowid, so their order is that of the writing.
 _READ = {
@@ -77,10 +77,10 @@ class MemoryTable:
             try:
                 for each in changes:
                     self._save(each.tables, each.whole)
+                database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                roll_back(database)
                 raise
-            database.execute("COMMIT")
 
     def _save(self, tables: Mapping[str, Mapping[str, str | None]], whole: bool) -> None:
         for table, entries in tables.items():

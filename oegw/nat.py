@@ -108,7 +108,7 @@ class Nat:
             )
         said += [
             f"our outer address {address} is private, and gateway.fqdn gives no name: no "
-            "opportunistic tunnel can be had"
+            f"opportunistic tunnel can be had over IPv{address.version}"
             for address in self.nameless
         ]
         return tuple(said)

@@ -14,6 +14,7 @@ def _top(arguments: Arguments) -> int:
     return top(
         control_socket(arguments), arguments.interval, arguments.order, arguments.filter,
         once=arguments.once, colour=not os.environ.get("NO_COLOR"),  # https://no-color.org
+        term=os.environ.get("TERM", ""),
     )  # fmt: skip
 
 

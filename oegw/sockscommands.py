@@ -142,10 +142,15 @@ def _password(arguments: Arguments) -> int:
 
     from oegw.socks5.passwords import hashed
 
+    if sys.stdin is None:
+        raise Failure(FAILED, "standard input is closed: nothing is printed")
     if sys.stdin.isatty():
-        password = getpass.getpass("password: ")
-        if getpass.getpass("again: ") != password:
-            raise Failure(FAILED, "the second one is another: nothing is printed")
+        try:
+            password = getpass.getpass("password: ")
+            if getpass.getpass("again: ") != password:
+                raise Failure(FAILED, "the second one is another: nothing is printed")
+        except EOFError:
+            raise Failure(FAILED, "no password was typed: nothing is printed") from None
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     octets = password.encode("utf-8", "surrogateescape")  # as it was typed, whatever its encoding

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 # What makes a file of each version one of the next; the version is SQLite's user_version.  A new
@@ -24,6 +24,16 @@ _STEPS = (
     ),
 )
 _VERSION = len(_STEPS)
+_COLUMNS = {
+    "contact": "identity",
+    "pair": "selectors, gateway",
+    "gateway": "identity, key",
+    "verdict": "pair, verdict",
+    "silence": "gateway, until",
+}
+# Of the errors that SQLite calls operational: our statements do not fit the file; there is no room.
+_DAMAGED = frozenset((sqlite3.SQLITE_ERROR,))
+_NO_ROOM = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
 
 
 class StateError(Exception):
@@ -34,7 +44,8 @@ class StateFile:
     """An open file with all its tables.  Used from one worker thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file.  A file that is no database is set aside; see ``note``.
+        """Open or make the file.  A damaged one is set aside, and without room on the disk what is
+        remembered is lost at the end; see ``note``.
 
         Raises StateError.
         """
@@ -47,9 +58,13 @@ class StateFile:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             try:
                 self.database = self._open()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):  # no access, no space, locked
-                    raise
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if _code(error) in _NO_ROOM:
+                    self.database = self._in_memory()
+                    self.note = f"{path}: {error}; what is remembered is lost at the end"
+                    return
+                if isinstance(error, sqlite3.OperationalError) and _code(error) not in _DAMAGED:
+                    raise  # no access, locked, of somebody else
                 if not _may_be_ours(path):
                     raise
                 aside = path.with_name(path.name + ".corrupt")
@@ -66,22 +81,20 @@ class StateFile:
         database = sqlite3.connect(
             self._path, timeout=1.0, isolation_level=None, check_same_thread=False
         )
+        return _made_ready(database)
+
+    def _in_memory(self) -> sqlite3.Connection:
+        """What is in the file, as far as it can be read without writing beside it."""
         try:
-            if (version := _version(database)) > _VERSION:  # nothing of it is touched
-                raise sqlite3.OperationalError(
-                    f"written by a newer oegw (version {version}, and this one knows up to "
-                    f"{_VERSION}): install that one again, or move the file away"
-                )
-            [(sound,)] = database.execute("PRAGMA quick_check(1)").fetchall()
-            if sound != "ok":
-                raise sqlite3.DatabaseError(sound.splitlines()[0])
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            _bring_up_to_date(database)
-        except sqlite3.Error:
-            database.close()
-            raise
-        return database
+            database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            with closing(
+                sqlite3.connect(f"{self._path.absolute().as_uri()}?immutable=1", uri=True)
+            ) as there:
+                there.backup(database)
+            return _made_ready(database)
+        except (sqlite3.Error, UnicodeDecodeError):
+            database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            return _made_ready(database)
 
     def trouble(self) -> Trouble:
         """``with file.trouble():`` SQLite's errors in it become StateError."""
@@ -90,6 +103,45 @@ class StateFile:
     def close(self) -> None:
         with suppress(sqlite3.Error):
             self.database.close()
+
+
+def _made_ready(database: sqlite3.Connection) -> sqlite3.Connection:
+    """The same, sound and with our tables.  Raises sqlite3.Error, and has closed it then."""
+    # What is damaged in a text makes it another text, which nobody finds or understands.
+    database.text_factory = lambda octets: octets.decode(errors="replace")
+    try:
+        if (version := _version(database)) > _VERSION:  # nothing of it is touched
+            raise sqlite3.OperationalError(
+                f"written by a newer oegw (version {version}, and this one knows up to "
+                f"{_VERSION}): install that one again, or move the file away"
+            )
+        [(sound,)] = database.execute("PRAGMA quick_check(1)").fetchall()
+        if sound != "ok":
+            raise sqlite3.DatabaseError(sound.splitlines()[0])
+        _refuse_strangers(database)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        _bring_up_to_date(database)
+        for table, columns in _COLUMNS.items():
+            database.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _refuse_strangers(database: sqlite3.Connection) -> None:
+    """Raises sqlite3.OperationalError for a database that is another program's."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
+    tables = {name for name in names if not name.startswith("sqlite_")}
+    if tables and tables.isdisjoint(_COLUMNS):
+        raise sqlite3.OperationalError("is the database of another program")
+
+
+def _code(error: Exception) -> int | None:
+    """SQLite's, without what is said more exactly; None for what is not SQLite's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _version(database: sqlite3.Connection) -> int:
@@ -105,10 +157,16 @@ def _bring_up_to_date(database: sqlite3.Connection) -> None:
             for statement in step:
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {number}")
+        database.execute("COMMIT")
     except BaseException:
-        database.execute("ROLLBACK")
+        roll_back(database)
         raise
-    database.execute("COMMIT")
+
+
+def roll_back(database: sqlite3.Connection) -> None:
+    """What was begun, unless SQLite has done it already, as it does on a full disk."""
+    if database.in_transaction:
+        database.execute("ROLLBACK")
 
 
 def _may_be_ours(path: Path) -> bool:

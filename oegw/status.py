@@ -78,6 +78,13 @@ def _datapath(datapath: Row) -> list[tuple[str, str]]:
     facts = [("Datapath", _with_reason(datapath.get("name"), datapath.get("reason")))]
     if datapath.get("core"):
         facts.append(("Core", _with_reason(datapath["core"], datapath.get("core_reason"))))
+    facts += [
+        (
+            "Library",
+            f"{plain(row.get('work', '?'))} by {_with_reason(row.get('by'), row.get('reason'))}",
+        )
+        for row in datapath.get("libraries") or []
+    ]
     workers = datapath.get("workers") or []
     if workers:
         told = "; ".join(_worker(row, datapath.get("core")) for row in workers)

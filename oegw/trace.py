@@ -9,7 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
+
+
+class Lines(Protocol):
+    """Where lines go.  It copes with a disk that is full: whoever reports something goes on."""
+
+    def write(self, line: str, /) -> object:
+        """Append a line with its end."""
 
 
 class Trace(Protocol):
@@ -30,7 +37,7 @@ class JsonTrace:
     """
 
     def __init__(
-        self, stream: IO[str] | None, clock: Callable[[], float], drops_per_second: int = 5
+        self, stream: Lines | None, clock: Callable[[], float], drops_per_second: int = 5
     ) -> None:
         self._stream = stream
         self._clock = clock
@@ -63,4 +70,3 @@ class JsonTrace:
             listener(line)
         if self._stream is not None:
             self._stream.write(json.dumps(line, default=str) + "\n")
-            self._stream.flush()

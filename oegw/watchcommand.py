@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ PATIENCE = 3 * HEARTBEAT  # seconds without a sign of life
 
 def watch(socket: Path, categories: list[str], address: str | None) -> int:
     """Print until the reader has enough, or the gateway ends.  Raises Failure, ControlError."""
+    if sys.stdout is None:
+        raise Failure(FAILED, "watch: standard output is closed")
     message = {"command": "watch", "categories": categories, "address": address}
     heard = False
     try:

@@ -29,6 +29,15 @@ QUEUE = 1000  # lines that a watcher may be behind
 PAUSE = 0.05  # seconds between two hauls: so no watcher gets more than 20,000 lines a second
 HEARTBEAT = 10.0  # seconds: a watcher that has gone is noticed when something is sent to it
 
+CATEGORIES = frozenset(
+    (
+        "apply", "audit", "connection", "decision", "dns", "firewall", "gateway", "guard", "hold",
+        "ike", "intercept", "memory", "moniker", "nat", "policy", "recovery", "sa", "socks", "sst",
+        "standing", "state", "tunnel", "verdict",
+    )
+)  # fmt: skip
+"""Of all lines of the trace."""
+
 Line = Mapping[str, Any]
 
 
@@ -50,6 +59,9 @@ def filter_of(request: Mapping[str, Any]) -> Filter:
     categories = request.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(each, str) for each in categories):
         raise BadWish(f"categories: {categories!r} is not a list of names")
+    if unknown := sorted(set(categories) - CATEGORIES):
+        known = ", ".join(sorted(CATEGORIES))
+        raise BadWish(f"there is no category {unknown[0]!r}; there are {known}")
     text = request.get("address")
     try:
         network = None if text is None else ip_network(str(text), strict=False)

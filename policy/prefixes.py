@@ -7,6 +7,7 @@ network stands before those that it contains.
 
 from __future__ import annotations
 
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -146,6 +147,9 @@ def read_prefixes(path: str | Path) -> PrefixList:
     lines = {4: array("Q"), 6: array("Q")}
     problems: list[tuple[int, str]] = []
     try:
+        if stat.S_IFMT(Path(path).stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            # A pipe could keep us waiting for ever, and /dev/zero has no end.
+            raise OSError(0, "is not a regular file")
         with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, 1):
                 text = line.partition("#")[0].strip()

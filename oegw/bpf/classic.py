@@ -10,6 +10,7 @@ from collections.abc import Sequence
 # Linux, <linux/bpf_common.h>: class, size and mode of an instruction; <asm/socket.h>.
 LOAD_WORD = 0x20  # ld [k]
 LOAD_HALF = 0x28  # ldh [k]
+LOAD_BYTE = 0x30  # ldb [k]
 LOAD_HALF_INDEXED = 0x48  # ldh [x + k]
 HEADER_LENGTH = 0xB1  # ldx 4 * ([k] & 0xf)
 COPY_TO_INDEX = 0x07  # tax

@@ -6,6 +6,9 @@ import errno
 from pathlib import Path
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from oegw.datapath.interface import DatapathError
 
 # Packets out of a tunnel come from addresses whose route leads elsewhere.  The kernel's reverse
 # path filter lets such in by a loose check, but only on a device with some IPv4 address.
@@ -13,6 +16,7 @@ from pyroute2 import IPRoute
 # and its scope keeps it from being chosen as a source.
 _DUMMY_ADDRESS = "192.0.0.8"
 _SCOPE_HOST = 254
+_UP = 1  # linux/if.h, IFF_UP
 
 # Our choice: packets that wait in the device while the worker is busy.  Each may be a super-packet
 # of 64 KiB; with more of them all that passes would wait behind one transfer.
@@ -49,7 +53,32 @@ def configure_device(name: str, mtu: int) -> None:
     with IPRoute() as route:
         [index] = route.link_lookup(ifname=name)
         try:
-            route.addr("add", index=index, address=_DUMMY_ADDRESS, prefixlen=32, scope=_SCOPE_HOST)
+            route.addr(
+                "replace", index=index, address=_DUMMY_ADDRESS, prefixlen=32, scope=_SCOPE_HOST
+            )
             route.link("set", index=index, mtu=mtu, txqlen=_QUEUE_LENGTH, state="up")
         except Exception as error:  # pyroute2's errors share no base class that it documents
             raise OSError(getattr(error, "code", errno.EIO), str(error)) from None
+
+
+def mend_device(name: str, mtu: int) -> tuple[str, ...]:
+    """Give it again what somebody else took away; returns what that was.  Raises DatapathError."""
+    try:
+        gone = _lacking(name)
+        if gone:
+            configure_device(name, mtu)
+    except (OSError, NetlinkError) as error:
+        raise DatapathError(f"tunnel interface {name}: {error}") from None
+    return gone
+
+
+def _lacking(name: str) -> tuple[str, ...]:
+    """Raises OSError, NetlinkError."""
+    with IPRoute() as route:
+        index = next(iter(route.link_lookup(ifname=name)), None)
+        if index is None:
+            raise OSError(errno.ENODEV, "somebody has removed it")
+        [link] = route.get_links(index)
+        held = {each.get_attr("IFA_ADDRESS") for each in route.get_addr(index=index)}
+    gone = () if link["flags"] & _UP else (f"{name} up",)
+    return gone if _DUMMY_ADDRESS in held else (*gone, f"address of {name}")

@@ -105,6 +105,8 @@ class Capability:
     udp_encapsulation: bool
     core: str = ""  # of the hot loop: "compiled" or "python"; empty where there is none of ours
     core_reason: str = ""  # why this one runs
+    libraries: tuple[tuple[str, str, str], ...] = ()
+    """What they do for it, their names, and why no faster one does, if there might be one."""
     offloads: tuple[tuple[str, bool, str], ...] = ()  # each: name, whether in use, why or why not
     workers: int = 0  # processes for each direction
 
@@ -125,6 +127,7 @@ class WorkerReport:
     core: str
     core_reason: str  # another than at the start if the compiled core kept crashing
     without: tuple[tuple[str, str], ...] = ()  # offloads that failed while it ran: name, why
+    libraries: tuple[tuple[str, str, str], ...] = ()  # as `Capability` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +218,10 @@ class Datapath(Protocol):
     ) -> None:
         """Send a UDP payload from the port of ESP in UDP: IKE with its non-ESP marker, or a
         keepalive.  What can't be sent is lost, and counted as ``drop_keying``."""
+
+    async def mend(self) -> tuple[str, ...]:
+        """Look whether what leads packets here is in the kernel, and put back what somebody else
+        took away.  Returns what that was.  Raises DatapathError if it can't be put back."""
 
     async def usage(self) -> dict[SaKey, Usage]:
         """The counters of all SAs."""

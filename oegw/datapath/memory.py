@@ -121,6 +121,9 @@ class MemoryDatapath:
             return
         self.keying_sent.append((data, source, destination, port))
 
+    async def mend(self) -> tuple[str, ...]:
+        return ()
+
     async def usage(self) -> dict[SaKey, Usage]:
         self._require_running()
         return {key: installed.usage for key, installed in self._installed.items()}

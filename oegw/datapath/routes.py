@@ -13,6 +13,7 @@ other programs' rules and routes do not carry.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from pyroute2 import IPRoute
@@ -63,7 +64,9 @@ class TunnelRoutes:
         try:
             with IPRoute() as route:
                 leftover = any(self._rules(route, family) for family in _families())
-                [index] = route.link_lookup(ifname=settings.tunnel_interface)
+                index = next(iter(route.link_lookup(ifname=settings.tunnel_interface)), None)
+                if index is None:
+                    raise DatapathError(f"there is no device {settings.tunnel_interface}")
                 for family in _families():
                     self._add(route, family, type="unreachable", priority=_UNREACHABLE_METRIC)
                     stale = [rule for rule in self._rules(route, family) if not self._fits(rule)]
@@ -76,6 +79,27 @@ class TunnelRoutes:
             if not leftover:
                 self.remove()
             raise DatapathError(f"policy routing: {error}") from None
+
+    def mend(self) -> tuple[str, ...]:
+        """Put back what somebody else took away; returns what that was."""
+        try:
+            with IPRoute() as route:
+                gone = tuple(self._missing(route))
+        except NetlinkError as error:
+            raise DatapathError(f"policy routing: {error}") from None
+        if gone:
+            self.install()
+        return gone
+
+    def _missing(self, route: IPRoute) -> Iterator[str]:
+        settings = self._settings
+        for family in _families():
+            version = 4 if family == socket.AF_INET else 6
+            if not any(map(self._fits, self._rules(route, family))):
+                yield f"IPv{version} rule of priority {settings.rule_priority}"
+            metrics = {each.get_attr("RTA_PRIORITY") for each in self._routes(route, family)}
+            if not metrics.issuperset((_TUNNEL_METRIC, _UNREACHABLE_METRIC)):
+                yield f"IPv{version} routes of table {settings.routing_table}"
 
     def remove(self) -> None:
         """Remove what is ours, and nothing else."""

@@ -15,8 +15,10 @@ from oegw.commands import Assurance, Verdict
 from oegw.datapath.interface import SaKey
 from oegw.intercept.assurance import elements
 from oegw.intercept.conntrack import forget_other_sources
+from oegw.intercept.imprint import NONE, Imprints, imprints
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks, TrapListener
 from oegw.intercept.jump import Jump, has_nft_queue, has_nft_reject, trap_rules
+from oegw.intercept.leaving import Leaving
 from oegw.intercept.nft import Nft, NftError
 from oegw.intercept.queue import PacketQueue
 from oegw.intercept.ruleset import (
@@ -32,10 +34,15 @@ from oegw.intercept.ruleset import (
 from oegw.intercept.verdicts import (
     HASH_SIZE,
     INTERVAL_SIZE,
+    Element,
     Installed,
+    commands,
     creations,
     deletions,
+    parts,
     shape_of,
+    together,
+    whole_elements,
 )
 from oegw.powers import elsewhere
 from oegw.trace import Trace
@@ -73,6 +80,10 @@ class NftInterception:
         self._places: Counter[tuple[Scope, Assurance]] = Counter()
         self._nft_queue = self._nft_reject = False
         self._not_cached = 0
+        self._leaving = Leaving(settings.table, self._speak)
+        self._imprints: Imprints | None = None
+        self._imprinted = NONE  # of our table, as we made it
+        self._jump = Jump(settings.table, trap_rules(settings))
         self._conntrack = ThreadPoolExecutor(1, "conntrack")  # a look at all flows takes a moment
 
     @property
@@ -88,33 +99,38 @@ class NftInterception:
         as it was.
         """
         chains = await asyncio.to_thread(static_chains, table, self._settings.translations)
-        jump = Jump(self._settings.table, trap_rules(self._settings))
         nft = Nft()
         queue = PacketQueue(self._settings, listener, self._trace)
+        reading = imprints()
         added = []
         try:
             self._nft_queue = has_nft_queue(nft, self._settings.table)
             self._nft_reject = has_nft_reject(nft, self._settings.table)
             queue.open()
             if not self._nft_queue:
-                added = await jump.add()
+                added = await self._jump.add()
             whole = whole_table(
                 self._settings, chains, nft_queue=self._nft_queue, nft_reject=self._nft_reject
             )
             nft.run(whole)
+            self._imprints = reading
+            self._imprinted = self._imprint()
         except BaseException:
+            self._imprints = None
             queue.close()
             nft.close()
-            await jump.take_out(added)
+            reading.close()
+            await self._jump.take_out(added)
             raise
         self._nft, self._queue, self._chains = nft, queue, chains
+        self._leaving.clear()
         self._installed.clear()
         self._assured.clear()
         self._places.clear()
         asyncio.get_running_loop().add_reader(queue.fileno(), queue.read)
         self._trace.event("intercept", "started", queue=self.queue_kind, icmp=self._nft_reject)
         try:
-            await jump.remove_stale(keep_current=not self._nft_queue)
+            await self._jump.remove_stale(keep_current=not self._nft_queue)
         except InterceptError as error:
             self._trace.event("intercept", "stale_rule_left", reason=str(error))
 
@@ -140,6 +156,50 @@ class NftInterception:
         self._run("\n".join(commands))
         self._installed = kept
         self._chains = chains
+        self._imprinted = self._imprint()
+
+    async def mend(self) -> tuple[str, ...]:
+        """Look whether our table is there, and as we made it; if not, put it back, with the
+        verdicts that still last.  Returns what was gone.  Raises InterceptError."""
+        if self._nft is None or self._chains is None:
+            return ()
+        if self._imprinted and self._imprint() == self._imprinted:
+            return ()
+        self._put_back(self._chains)
+        return (f"table inet {self._settings.table}",)
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of iptables' rules.  Raises InterceptError."""
+        if self._nft is None or self._nft_queue:
+            return ()
+        return await self._jump.mend(thorough)
+
+    def _put_back(self, chains: StaticChains) -> None:
+        """As it was, in one transaction.  Verdicts that can't be put back are asked for again."""
+        whole = whole_table(
+            self._settings, chains, nft_queue=self._nft_queue, nft_reject=self._nft_reject
+        )
+        now, table = self._clock(), self._settings.table
+        lasting = {
+            scope: installed
+            for scope, installed in self._installed.items()
+            if (left := installed.remaining(now)) is None or left > 0
+        }
+        verdicts: list[Element] = []
+        for scope, installed in lasting.items():
+            verdicts += whole_elements(scope, installed, installed.remaining(now))
+        marks = [each for place in self._places for each in elements(*place)]
+        self._leaving.clear()
+        try:
+            self._speak(whole + together("create", table, (*verdicts, *marks)))
+        except NftError as refusal:
+            self._trace.drop("intercept", "verdicts_not_put_back", detail=str(refusal))
+            self._speak(whole)
+            lasting = {}
+            self._assured.clear()
+            self._places.clear()
+        self._installed = lasting
+        self._imprinted = self._imprint()
 
     def demand(self) -> None:
         """After a stop as well, what must be encrypted is kept from leaving in clear."""
@@ -156,14 +216,16 @@ class NftInterception:
         if self._nft is None or self._queue is None or self._chains is None:
             return
         asyncio.get_running_loop().remove_reader(self._queue.fileno())
+        self._leaving.clear()
         try:
             self._run(self.residue())
-            jump = Jump(self._settings.table, trap_rules(self._settings))
-            await jump.remove_stale(keep_current=False)
+            await self._jump.remove_stale(keep_current=False)
         finally:
             self._queue.close()
             self._nft.close()
-            self._nft = self._queue = self._chains = None
+            if self._imprints is not None:
+                self._imprints.close()
+            self._nft = self._queue = self._chains = self._imprints = None
             self._installed.clear()
             self._conntrack.shutdown(wait=False, cancel_futures=True)
         self._trace.event("intercept", "closed")
@@ -201,10 +263,11 @@ class NftInterception:
             try:
                 self._run("\n".join(create))
             except NftError as refusal:
-                if not (refusal.exists or refusal.full):
+                if refusal.exists or refusal.full:
+                    self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
+                    return
+                if not refusal.missing:  # of a table that is put back, with this in it
                     raise
-                self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
-                return
         self._installed[scope] = new
         if verdict is Verdict.TUNNEL:
             self._translate_anew(scope)
@@ -235,17 +298,15 @@ class NftInterception:
             self._trace.event("intercept", "translated_anew", scope=scope, flows=asked.result())
 
     def remove_policy(self, scope: Scope) -> None:
-        """Forget a verdict; no error if it is gone already."""
-        installed = self._installed.get(scope)
+        """Forget a verdict, with all others of this turn of the event loop; no error if it is gone
+        already."""
+        installed = self._installed.pop(scope, None)
         if installed is None:
             return
         left = installed.remaining(self._clock())
-        if left is not None and left < -_SURELY_GONE:
-            # The kernel has dropped it by itself.  Thousands may be over at the same moment, and
-            # each transaction takes a grace period of the kernel.
-            del self._installed[scope]
-        else:
-            self._forget(scope, installed)
+        # What the kernel has surely dropped by itself needs no transaction.
+        if left is None or left >= -_SURELY_GONE:
+            self._leaving.add(parts(scope, installed))
 
     def assure(self, key: SaKey, scope: Scope, assurance: Assurance) -> None:
         """Mark what an inbound SA carries.  Several SAs may carry the same.
@@ -257,12 +318,13 @@ class NftInterception:
         place = (scope, assurance)
         if not self._places[place]:
             try:
-                self._on_elements("create", place)
+                self._run("\n".join(commands("create", self._settings.table, elements(*place))))
             except NftError as refusal:
-                if not (refusal.exists or refusal.full):
+                if refusal.exists or refusal.full:
+                    self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
+                    return
+                if not refusal.missing:
                     raise
-                self._count_not_cached(scope, refusal.words.strip().splitlines()[0])
-                return
         self._places[place] += 1
         self._assured[key] = place
 
@@ -274,19 +336,7 @@ class NftInterception:
         self._places[place] -= 1
         if not self._places[place]:
             del self._places[place]
-            try:
-                self._on_elements("delete", place)
-            except NftError as refusal:
-                if not refusal.missing:
-                    raise
-
-    def _on_elements(self, verb: str, place: tuple[Scope, Assurance]) -> None:
-        table = self._settings.table
-        commands = (
-            f"{verb} element inet {table} {name} {{ {element} }}"
-            for name, element in elements(*place)
-        )
-        self._run("\n".join(commands))
+            self._leaving.add((name, key, "") for name, key in elements(*place))
 
     def release(self, packets: tuple[int, ...], verdict: Verdict) -> None:
         """Let packets go on, in this order, in clear or into the tunnel device.
@@ -324,23 +374,24 @@ class NftInterception:
         return counted
 
     def _run(self, command: str) -> str:
+        """Behind what is about to leave."""
+        self._leaving.go()
+        return self._speak(command)
+
+    def _speak(self, command: str) -> str:
         if self._nft is None:
             raise InterceptError("interception isn't started")
         return self._nft.run(command)
 
     def _forget(self, scope: Scope, installed: Installed) -> None:
-        """Delete the elements of a scope, as far as they are there."""
+        """Delete the elements of a scope now, as far as they are there."""
         self._installed.pop(scope, None)
-        commands = deletions(self._settings.table, scope, installed)
-        try:
-            self._run("\n".join(commands))
-        except NftError:
-            for command in commands:
-                try:
-                    self._run(command)
-                except NftError as refusal:
-                    if not refusal.missing:
-                        raise
+        self._leaving.add(parts(scope, installed))
+        self._leaving.go()
+
+    def _imprint(self) -> str:
+        assert self._imprints is not None
+        return self._imprints.taken("inet", self._settings.table)
 
     def _may_remember(self) -> bool:
         if len(self._installed) >= _REMEMBERED:

@@ -91,6 +91,14 @@ class Interception(Protocol):
         """Install the static rules of a new policy and empty the verdicts, in one transaction,
         keeping TUNNEL verdicts."""
 
+    async def mend(self) -> tuple[str, ...]:
+        """Look whether the rules are there, and put back what somebody else took away, as it was.
+        Returns what that was.  Raises InterceptError."""
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of what leads into the queue where it stands apart.  ``thorough``: the place is
+        looked at even if the kernel says that nothing has changed.  Raises InterceptError."""
+
     def demand(self) -> None:
         """``InterceptSettings.demanded`` is true from now on, until `close`: what was sent while it
         was demanded may be under way still when it is not any more."""

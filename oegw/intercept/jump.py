@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from oegw.intercept.imprint import imprints
 from oegw.intercept.interface import InterceptError, InterceptSettings, Marks
 from oegw.intercept.nft import Nft, NftError
 from oegw.powers import elsewhere
 from oegw.powers.orders import Iptables, IptablesDone
+
+_FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}
 
 
 def has_nft_queue(nft: Nft, table: str) -> bool:
@@ -88,6 +91,7 @@ class Jump:
     def __init__(self, nft_table: str, rules: tuple[QueueRule, ...]) -> None:
         self._comment = f"oegw-{nft_table}"
         self._rules = rules
+        self._imprints: tuple[str, ...] = ()
 
     async def add(self) -> list[_Found]:
         """Put in what is missing, and return it.  Rules of an earlier run stay for now.
@@ -106,6 +110,28 @@ class Jump:
             await self.take_out(added)
             raise
         return added
+
+    async def mend(self, thorough: bool) -> tuple[str, ...]:
+        """Put in what somebody else took out; returns what that was.
+
+        ``thorough``: even if nothing says that they have changed, for the old iptables is none of
+        nftables.  Raises InterceptError.
+        """
+        taken = self._taken()
+        if taken == self._imprints and not thorough:
+            return ()
+        rules = await self.add()
+        self._imprints = self._taken() if rules else taken
+        return tuple(f"{rule.program}'s rule in {rule.words[0]}" for rule in rules)
+
+    def _taken(self) -> tuple[str, ...]:
+        """Imprints of the nftables tables that they are in, where iptables makes such."""
+        names = dict.fromkeys(rule.table for rule in self._rules)
+        reading = imprints()
+        try:
+            return tuple(reading.taken(_FAMILIES[p], name) for p in _programs() for name in names)
+        finally:
+            reading.close()
 
     async def remove_stale(self, *, keep_current: bool) -> None:
         """Remove rules that an earlier run left; with ``keep_current`` only those unlike ours."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from contextlib import suppress
 from typing import Any
 
 from oegw.intercept.firewall import Ruleset
@@ -12,7 +13,11 @@ from oegw.powers import elsewhere
 from oegw.powers.orders import Spoken
 
 _LIBRARY = "libnftables.so.1"
-_JSON, _TERSE = 1 << 4, 1 << 11  # nftables/libnftables.h: NFT_CTX_OUTPUT_...
+# nftables/libnftables.h: NFT_CTX_OUTPUT_..., NFT_CTX_INPUT_NO_DNS
+_JSON, _TERSE = 1 << 4, 1 << 11
+_NO_DNS = 1 << 0
+OUTPUTS = frozenset((0, _JSON, _JSON | _TERSE))
+"""The flags that we use; another has addresses looked up in the DNS."""
 _SHOWN = 300  # characters of a refused command in an error message: enough to recognise it
 
 
@@ -117,6 +122,9 @@ class NftHandle:
         self._handle: int | None = library.nft_ctx_new(0)
         if not self._handle:
             raise InterceptError("libnftables has no handle for us")
+        with suppress(AttributeError):  # libnftables before 1.0.7
+            library.nft_ctx_input_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+            library.nft_ctx_input_set_flags(self._handle, _NO_DNS)
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)
 

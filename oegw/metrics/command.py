@@ -10,30 +10,37 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from oegw.control import ControlError, request
-from oegw.exitcodes import FAILED, FINE, Failure
+from oegw.control import ControlError, NotPermittedError, request
+from oegw.exitcodes import FAILED, FINE, NO_DAEMON, NOT_PERMITTED, Failure
 from policy.flow import IPAddress
 
 ANSWER_SECONDS = 8.0  # Prometheus gives up after 10
 
 
 class _Gateway:
-    """Asked over its control socket; what goes wrong is said once, and when it is over."""
+    """Asked over its control socket; what goes wrong is said once, and when it is over.
+
+    ``code``: of the last answer, as a command ends.
+    """
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._told = ""
+        self.code = FINE
 
     def __call__(self) -> dict[str, Any] | None:
         answer: dict[str, Any] = {}
-        problem = ""
+        problem, self.code = "", FINE
         try:
             message = {"command": "overview", "neighbours": True}
             for line in request(self._socket, message, ANSWER_SECONDS):
                 answer |= line
             problem = str(answer.get("error", ""))
+            self.code = FAILED if problem else FINE
         except ControlError as error:
             problem = str(error)
+            forbidden = isinstance(error, NotPermittedError)
+            self.code = NOT_PERMITTED if forbidden else NO_DAEMON
         if problem != self._told:
             said = problem or f"{self._socket}: the gateway answers again"
             print(f"oegw: metrics: {said}", file=sys.stderr, flush=True)
@@ -42,9 +49,10 @@ class _Gateway:
 
 
 def print_once(socket: Path) -> int:
-    """The text of one scrape."""
-    print(_collector().text(_Gateway(socket)), end="")
-    return FINE
+    """The text of one scrape; that nobody answers is a number in it, and the exit code."""
+    gateway = _Gateway(socket)
+    print(_collector().text(gateway), end="")
+    return gateway.code
 
 
 def serve(socket: Path, address: IPAddress, port: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oegw.intercept.interface import InterceptError
-from oegw.intercept.nft import NftHandle
+from oegw.intercept.nft import OUTPUTS, NftHandle
 from oegw.intercept.tracking import Tracking
 from oegw.powers import codec
 from oegw.powers.frames import FrameError, Kind, Waiting
@@ -58,6 +58,8 @@ class Desk:
         match order:
             case Nft(command=command, flags=flags, dry=dry):
                 self._permit.check(command)
+                if flags not in OUTPUTS:
+                    raise NotPermittedError(f"nft: not with the flags {flags:#x}")
                 if self._nft is None:
                     self._nft = NftHandle()
                 return self._nft.speak(command, flags, dry=dry)

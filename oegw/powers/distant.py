@@ -24,6 +24,7 @@ from oegw.powers.orders import (
     NfTransaction,
     OpenQueue,
     Spoken,
+    TakeImprint,
 )
 from oegw.powers.packets import Packet, Verdict
 from oegw.powers.tohands import HandsGone, ToHands
@@ -53,6 +54,14 @@ class DistantKernel:
         except HandsGone:
             return errno.EPIPE
         return code
+
+    def imprint(self, family: str, table: str) -> str:
+        """Raises InterceptError."""
+        try:
+            text: str = self._hands.call(TakeImprint(family, table)).text
+        except HandsGone as error:
+            raise InterceptError(str(error)) from None
+        return text
 
     async def iptables(self, order: Iptables) -> IptablesDone:
         """Raises InterceptError."""

@@ -25,6 +25,7 @@ from oegw.powers.orders import (
     CountDatapath,
     InstallSa,
     ListWorkers,
+    MendDatapath,
     MoveSa,
     PreferSa,
     ReadUsage,
@@ -103,6 +104,10 @@ class DistantDatapath:
             self._keying.send(data, source, destination, port)
             return
         self._hands.tell(SendKeying(data, source, destination, port))
+
+    async def mend(self) -> tuple[str, ...]:
+        gone: tuple[str, ...] = (await self._ask(MendDatapath())).gone
+        return gone
 
     async def usage(self) -> dict[SaKey, Usage]:
         usage: dict[SaKey, Usage] = (await self._ask(ReadUsage())).usage

@@ -182,6 +182,15 @@ def keep_only(wanted: Iterable[Cap]) -> None:
     _capset(sum(1 << each for each in kept), 0)
 
 
+def look_up_no_hosts() -> None:
+    """From now on a host's name is looked up in /etc/hosts only, whatever asks for it.
+
+    libnftables does, of names in rules; what the DNS answers is written by strangers.
+    """
+    with suppress(AttributeError):  # a C library without a switch
+        _LIBC.__nss_configure_lookup(b"hosts", b"files")
+
+
 def permitted() -> frozenset[int]:
     """The numbers of what this process may do, or could."""
     return of_bits(int(status_of("self")["CapPrm"], 16))

@@ -24,6 +24,9 @@ class Kernel(Protocol):
     def nf_tables(self, messages: tuple[NfMessage, ...]) -> int:
         """0, or an error number."""
 
+    def imprint(self, family: str, table: str) -> str:
+        """Raises InterceptError."""
+
     async def iptables(self, order: Iptables) -> IptablesDone: ...
     def queue(
         self, number: int, length: int, taker: Taker, said: Callable[[str], None], whole: bool
@@ -43,6 +46,9 @@ class OnlyNft:
 
     def nf_tables(self, messages: tuple[NfMessage, ...]) -> int:
         return errno.EPERM
+
+    def imprint(self, family: str, table: str) -> str:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     async def iptables(self, order: Iptables) -> IptablesDone:
         return IptablesDone(1, "", os.strerror(errno.EPERM))

@@ -66,26 +66,35 @@ class Waiting:
         stream.settimeout(PATIENCE)
         self._stream = stream
         self._frames = Frames()
+        self._broken = ""  # what was not taken or answered in time may come later, for another
         self._come: deque[tuple[Kind, bytes]] = deque()
 
     def send(self, kind: Kind, body: bytes) -> None:
         """Raises FrameError."""
+        if self._broken:
+            raise FrameError(self._broken)
         try:
             self._stream.sendall(frame(kind, body))
         except OSError as error:
-            raise FrameError(error.strerror or "no answer in time") from None
+            raise self._break(error) from None
 
     def receive(self) -> tuple[Kind, bytes]:
         """Raises FrameError."""
         while not self._come:
+            if self._broken:
+                raise FrameError(self._broken)
             try:
                 octets = self._stream.recv(_READ)
             except OSError as error:
-                raise FrameError(error.strerror or "no answer in time") from None
+                raise self._break(error) from None
             if not octets:
                 raise FrameError("the other side has ended")
             self._come.extend(self._frames.take(octets))
         return self._come.popleft()
+
+    def _break(self, error: OSError) -> FrameError:
+        self._broken = error.strerror or "no answer in time"
+        return FrameError(self._broken)
 
     def close(self) -> None:
         self._stream.close()

@@ -27,6 +27,7 @@ from oegw.datapath.userspace.child import Child
 from oegw.datapath.userspace.datapath import UserspaceDatapath
 from oegw.guardfile import save
 from oegw.intercept.conntrack import forget_other_sources
+from oegw.intercept.imprint import KernelImprints
 from oegw.intercept.interface import OWN_TABLE
 from oegw.intercept.jump import iptables
 from oegw.powers import codec
@@ -36,6 +37,7 @@ from oegw.powers.files import FileNotGivenError, Files, give
 from oegw.powers.frames import PATIENCE, FrameError, Frames, Kind, frame
 from oegw.powers.frames import read as read_stream
 from oegw.powers.handsqueue import HandsQueue
+from oegw.powers.lookout import Lookout
 from oegw.powers.orders import (
     ANSWERS,
     Ask,
@@ -49,12 +51,16 @@ from oegw.powers.orders import (
     ForgetSources,
     GiveFiles,
     GuardSaved,
+    Heed,
+    Imprint,
     InstallSa,
     Iptables,
     KeyingTaken,
     ListProcesses,
     ListWorkers,
     MakeDatapath,
+    MendDatapath,
+    Mended,
     Moved,
     MoveSa,
     News,
@@ -76,6 +82,7 @@ from oegw.powers.orders import (
     SendKeying,
     SignerOpened,
     StartDatapath,
+    TakeImprint,
     TakeKeying,
     Trouble,
     UsageRead,
@@ -139,6 +146,7 @@ class Hands:
         self._over = asyncio.Event()
         self._queues: dict[int, HandsQueue] = {}
         self._datapath: Datapath | None = None
+        self._imprints: KernelImprints | None = None
         self._signers: list[Child] = []
         self._next_signer: asyncio.Task[tuple[Child, bytes]] | None = None
         self._choice = DatapathChoice(
@@ -163,6 +171,7 @@ class Hands:
         loop.add_reader(self._ends.calls, self._read)
         _in_thread(self._ends.slow, Desk(NftPermit(_NONE), tracking=True))
         self._next_signer = loop.create_task(self._start_signer())
+        self._lookout = Lookout(self._say)
         await self._over.wait()
 
     def _forward(self, number: signal.Signals) -> None:
@@ -209,7 +218,7 @@ class Hands:
 
     def _refuse_all(self, error: Exception) -> None:
         """A mind that says what ours does not say is none of ours any more."""
-        print(f"oegw: the mind sent nonsense: {error}", file=sys.stderr)
+        print(f"oegw: the mind is none of ours any more: {error}", file=sys.stderr)
         asyncio.get_running_loop().remove_reader(self._ends.calls)
         self._come.clear()
         self._forward(signal.SIGKILL)
@@ -225,8 +234,12 @@ class Hands:
                 if self._datapath is not None:
                     self._datapath.send_keying(told.data, told.source, told.destination, told.port)
             case Kind.CALL:
-                with suppress(OSError):  # the mind has ended meanwhile
+                try:
                     self._ends.calls.sendall(frame(*self._desk.reply(body)))
+                except TimeoutError:  # half of it is gone: what follows would be misread
+                    raise FrameError("it does not take what it asked for") from None
+                except OSError:
+                    pass  # the mind has ended meanwhile
             case Kind.ASK:
                 number, order = int.from_bytes(body[:4], "big"), codec.decode(body[4:], Ask)
                 self._spawn(self._answer(number, order))
@@ -243,6 +256,10 @@ class Hands:
             case CloseQueue(number=number) if number in self._queues:
                 self._queues.pop(number).close()
                 return Done()
+            case TakeImprint(family=family, table=table):
+                if self._imprints is None:
+                    self._imprints = KernelImprints()
+                return Imprint(self._imprints.taken(family, table))
             case ListWorkers():
                 return Workers(self._datapath.workers() if self._datapath is not None else ())
         raise NotPermittedError(f"no {type(order).__name__} now")
@@ -293,6 +310,8 @@ class Hands:
             case SaveGuard(text=text):
                 NftPermit(_MINDS).check(text)
                 return GuardSaved(await asyncio.to_thread(save, self._settings.guard, text))
+            case Heed():
+                return Done()
             case ListProcesses(others=others):
                 return Processes(tuple(rows(self._processes() | others)))
             case MakeDatapath():
@@ -322,6 +341,8 @@ class Hands:
             case PreferSa(key=key):
                 await datapath.prefer(key)
                 return Done()
+            case MendDatapath():
+                return Mended(await datapath.mend())
             case ReadUsage():
                 return UsageRead(await datapath.usage())
             case CountDatapath():

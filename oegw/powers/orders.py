@@ -76,6 +76,19 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeImprint:
+    """`oegw.intercept.imprint` of a table, ours or another's."""
+
+    family: str
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imprint:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Iptables:
     """``words`` are behind ``action``, which is -S, -A or -D."""
 
@@ -235,6 +248,16 @@ class PreferSa:
 
 
 @dataclass(frozen=True, slots=True)
+class MendDatapath:
+    """`Datapath.mend`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadUsage:
     pass
 
@@ -312,6 +335,11 @@ class GuardSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class Heed:
+    """Answered at once, by hands that do not hang."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListProcesses:
     """``others``: processes that the mind started, by name."""
 
@@ -365,20 +393,34 @@ class PartFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class KernelChanged:
+    """Something of ours may be gone.  ``rules``: it is about packet rules, else about routing;
+    ``deleted``: something was, and not just added; ``author``: the process, as far as it is known.
+    """
+
+    rules: bool
+    deleted: bool
+    author: str
+
+
 Call = (
-    Nft | NfTransaction | OpenQueue | CountQueue | CloseQueue | Knows | MarksOf | ListWorkers
+    TakeImprint | Nft | NfTransaction | OpenQueue | CountQueue | CloseQueue | Knows | MarksOf
+    | ListWorkers
 )  # fmt: skip
 Ask = (
-    Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
-    | InstallSa | RemoveSa | MoveSa | PreferSa | ReadUsage | CountDatapath | OpenSigner
-    | OpenDoor | GiveFiles | SaveGuard | ListProcesses
+    Heed
+    | Iptables | ForgetSources | MakeDatapath | StartDatapath | TakeKeying | CloseDatapath
+    | InstallSa | RemoveSa | MoveSa | PreferSa | MendDatapath | ReadUsage | CountDatapath
+    | OpenSigner | OpenDoor | GiveFiles | SaveGuard | ListProcesses
 )  # fmt: skip
 News = (
     SaExpired | UnknownSpiReceived | PeerAddressChanged | KeyingDatagram | DatapathFailed
-    | PartFailed
+    | PartFailed | KernelChanged
 )  # fmt: skip
 
 ANSWERS: dict[type, Any] = {
+    TakeImprint: Imprint,
     Nft: Spoken,
     NfTransaction: Code,
     OpenQueue: QueueOpened,
@@ -397,12 +439,14 @@ ANSWERS: dict[type, Any] = {
     RemoveSa: Removed,
     MoveSa: Moved,
     PreferSa: Done,
+    MendDatapath: Mended,
     ReadUsage: UsageRead,
     CountDatapath: Counted,
     OpenSigner: SignerOpened,
     OpenDoor: Done,
     GiveFiles: Done,
     SaveGuard: GuardSaved,
+    Heed: Done,
     ListProcesses: Processes,
 }
 """What each is answered with, unless it is `Refused`."""

@@ -12,6 +12,7 @@ from struct import error as struct_error
 _PACKET = Struct("!QIIIB")
 _VERDICT = Struct("!HQBI")
 _ACCEPT, _MARK, _PAYLOAD = 1, 2, 4
+_LONGEST = 0xFFFF - 4  # of an attribute of netlink: more would be read as others
 
 
 class PacketFormError(Exception):
@@ -71,6 +72,8 @@ class Verdict:
             raise PacketFormError("a verdict too short") from None
         payload = octets[_VERDICT.size :]
         has_payload, has_mark = bool(flags & _PAYLOAD), bool(flags & _MARK)
+        if len(payload) > _LONGEST:
+            raise PacketFormError("a verdict with a packet too long")
         if flags > 7 or (payload and not has_payload) or (mark and not has_mark):
             raise PacketFormError("a verdict with what it does not say")
         return cls(

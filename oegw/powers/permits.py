@@ -30,8 +30,10 @@ _OBJECTS = frozenset(
 _LISTED = re.compile(
     r"list (?:ruleset|tables|chains|counters|(?:table|chain|set|map|counters table)(?: [\w./-]+)+)"
 )
-# What the language has beside rules, inside of tables as well.
-_MACROS = re.compile(r"(?<![\w.-])(?:include|define|redefine|undefine)(?![\w.-])")
+# What the language has beside rules, inside of tables as well; and its words, which may stand right
+# behind a digit.
+_MACROS = frozenset(("include", "define", "redefine", "undefine"))
+_NFT_WORD = re.compile(r"[A-Za-z_.][A-Za-z0-9_./-]*")
 
 _STRUCTURE = re.compile(r'["{};\n]')
 
@@ -57,7 +59,7 @@ class NftPermit:
                 raise NotPermittedError(f"nft: not done for who asks: {shown!r}")
 
     def _permits(self, statement: str, bare: str) -> bool:
-        if _MACROS.search(bare) or "$" in bare:
+        if "$" in bare or not _MACROS.isdisjoint(_NFT_WORD.findall(bare)):
             return False
         words = bare.split()
         if words[0] == "list":
@@ -141,6 +143,7 @@ _PROGRAMS = frozenset(("iptables", "ip6tables"))
 _IPTABLES = frozenset(("mangle", "raw"))
 _HOOKS = frozenset(("PREROUTING", "OUTPUT", "POSTROUTING"))
 _OPTIONS = frozenset(("-m", "--mark", "--comment", "-j", "--queue-num"))
+_MATCHES = frozenset(("mark", "comment"))  # -m names a library that iptables loads
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./]*(?:-[A-Za-z0-9_]+)?")
 
 
@@ -161,6 +164,7 @@ def check_iptables(order: Iptables, comments: frozenset[str], queues: frozenset[
         or not words
         or words[0] not in _HOOKS
         or not _OPTIONS.issuperset(options)
+        or not _MATCHES.issuperset(b for a, b in pairwise(words) if a == "-m")
         or not all(_WORD.fullmatch(word) for word in words if not word.startswith("-"))
         or said.get("--comment") not in comments
         or said.get("-j") != "NFQUEUE"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ from oegw.powers.distantdatapath import DistantDatapath
 from oegw.powers.dropping import Cap, permitted
 from oegw.powers.orders import (
     GiveFiles,
+    Heed,
+    KernelChanged,
     ListProcesses,
     MakeDatapath,
     OpenDoor,
@@ -70,6 +74,7 @@ class Powers:
         self.pid = os.getppid()
         """Of the process that was started as the gateway: signals are sent to it."""
         self._signers: list[DistantSigner] = []
+        self._heeding: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Powers:
         self._hands.begin()
@@ -88,6 +93,21 @@ class Powers:
     def on_failure(self, failed: Callable[[str], None]) -> None:
         """``failed`` is told why nothing can go on, once that is so."""
         self._hands.failed = failed
+
+    def on_change(self, changed: Callable[[KernelChanged], None]) -> None:
+        """``changed`` is told when something of ours may be gone from the kernel."""
+        self._hands.changed = changed
+
+    def hands_heed(self) -> bool:
+        """Whether the hands have answered since this was asked the last time; asks them anew."""
+        if self._heeding is not None and not self._heeding.done():
+            return False
+        self._heeding = asyncio.create_task(self._heed())
+        return True
+
+    async def _heed(self) -> None:
+        with suppress(HandsGone):  # which others say
+            await self._hands.ask(Heed())
 
     def warnings(self) -> tuple[str, ...]:
         """What this process may do all the same."""
@@ -111,7 +131,9 @@ class Powers:
         channel = socket.socket(fileno=descriptor)
         public = load_der_public_key(opened.public_key)
         assert isinstance(public, rsa.RSAPublicKey)
-        self._signers.append(DistantSigner(channel))
+        for each in self._signers[1:]:  # of a reload that came to nothing
+            each.close()
+        self._signers = [*self._signers[:1], DistantSigner(channel)]
         return self._signers[-1], public
 
     def keep(self, signer: DistantSigner) -> None:

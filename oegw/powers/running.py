@@ -83,6 +83,7 @@ def run(settings: Settings, config_path: Path, service: Service) -> int:
         _end(lambda: _mind(ours, user, minds, settings, config_path, environment, service))
     ours.close()
     try:
+        dropping.look_up_no_hosts()
         dropping.keep_only(_USED if dropping.last() >= Cap.BPF else (*_USED, Cap.SYS_ADMIN))
         asyncio.run(Hands(_hands_settings(settings, user), theirs, mind).run())
     finally:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,17 @@ from oegw.intercept.interface import InterceptError
 from oegw.keyfile import KeyFileError
 from oegw.powers import codec
 from oegw.powers.frames import FrameError, Frames, Kind, Waiting, frame, read
-from oegw.powers.orders import ANSWERS, Ask, Call, News, PartFailed, Refused, SendKeying, Trouble
+from oegw.powers.orders import (
+    ANSWERS,
+    Ask,
+    Call,
+    KernelChanged,
+    News,
+    PartFailed,
+    Refused,
+    SendKeying,
+    Trouble,
+)
 from oegw.sst.interface import SstError
 
 _NUMBER = 4  # octets
@@ -75,17 +86,21 @@ class ToHands:
         self._asked: dict[int, tuple[type, asyncio.Future[Any]]] = {}
         self._gifts: dict[int, list[int]] = {}
         self._gone = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.listener: Callable[[DatapathEvent], None] | None = None
         self.failed: Callable[[str], None] | None = None
+        self.changed: Callable[[KernelChanged], None] | None = None
         ends.news.setblocking(False)
 
     def begin(self) -> None:
         """In the event loop: listen to what they say."""
-        asyncio.get_running_loop().add_reader(self._ends.news, self._news)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._ends.news, self._news)
 
     def end(self) -> None:
         if not self._gone:
             asyncio.get_running_loop().remove_reader(self._ends.news)
+        self._gone = True
         self._ends.close()
 
     def call(self, order: Call) -> Any:
@@ -154,7 +169,11 @@ class ToHands:
             line.send(Kind.CALL, body)
             kind, octets = line.receive()
         except FrameError as error:
-            raise HandsGone(f"{GONE}: {error}") from None
+            reason = f"{GONE}: {error}"
+            if self._loop is not None:
+                with suppress(RuntimeError):  # it is closed
+                    self._loop.call_soon_threadsafe(self._lost, reason)
+            raise HandsGone(reason) from None
         if kind is Kind.REFUSAL:
             raise error_of(codec.decode(octets, Refused))
         return codec.decode(octets, ANSWERS[type(order)])
@@ -206,6 +225,9 @@ class ToHands:
         if isinstance(news, PartFailed):
             if self.failed is not None:
                 self.failed(news.reason)
+        elif isinstance(news, KernelChanged):
+            if self.changed is not None:
+                self.changed(news)
         elif self.listener is not None:
             self.listener(news)
 

@@ -188,6 +188,13 @@ class RunningPlane(Plane, Protocol):
     async def replace_policy(self, table: PolicyTable) -> None:
         """Other rules; entries stay.  Raises SstError, and then the rules are as before."""
 
+    async def mend(self) -> tuple[str, ...]:
+        """Put back rules that somebody else took away, with the entries that last; returns what was
+        gone.  Raises SstError."""
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """As `oegw.intercept.interface.Interception.mend_jump`.  Raises SstError."""
+
     def residue(self) -> str:
         """What `close` will leave, as nft text; nothing before `start`."""
 

@@ -123,6 +123,12 @@ class MemoryPlane:
             raise SstError("the plane was not started")
         self._table = table
 
+    async def mend(self) -> tuple[str, ...]:
+        return ()
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        return ()
+
     async def close(self) -> None:
         self._listener = None
         self.waiting.clear()

@@ -103,6 +103,14 @@ class SstService:
         """Another policy: flows stay, what was declined is asked again.  Raises SstError."""
         await self.plane.replace_policy(table)
 
+    async def mend(self) -> tuple[str, ...]:
+        """Put back rules that somebody else took away; returns which.  Raises SstError."""
+        return await self.plane.mend()
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of those that lead into the queues, where they stand apart."""
+        return await self.plane.mend_jump(thorough)
+
     def residue(self) -> str:
         """The nft text of what `close` will leave."""
         return self.plane.residue()

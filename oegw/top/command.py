@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oegw.control import ControlError, NotPermittedError, request
 from oegw.exitcodes import FAILED, FINE, USAGE, Failure
@@ -50,22 +50,36 @@ def look(socket: Path, rows: int, order: str, match: str, *, reverse: bool = Fal
 
 
 def top(
-    socket: Path, interval: float, order: str, match: str, *, once: bool, colour: bool = True
+    socket: Path,
+    interval: float,
+    order: str,
+    match: str,
+    *,
+    once: bool,
+    colour: bool = True,
+    term: str = "xterm",
 ) -> int:
-    """Run until the operator has seen enough."""
+    """Run until the operator has seen enough.  ``term``: what kind of terminal this is, if any."""
     if once:
         return _once(socket, interval, order, match)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise Failure(USAGE, "top: this is no terminal; --once prints one page")
+    if term in ("", "dumb"):
+        raise Failure(USAGE, "top: by TERM nothing can be drawn here; --once prints one page")
     first = look(socket, 1, order, match)  # whoever can't be asked is told before the screen goes
     return _Watcher(socket, Manner(order=order, match=match, interval=interval), colour).run(first)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Who started us may have closed it."""
+    return stream is not None and stream.isatty()
 
 
 def _once(socket: Path, interval: float, order: str, match: str) -> int:
     before = look(socket, MOST_ROWS, order, match)
     time.sleep(interval)
     view = view_of(before, look(socket, MOST_ROWS, order, match))
-    width = shutil.get_terminal_size((ONCE_WIDTH, 24)).columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size((ONCE_WIDTH, 24)).columns if _is_terminal(sys.stdout) else None
     manner = Manner(order=order, match=match, keys=False, graphs=False)
     for line in page(view, manner, width or ONCE_WIDTH, None):
         print(bare(line))

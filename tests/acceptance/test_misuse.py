@@ -6,24 +6,30 @@ the sentence says; nothing is printed to stdout, and there never is a traceback.
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from netfilterqueue import NetfilterQueue
 
 from oegw import cli
 from oegw.keys import generate, write_private
+from oegw.settings import Settings
 from tests.support.misuse import (
     NOBODY,
     answering,
     bound,
     commands,
+    environment,
     filled,
     has,
     needed,
@@ -159,6 +165,8 @@ FILES: list[tuple[str, bytes | str, str]] = [
     ("port", MAIN + RULE.format("a", "deny", "10.1.0.0/16") +
      'protocol = "tcp"\ndestination_ports = 65536', "ports are within 0 to 65535"),
     ("nesting", "x = " + "[" * 5000, "brackets are nested too deep"),
+    ("client that is no host", MAIN + '[publish]\nclients = "255.255.255.255"\n',
+     "publish.clients: '255.255.255.255' is not the address of one host"),
     ("everybody manages", MAIN + '[management]\naddresses = "0.0.0.0/0"', "0.0.0.0/0 is everybody"),
 ]  # fmt: skip
 
@@ -190,6 +198,34 @@ def test_a_configuration_with_a_fault(
 )
 def test_a_path_that_leads_to_no_configuration(told: Any, path: str, says: str) -> None:
     assert told(CONFIGURATION, "check", "--config", path) == says
+
+
+def test_a_pipe_into_which_nobody_writes(
+    told: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a configuration, which ``<(command)`` of a shell may give; not for a list of prefixes."""
+    monkeypatch.setattr("oegw.configparts.PIPE_PATIENCE", 0.1)
+    pipe = place / "pipe.toml"
+    os.mkfifo(pipe)
+    said = told(CONFIGURATION, "check", "--config", pipe)
+    assert said == f"oegw: {pipe}: is a pipe, and nobody writes into it"
+    path = place / "lists.toml"
+    for each in (str(pipe), "/dev/zero"):
+        rule = f"[[rule]]\nname = 'a'\ncategory = 'deny'\ndestination_file = '{each}'\n"
+        path.write_text(MAIN + rule)
+        said = told(CONFIGURATION, "check", "--config", path)
+        assert said.endswith(f"rule[1].destination_file: {each}: is not a regular file")
+
+
+def test_a_configuration_out_of_a_pipe(place: Path) -> None:
+    script = 'exec "$@" <(echo version = 2)'
+    command = [sys.executable, "-P", "-m", "oegw", "check", "--config"]
+    done = subprocess.run(
+        ["bash", "-c", script, "-", *command],
+        env=environment(), capture_output=True, timeout=60, check=False, text=True,
+    )  # fmt: skip
+    assert done.returncode == CONFIGURATION
+    assert sentence(done.stderr).endswith("version: this oegw reads version 1 only")
 
 
 def test_a_key_that_stands_in_two_files(told: Any, place: Path) -> None:
@@ -272,6 +308,10 @@ ARGUMENTS = [
     ("apply --confirm never", r"'never' is not a number of seconds"),
     ("init --client 192.1.0.0/24", r"argument --client: '192.1.0.0/24' is not an IP address"),
     ("init --management here", r"argument --management: 'here' is not an IP address, nor a prefix"),
+    ("init --client 224.0.0.1", r"argument --client: '224.0.0.1' is not the address of one host"),
+    ("init --client 0.0.0.0", r"argument --client: '0.0.0.0' is not the address of one host"),
+    ("init --client fe80::1", r"argument --client: 'fe80::1' is not the address of one host"),
+    ("dns-records --fqdn a.example --client 127.0.0.1", r"'127.0.0.1' is not the address of one"),
     ("dns-records --fqdn a..b", r"argument --fqdn: "),
     ("dns-records --public-key 0sAAAA --fqdn a.example", r"--public-key: "),
     ("sst run", r"the following arguments are required: COMMAND|which command\?"),
@@ -413,6 +453,27 @@ def test_places_where_nothing_can_be_written(told: Any, place: Path) -> None:
     assert not (place / "a").exists()
 
 
+def test_a_device_or_a_pipe_is_not_replaced(told: Any, place: Path) -> None:
+    """`--out /dev/null --force`, by root, would be the end of /dev/null."""
+    pipe = place / "a.pipe"
+    os.mkfifo(pipe)
+    keygen = ("keygen", "--bits", "2048", "--force", "--out")
+    assert told(FAILED, *keygen, pipe) == f"oegw: {pipe}: is not a regular file"
+    probe = ("probe", "192.1.0.65", "192.2.0.66", "--socket", place / "control.sock", "--svg")
+    assert told(FAILED, *probe, pipe) == f"oegw: --svg {pipe}: is no regular file"
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_and_leads_to_the_picture(place: Path) -> None:
+    (place / "link.svg").symlink_to("there.svg")
+    done = {"done": True, "result": "clear", "reason": "no"}
+    with answering(place / "control.sock", done):
+        run("probe", "192.1.0.65", "192.2.0.66", "--socket", place / "control.sock", "--svg",
+            place / "link.svg")  # fmt: skip
+    assert (place / "link.svg").is_symlink()
+    assert (place / "there.svg").read_text().startswith("<svg")
+
+
 def test_an_address_that_is_not_the_box_s(told: Any, place: Path) -> None:
     said = told(FAILED, "init", "--yes", "--gateway", "192.0.2.77", "--dir", place / "new")
     assert said.startswith("oegw: nothing was written: ")
@@ -461,6 +522,8 @@ def test_a_user_who_may_not(place: Path) -> None:
              "Permission denied"),
             (("dns-records", "--key", place / "gateway.pem", "--fqdn", "a.example"), NOT_PERMITTED,
              "Permission denied"),
+            (("rollover", "--config", place / "oegw.toml"), NOT_PERMITTED, "Permission denied"),
+            (("moniker", "serve"), NOT_PERMITTED, "Permission denied"),
         ):  # fmt: skip
             done, out, err = run(*words, user=NOBODY, group=NOBODY, extra_groups=[])
             assert (done, out) == (code, ""), words
@@ -477,6 +540,45 @@ def test_a_reader_who_leaves_is_not_a_failure_to_speak_of(place: Path) -> None:
             process.stdout.close()
             _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("words", ["top", "top --once", "watch", "status", "socks password"])
+def test_streams_that_are_closed(place: Path, words: str) -> None:
+    """By who started us, as a daemon's are."""
+    options = () if words.startswith("socks") else ("--socket", place / "control.sock")
+    with answering(place / "control.sock", {"version": "0.1.0", "done": True}):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&-', "-", sys.executable, "-P", "-m", "oegw",
+             *words.split(), *map(str, options)],
+            env=environment(), stderr=subprocess.PIPE, timeout=60, check=False, text=True,
+        )  # fmt: skip
+    if words != "status":  # which has told whoever may read it
+        assert done.returncode != 0
+        sentence(done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("term", [None, "dumb"])
+def test_a_terminal_on_which_nothing_can_be_drawn(place: Path, term: str | None) -> None:
+    ours, theirs = pty.openpty()
+    more = {"TERM": term} if term else {}
+    env = {name: value for name, value in environment(more).items() if term or name != "TERM"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "oegw", "top", "--socket", place / "control.sock"],
+        env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False,
+        text=True,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == USAGE
+    assert sentence(done.stderr).endswith("--once prints one page")
+
+
+def test_metrics_of_nobody_are_told_and_an_error(place: Path) -> None:
+    code, out, err = run("metrics", "--once", "--socket", place / "nobody.sock")
+    assert code == NO_DAEMON
+    assert "oegw_up 0.0" in out
+    assert sentence(err).endswith("no oegw is running there")
 
 
 def test_an_interrupt(place: Path) -> None:
@@ -539,3 +641,15 @@ def test_a_start_that_this_box_does_not_allow(
     code, out, err = run("run", "--config", path)
     assert (code, out) == (FAILED, "")
     assert says in sentence(err)
+
+
+@pytest.mark.netns
+def test_a_box_is_not_opened_under_a_gateway_that_is_not_found(told: Any) -> None:
+    """`oegw guard --remove` with another configuration's name: its socket tells nothing."""
+    queue = NetfilterQueue()
+    queue.bind(Settings().intercept.queue, lambda packet: packet.drop())
+    try:
+        said = told(FAILED, "guard", "--remove", "--config", "/nowhere/oegw.toml")
+    finally:
+        queue.unbind()
+    assert said == "oegw: the gateway runs, and is the guard: systemctl stop oegw first"

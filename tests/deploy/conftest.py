@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.crossing import Crossed, crossing
 from tests.deploy.machine import Machine
 from tests.deploy.root import package
 from tests.deploy.site import ALL_PLACES, PLACES, Site
+from tests.deploy.tutorial import run_tutorial
+from tests.deploy.wholesite import WholeSite
+from tests.support.pages import TUTORIAL
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
     """What the routers' journals say last is shown with a failure."""
     report = yield
-    site = getattr(item, "funcargs", {}).get("site")
+    given = getattr(item, "funcargs", {})
+    site = given.get("site") or given.get("whole_site")
     if report.failed and report.when == "call" and site is not None:
         for name, machine in site.machines.items():
             journal = machine.says("journalctl --no-pager -o short-precise -n 60")
@@ -65,3 +70,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for machine in site.machines.values():
             machine.run("systemctl start oegw")
         yield site
+
+
+@pytest.fixture(scope="session")
+def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSite]:
+    """Nothing installed yet."""
+    with WholeSite(tmp_path_factory.mktemp("whole")) as site:
+        site.boot()
+        yield site
+
+
+@pytest.fixture(scope="session")
+def crossed(whole_site: WholeSite) -> Crossed:
+    """What crossed the Internet while somebody did what the tutorial says."""
+    with crossing(whole_site) as crossed:
+        run_tutorial(TUTORIAL.read_text(), whole_site)
+    return crossed

@@ -13,6 +13,7 @@ would share one else, and their systemds would end each other's services.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from typing import Any
 from tests.deploy.root import base_root
 
 BOOT_SECONDS = 60.0
+_numbers = itertools.count()
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENTER = """
 for place in "$@"; do
@@ -51,21 +53,24 @@ def await_true(condition: Callable[[], Any], what: str, seconds: float = 20.0) -
 
 
 class Machine:
-    """``root``: its files; what is written there by a test is on its disk as well."""
+    """``root``: its files; what is written there by a test is on its disk as well.  ``more``:
+    packages of Debian that it has, beside those of all."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *more: str) -> None:
         self.name = name
+        self._more = more
         self.root = folder / name / "root"
         self._layers = folder / name
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
-        self._cgroups = [place / f"oegw-deploy-{os.getpid()}-{name}" for place in _cgroups()]
+        own = f"oegw-deploy-{os.getpid()}-{next(_numbers)}{name}"
+        self._cgroups = [place / own for place in _cgroups()]
 
     def __enter__(self) -> Machine:
         upper, work = self._layers / "upper", self._layers / "work"
         for folder in (self.root, upper, work):
             folder.mkdir(parents=True)
-        layers = f"lowerdir={base_root() / 'root'},upperdir={upper},workdir={work}"
+        layers = f"lowerdir={base_root(*self._more) / 'root'},upperdir={upper},workdir={work}"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, self.root], check=True)
         self.write("/etc/machine-id", f"{uuid.uuid4().hex}\n")  # without, it is a first boot
         return self
@@ -97,8 +102,9 @@ class Machine:
                 "--console=pipe", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
                 # Of another run's machine of the same name nspawn would take what is in /run.
                 f"--machine={self.name}-{os.getpid()}", f"--hostname={self.name}",
-                f"--directory={self.root}",
-                f"--network-namespace-path=/run/netns/{namespace}", "--capability=CAP_NET_ADMIN",
+                f"--directory={self.root}", f"--network-namespace-path=/run/netns/{namespace}",
+                # What a router has, and nspawn does not give.
+                "--capability=CAP_NET_ADMIN,CAP_BPF", "--system-call-filter=pidfd_getfd",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},

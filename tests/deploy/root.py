@@ -23,20 +23,24 @@ BUILD = REPOSITORY / "oegw/deploy/debian/build"
 
 RECIPE = "1"  # counts changes of this file after which a root must be made anew
 SUITE = "bookworm"
+KEPT = {"root": 4, "package": 6}  # other checkouts may be at work with theirs
 DEPENDENCIES = (
     "libnetfilter-queue1", "libnftables1", "libssl3", "libstdc++6", "libgcc-s1",
     "nftables", "iproute2", "iptables", "python3", "systemd",
 )  # fmt: skip
 """Of the package: what a router with Debian has, or apt would fetch."""
-_AROUND = ("systemd-sysv", "dbus", "iputils-ping", "procps", "man-db", "less", "keepalived")
+_AROUND = ("systemd-sysv", "dbus", "iputils-ping", "procps", "man-db", "less")
+_CARED_FOR = ("openssh-client", "openssh-server", "curl", "logrotate", "keepalived")
+"""What its operator has."""
 _SOURCES = ("oegw", "ike", "policy", "dnsrecords", "pyproject.toml")
 
 
-def base_root() -> Path:
-    """A folder with the root, which nobody may change: machines lay their own over it."""
-    packages = sorted((*DEPENDENCIES, *_AROUND))
+def base_root(*more: str) -> Path:
+    """A folder with the root, which nobody may change: machines lay their own over it.  ``more``:
+    packages of Debian beside those that all have."""
+    packages = sorted((*DEPENDENCIES, *_AROUND, *_CARED_FOR, *more))
     key = hashlib.sha256(" ".join((RECIPE, SUITE, *packages)).encode()).hexdigest()[:16]
-    return _kept(f"root-{key}", lambda folder: _bootstrap(folder, packages))
+    return _kept("root", key, lambda folder: _bootstrap(folder, packages))
 
 
 def _bootstrap(folder: Path, packages: list[str]) -> None:
@@ -76,21 +80,21 @@ def package(version: str = "") -> Path:
                 digest.update(f"{path.relative_to(REPOSITORY)} {path.stat().st_mode}\0".encode())
                 digest.update(path.read_bytes())
     options = ("--version", version) if version else ()
-    folder = _kept(
-        f"package-{digest.hexdigest()[:16]}", lambda into: _run(str(BUILD), *options, str(into))
-    )
+    key = digest.hexdigest()[:16]
+    folder = _kept("package", key, lambda into: _run(str(BUILD), *options, str(into)))
     [found] = folder.glob("*.deb")
     return found
 
 
-def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the cache: made beside its place and renamed, so that it is whole."""
+def _kept(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache: made beside its place and renamed, so that it is whole.  Its time is
+    that of the last use, and those used longest ago go."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    place = cache / name
-    with _locked(cache / f".{name}.lock"):
+    place = cache / f"{kind}-{key}"
+    with _locked(cache / f".{kind}.lock"):
         if not place.exists():
-            beside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=cache))
+            beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=cache))
             try:
                 make(beside)
                 beside.chmod(0o755)
@@ -98,7 +102,16 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
             except BaseException:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
+        os.utime(place)
+        _clear(cache, kind)
     return place
+
+
+def _clear(cache: Path, kind: str) -> None:
+    """Its folders beyond the ``KEPT``."""
+    latest_last = sorted(cache.glob(f"{kind}-*"), key=lambda each: each.stat().st_mtime)
+    for old in latest_last[: -KEPT[kind]]:
+        shutil.rmtree(old)
 
 
 @contextmanager

@@ -17,10 +17,11 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from tests.deploy.machine import Machine, await_true
 from tests.support.intercept_net import Capture, within
@@ -56,6 +57,18 @@ SPARE = Place("192.1.1.6", "192.1.0.2", ALICE, "alice")
 ALL_PLACES = {**PLACES, "d": SPARE}
 
 
+def furnish(machine: Machine, links: Mapping[str, tuple[str, str]]) -> None:
+    """Its name, its resolver, and of each link the address and the default router, if any."""
+    machine.write("/etc/hostname", f"{machine.name}\n")
+    machine.write("/etc/resolv.conf", f"nameserver {DNS}\n")
+    for link, (address, router) in links.items():
+        way = f"Gateway={router}\n" if router else ""
+        machine.write(
+            f"/etc/systemd/network/{link}.network",
+            f"[Match]\nName={link}\n[Network]\nIPv6AcceptRA=no\nAddress={address}/24\n{way}",
+        )
+
+
 def _ip(lines: str, namespace: str = "", *, check: bool = True) -> None:
     """Words of `ip`, a line each."""
     options = ("-n", namespace) if namespace else ()
@@ -69,13 +82,18 @@ def _ip(lines: str, namespace: str = "", *, check: bool = True) -> None:
 class Site:
     """A context that removes it again.  ``machines``: the routers, not booted yet."""
 
+    # What a site with more roots does otherwise.
+    _internet: ClassVar[Sequence[str]] = (INTERNET, DNS, Q)
+    _places: ClassVar[Mapping[str, Any]] = PLACES
+    _name_server: ClassVar[Callable[..., AbstractContextManager[Any]]] = Named
+
     def __init__(self, folder: Path) -> None:
         self._stem = f"oegwd{os.getpid()}x{next(_numbers)}"
         self._folder = folder
         self._undo = ExitStack()
         self._namespaces: dict[str, str] = {}
         self.machines = {name: Machine(name, folder) for name in PLACES}
-        self.dns: Named
+        self.dns: Any
 
     @property
     def a(self) -> Machine:
@@ -96,7 +114,7 @@ class Site:
                 "link set lo up\n"
                 f"link add br0 address {_hardware(INTERNET)} type bridge\n"
                 "link set br0 promisc on up\n"
-                + "".join(f"addr add {each}/24 dev br0\n" for each in (INTERNET, DNS, Q))
+                + "".join(f"addr add {each}/24 dev br0\n" for each in self._internet)
                 , net,
             )  # fmt: skip
             for place in PLACES.values():
@@ -106,11 +124,11 @@ class Site:
                     f"route add default via {place.inner}\n", self._namespaces[place.host_name],
                 )  # fmt: skip
             self.dns = undo.enter_context(
-                Named(self._folder, ZONES, address=DNS, port=53, namespace=net)
+                self._name_server(self._folder, ZONES, address=DNS, port=53, namespace=net)
             )
             for name, machine in self.machines.items():
                 undo.enter_context(machine)
-                self._furnish(machine, PLACES[name])
+                self._furnish(machine, self._places[name])
             self._undo = undo.pop_all()
         return self
 
@@ -128,15 +146,7 @@ class Site:
     @staticmethod
     def _furnish(machine: Machine, place: Place) -> None:
         """As somebody who sets up a router leaves it, before oegw is there."""
-        machine.write("/etc/hostname", f"{machine.name}\n")
-        machine.write("/etc/resolv.conf", f"nameserver {DNS}\n")
-        for link, address, more in (
-            ("out0", place.outer, f"Gateway={INTERNET}\n"), ("in0", place.inner, ""),
-        ):  # fmt: skip
-            machine.write(
-                f"/etc/systemd/network/{link}.network",
-                f"[Match]\nName={link}\n[Network]\nIPv6AcceptRA=no\nAddress={address}/24\n{more}",
-            )
+        furnish(machine, {"out0": (place.outer, INTERNET), "in0": (place.inner, "")})
         machine.write("/etc/sysctl.d/60-router.conf", "net.ipv4.ip_forward = 1\n")
 
     # ------------------------------------------------------------------------ life

@@ -1,11 +1,16 @@
-"""The reader of tutorials, and that it runs what it has read."""
+"""The tutorial, and the README's short form of it, run as they stand; and their reader."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from tests.deploy.crossing import HOSTS, Crossed, crossing
+from tests.deploy.root import REPOSITORY, package
 from tests.deploy.site import BOB, Site
 from tests.deploy.tutorial import TutorialFailed, blocks, check_output, run_tutorial
+from tests.deploy.wholesite import WholeSite
 
 TEXT = f"""
 Some words.
@@ -88,3 +93,48 @@ def test_a_tutorial_runs_as_it_stands(site: Site) -> None:
 def test_one_that_does_not_do_what_it_says_fails(site: Site, wrong: str) -> None:
     with pytest.raises(TutorialFailed):
         run_tutorial(wrong, site)
+
+
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_the_tutorial_ends_with_an_encrypted_ping(whole_site: WholeSite, crossed: Crossed) -> None:
+    assert crossed.clear == []
+    assert {name: len(packets) >= 3 for name, packets in crossed.encrypted.items()} == {
+        "a": True, "b": True,
+    }  # fmt: skip
+    for name in "ab":  # there was no way to fetch anything
+        reached = whole_site.machines[name].attempt("curl -sS --max-time 3 http://deb.debian.org/")
+        assert reached.returncode != 0
+
+
+@pytest.mark.deploy
+def test_a_ping_in_clear_would_be_seen(whole_site: WholeSite, crossed: Crossed) -> None:
+    """The routers are stopped and opened as installing.md says."""
+    routers = whole_site.a, whole_site.b
+    for router in routers:
+        router.run(
+            "systemctl disable --now oegw oegw-guard && oegw guard --remove"
+        )  # installing.md
+    try:
+        with crossing(whole_site) as without:
+            whole_site.machines["alice"].run(f"ping -c 1 -W 5 {BOB}")
+    finally:
+        for router in routers:
+            router.run("systemctl enable --now oegw && systemctl enable oegw-guard")
+    assert {packet[12:16] for packet in without.clear} == HOSTS
+    assert without.encrypted == {"a": [], "b": []}
+    assert crossed.clear == []
+
+
+@pytest.mark.deploy
+@pytest.mark.timeout(600)
+def test_the_readme_does_it_without_updates(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its lines are put into the zones by hand."""
+    with Site(tmp_path_factory.mktemp("readme")) as site:
+        for machine in site.machines.values():
+            shutil.copy(package(), machine.root / "root")
+        site.boot()
+        with crossing(site) as crossed:
+            run_tutorial((REPOSITORY / "README.md").read_text(), site)
+    assert crossed.clear == []
+    assert min(len(packets) for packets in crossed.encrypted.values()) >= 3

@@ -1,8 +1,8 @@
 """A tutorial in Markdown, run as it stands: its fenced blocks that name a place.
 
     ```sh a b                        a script for router a, then for router b
-    ```sh alice                      for a host: alice, bob, or net, which is the Internet
-    ```sh a publish                  the same, and what it prints is put into the DNS
+    ```sh alice                      for a host: alice, bob, dns, or net, which is the Internet
+    ```sh a publish                  the same, and the records that it prints are put into the DNS
     ```toml a /etc/oegw/oegw.toml    the text of a file of router a
     ```output                        lines that the block before has printed, in this order;
                                      ... in a line stands for anything
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 from tests.deploy.site import PLACES, Site
 
-HOSTS = ("alice", "bob", "net")
+HOSTS = ("alice", "bob", "dns", "net")
 
-_FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```[ \t]*$", re.M | re.S)
+FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```[ \t]*$", re.M | re.S)
+_RECORD = re.compile(r"\S+ IN ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class TutorialFailed(AssertionError):  # noqa: N818  (it says what happened)
 
 def blocks(markdown: str) -> Iterator[Block]:
     """Those that name a place, and what they are said to print."""
-    for found in _FENCE.finditer(markdown):
+    for found in FENCE.finditer(markdown):
         kind, *words = found["info"].split() or [""]
         places = tuple(word for word in words if word in PLACES or word in HOSTS)
         more = tuple(word for word in words if word not in places)
@@ -58,7 +59,7 @@ def run_tutorial(markdown: str, site: Site) -> None:
             continue
         printed = "".join(_done(block, place, site) for place in block.places)
         if "publish" in block.words:
-            site.publish([line for line in printed.splitlines() if line.strip()])
+            site.publish([line for line in printed.splitlines() if _RECORD.match(line)])
 
 
 def check_output(block: Block, printed: str) -> None:
@@ -74,10 +75,10 @@ def _done(block: Block, place: str, site: Site) -> str:
     """What it printed."""
     if block.kind == "sh":
         script = f"set -e\n{block.text}"
-        if place in HOSTS:
-            done = site.within(place, "sh", "-c", script)
-        else:
+        if place in site.machines:
             done = site.machines[place].attempt(script, 600)
+        else:
+            done = site.within(place, "sh", "-c", script)
         if done.returncode != 0:
             raise TutorialFailed(
                 f"line {block.line}, on {place}: code {done.returncode}\n{done.stdout}{done.stderr}"

@@ -131,7 +131,6 @@ IN_THE_KERNEL = [
         "add rule ip nat out oifname eth1 ip saddr 192.3.0.0/24 masquerade'",
         "nft delete table ip nat",
     ),
-    Planted("own-routing-gone", "ip -4 rule delete priority 4500"),
     Planted("key-readable", "chmod 644 sg-a.pem", hides=True),
     Planted("configuration-writable", "chmod 666 sg-a.toml"),
 ]
@@ -329,20 +328,32 @@ def mend_by_a_start(box: Patient, name: str, was: int = 0) -> None:
     box.await_gateway(was)
 
 
-@pytest.mark.parametrize(
-    ("name", "plant"),
-    [
-        ("own-rules-gone", "nft delete table inet oegw"),
-        ("own-queue-rule-gone", "iptables -t mangle -F; ip6tables -t mangle -F"),
-        ("own-device-gone", "ip -4 route flush table 4500; ip -6 route flush table 4500"),
-    ],
-)
-def test_somebody_took_away_what_the_gateway_needs(box: Patient, name: str, plant: str) -> None:
+TAKEN_AWAY = [
+    ("own-rules-gone", "nft delete table inet oegw"),
+    ("own-routing-gone", "ip -4 rule delete priority 4500"),
+    ("own-device-gone", "ip -4 route flush table 4500; ip -6 route flush table 4500"),
+    ("own-queue-rule-gone", "iptables -t mangle -F; ip6tables -t mangle -F"),
+]
+
+
+@pytest.mark.parametrize(("name", "plant"), TAKEN_AWAY)
+def test_what_somebody_took_away_is_found_until_the_gateway_puts_it_back(
+    box: Patient, name: str, plant: str
+) -> None:
+    """While it is stopped it can't; nor is it asked then how packets get into its queue."""
     number = box.number()
+    os.kill(number, signal.SIGSTOP)
     box.sh(plant)
-    found = box.doctor()
-    assert names(found) == {name}, found["findings"]
-    mend_by_a_start(box, name, number)
+    found = names(box.doctor())
+    silent = {"daemon-silent", "workers-restarted"}
+    assert found - silent == ({name} if name != "own-queue-rule-gone" else set())
+    os.kill(number, signal.SIGCONT)
+    wait_for(lambda: (box.status() or {"standing": {"put_back": 0}})["standing"]["put_back"], 30)
+    mended = names(box.doctor())
+    assert "own-rules-taken-away" in mended
+    assert mended <= {"own-rules-taken-away", "workers-restarted"}
+    box.stop()
+    box.begin()
     healthy(box)
 
 

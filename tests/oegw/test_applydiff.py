@@ -66,3 +66,10 @@ def test_values_are_short() -> None:
     [line] = differences({}, {"dns": {"resolvers": ["192.0.2.1"] * 100}}, ())
     assert line.endswith("...")
     assert len(line) < 100
+
+
+def test_one_value_and_a_list_of_it_are_the_same() -> None:
+    old = {"dns": {"resolvers": "192.0.2.1"}, "rule": [{"name": "a", "source": "10.0.0.0/8"}]}
+    new = {"dns": {"resolvers": ["192.0.2.1"]}, "rule": [{"name": "a", "source": ["10.0.0.0/8"]}]}
+    assert differences(old, new, ()) == []
+    assert len(differences(old, {**new, "dns": {"resolvers": ["192.0.2.2"]}}, ())) == 1

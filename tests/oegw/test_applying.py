@@ -16,6 +16,7 @@ from oegw.applyrecord import InUse, RecordError, at_start, in_use, record_file
 from oegw.config import ConfigError
 from oegw.intercept.interface import InterceptError
 from oegw.keys import generate, write_private
+from oegw.powers.dropping import keep_only
 from oegw.settings import Settings
 
 LONG, SHORT = 3600.0, 0.01
@@ -31,6 +32,7 @@ class Box:
         self.path = path
         self.told: list[str] = []
         self.refuses = False
+        self.breaks = False
         self.start()
 
     def start(self) -> None:
@@ -44,6 +46,8 @@ class Box:
         if self.refuses:
             raise InterceptError("the kernel refuses")
         self.settings = settings
+        if self.breaks:
+            raise ValueError("behind the rules of the kernel")
         return ["a note", *self.applying.taken(settings)]
 
     async def reload(self) -> list[str]:
@@ -219,6 +223,69 @@ def test_what_is_refused_by_the_kernel_changes_nothing(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_what_breaks_half_way_is_on_trial_all_the_same(tmp_path: Path) -> None:
+    async def story(box: Box) -> None:
+        box.write(2)
+        box.breaks = True
+        with pytest.raises(ValueError, match="behind the rules"):
+            await box.apply(SHORT)
+        assert (box.tries, box.state) == (2, "on trial")
+        box.breaks = False
+        await box.until("refused")
+        assert box.tries == 1
+
+    play(tmp_path, story)
+
+
+def test_another_file_of_prefixes_is_tried_too(tmp_path: Path) -> None:
+    prefixes = tmp_path / "denied.cidr"
+    prefixes.write_text("192.0.2.0/24\n")
+    rule = '[[rule]]\nname = "d"\ncategory = "deny"\ndestination_file = "denied.cidr"\n'
+
+    async def story(box: Box) -> None:
+        box.path.write_text(TEXT.format(1) + rule)
+        await box.apply()
+        assert "needs no trial" in (await box.apply(LONG))[-1]
+        prefixes.write_text("0.0.0.0/1\n")
+        await box.apply(SHORT)
+        assert box.settings.rules[0].destination[0].prefixlen == 1
+        await box.until("refused")
+        assert box.settings.rules[0].destination[0].prefixlen == 24
+
+    play(tmp_path, story)
+
+
+def test_files_edited_and_read_during_a_trial_are_on_trial(tmp_path: Path) -> None:
+    async def story(box: Box) -> None:
+        box.write(2)
+        await box.apply(LONG)
+        box.write(3)
+        assert "on trial" in (await box.reload())[-1]
+        assert box.tries == 3
+        box.start()  # after a crash
+        assert (box.tries, box.state) == (1, "refused")
+
+    play(tmp_path, story)
+
+
+def test_a_start_without_room_for_the_record_ends_the_trial(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(path: Path, record: Any) -> None:
+        raise RecordError(f"{path}: No space left on device")
+
+    async def story(box: Box) -> None:
+        box.write(2)
+        await box.apply(LONG)
+        monkeypatch.setattr(applyrecord, "write", full)
+        found = at_start(box.path)
+        assert found.settings.dns.tries == 1
+        assert "No space left on device; " in found.note
+        assert "not confirmed" in found.note
+
+    play(tmp_path, story)
+
+
 def test_it_tries_to_fall_back_until_it_can(tmp_path: Path, monkeypatch: Any) -> None:
     async def story(box: Box) -> None:
         monkeypatch.setattr("oegw.applying.AGAIN", 0.01)
@@ -319,3 +386,23 @@ def test_check_tells_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     path = play(tmp_path, story).path
     cli.main(["check", "--config", str(path)])
     assert f"oegw: note: {path} was applied on " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "number"), [(0o644, 0), (0o600, 1)])
+def test_a_file_that_only_root_may_read_is_told_before_a_reload_fails(
+    tmp_path: Path, mode: int, number: int
+) -> None:
+    """The start reads it as root, and a reload as whom the gateway has become."""
+
+    async def story(box: Box) -> None:
+        os.chown(box.path, 65534, 65534)
+        box.path.chmod(mode)
+        if (child := os.fork()) == 0:
+            keep_only(())  # root without its powers is one of many
+            notes = box.applying.notes()
+            told = [each for each in notes if each.startswith(f"{box.path}: only root may read")]
+            os._exit(100 + len(told) if told == notes else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 100 + number
+
+    play(tmp_path, story)

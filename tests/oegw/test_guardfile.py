@@ -33,6 +33,14 @@ def test_it_is_written_as_a_whole_and_only_when_it_changed(tmp_path: Path) -> No
     assert [each.name for each in tmp_path.iterdir()] == ["guard.nft"]
 
 
+def test_a_link_in_its_place_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "guard.nft"
+    path.symlink_to("/dev/zero")
+    assert guardfile.save(path, "table inet a { }\n") == ""
+    assert not path.is_symlink()
+    assert path.read_text().endswith(guardfile.COMPLETE)
+
+
 def test_what_can_not_be_saved_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     problem = guardfile.save(tmp_path / "file" / "guard.nft", "")

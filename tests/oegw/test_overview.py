@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from ipaddress import ip_network
 from typing import Any
@@ -133,9 +134,14 @@ def test_ten_thousand_connections_are_a_fraction_of_a_second_and_leave_room_for_
             longest = max(longest, time.thread_time() - began)
         return looking.result()[1]
 
-    began = time.thread_time()
-    shown = asyncio.run(watched())
-    seconds = time.thread_time() - began
+    gc.collect()
+    gc.disable()  # it would look at what other tests have left, for longer than all this takes
+    try:
+        began = time.thread_time()
+        shown = asyncio.run(watched())
+        seconds = time.thread_time() - began
+    finally:
+        gc.enable()
     assert len(shown) == 50
     assert seconds < 1.0, seconds  # measured: 0.07
     assert longest < seconds / 2, (longest, seconds)  # others have their turn in between

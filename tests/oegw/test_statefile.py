@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from oegw.contacts import Contacts
 from oegw.memorytable import MemoryTable
@@ -101,15 +107,14 @@ def test_file_of_the_first_version_keeps_what_it_has(tmp_path: Path) -> None:
     assert len(MemoryTable(StateFile(path)).load_lasting("boot", "")) == 1
 
 
-def test_an_upgrade_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
+def test_an_upgrade_that_fails_sets_the_old_version_aside_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "oegw.db"
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE silence (something_else)")  # in the way of the second step's end
     database.execute("PRAGMA user_version = 1")
     database.close()
-    with pytest.raises(StateError, match="already exists"):
-        StateFile(path)
-    database = sqlite3.connect(path)
+    assert "silence already exists; set aside" in StateFile(path).note
+    database = sqlite3.connect(tmp_path / "oegw.db.corrupt")
     assert database.execute("PRAGMA user_version").fetchone() == (1,)
     assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("silence",)]
 
@@ -124,3 +129,89 @@ def test_file_of_a_newer_version_is_not_changed_by_an_octet(tmp_path: Path) -> N
         StateFile(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_database_of_another_program_stays_as_it_is(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "oegw.db"
+    database = sqlite3.connect(path)
+    database.executescript(f"CREATE TABLE mail (a); PRAGMA user_version = {version}")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="is the database of another program"):
+        StateFile(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def with_contacts(path: Path, number: int) -> bytes:
+    file = StateFile(path)
+    for each in range(number):
+        Contacts(file).remember(f"host{each}.example")
+        file.database.execute("INSERT INTO pair VALUES (?, ?)", (f"pair {each}", f"gateway {each}"))
+    file.close()
+    return path.read_bytes()
+
+
+VERSION = range(60, 64)  # octets that say of which of our versions it is; the first 16 say SQLite
+
+
+@cache
+def fifty() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return with_contacts(Path(folder) / "oegw.db", 50)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_whatever_octet_is_wrong_the_gateway_starts(data: st.DataObject) -> None:
+    octets = bytearray(fifty())
+    place = data.draw(st.integers(16, 107) | st.integers(16, len(octets) - 1))
+    octets[place] = data.draw(st.integers(0, 2 if place in VERSION else 255))
+    assume(int.from_bytes(octets[60:64], "big") <= 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "oegw.db"
+        path.write_bytes(octets)
+        file = StateFile(path)
+        Contacts(file).all()
+        MemoryTable(file).load()
+        MemoryTable(file).load_lasting("boot", "")
+        file.close()
+
+
+@pytest.mark.parametrize(("table", "value"), [("contact", b"@\xff"), ("pair", b"\xff")])
+def test_a_text_that_is_none_is_forgotten(tmp_path: Path, table: str, value: bytes) -> None:
+    path = tmp_path / "oegw.db"
+    octets = with_contacts(path, 1)
+    old = b"@host0.example" if table == "contact" else b"pair 0"
+    assert old in octets
+    path.write_bytes(octets.replace(old, value + old[len(value) :]))
+    file = StateFile(path)
+    assert Contacts(file).all() <= {"host0.example"}
+    MemoryTable(file).load()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as full, suppress(OSError):
+        while full.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("there", [True, False])
+def test_on_a_full_disk_the_gateway_starts_and_what_is_there_is_known(
+    tmp_path: Path, there: bool
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        path = tmp_path / "oegw.db"
+        if there:
+            with_contacts(path, 1)
+        fill(tmp_path / "full")
+        file = StateFile(path)
+        assert "what is remembered is lost at the end" in file.note
+        assert Contacts(file).all() == ({"host0.example"} if there else set())
+        Contacts(file).remember("other.example")
+        file.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

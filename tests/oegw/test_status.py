@@ -121,6 +121,10 @@ def test_the_datapath_in_user_space_says_what_it_does_and_why() -> None:
     }  # fmt: skip
     datapath = {
         "name": "userspace", "reason": "no ESP", "core": "compiled", "core_reason": "it is there",
+        "libraries": [
+            {"work": "AES-GCM", "by": "ipsec-mb 1.3.0", "reason": ""},
+            {"work": "checksums", "by": "Python", "reason": "no GMP"},
+        ],
         "offloads": [
             {"name": "TSO", "used": True, "reason": ""},
             {"name": "USO", "used": False, "reason": "the kernel is\x1b[2J too old"},
@@ -128,9 +132,11 @@ def test_the_datapath_in_user_space_says_what_it_does_and_why() -> None:
         "workers_per_direction": 1, "workers": [worker, crashed],
     }  # fmt: skip
     lines = render(STATUS | {"datapath": datapath}).splitlines()
-    assert lines[4:10] == [
+    assert lines[4:12] == [
         "Datapath      userspace (no ESP)",
         "Core          compiled (it is there)",
+        "Library       AES-GCM by ipsec-mb 1.3.0",
+        "Library       checksums by Python (no GMP)",
         "Workers       1 each way: sealing 0 process 4712; opening 0 is being started, restarted 3"
         " times,",
         "              python (it crashed)",
@@ -152,6 +158,24 @@ def test_the_core_is_that_which_runs_now() -> None:
     ):
         assert _datapath(capability, workers)["core"] == core
     assert _datapath(capability, (after,))["core_reason"] == "it crashed"
+
+
+def test_libraries_are_those_of_the_workers_that_run_now() -> None:
+    at_first, now = ("AES-GCM", "ipsec-mb", ""), ("AES-GCM", "OpenSSL", "it was removed")
+    capability = Capability(
+        "userspace", "no ESP", (), True, core="compiled", libraries=(at_first,), workers=1
+    )
+    starting = WorkerReport("sealing 0", None, 1, "compiled", "it is there")
+    one = replace(starting, libraries=(at_first,))
+    other = replace(one, libraries=(now,))
+    for workers, shown in (
+        ((starting,), at_first),
+        ((starting, other), now),
+        ((other, other), now),
+        ((one, other), at_first),
+    ):
+        told = _datapath(capability, workers)["libraries"]
+        assert told == [dict(zip(("work", "by", "reason"), shown, strict=True))]
 
 
 def test_an_offload_that_one_worker_lost_is_off() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from oegw import watching
 from oegw.overview import BadWish
 from oegw.trace import JsonTrace
-from oegw.watching import Filter, filter_of, watched
+from oegw.watching import CATEGORIES, Filter, filter_of, watched
 from policy.rule import Scope
 from tests.support.control_socket import serving
 
@@ -170,3 +171,16 @@ def test_a_gateway_that_ends_is_told(path: Path) -> None:
     _, said = process.communicate(timeout=20)
     assert process.returncode == 4
     assert "the answer broke off" in said
+
+
+def test_a_category_that_there_is_not_is_told() -> None:
+    with pytest.raises(BadWish, match=r"there is no category 'tunnels'; there are .*, tunnel,"):
+        filter_of({"categories": ["ike", "tunnels"]})
+
+
+def test_all_categories_of_the_code_are_known() -> None:
+    root = Path(__file__).parents[2] / "oegw"
+    reported = re.compile(r"""(?:trace\.(?:event|drop)|self\._say)\(\s*"([a-z_]+)",""")
+    found = {word for path in root.rglob("*.py") for word in reported.findall(path.read_text())}
+    assert {"ike", "verdict", "state"} <= found
+    assert found <= CATEGORIES

@@ -1,6 +1,8 @@
 """Hostile input for a compiled core with sanitizers, in a process of its own:
 
-    python -m tests.support.compiled_hostile SHARED_OBJECT SEED INPUTS
+    python -m tests.support.compiled_hostile SHARED_OBJECT SEED INPUTS LIBRARY
+
+LIBRARY does AES-GCM; "openssl": none but that.
 
 The core's memory comes from malloc here, which the sanitizer watches, and so do the records.
 ``test_compiled_hostile.py`` builds the shared object and preloads what it needs.
@@ -13,6 +15,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +27,7 @@ from oegw.datapath.userspace.core.interface import Unchecked
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from oegw.datapath.userspace.record import RING_SIZE, Record, record_size, ring_size
 from tests.support.core_traffic import Traffic, ip_packet, spoilt
-from tests.support.datapath_cores import NOW, packets_of
+from tests.support.datapath_cores import NOW, packets_of, without_library
 from tests.support.datapath_sas import ALGORITHMS, GATEWAY_B4, arriving, make_sa
 
 BATCH = 8
@@ -145,7 +148,14 @@ class Hostile:
         self.opening.counted()
 
 
-def main(make: Callable[[int], Hostile], shared_object: str, seed: int, inputs: int) -> None:
+def main(make: Callable[[int], Hostile], arguments: list[str]) -> None:
+    shared_object, seed, inputs, library_name = arguments
+    with without_library() if library_name == "openssl" else nullcontext():
+        run(make, shared_object, int(seed), int(inputs))
+        assert library_name in compiled.aes_gcm()[1].lower()
+
+
+def run(make: Callable[[int], Hostile], shared_object: str, seed: int, inputs: int) -> None:
     loaded = compiled.load(Path(shared_object))
     compiled.library = lambda: loaded  # type: ignore[assignment]
     compiled.mmap = SimpleNamespace(mmap=lambda _, octets: bytearray(octets))  # type: ignore[assignment]
@@ -163,4 +173,4 @@ def main(make: Callable[[int], Hostile], shared_object: str, seed: int, inputs: 
 
 
 if __name__ == "__main__":
-    main(Hostile, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(Hostile, sys.argv[1:])

@@ -1,6 +1,6 @@
 """The same for the loops of the compiled core, from a device by real sockets to another device:
 
-    python -m tests.support.compiled_hostile_loops SHARED_OBJECT SEED INPUTS
+    python -m tests.support.compiled_hostile_loops SHARED_OBJECT SEED INPUTS LIBRARY
 
 What the sealing loop sends arrives at a road, which spoils some of it and sends it on to the
 opening loop: alone, or several packets as one datagram.  Between two turns SAs come and go, as a
@@ -225,4 +225,4 @@ def _waiting(end: socket.socket) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    main(HostileLoops, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(HostileLoops, sys.argv[1:])

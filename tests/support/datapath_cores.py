@@ -9,12 +9,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from oegw.datapath.interface import SecurityAssociation, UdpEncapsulation
-from oegw.datapath.userspace.core import flows
+from oegw.datapath.userspace.core import bursts, compiled, flows, multibuffer
 from oegw.datapath.userspace.core.choice import CoreChoice, choose, what_is_missing
 from oegw.datapath.userspace.core.interface import Run, Unchecked, Unopened
+from oegw.datapath.userspace.core.multibuffer import NoLibraryError
 from oegw.datapath.userspace.esp import InboundSa, OutboundSa
 from tests.support.datapath_sas import arriving, make_sa
 
@@ -26,6 +29,21 @@ NOW = 1000.0
 def cores() -> list[str]:
     """The names of those that are there."""
     return ["python"] if what_is_missing() is not None else ["python", "compiled"]
+
+
+@contextmanager
+def without_library() -> Iterator[None]:
+    """Cores that are chosen and made meanwhile do AES-GCM by OpenSSL, whatever else there is."""
+
+    def none() -> NoReturn:
+        raise NoLibraryError("not here")
+
+    compiled._aes_gcm.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multibuffer, "functions", none)
+        patch.setattr(bursts, "bursts", none)
+        yield
+    compiled._aes_gcm.cache_clear()
 
 
 def outbound(algorithm: str = "gcm-128", mtu: int = 1400, **fields: Any) -> OutboundSa:

@@ -6,38 +6,31 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from oegw.arguments import DOCUMENTATION
+from tests.deploy import tutorial
 
 TUTORIAL = DOCUMENTATION / "tutorial.md"
 HOWTOS = (
     *sorted(DOCUMENTATION.glob("howto-*.md")), DOCUMENTATION / "operating.md", TUTORIAL,
 )  # fmt: skip
-PLACES = ("a", "b", "dns", "alice")
-_FENCED = re.compile(r"^```sh (\S+)\n(.*?)^```$", re.M | re.S)
 _INDENTED = re.compile(r"(?:^(?: {4,}.*)?\n)+", re.M)
 _TABLE = re.compile(r"\[\[?[a-z_.]+\]\]?|version = 1")
+_HERE_DOCUMENT = re.compile(r"^cat >\S+\.toml <<END\n(.*?)^END$", re.M | re.S)
+_LOOKED_UP = re.compile(r'"(?P<prefix>\w*)\$\(.*\)"')  # a key, when the page is followed
 _PLAIN = re.compile(r"[^'\"$|&;<>*?(){}]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What is typed at one place, as it stands."""
-
-    place: str
-    script: str
-
-
-def blocks(page: Path) -> tuple[Block, ...]:
-    """The fenced blocks of a page, in order."""
-    return tuple(Block(*found) for found in _FENCED.findall(page.read_text(encoding="utf-8")))
+def blocks(page: Path, kind: str = "sh") -> tuple[tutorial.Block, ...]:
+    """The fenced blocks of a page that say where they belong, in order."""
+    found = tutorial.blocks(page.read_text(encoding="utf-8"))
+    return tuple(block for block in found if block.kind == kind)
 
 
 def indented(page: Path) -> Iterator[str]:
     """The indented blocks of a page, those in lists too."""
-    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = tutorial.FENCE.sub("", page.read_text(encoding="utf-8"))
     for found in _INDENTED.findall(text):
         yield from _apart(found)
 
@@ -56,12 +49,16 @@ def _apart(block: str) -> Iterator[str]:
 
 def files(page: Path) -> Iterator[str]:
     """The parts of configurations that a page shows."""
-    return (each for each in indented(page) if _TABLE.match(each))
+    yield from (block.text for block in blocks(page, "toml"))
+    for block in blocks(page):
+        for text in _HERE_DOCUMENT.findall(block.text):
+            yield _LOOKED_UP.sub(r'"\g<prefix>..."', text).replace('"0s..."', '"0sAwEAAb..."')
+    yield from (each for each in indented(page) if _TABLE.match(each))
 
 
 def commands(page: Path) -> Iterator[list[str]]:
     """Each plain ``oegw ...`` line of a page, as words behind ``oegw``."""
-    scripts = [block.script for block in blocks(page)]
+    scripts = [block.text for block in blocks(page)]
     for script in (*scripts, *(each for each in indented(page) if not _TABLE.match(each))):
         for line in script.splitlines():
             words = line.partition(" #")[0].strip()

@@ -25,7 +25,11 @@ def main(control: socket.socket) -> None:
             if core == "dies":
                 os._exit(3)
             kind = Kind.REFUSAL if core == "refuses" else Kind.ANSWER
-            body = "no such core" if core == "refuses" else [core, "scripted"]
+            body = (
+                "no such core"
+                if core == "refuses"
+                else [core, "scripted", [["AES-GCM", "a script", ""]]]
+            )
             control.send(Message(kind, message.number, body).serialize())
         elif message.kind is Kind.MOVE:
             control.send(Message(Kind.REFUSAL, 0, "the device is gone").serialize())

@@ -98,6 +98,8 @@ async def obey(datapath: Datapath, order: dict[str, Any]) -> Any:
                 ]
                 for key, usage in found.items()
             }
+        case "mend":
+            return await datapath.mend()
         case "counters":
             return await datapath.counters()
         case "keying":

@@ -28,7 +28,7 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import Kind
-from oegw.datapath.userspace.core.choice import COMPILED, PYTHON
+from oegw.datapath.userspace.core.choice import COMPILED, PYTHON, PYTHON_BY_OPENSSL
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.grounds import Grounds
 from oegw.datapath.userspace.installed import Installed, InstalledSas
@@ -66,7 +66,7 @@ class UserspaceDatapath:
         self._places: OpeningPlaces | None = None
         self._supervisors: dict[Direction, list[Supervisor]] = {}
         self._paths: dict[IPAddress, int] = {}  # the path MTU to each peer, where it was measured
-        self._core = settings.core
+        self._core = self._wanted = settings.core
         self._core_reason = ""  # why it is another than the settings say
         self._crashes: deque[float] = deque(maxlen=_CRASHES)
         self._clock: asyncio.TimerHandle | None = None
@@ -110,6 +110,7 @@ class UserspaceDatapath:
         # A successor would choose anew, and after an upgrade another one; but all must have the
         # same: they share how numbers are taken.
         self._core, self._core_reason = report.core, report.core_reason
+        self._wanted = report.core
         return Capability(
             "userspace",
             self._reason,
@@ -117,6 +118,7 @@ class UserspaceDatapath:
             udp_encapsulation=settings.encapsulation_port is not None,
             core=report.core,
             core_reason=report.core_reason,
+            libraries=report.libraries,
             offloads=self._grounds.told,
             workers=self._count,
         )
@@ -190,6 +192,11 @@ class UserspaceDatapath:
     ) -> None:
         self._keying.send(data, source, destination, port)
 
+    async def mend(self) -> tuple[str, ...]:
+        self._running()
+        assert self._grounds is not None
+        return await asyncio.to_thread(self._grounds.mend)
+
     async def usage(self) -> dict[SaKey, Usage]:
         return self._running().usage()
 
@@ -216,7 +223,7 @@ class UserspaceDatapath:
 
     def equipment(self, place: Place) -> Equipment:
         assert self._grounds is not None
-        return self._grounds.equipment(*place, self._core)
+        return self._grounds.equipment(*place, self._wanted)
 
     def all_told(self, place: Place) -> Iterable[Request]:
         assert self._sas is not None
@@ -248,7 +255,8 @@ class UserspaceDatapath:
             return
         self._crashes.append(_now())
         if len(self._crashes) == _CRASHES and _now() - self._crashes[0] < _CRASH_TIME:
-            self._core = PYTHON
+            # Without what may have been the reason.
+            self._core, self._wanted = PYTHON, PYTHON_BY_OPENSSL
             self._core_reason = (
                 f"the compiled core crashed {_CRASHES} times within {_CRASH_TIME:g} s, "
                 f"the last time by {crashed_by.name}"

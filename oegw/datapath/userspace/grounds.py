@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 
+from oegw.datapath.device import mend_device
 from oegw.datapath.interface import DatapathError, Direction
 from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace.counters import CounterPages
@@ -117,6 +118,14 @@ class Grounds:
     def mislead(self) -> None:
         """They do so no more.  Raises DatapathError."""
         self._routes.remove()
+
+    def mend(self) -> tuple[str, ...]:
+        """Put back what led packets into the device.  Returns what was gone.
+
+        Raises DatapathError: without the device itself, for example.
+        """
+        settings = self._settings
+        return (*mend_device(settings.tunnel_interface, settings.mtu), *self._routes.mend())
 
     def close(self) -> None:
         """The device goes once its workers have ended.  Routes stay."""

@@ -49,7 +49,7 @@ class Opening:
     def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
-        self.core = choice.name, choice.reason
+        self.core = choice.name, choice.reason, choice.libraries
         self._core = choice.opening(equipment.virtio, equipment.uso, os.urandom)
         self._engine = InboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events

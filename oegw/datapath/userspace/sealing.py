@@ -48,7 +48,7 @@ class Sealing:
     def __init__(self, equipment: Equipment, counters: CounterPage) -> None:
         settings = EngineSettings(equipment.mtu, equipment.dont_fragment)
         choice = choose(equipment.core)
-        self.core = choice.name, choice.reason
+        self.core = choice.name, choice.reason, choice.libraries
         self._core = choice.sealing(equipment.virtio, os.urandom)
         self._engine = OutboundEngine(settings, os.urandom, counters)
         self.events: list[DatapathEvent] = self._engine.events

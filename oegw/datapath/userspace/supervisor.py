@@ -34,7 +34,7 @@ _LONGEST_PAUSE = 1.0
 _FIRST_PAUSE = 1 / 32  # doubled each time; the first death has none
 
 # Our choices.
-_STARTS = 3  # so many that fail running are a failure of the datapath
+_STARTS = 8  # so many that fail running, some four seconds long, are a failure of the datapath
 _TICKS = 10  # of a question's time, see `_tick`
 _MESSAGES_PER_TURN = 32  # before the event loop does something else
 
@@ -121,6 +121,7 @@ class Supervisor:
         self._starting: asyncio.Future[Any] | None = None  # the answer to START, then to BEGIN
         self._restarts = 0
         self._core = self._core_reason = ""
+        self._libraries: tuple[tuple[str, str, str], ...] = ()
         self._without: dict[str, str] = {}  # of this worker: a successor tries all again
 
     @property
@@ -132,7 +133,9 @@ class Supervisor:
         pid = self.pid if self._told else None
         core, reason = self._core, self._core_reason
         without = tuple(self._without.items())
-        return WorkerReport(self.place.name, pid, self._restarts, core, reason, without)
+        return WorkerReport(
+            self.place.name, pid, self._restarts, core, reason, without, self._libraries
+        )
 
     async def start(self) -> None:
         """Raises DatapathError, and then nothing is left."""
@@ -200,7 +203,7 @@ class Supervisor:
             self._datapath.died(self._core, crash)
             died = died + 1 if asyncio.get_running_loop().time() - began < _LIVED else 0
             if died > 1:
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** min(died, 10), _LONGEST_PAUSE))
+                await asyncio.sleep(_pause(died))
             while True:
                 try:
                     await self._begin()
@@ -212,7 +215,7 @@ class Supervisor:
                             f"the {self.place.name} worker cannot be started: {error}"
                         )
                         return
-                    await asyncio.sleep(_FIRST_PAUSE)
+                    await asyncio.sleep(_pause(failed))
                 else:
                     failed = 0
                     break
@@ -234,9 +237,10 @@ class Supervisor:
         self._starting = loop.create_future()
         self._send(Kind.START, equipment.body(), [self._starting], _START_TIMEOUT)
         answer = await self._starting
-        if not isinstance(answer, list) or len(answer) != 2:
+        if not isinstance(answer, list) or len(answer) != 3:
             raise DatapathError("it answered nonsense")
-        self._core, self._core_reason = answer
+        self._core, self._core_reason, libraries = answer
+        self._libraries = tuple((work, by, why) for work, by, why in libraries)
         # From here to the end there is no other task's turn: what is asked later comes behind it.
         requests = list(self._datapath.all_told(self.place))
         for kind, body in requests:
@@ -412,3 +416,8 @@ class Supervisor:
             question.done()
             self._waiting += [answer for answer in question.answers if not answer.done()]
         self._questions.clear()
+
+
+def _pause(times: int) -> float:
+    """Seconds, after so many times in a row; packets wait meanwhile, in the device's queue."""
+    return min(_FIRST_PAUSE * float(1 << min(times, 10)), _LONGEST_PAUSE)

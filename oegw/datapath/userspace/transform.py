@@ -83,10 +83,11 @@ class Transform(Protocol):
 class AuthenticatedEncryption:
     """AES-GCM (RFC 4106).  The IV is the sequence number, which no key sees twice."""
 
-    __slots__ = ("aead", "block", "icv", "iv", "salt")
+    __slots__ = ("aead", "block", "icv", "iv", "key", "salt")
 
     def __init__(self, key: bytes) -> None:
-        self.aead = AESGCM(key[:-_SALT])
+        self.key = key[:-_SALT]
+        self.aead = AESGCM(self.key)
         self.salt = key[-_SALT:]
         self.block = CIPHERS[GCM].block
         self.iv = _GCM_IV

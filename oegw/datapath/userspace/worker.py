@@ -28,6 +28,7 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.userspace import channel
 from oegw.datapath.userspace.channel import ChannelError, Kind, Message
+from oegw.datapath.userspace.core.choice import Libraries
 from oegw.datapath.userspace.counters import CounterPage, page_of
 from oegw.datapath.userspace.equipment import Equipment
 from oegw.datapath.userspace.offloads import Offload
@@ -49,7 +50,7 @@ class CannotGoOnError(Exception):
 class Duty(Protocol):
     """What a worker does: seal, or open.  Its SAs are those that it was told of."""
 
-    core: tuple[str, str]  # which runs, and why
+    core: tuple[str, str, Libraries]  # which runs, why, and by which libraries
     turns: dict[int, Callable[[], None]]  # what to call while a descriptor is readable
     loop: Callable[[int], None] | None
     """Called with an epoll: moves packets by itself, and returns when a descriptor of others is
@@ -173,7 +174,7 @@ class Worker:
             raise DatapathError("the worker was not started")
         return request(self._duty, message.body)
 
-    def _start(self, equipment: Equipment) -> list[str]:
+    def _start(self, equipment: Equipment) -> list[Any]:
         if self._duty is not None:
             raise DatapathError("the worker runs already")
         counters = page_of(equipment.counters, equipment.page)

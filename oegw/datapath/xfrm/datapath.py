@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from oegw.datapath.checks import check_sa
+from oegw.datapath.device import mend_device
 from oegw.datapath.interface import (
     Capability,
     DatapathError,
@@ -27,12 +28,12 @@ from oegw.datapath.interface import (
 )
 from oegw.datapath.routes import TunnelRoutes
 from oegw.datapath.userspace.transform import CIPHERS
-from oegw.datapath.xfrm.link import make_link, remove_link
+from oegw.datapath.xfrm.link import has_link, make_link, remove_link
 from oegw.datapath.xfrm.messages import Frame, MessageType
 from oegw.datapath.xfrm.mover import Mover
 from oegw.datapath.xfrm.netlink import Netlink, Reports, Xfrm, XfrmError
 from oegw.datapath.xfrm.plan import Senders, standing_policies, state_of
-from oegw.datapath.xfrm.policy import PolicyName
+from oegw.datapath.xfrm.policy import Policy, PolicyName
 from oegw.datapath.xfrm.port import EncapsulationPort
 from oegw.datapath.xfrm.probe import probe
 from oegw.datapath.xfrm.reports import Expired, Mapped
@@ -83,6 +84,7 @@ class XfrmDatapath:
         self._unknown = UnknownSpis(settings.encapsulation_port, self._receives_on, self._tell)
         self._installed: dict[StateName, _Installed] = {}
         self._senders = Senders(settings)
+        self._standing: list[Policy] = []
         self._statistics: dict[str, int] = {}
         self._gone = {Direction.INBOUND: [0, 0], Direction.OUTBOUND: [0, 0]}
         self._resync: asyncio.Task[None] | None = None
@@ -258,6 +260,41 @@ class XfrmDatapath:
     ) -> None:
         self._port.send(data, source, destination, port)
 
+    async def mend(self) -> tuple[str, ...]:
+        """SAs that somebody else took away have expired, and are agreed on anew."""
+        kernel = self._require_running()
+        gone = list(await asyncio.to_thread(self._mend_link))
+        found = await self._found(kernel, MessageType.GETPOLICY)
+        wanted = self._wanted_policies()
+        if missing := sum(policy.name not in found for policy in wanted):
+            for policy in wanted:
+                kernel.ask(MessageType.UPDPOLICY, policy)
+            gone.append(f"{missing} IPsec policies")
+        expired = sum(each.expired for each in self._installed.values())
+        await self._look(kernel)
+        if lost := sum(each.expired for each in self._installed.values()) - expired:
+            gone.append(f"{lost} IPsec SAs")
+        return tuple(gone)
+
+    def _mend_link(self) -> tuple[str, ...]:
+        settings = self._settings
+        gone: tuple[str, ...] = ()
+        if not has_link(settings):
+            make_link(settings)
+            gone = (f"device {settings.tunnel_interface}",)
+        return (
+            *gone,
+            *mend_device(settings.tunnel_interface, settings.mtu),
+            *self._routes.mend(),
+        )
+
+    def _wanted_policies(self) -> list[Policy]:
+        outbound = [
+            each.sa for each in self._installed.values() if each.sa.direction is Direction.OUTBOUND
+        ]
+        of_sas = {policy.name: policy for policy in map(self._senders.policy, outbound) if policy}
+        return [*self._standing, *of_sas.values()]
+
     async def usage(self) -> dict[SaKey, Usage]:
         kernel = self._require_running()
         await self._look(kernel)
@@ -387,6 +424,7 @@ class XfrmDatapath:
         for policy in standing_policies(self._settings):
             try:
                 kernel.ask(MessageType.UPDPOLICY, policy)
+                self._standing.append(policy)
             except XfrmError as error:
                 if error.number != errno.EAFNOSUPPORT:  # a kernel without IPv6
                     raise
@@ -412,22 +450,26 @@ class XfrmDatapath:
     async def _sweep(self, kernel: Xfrm) -> None:
         """Remove each policy and each state with our interface id: first what leads packets to
         states, so that none asks for a state that is gone."""
-        ours = self._settings.interface_id
         for dump, delete in (
             (MessageType.GETPOLICY, MessageType.DELPOLICY),
             (MessageType.GETSA, MessageType.DELSA),
         ):
-            found: list[PolicyName | StateName] = []
-            async for frame in kernel.dump(dump):
-                with contextlib.suppress(ValueError):
-                    content = frame.content()
-                    if content.interface_id == ours:
-                        found.append(content.name)
-            for number, name in enumerate(found):
+            for number, name in enumerate(await self._found(kernel, dump)):
                 with contextlib.suppress(XfrmError):  # it is gone already
                     kernel.ask(delete, name)
                 if number % _REQUESTS_PER_TURN == 0:
                     await asyncio.sleep(0)
+
+    async def _found(self, kernel: Xfrm, dump: MessageType) -> list[PolicyName | StateName]:
+        """The policies or states with our interface id.  Raises XfrmError."""
+        ours = self._settings.interface_id
+        found: list[PolicyName | StateName] = []
+        async for frame in kernel.dump(dump):
+            with contextlib.suppress(ValueError):
+                content = frame.content()
+                if content.interface_id == ours:
+                    found.append(content.name)
+        return found
 
     def _check(self, sa: SecurityAssociation) -> None:
         check_sa(sa)

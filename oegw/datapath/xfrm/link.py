@@ -55,6 +55,18 @@ def remove_link(settings: XfrmSettings) -> None:
         ) from None
 
 
+def has_link(settings: XfrmSettings) -> bool:
+    """Whether the device is there, and ours.  Raises DatapathError."""
+    try:
+        with IPRoute() as route:
+            found = route.link_lookup(ifname=settings.tunnel_interface)
+            return any(_is_ours(link, settings) for i in found for link in route.get_links(i))
+    except NetlinkError as error:
+        raise DatapathError(
+            f"tunnel interface {settings.tunnel_interface}: {_words(error.code)}"
+        ) from None
+
+
 def _is_ours(link: Any, settings: XfrmSettings) -> bool:
     info = link.get_attr("IFLA_LINKINFO")
     if info is None or info.get_attr("IFLA_INFO_KIND") != "xfrm":

@@ -8,7 +8,6 @@ from typing import Any
 from oegw import __version__
 from oegw.doctor.facts import Facts
 from oegw.doctor.finding import NOTE, PROBLEM, WARNING, Finding, Kind, Shell
-from oegw.intercept.interface import OWN_TABLE
 
 ABSENT = Kind(
     "daemon-not-running",
@@ -84,9 +83,7 @@ def look(facts: Facts) -> Iterator[Finding]:
     status = daemon.status
     if status is None:
         if daemon.complains:
-            # Without its rules it can't count them: that is said where the rules are looked at.
-            if ("inet", OWN_TABLE) in facts.nftables().tables:
-                yield COMPLAINS.found(daemon.reason, restart=mending.restart)
+            yield COMPLAINS.found(daemon.reason, restart=mending.restart)
         elif daemon.hangs:
             kill = Shell(f"kill -9 {daemon.number}; " if daemon.number else "")
             yield SILENT.found(daemon.reason, kill=kill, start=mending.start)

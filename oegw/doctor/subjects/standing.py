@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from oegw.datapath.routes import PROTOCOL
 from oegw.doctor.facts import Facts
-from oegw.doctor.finding import PROBLEM, Finding, Kind
+from oegw.doctor.finding import PROBLEM, WARNING, Finding, Kind
 from oegw.intercept.interface import OWN_TABLE, Marks
+from oegw.standing import WARNED
 
 TABLE = Kind(
     "own-rules-gone",
@@ -37,7 +38,14 @@ DEVICE = Kind(
     "packets for a tunnel don't get there: they are dropped",
     "{restart}",
 )
-KINDS = (TABLE, JUMP, RULE, DEVICE)
+TAKEN = Kind(
+    "own-rules-taken-away",
+    WARNING,
+    "somebody has taken away what the gateway needs in the kernel; it has put it back",
+    "without its packet rules protected packets leave in clear, each time for a moment",
+    "{status}",
+)
+KINDS = (TABLE, JUMP, RULE, DEVICE, TAKEN)
 
 
 def look(facts: Facts) -> Iterator[Finding]:
@@ -45,6 +53,12 @@ def look(facts: Facts) -> Iterator[Finding]:
         return
     status = facts.daemon().status or {}
     restart = facts.mending.restart
+    taken = status.get("standing") or {}
+    if taken.get("put_back") and taken.get("ago", WARNED) < WARNED:
+        who = taken.get("author") or "somebody"
+        times = f"{taken['put_back']} times since it runs"
+        what = f"{who} took away {', '.join(taken.get('what', ()))}; {times} something was put back"
+        yield TAKEN.found(what, status=facts.mending.oegw("status"))
     if ("inet", OWN_TABLE) not in facts.nftables().tables:
         yield TABLE.found(f"table inet {OWN_TABLE} is not there", restart=restart)
     if (status.get("interception") or {}).get("queue") == "iptables":

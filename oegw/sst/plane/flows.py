@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from oegw.sst.interface import Entry, IPAddress, Leg, PortFlow
 from oegw.sst.plane.elements import entered, no_longer_declined, now_declined, removed
@@ -63,7 +64,7 @@ class Flows:
         try:
             self._kernel.run([now_declined(self._table, leg, flow, lifespan)])
         except RefusedError as refusal:
-            if not refusal.full:
+            if not (refusal.full or refusal.missing):  # somebody took the table away
                 raise
             self.full += 1
             return
@@ -96,6 +97,20 @@ class Flows:
         gone, self._declined = self._declined, {}
         for key in gone:
             self._unnote(key)
+
+    def put_back(self) -> None:
+        """All that lasts, into maps that are empty.  Raises RefusedError."""
+        now, messages = self._clock(), list[Message]()
+        for entry, expires in self._entries.values():
+            if expires > now:
+                messages += entered(self._table, replace(entry, lifespan=expires - now))
+        messages += [
+            now_declined(self._table, leg, flow, expires - now)
+            for (leg, flow), expires in self._declined.items()
+            if expires > now
+        ]
+        for first in range(0, len(messages), _BATCH):
+            self._kernel.run(messages[first : first + _BATCH])
 
     def of_sealed(
         self, leg: Leg, local: bytes, remote: bytes, protocol: int, ports: tuple[int, int]

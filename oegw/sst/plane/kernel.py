@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from oegw.intercept.imprint import NONE, Imprints, imprints
 from oegw.intercept.interface import InterceptError
 from oegw.intercept.jump import Jump, QueueRule, has_nft_queue
 from oegw.intercept.nft import Nft, NftError
@@ -21,7 +22,7 @@ from oegw.sst.plane import names
 from oegw.sst.plane.byhand import fragmentable, rewritten
 from oegw.sst.plane.flows import Flows
 from oegw.sst.plane.marks import PlaneMarks
-from oegw.sst.plane.netlink import NfTables
+from oegw.sst.plane.netlink import NfTables, RefusedError
 from oegw.sst.plane.queues import Queues
 from oegw.sst.plane.rewriting import rules
 from oegw.sst.plane.ruleset import (
@@ -76,6 +77,9 @@ class NftPlane:
         self._policy: PolicyChains | None = None
         self._mtus: dict[str, int] = {}
         self._nft_queue = False
+        self._shielded: dict[tuple[IPAddress, IPAddress], None] = {}
+        self._imprints: Imprints | None = None
+        self._imprinted: tuple[str, ...] = ()  # of our tables, as we made them
 
     @property
     def queue_kind(self) -> str:
@@ -119,13 +123,10 @@ class NftPlane:
             queues.open()
             if not self._nft_queue:
                 added = await self._jump.add()
-            if flags_fragments(settings):
-                _flag_fragments(nft, settings, self._mtus)
-            else:
-                _flag_no_fragments(nft, settings)
-            nft.run(whole_table(settings, policy, self._mtus, nft_queue=self._nft_queue))
-            kernel.run(rules(settings.table, self._marks))
+            self._imprints = imprints()
+            self._put_tables(nft, kernel, policy)
         except BaseException:
+            self._end_imprints()
             if queues is not None:
                 queues.close()
             if kernel is not None:
@@ -138,6 +139,37 @@ class NftPlane:
         loop = asyncio.get_running_loop()
         for queue in queues.both:
             loop.add_reader(queue.fileno(), queue.read)
+
+    def _put_tables(self, nft: Nft, kernel: NfTables, policy: PolicyChains) -> None:
+        """In place of what is there; without what is in maps and sets."""
+        settings = self._settings
+        if flags_fragments(settings):
+            _flag_fragments(nft, settings, self._mtus)
+        else:
+            _flag_no_fragments(nft, settings)
+        nft.run(whole_table(settings, policy, self._mtus, nft_queue=self._nft_queue))
+        kernel.run(rules(settings.table, self._marks))
+        self._imprinted = self._imprints_taken()
+
+    def _put_elements(self) -> None:
+        """What was in maps and sets; a flow that finds no room is asked for again."""
+        for pair in self._shielded:
+            self._run(self._on_pair("add", *pair))
+        if self._flows is not None:
+            try:
+                self._flows.put_back()
+            except RefusedError as refusal:
+                self._trace.drop("sst", "flows_not_put_back", detail=str(refusal))
+
+    def _imprints_taken(self) -> tuple[str, ...]:
+        assert self._imprints is not None
+        families = ("inet", "netdev") if flags_fragments(self._settings) else ("inet",)
+        return tuple(self._imprints.taken(family, self._settings.table) for family in families)
+
+    def _end_imprints(self) -> None:
+        if self._imprints is not None:
+            self._imprints.close()
+            self._imprints = None
 
     def _try_rules(self, nft: Nft, kernel: NfTables) -> None:
         """Whether the kernel takes the rules that rewrite: in a table that no packet passes."""
@@ -154,9 +186,30 @@ class NftPlane:
         mtus = self._measured()
         with _sst_errors():
             self._run(new_policy(self._settings, policy, mtus, nft_queue=self._nft_queue))
+            self._imprinted = self._imprints_taken()
         self._policy, self._mtus = policy, mtus
         if self._flows is not None:
             self._flows.declined_forgotten()
+
+    async def mend(self) -> tuple[str, ...]:
+        """Put back tables that somebody else took away or changed, with what has been decided;
+        returns what was gone.  Raises SstError."""
+        if self._nft is None or self._kernel is None or self._policy is None:
+            return ()
+        with _sst_errors():
+            taken = self._imprints_taken()
+            if taken == self._imprinted and NONE not in taken:
+                return ()
+            self._put_tables(self._nft, self._kernel, self._policy)
+            self._put_elements()
+        return (f"table inet {self._settings.table}",)
+
+    async def mend_jump(self, thorough: bool) -> tuple[str, ...]:
+        """The same of iptables' rules.  Raises SstError."""
+        if self._nft is None or self._nft_queue:
+            return ()
+        with _sst_errors():
+            return await self._jump.mend(thorough)
 
     def residue(self) -> str:
         """The nft text of what `close` will leave; nothing before `start`."""
@@ -179,6 +232,7 @@ class NftPlane:
             self._nft.close()
             if self._kernel is not None:
                 self._kernel.close()
+            self._end_imprints()
             self._nft = self._kernel = self._queues = self._flows = self._policy = None
         self._trace.event("sst", "plane_closed")
 
@@ -198,11 +252,17 @@ class NftPlane:
 
     def shield(self, local: IPAddress, remote: IPAddress) -> None:
         """Seal what we send ourselves between two gateways."""
+        self._shielded[local, remote] = None
         with _sst_errors():
-            self._run(self._on_pair("add", local, remote))
+            try:
+                self._run(self._on_pair("add", local, remote))
+            except NftError as refusal:
+                if not refusal.missing:  # of a table that is put back, with this in it
+                    raise
 
     def unshield(self, local: IPAddress, remote: IPAddress) -> None:
         """No longer; the flows between them are asked again."""
+        self._shielded.pop((local, remote), None)
         with _sst_errors():
             try:
                 self._run(self._on_pair("delete", local, remote))

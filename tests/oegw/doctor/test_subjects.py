@@ -198,6 +198,10 @@ LENT = replace(OUT, lent=(ip_interface("2001:db8::4/64"),))
          {"daemon": Daemon({**STATUS, "resolvers": [{"address": "x", "standing": "dead"},
                                                     {"address": "y", "standing": "good"}]})},
          "oegw status"),
+        ("own-rules-taken-away", WARNING,
+         {"daemon": Daemon({**STATUS, "standing": {
+             "put_back": 2, "ago": 60.5, "what": ["table inet oegw"], "author": "nft"}})},
+         "oegw status"),
         ("own-queue-rule-gone", PROBLEM,
          {"daemon": Daemon({**STATUS, "interception": {"queue": "iptables"}}),
           "iptables": (JUMPS,)},

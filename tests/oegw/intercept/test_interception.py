@@ -160,7 +160,7 @@ def test_a_verdict_that_is_long_over_is_forgotten_without_the_kernel(net, gate, 
     install(gate, alive, Verdict.CLEAR, 60)
     ran: list[str] = []
     monkeypatch.setattr(gate.interception, "_clock", lambda: time.monotonic() + 10)
-    monkeypatch.setattr(gate.interception, "_run", ran.append)
+    monkeypatch.setattr(gate.interception._leaving, "_run", ran.append)
     gate.call(gate.interception.remove_policy, over)
     assert ran == []
     gate.call(gate.interception.remove_policy, alive)

@@ -53,6 +53,12 @@ def test_the_mind_does_not_write_what_is_not_ours(command: str) -> None:
         assert "not done for who asks" in answer.text
 
 
+def test_nothing_is_listed_with_names_from_the_dns() -> None:
+    with own_network():
+        answer = refused(Desk(NftPermit(_MINDS)), Nft("list ruleset", 1 << 0, False))
+        assert answer.text == "nft: not with the flags 0x1"
+
+
 @pytest.mark.parametrize("role", Role)
 def test_who_is_beside_the_mind_gets_less(role: Role) -> None:
     with own_network():
@@ -130,8 +136,28 @@ def test_packets_and_verdicts_come_as_they_went() -> None:
         Verdict(4500, 7, True, None, b"xyz"),
     ):
         assert Verdict.parse(verdict.serialize()) == verdict
-    for octets in (b"", bytes(5), Verdict(1, 1, True).serialize() + b"x"):
+    longest = Verdict(4500, 7, True, None, bytes(65531)).serialize()
+    assert Verdict.parse(longest).payload == bytes(65531)
+    for octets in (b"", bytes(5), Verdict(1, 1, True).serialize() + b"x", longest + b"x"):
         with pytest.raises(PacketFormError):
             Verdict.parse(octets)
     with pytest.raises(PacketFormError):
         Packet.parse(bytes(9))
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("oegw.powers.frames.PATIENCE", 0.05)
+    ours, theirs = socket.socketpair()
+    line = Waiting(ours)
+    with theirs:
+        line.send(Kind.CALL, b"first")
+        with pytest.raises(FrameError):
+            line.receive()
+        theirs.sendall(frame(Kind.ANSWER, b"to the first"))
+        with pytest.raises(FrameError):
+            line.send(Kind.CALL, b"second")
+        with pytest.raises(FrameError):
+            line.receive()
+    line.close()

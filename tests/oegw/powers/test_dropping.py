@@ -237,3 +237,43 @@ def test_sockets_are_marked_without_the_power_over_routes() -> None:
     )
     assert said == "marked"
     assert socket.SO_MARK
+
+
+_RULE = r"table inet oegw {\n chain c {\n ip saddr strangers.example accept\n }\n}\n"
+
+
+def asked_the_dns(first: str, tmp_path: Path) -> bool:
+    """Whether libnftables, given a name in a rule, asks for it after ``first``."""
+    resolvers = tmp_path / "resolv.conf"
+    resolvers.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    code = textwrap.dedent(
+        f"""
+        import socket
+        from oegw.intercept import nft
+        from oegw.powers.dropping import look_up_no_hosts
+        nft._NO_DNS = 0  # which not every libnftables has
+        dns = socket.socket(type=socket.SOCK_DGRAM)
+        dns.bind(("127.0.0.1", 53))
+        dns.setblocking(False)
+        {first}
+        assert nft.NftHandle().speak("{_RULE}", 0, dry=True).failed
+        try:
+            print(b"strangers" in dns.recv(512))
+        except BlockingIOError:
+            print(False)
+        """
+    )
+    shell = f'ip link set lo up; mount --bind {resolvers} /etc/resolv.conf; exec "$@"'
+    inside = ["unshare", "--net", "--mount", "sh", "-c", shell, "sh"]
+    done = subprocess.run(
+        [*inside, sys.executable, "-P", "-c", code],
+        capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout == "True\n"
+
+
+@pytest.mark.netns
+def test_no_name_in_a_rule_has_the_dns_asked(tmp_path: Path) -> None:
+    assert asked_the_dns("", tmp_path)  # or this test could not fail
+    assert not asked_the_dns("look_up_no_hosts()", tmp_path)

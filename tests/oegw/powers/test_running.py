@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
+from oegw.powers.orders import ListWorkers
+from oegw.powers.tohands import Ends, HandsGone, ToHands
 from oegw.status import render
 from tests.support.powers_gateway import (
+    PATIENCE,
     a_link,
     a_place,
     configuration,
@@ -85,6 +90,33 @@ def test_none_outlives_another_and_what_drops_packets_stays(victim: str) -> None
         said = gateway.errors()
         assert "nothing passes until a restart" in said, said
         assert "Traceback" not in said
+
+
+def test_the_supervisor_hears_nothing_while_the_hands_hang(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No packet comes out of a queue then, and the mind is well."""
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(0.5)  # the time of five pings
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+
+        def hears() -> bool:
+            try:
+                return b"WATCHDOG=1" in supervisor.recv(4096)
+            except TimeoutError:
+                return False
+
+        with running() as gateway:
+            until(hears)
+            gateway.process.send_signal(signal.SIGSTOP)
+            try:
+                until(lambda: not hears())
+            finally:
+                gateway.process.send_signal(signal.SIGCONT)
+            until(hears)
 
 
 def test_a_signal_to_the_main_process_is_the_minds_to_act_on() -> None:
@@ -176,3 +208,63 @@ def test_the_guard_of_the_next_boot_is_written_by_the_hands() -> None:
         saved = next(gateway.place.rglob("guard.nft"))
         assert saved.stat().st_uid == 0
         assert saved.read_text().endswith("# complete\n")
+
+
+def test_hands_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they say later would be taken for the answer to something else."""
+    monkeypatch.setattr("oegw.powers.frames.PATIENCE", 0.05)
+
+    async def live() -> list[str]:
+        ours, theirs = Ends.pair()
+        hands, failed = ToHands(ours), asyncio.Event()
+        reasons: list[str] = []
+        hands.failed = lambda reason: (reasons.append(reason), failed.set())[1]
+        hands.begin()
+        with pytest.raises(HandsGone):
+            hands.call(ListWorkers())
+        await asyncio.wait_for(failed.wait(), PATIENCE)
+        theirs.close()
+        hands.end()
+        return reasons
+
+    (reason,) = asyncio.run(live())
+    assert "has ended" in reason
+
+
+def test_the_guard_of_a_new_policy_does_not_wait_for_a_child() -> None:
+    """The power may fail meanwhile."""
+    with running(CHILDREN) as gateway:
+
+        def moniker() -> int | None:
+            pid: int | None = (gateway.status()["moniker"] or {}).get("pid")
+            return pid
+
+        pid = until(moniker)
+        guard = next(gateway.place.rglob("guard.nft"))
+        os.kill(pid, signal.SIGSTOP)  # its end takes all the time that it is given
+        configuration(
+            gateway.place, '[[rule]]\nname = "new"\ncategory = "opportunistic"\n'
+            'destination = "192.0.2.0/24"\non_failure = "drop"\n',
+        )  # fmt: skip
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: "192.0.2.0" in guard.read_text())
+        assert is_there(pid)
+        until(lambda: [e for e in gateway.events() if e["event"] == "reloaded"])
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_reloads_that_come_to_nothing_do_not_heap_up_signers() -> None:
+    with running() as gateway:
+        text = gateway.place / "oegw.toml"
+        good, before = text.read_text(), children(gateway.process.pid)
+        point = '[[decision_point]]\nname = "p"\nurl = "https://127.0.0.1/"\nca = "none.pem"\n'
+        text.write_text(good + point)
+        for _ in range(4):
+            assert "error" in gateway.ask("reload")
+        until(lambda: len(children(gateway.process.pid)) <= len(before) + 1)
+        text.write_text(good)
+        gateway.ask("reload")
+        until(lambda: len(children(gateway.process.pid)) == len(before))

@@ -4,6 +4,7 @@ there is."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from oegw.datapath.interface import DatapathError
@@ -12,6 +13,7 @@ from oegw.datapath.userspace.transform import Random
 
 AUTO, COMPILED, PYTHON = "auto", "compiled", "python"
 WANTED = (AUTO, COMPILED, PYTHON)
+PYTHON_BY_OPENSSL = "python-by-openssl"  # for workers only: after crashes
 
 
 class MakesSealing(Protocol):
@@ -22,6 +24,10 @@ class MakesOpening(Protocol):
     def __call__(self, offloads: bool, joins_udp: bool, random: Random) -> OpeningCore: ...
 
 
+Libraries = tuple[tuple[str, str, str], ...]
+"""What they do for a core, their names, and why no faster one does; empty if there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class CoreChoice:
     """``name``: "compiled" or "python"; ``reason`` completes "compiled core: ..." or "pure Python
@@ -29,6 +35,7 @@ class CoreChoice:
 
     name: str
     reason: str
+    libraries: Libraries
     sealing: MakesSealing
     opening: MakesOpening
 
@@ -36,6 +43,8 @@ class CoreChoice:
 def choose(wanted: str) -> CoreChoice:
     """The core for ``wanted``, one of WANTED.  What is missing for the compiled core is the reason
     for pure Python.  Raises DatapathError if the compiled core is asked for by name and missing."""
+    if wanted == PYTHON_BY_OPENSSL:
+        return _pure("the compiled one crashed", fast=False)
     if wanted not in WANTED:
         raise DatapathError(f"core {wanted!r} is none of {', '.join(WANTED)}")
     if wanted == PYTHON:
@@ -62,13 +71,35 @@ def what_is_missing() -> str | None:
 
 
 def _compiled(reason: str) -> CoreChoice:
-    from oegw.datapath.userspace.core.compiled import CompiledOpeningCore, CompiledSealingCore
+    from oegw.datapath.userspace.core.compiled import (
+        CompiledOpeningCore,
+        CompiledSealingCore,
+        aes_gcm,
+    )
 
-    return CoreChoice(COMPILED, reason, CompiledSealingCore, CompiledOpeningCore)
+    libraries = (("AES-GCM", *aes_gcm()[1:]),)
+    return CoreChoice(COMPILED, reason, libraries, CompiledSealingCore, CompiledOpeningCore)
 
 
-def _pure(reason: str) -> CoreChoice:
+def _pure(reason: str, fast: bool = True) -> CoreChoice:
+    from oegw.datapath.userspace.core.bursts import bursts
+    from oegw.datapath.userspace.core.multibuffer import NoLibraryError
     from oegw.datapath.userspace.core.pureopening import PureOpeningCore
     from oegw.datapath.userspace.core.puresealing import PureSealingCore
+    from oegw.datapath.userspace.core.summing import told
 
-    return CoreChoice(PYTHON, reason, PureSealingCore, PureOpeningCore)
+    by, why = None, "others are not tried after crashes"
+    if fast:
+        try:
+            by, why = bursts(), ""
+        except NoLibraryError as error:
+            why = str(error)
+    name = "OpenSSL" if by is None else f"{by.name}, and alone by OpenSSL"
+    libraries = (("AES-GCM", name, why), ("checksums", *told()))
+    return CoreChoice(
+        PYTHON,
+        reason,
+        libraries,
+        partial(PureSealingCore, bursts=by),
+        partial(PureOpeningCore, bursts=by),
+    )

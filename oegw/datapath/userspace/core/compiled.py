@@ -19,7 +19,7 @@ from typing import Any
 import cffi
 
 from oegw.datapath.interface import DatapathError
-from oegw.datapath.userspace.core import interface
+from oegw.datapath.userspace.core import interface, multibuffer
 from oegw.datapath.userspace.core.interface import (
     Frame,
     Gathers,
@@ -53,7 +53,7 @@ _CONSTANTS = (
 )
 _STRUCTURES = (
     "sa", "sa_now", "run", "frame", "care", "moved", "seen", "made", "way", "outer", "counters",
-    "crowd",
+    "crowd", "gcm",
 )  # fmt: skip
 _ANSWERS = {"DONE": 0, "CARE": 1, "RANDOM": 2, "UNOPENED": 3, "UNCHECKED": 4, "BROKEN": 5}
 _ANSWERS |= {"CONTROL": 6, "LEFT": 7, "SEEN": 8, "PLACE": 9}
@@ -107,6 +107,31 @@ def load(path: Path) -> tuple[Any, Any]:
     ):
         raise CoreMissingError("it was built from other files than these; install oegw again")
     return declarations, loaded
+
+
+def aes_gcm() -> tuple[Any, str, str]:
+    """What does AES-GCM in place of libcrypto, as the C has it, or NULL; the name of the library
+    that does it; and why it is no faster one."""
+    return _aes_gcm(*library())
+
+
+@functools.cache
+def _aes_gcm(ffi: Any, lib: Any) -> tuple[Any, str, str]:
+    try:
+        found = multibuffer.functions()
+    except multibuffer.NoLibraryError as error:
+        return ffi.NULL, "OpenSSL", str(error)
+    by = ffi.new(
+        "struct oegw_gcm *",
+        {
+            "expand": [ffi.cast("oegw_gcm_expand", address) for address in found.expand],
+            "encrypt": [ffi.cast("oegw_gcm_crypt", address) for address in found.encrypt],
+            "decrypt": [ffi.cast("oegw_gcm_crypt", address) for address in found.decrypt],
+        },
+    )
+    if not lib.oegw_gcm_check(by):
+        return ffi.NULL, "OpenSSL", f"{found.name} does not do as OpenSSL does"
+    return by, found.name, ""
 
 
 def _why_not_built() -> str:
@@ -233,7 +258,7 @@ class CompiledSealingCore(_Core):
         super().__init__(lib.oegw_sealing_memory())
         self._random = random
         self._core = self._made(
-            lib.oegw_sealing_new(offloads, self._pointer), lib.oegw_sealing_free
+            lib.oegw_sealing_new(offloads, aes_gcm()[0], self._pointer), lib.oegw_sealing_free
         )
         self._runs = lib.oegw_sealing_runs(self._core)
         self._made_now = lib.oegw_sealing_made(self._core)
@@ -338,7 +363,8 @@ class CompiledOpeningCore(_Core):
         lib = library()[1]
         super().__init__(lib.oegw_opening_memory())
         self._core = self._made(
-            lib.oegw_opening_new(offloads, joins_udp, self._pointer), lib.oegw_opening_free
+            lib.oegw_opening_new(offloads, joins_udp, aes_gcm()[0], self._pointer),
+            lib.oegw_opening_free,
         )
         self._care = lib.oegw_opening_care(self._core)
         self._seen = lib.oegw_opening_seen(self._core)

@@ -1,7 +1,7 @@
 /* The compiled core's door.  The C files include it, and compiled.py hands it to cffi as it is: so
    there are only declarations here, and constants that are numbers. */
 
-#define OEGW_CORE_VERSION 4 /* of all that stands here: a core built for another one is not used */
+#define OEGW_CORE_VERSION 5 /* of all that stands here: a core built for another one is not used */
 
 /* Those of interface.py; compiled.py compares them. */
 #define OEGW_RUN_PACKETS 64
@@ -36,6 +36,22 @@
 #define OEGW_PLACE 9   /* oegw_crowd.gathered is to be told of */
 
 #define OEGW_OUTER 8 /* sockets of one loop at most */
+
+#define OEGW_GCM_SCRATCH 512 /* octets */
+
+/* AES-GCM by another library: functions for keys of 16, 24 and 32 octets, as multibuffer.py has them.
+   An expansion writes the expanded key; the others take it, OEGW_GCM_SCRATCH octets for themselves, to
+   and from where and how many octets, a nonce of 12, what is authenticated besides, and the ICV, which
+   they write both. */
+typedef void (*oegw_gcm_expand)(const void *key, void *expanded);
+typedef void (*oegw_gcm_crypt)(const void *expanded, void *scratch, uint8_t *to, const uint8_t *from, uint64_t octets, const uint8_t *nonce, const uint8_t *added, uint64_t added_octets, uint8_t *icv, uint64_t icv_octets);
+
+struct oegw_gcm {
+    oegw_gcm_expand expand[3];
+    oegw_gcm_crypt encrypt[3];
+    oegw_gcm_crypt decrypt[3];
+    uint64_t expanded_octets; /* oegw_gcm_check says */
+};
 
 /* One SA, as it is installed.  The pointers are followed during the call only, but for record. */
 struct oegw_sa {
@@ -178,13 +194,18 @@ int oegw_crowd_came(struct oegw_crowd *crowd, uint64_t packets, uint64_t octets,
    One step for all who take. */
 uint64_t oegw_take(uint8_t *record, uint64_t numbers, uint64_t octets, uint64_t last, uint64_t now);
 
+/* Whether these functions do as libcrypto does: known answers, and packets of many lengths.  Nobody
+   may use them before. */
+int oegw_gcm_check(struct oegw_gcm *by);
+
 /* A core reads into memory that it is handed, and leaves there what it made: so many octets, at a
    multiple of 64, which stay as long as the core. */
 uint64_t oegw_sealing_memory(void);
 uint64_t oegw_opening_memory(void);
 
-/* Null if there is no memory for the rest, or libcrypto lacks something. */
-oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory);
+/* Null if there is no memory for the rest, or libcrypto lacks something.  `gcm` was checked, and is
+   copied; null: libcrypto does it. */
+oegw_sealing *oegw_sealing_new(int offloads, const struct oegw_gcm *gcm, uint8_t *memory);
 void oegw_sealing_free(oegw_sealing *core);
 /* The SA's number, which is greater than 0; 0 if libcrypto refuses, or there is no memory. */
 uint32_t oegw_sealing_install(oegw_sealing *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);
@@ -207,7 +228,7 @@ void oegw_sealing_way(oegw_sealing *core, uint32_t sa, const struct oegw_way *wa
    sockets (traffic class, DF, checksum) are the loop's own while it runs. */
 int oegw_sealing_loop(oegw_sealing *core, int polled, int device, const struct oegw_counters *counters, struct oegw_crowd *crowd);
 
-oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory);
+oegw_opening *oegw_opening_new(int offloads, int joins_udp, const struct oegw_gcm *gcm, uint8_t *memory);
 void oegw_opening_free(oegw_opening *core);
 /* As above; also 0 if there is an SA of this SPI and destination. */
 uint32_t oegw_opening_install(oegw_opening *core, const struct oegw_sa *sa, const struct oegw_sa_now *now);

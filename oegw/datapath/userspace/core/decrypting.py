@@ -9,6 +9,15 @@ from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 
+from oegw.datapath.userspace.core.bursts import (
+    LEAST,
+    Bursts,
+    Expanded,
+    added_of,
+    address_of,
+    begins_anew,
+    headers_of,
+)
 from oegw.datapath.userspace.core.columns import alike, counted
 from oegw.datapath.userspace.esp import LAST_EXTENDED_SEQUENCE, LAST_SEQUENCE, InboundSa
 from oegw.datapath.userspace.transform import (
@@ -91,6 +100,47 @@ def gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> DecryptRow:
         return opened
 
     return decrypted
+
+
+def gcm_bursts(sa: InboundSa, transform: AuthenticatedEncryption, bursts: Bursts) -> DecryptRow:
+    """As `gcm_row`, many at once."""
+    singly, salt, spi, extended = gcm_row(sa, transform), transform.salt, sa.sa.spi, sa.extended
+    last = LAST_EXTENDED_SEQUENCE if extended else LAST_SEQUENCE
+    expanded: Expanded | None = None
+
+    def decrypted(payload: memoryview, place: int, size: int, count: int, sequence: int) -> int:
+        nonlocal expanded
+        row = min(count, last + 1 - sequence)
+        octets = size - GCM_PLAIN - GCM_ICV
+        if row < LEAST or octets < _GCM_LEAST or begins_anew(sequence, row):
+            return singly(payload, place, size, count, sequence)
+        fields = _gcm_sealed(size, row).unpack_from(payload, place)
+        due = headers_of(spi, sequence, row, iv=False)
+        if b"".join(fields[::3]) != due:
+            return singly(payload, place, size, count, sequence)
+        if expanded is None:
+            expanded = bursts.expanded(transform.key)
+        if bursts.decrypt(
+            expanded,
+            address_of(payload, place) + GCM_PLAIN,
+            size,
+            row,
+            octets,
+            salt.join((b"", *fields[1::3])),
+            *added_of(spi, sequence, row, extended),
+            b"".join(fields[2::3]),
+        ):
+            return row
+        return singly(payload, place, size, count, sequence)
+
+    return decrypted
+
+
+@lru_cache(maxsize=256)
+def _gcm_sealed(size: int, count: int) -> Struct:
+    """As `_gcm_headers`, and the ICV."""
+    text = size - GCM_PLAIN - GCM_ICV
+    return Struct(f"{ESP_HEADER}s{GCM_PLAIN - ESP_HEADER}s{text}x{GCM_ICV}s" * count)
 
 
 @lru_cache(maxsize=256)

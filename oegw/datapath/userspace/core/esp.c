@@ -10,7 +10,7 @@
 
 #include "parts.h"
 
-enum { BLOCK_LARGEST = 16, GCM_SALT = 4, GCM_IV = 8, ICV_LARGEST = 64 };
+enum { BLOCK_LARGEST = 16, ICV_LARGEST = 64 };
 
 EXPORTED uint32_t oegw_core_version(void)
 {
@@ -22,7 +22,8 @@ EXPORTED uint32_t oegw_core_layout(void)
     return (uint32_t)(sizeof(struct oegw_sa) + sizeof(struct oegw_sa_now) + sizeof(struct oegw_run)
                       + sizeof(struct oegw_frame) + sizeof(struct oegw_care) + sizeof(struct oegw_moved)
                       + sizeof(struct oegw_seen) + sizeof(struct oegw_made) + sizeof(struct oegw_way)
-                      + sizeof(struct oegw_outer) + sizeof(struct oegw_counters) + sizeof(struct oegw_crowd));
+                      + sizeof(struct oegw_outer) + sizeof(struct oegw_counters) + sizeof(struct oegw_crowd)
+                      + sizeof(struct oegw_gcm));
 }
 
 /* ------------------------------------------------------------------------------- the record */
@@ -112,17 +113,21 @@ static void accept(struct sa *sa, uint64_t top, uint64_t sequence)
 
 /* ---------------------------------------------------------------------------- installation */
 
-bool sas_make(struct sas *sas, bool inbound)
+bool sas_make(struct sas *sas, const struct oegw_gcm *gcm, bool inbound)
 {
     memset(sas, 0, sizeof *sas);
     sas->inbound = inbound;
     sas->count = 1; /* there is no number 0 */
     struct algorithms *all = &sas->algorithms;
-    static const char *const gcm[] = {"AES-128-GCM", "AES-192-GCM", "AES-256-GCM"};
+    if (gcm) {
+        all->other = true;
+        all->by = *gcm;
+    }
+    static const char *const aead[] = {"AES-128-GCM", "AES-192-GCM", "AES-256-GCM"};
     static const char *const cbc[] = {"AES-128-CBC", "AES-192-CBC", "AES-256-CBC"};
     bool there = true;
     for (int i = 0; i < 3; i++) {
-        there &= (all->gcm[i] = EVP_CIPHER_fetch(NULL, gcm[i], NULL)) != NULL;
+        there &= (all->gcm[i] = EVP_CIPHER_fetch(NULL, aead[i], NULL)) != NULL;
         there &= (all->cbc[i] = EVP_CIPHER_fetch(NULL, cbc[i], NULL)) != NULL;
     }
     all->des = EVP_CIPHER_fetch(NULL, "DES-EDE3-CBC", NULL); /* without it such SAs are refused */
@@ -137,6 +142,7 @@ static void sa_free(struct sa *sa)
         return;
     EVP_CIPHER_CTX_free(sa->cipher); /* which cleanses the key schedule, and so does the other */
     EVP_MAC_CTX_free(sa->mac);
+    gcm_free(sa->by, sa->expanded);
     OPENSSL_cleanse(sa, sizeof *sa);
     free(sa);
 }
@@ -190,8 +196,13 @@ static bool set_algorithms(struct sa *sa, const struct algorithms *all, const st
             return false;
         sa->block = 4;
         sa->iv = GCM_IV;
-        sa->icv = 16;
+        sa->icv = GCM_ICV;
         memcpy(sa->salt, given->key + octets, GCM_SALT);
+        if (all->other) {
+            sa->by = &all->by;
+            sa->key_size = (uint8_t)(octets / 8 - 2);
+            return (sa->expanded = gcm_expand(sa->by, given->key, octets)) != NULL;
+        }
         return set_cipher(sa, all->gcm[octets / 8 - 2], given->key, inbound);
     }
     const EVP_CIPHER *cipher;
@@ -326,13 +337,17 @@ bool seal_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t next_hea
         memcpy(plain + all, mac, sa->icv);
         return true;
     }
-    uint8_t nonce[GCM_SALT + GCM_IV], associated[12];
+    uint8_t nonce[GCM_NONCE], associated[12];
     uint64_t iv = sa->extended ? sequence : (uint32_t)sequence;
     put32(packet + ESP_HEADER, (uint32_t)(iv >> 32));
     put32(packet + ESP_HEADER + 4, (uint32_t)iv);
     memcpy(nonce, sa->salt, GCM_SALT);
     memcpy(nonce + GCM_SALT, packet + ESP_HEADER, GCM_IV);
     int size = associated_data(sa, packet, sequence, associated);
+    if (sa->expanded) {
+        gcm_encrypt(sa->by, sa->key_size, sa->expanded, nonce, associated, (size_t)size, plain, all, plain + all);
+        return true;
+    }
     return EVP_CipherInit_ex2(sa->cipher, NULL, NULL, nonce, -1, NULL) == 1
            && EVP_CipherUpdate(sa->cipher, NULL, &done, associated, size) == 1
            && EVP_CipherUpdate(sa->cipher, plain, &done, plain, (int)all) == 1
@@ -342,12 +357,14 @@ bool seal_packet(struct sa *sa, uint8_t *packet, size_t octets, uint8_t next_hea
 
 static bool open_gcm(struct sa *sa, uint8_t *packet, size_t octets, uint64_t sequence)
 {
-    uint8_t nonce[GCM_SALT + GCM_IV], associated[12];
+    uint8_t nonce[GCM_NONCE], associated[12];
     uint8_t *text = packet + ESP_HEADER + GCM_IV, *end = packet + octets - sa->icv;
     int done;
     memcpy(nonce, sa->salt, GCM_SALT);
     memcpy(nonce + GCM_SALT, packet + ESP_HEADER, GCM_IV);
     int size = associated_data(sa, packet, sequence, associated);
+    if (sa->expanded)
+        return gcm_decrypt(sa->by, sa->key_size, sa->expanded, nonce, associated, (size_t)size, text, (size_t)(end - text), end);
     return EVP_CipherInit_ex2(sa->cipher, NULL, NULL, nonce, -1, NULL) == 1
            && EVP_CIPHER_CTX_ctrl(sa->cipher, EVP_CTRL_AEAD_SET_TAG, sa->icv, end) == 1
            && EVP_CipherUpdate(sa->cipher, NULL, &done, associated, size) == 1

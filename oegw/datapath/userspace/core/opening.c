@@ -69,7 +69,7 @@ struct oegw_opening {
 
 EXPORTED uint64_t oegw_opening_memory(void) { return SLOTS_OCTETS; }
 
-EXPORTED oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *memory)
+EXPORTED oegw_opening *oegw_opening_new(int offloads, int joins_udp, const struct oegw_gcm *gcm, uint8_t *memory)
 {
     oegw_opening *core = calloc(1, sizeof *core);
     if (!core)
@@ -77,7 +77,7 @@ EXPORTED oegw_opening *oegw_opening_new(int offloads, int joins_udp, uint8_t *me
     core->joiner.offloads = offloads != 0;
     core->joiner.joins_udp = joins_udp != 0;
     core->slots = memory;
-    if (!sas_make(&core->sas, true) || !table_make(&core->flows) || !table_make(&core->spis)) {
+    if (!sas_make(&core->sas, gcm, true) || !table_make(&core->flows) || !table_make(&core->spis)) {
         oegw_opening_free(core);
         return NULL;
     }

@@ -85,22 +85,37 @@ void table_clear(struct table *table);
 uint32_t table_find(const struct table *table, const uint32_t *serials, const uint8_t *key, uint32_t octets);
 bool table_set(struct table *table, const uint32_t *serials, const uint8_t *key, uint32_t octets, uint32_t sa, uint32_t limit);
 
+/* gcm.c: AES-GCM by `by`; `size`: 0, 1 or 2 for keys of 16, 24 or 32 octets. */
+
+enum { GCM_SALT = 4, GCM_IV = 8, GCM_NONCE = GCM_SALT + GCM_IV, GCM_ICV = 16 }; /* RFC 4106 */
+
+uint8_t *gcm_expand(const struct oegw_gcm *by, const uint8_t *key, uint32_t octets); /* NULL: no memory */
+void gcm_free(const struct oegw_gcm *by, uint8_t *expanded);
+/* In place.  If it is not authentic, the text is gone. */
+void gcm_encrypt(const struct oegw_gcm *by, uint32_t size, const uint8_t *expanded, const uint8_t *nonce, const uint8_t *added, size_t added_octets, uint8_t *text, size_t octets, uint8_t *icv);
+bool gcm_decrypt(const struct oegw_gcm *by, uint32_t size, const uint8_t *expanded, const uint8_t *nonce, const uint8_t *added, size_t added_octets, uint8_t *text, size_t octets, const uint8_t *icv);
+
 /* esp.c: SAs, their records and what their algorithms do. */
 
 struct algorithms {
     EVP_CIPHER *gcm[3], *cbc[3], *des;
     EVP_MAC *hmac;
+    bool other; /* GCM is done by `by` */
+    struct oegw_gcm by;
 };
 
 struct sa {
     uint8_t *record;
     EVP_CIPHER_CTX *cipher;
     EVP_MAC_CTX *mac; /* NULL: GCM */
+    uint8_t *expanded; /* GCM by another library than libcrypto, and there is no `cipher` */
+    const struct oegw_gcm *by;
     uint64_t last;    /* the greatest sequence number */
     uint32_t spi;
     uint32_t ring; /* bits */
     uint8_t salt[4];
     uint8_t extended, block, iv, icv;
+    uint8_t key_size; /* with `expanded`: 0, 1 or 2 */
     struct oegw_sa_now now;
     bool moved, softened; /* stands in the list of those, at its number */
     uint32_t moved_port;
@@ -120,7 +135,7 @@ struct sas {
     bool inbound;
 };
 
-bool sas_make(struct sas *sas, bool inbound);
+bool sas_make(struct sas *sas, const struct oegw_gcm *gcm, bool inbound);
 void sas_free(struct sas *sas);
 uint32_t sas_install(struct sas *sas, const struct oegw_sa *sa, const struct oegw_sa_now *now);
 void sas_remove(struct sas *sas, uint32_t number);

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from struct import Struct
 
+from oegw.datapath.userspace.core.bursts import Bursts
 from oegw.datapath.userspace.core.decrypting import (
     GCM_ICV,
     GCM_PLAIN,
@@ -14,6 +15,7 @@ from oegw.datapath.userspace.core.decrypting import (
     DecryptRow,
     cbc,
     gcm,
+    gcm_bursts,
     gcm_row,
 )
 from oegw.datapath.userspace.core.flows import key_of
@@ -65,14 +67,16 @@ class _Inlet:
         "sa",
     )
 
-    def __init__(self, sa: InboundSa) -> None:
+    def __init__(self, sa: InboundSa, bursts: Bursts | None) -> None:
         self.sa = sa
         transform = sa.transform
         self.decrypt: Decrypt
         self.decrypt_row: DecryptRow | None = None
         if isinstance(transform, AuthenticatedEncryption):
             self.decrypt = gcm(sa, transform)
-            self.decrypt_row = gcm_row(sa, transform)
+            self.decrypt_row = (
+                gcm_row(sa, transform) if bursts is None else gcm_bursts(sa, transform, bursts)
+            )
         else:
             self.decrypt = cbc(sa, transform)
         self.limited = sa.hard_bytes is not None
@@ -102,7 +106,10 @@ class PureOpeningCore:
 
     name = "python"
 
-    def __init__(self, offloads: bool, joins_udp: bool, random: Random) -> None:
+    def __init__(
+        self, offloads: bool, joins_udp: bool, random: Random, bursts: Bursts | None = None
+    ) -> None:
+        self._bursts = bursts
         self._receiver = Receiver()
         self._joiner = Joiner(offloads, joins_udp)
         self._inlets: dict[tuple[int, bytes], _Inlet] = {}
@@ -115,7 +122,7 @@ class PureOpeningCore:
         self._softened: dict[InboundSa, None] = {}
 
     def install(self, sa: InboundSa) -> None:
-        inlet = _Inlet(sa)
+        inlet = _Inlet(sa, self._bursts)
         sa.core = inlet
         self._inlets[inlet.key] = inlet
 

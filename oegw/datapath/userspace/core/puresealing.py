@@ -5,10 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from struct import Struct
 
-from oegw.datapath.userspace.core.cutting import completed, cutting_of, segments
+from oegw.datapath.userspace.core.bursts import (
+    LEAST,
+    Bursts,
+    Expanded,
+    added_of,
+    address_of,
+    begins_anew,
+    headers_of,
+    nonces_of,
+)
+from oegw.datapath.userspace.core.cutting import Cutting, completed, cutting_of, segments
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import (
     BATCH_FRAMES,
@@ -47,26 +57,34 @@ _GCM_HEADER = Struct("!IIQ")
 _GCM_NONCE = Struct("!4sQ")
 _GCM_EXTENDED = Struct("!IQ")
 _GCM_PLAIN = ESP_HEADER + 8
-_GCM_ADDED = _GCM_PLAIN + 16
+_GCM_ICV = 16
+_GCM_ADDED = _GCM_PLAIN + _GCM_ICV
+
+
+@lru_cache(maxsize=256)
+def _heads(count: int) -> Struct:
+    return Struct(f"{_GCM_PLAIN}s" * count)
+
 
 _Kind = tuple[OutboundSa, int, bool]
 """What the packets of a run have in common: SA, traffic class, DF."""
 
 
 @cache
-def _end_of(next_header: int, block: int) -> Callable[[int], bytes]:
-    """Padding and next header for a packet of so many octets."""
-    trailers = TRAILERS[next_header]
+def _end_of(next_header: int, block: int, room: int = 0) -> Callable[[int], bytes]:
+    """Padding and next header for a packet of so many octets, and room behind."""
+    trailers = [each + bytes(room) for each in TRAILERS[next_header]]
     return lambda inner: trailers[-(inner + TRAILER) % block]
 
 
 class _Outlet:
     """An SA as the loop sees it.  Flows may still lead here after it was removed."""
 
-    __slots__ = ("block", "fixed", "sa")
+    __slots__ = ("block", "expanded", "fixed", "sa")
 
     def __init__(self, sa: OutboundSa) -> None:
         self.sa: OutboundSa | None = sa
+        self.expanded: Expanded | None = None  # the key, once a row was sealed
         self.block = sa.transform.block
         self.fixed = ESP_HEADER + sa.transform.iv + sa.transform.icv
 
@@ -95,7 +113,7 @@ class PureSealingCore:
 
     name = "python"
 
-    def __init__(self, offloads: bool, random: Random) -> None:
+    def __init__(self, offloads: bool, random: Random, bursts: Bursts | None = None) -> None:
         self._header = SIZE if offloads else 0
         self._random = random
         self._flows: dict[bytes, _Outlet] = {}
@@ -103,6 +121,8 @@ class PureSealingCore:
         self._frames: list[memoryview] = []
         self._next = 0
         self._sealed = memoryview(bytearray(_SEALED))
+        self._at = address_of(self._sealed)
+        self._bursts = bursts
         self._end = 0
         self._runs: list[_OpenRun] = []
 
@@ -110,7 +130,7 @@ class PureSealingCore:
         sa.core = _Outlet(sa)
 
     def remove(self, sa: OutboundSa) -> None:
-        sa.core.sa = None
+        sa.core.sa = sa.core.expanded = None
         sa.core = None
 
     def refresh(self, sa: OutboundSa) -> None:
@@ -217,7 +237,18 @@ class PureSealingCore:
         if count > 1:
             place = self._add(kind, place, outlet.sealed(size), count - 1, size, index)
         self._add(kind, place, outlet.sealed(last), 1, last, index)
-        end_of = _end_of(IPV4 if version == 4 else IPV6, outlet.block)
+        next_header = IPV4 if version == 4 else IPV6
+        if (
+            cutting is not None
+            and count >= LEAST
+            and self._bursts is not None
+            and isinstance(sa.transform, AuthenticatedEncryption)
+            and not begins_anew(first, count)
+        ):
+            end_of = _end_of(next_header, outlet.block, _GCM_ICV)
+            self._seal_row(self._bursts, outlet, sa, sa.transform, first, cutting, packet, end_of)
+            return True
+        end_of = _end_of(next_header, outlet.block)
         if cutting is not None:
             plains = segments(cutting, packet, end_of)
         else:
@@ -227,6 +258,44 @@ class PureSealingCore:
         elif isinstance(sa.transform, EncryptThenMac):
             self._seal_cbc(sa, sa.transform, first, plains)
         return True
+
+    def _seal_row(
+        self,
+        bursts: Bursts,
+        outlet: _Outlet,
+        sa: OutboundSa,
+        transform: AuthenticatedEncryption,
+        first: int,
+        cutting: Cutting,
+        packet: memoryview,
+        end_of: Callable[[int], bytes],
+    ) -> None:
+        """Many packets of one frame, all but the last as long as each other: where they go, in
+        their place."""
+        place, spi, count = self._end, sa.sa.spi, cutting.packets
+        heads = headers_of(spi, first, count, iv=True)
+        fronts = _heads(count).unpack(heads)
+        packets = segments(cutting, packet, end_of, fronts)
+        size = len(packets[0])
+        alike = count if len(packets[-1]) == size else count - 1
+        if outlet.expanded is None:
+            outlet.expanded = bursts.expanded(transform.key)
+        octets = b"".join(packets)
+        self._end = place + len(octets)
+        self._sealed[place : self._end] = octets
+        bursts.encrypt(
+            outlet.expanded,
+            self._at + place + _GCM_PLAIN,
+            size,
+            alike,
+            size - _GCM_ADDED,
+            nonces_of(transform.salt, first, alike),
+            *added_of(spi, first, alike, sa.extended),
+        )
+        if alike < count:
+            self._end = place + alike * size
+            last = packets[-1][_GCM_PLAIN:-_GCM_ICV]
+            self._seal_gcm(sa, transform, first + alike, [last])
 
     def _seal_gcm(
         self,

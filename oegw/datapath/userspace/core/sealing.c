@@ -61,7 +61,7 @@ struct cutting {
 
 EXPORTED uint64_t oegw_sealing_memory(void) { return SEALED_OCTETS + READ_OCTETS; }
 
-EXPORTED oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory)
+EXPORTED oegw_sealing *oegw_sealing_new(int offloads, const struct oegw_gcm *gcm, uint8_t *memory)
 {
     oegw_sealing *core = calloc(1, sizeof *core);
     if (!core)
@@ -69,7 +69,7 @@ EXPORTED oegw_sealing *oegw_sealing_new(int offloads, uint8_t *memory)
     core->offloads = offloads != 0;
     core->sealed = memory;
     core->read = memory + SEALED_OCTETS;
-    if (!sas_make(&core->sas, false) || !table_make(&core->flows)) {
+    if (!sas_make(&core->sas, gcm, false) || !table_make(&core->flows)) {
         oegw_sealing_free(core);
         return NULL;
     }

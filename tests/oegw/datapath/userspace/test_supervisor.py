@@ -85,7 +85,8 @@ def test_a_successor_knows_all_and_answers_what_was_under_way() -> None:
         assert await under_way == KNOWS_ALL
         assert await supervisor.ask(Kind.PREFER, None) == [*KNOWS_ALL, "PREFER"]
         assert supervisor.pid != first
-        said = WorkerReport("sealing 0", supervisor.pid, 1, "scripted", "scripted")
+        by = (("AES-GCM", "a script", ""),)
+        said = WorkerReport("sealing 0", supervisor.pid, 1, "scripted", "scripted", libraries=by)
         assert supervisor.report == said
         assert control.deaths == [None]
 
@@ -210,18 +211,48 @@ def test_a_crash_is_told_from_a_will() -> None:
 @pytest.mark.parametrize(
     ("core", "why"), [("dies", "it ended"), ("refuses", "no such core")], ids=("dies", "refuses")
 )
-def test_three_starts_that_fail_running_are_the_end(core: str, why: str) -> None:
+def test_starts_that_keep_failing_are_the_end_after_seconds(core: str, why: str) -> None:
+    """A machine that is busy for a moment, or somebody who kills what is being started, is not."""
+    began = time.monotonic()
+
     async def play(supervisor: Supervisor, control: Control) -> None:
         control.core = core
         under_way = supervisor.ask(Kind.REMOVE, None)
         supervisor.restart()
         reason = await control.failure
+        assert 3 < time.monotonic() - began < 20
         assert reason == f"the sealing 0 worker cannot be started: {why}"
         assert not under_way.done()
         supervisor.give_up(reason)
         for asked in (under_way, supervisor.ask(Kind.PREFER, None)):
             with pytest.raises(DatapathError, match=why):
                 await asked
+
+    played(play)
+
+
+def test_some_starts_that_fail_are_tried_again_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused: list[float] = []
+    pause = supervisors._pause
+
+    def noted(times: int) -> float:
+        paused.append(pause(times))
+        return paused[-1]
+
+    monkeypatch.setattr(supervisors, "_pause", noted)
+
+    async def play(supervisor: Supervisor, control: Control) -> None:
+        control.core = "dies"
+        supervisor.restart()
+        asked = supervisor.ask(Kind.REMOVE, None)
+        while len(paused) < 5:
+            await asyncio.sleep(0.01)
+        control.core = "scripted"
+        assert await asked == KNOWS_ALL
+        assert paused[:5] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+        assert not control.failure.done()
 
     played(play)
 

@@ -70,6 +70,30 @@ def test_both_families_in_both(lab: XfrmLab, family: int, udp: bool) -> None:
     assert lab.ping("-c", "2", "-s", "8000", target=B6), lab.last
 
 
+def test_what_somebody_takes_away_is_put_back(lab: XfrmLab) -> None:
+    """States can't be: their SAs have expired, so that others are agreed on."""
+    gwa, gwb = lab.begin()
+    tunnel(gwa, gwb)
+    assert lab.ping("-c", "1"), lab.last
+    assert gwa.ask("mend") == []
+    before = lab.xfrm(lab.gwa, "policy")
+    for taken, gone in (
+        ("ip xfrm policy flush", "7 IPsec policies"),
+        ("ip rule del priority 4500", "IPv4 rule of priority 4500"),
+        ("ip -6 route flush table 4500", "IPv6 routes of table 4500"),
+        ("ip link del oegw0", "device oegw0"),
+    ):
+        lab.inside(lab.gwa, *taken.split())
+        assert gone in gwa.ask("mend"), taken
+        assert gwa.ask("mend") == [], taken
+        assert lab.ping("-c", "1"), (taken, lab.last)
+    assert sorted(lab.xfrm(lab.gwa, "policy").split()) == sorted(before.split())
+    lab.inside(lab.gwa, "ip", "xfrm", "state", "flush")
+    assert gwa.ask("mend") == ["2 IPsec SAs"]
+    assert len(gwa.named("SaExpired", hard=True)) == 2
+    assert gwa.ask("mend") == []
+
+
 @pytest.mark.parametrize("kinds", [("kernel", "userspace"), ("userspace", "kernel")], ids="-".join)
 def test_every_cipher_with_the_other_datapath(lab: XfrmLab, kinds: tuple[str, str]) -> None:
     """With sequence numbers of 32 bits and with extended ones, as ESP and in UDP."""

@@ -27,6 +27,7 @@ from tests.support.datapath_cores import (
     packets_of,
     sealing,
     to_loopback,
+    without_library,
 )
 from tests.support.datapath_packets import ACK, ECE, FIN, PSH, TIMESTAMPS, Inner, followers
 
@@ -140,9 +141,12 @@ class Openers:
         return care, side.frames(), dict(core.counted()), moved, softened
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
+@pytest.fixture(params=["ipsec-mb", "openssl"])
+def stack(request: pytest.FixtureRequest) -> Iterator[ExitStack]:
+    """What the test opens, it closes; AES-GCM is done by this library."""
     with ExitStack() as stack:
+        if request.param == "openssl":
+            stack.enter_context(without_library())
         yield stack
 
 

@@ -360,6 +360,34 @@ def test_corrupted_and_truncated_packets_are_counted(core: CoreChoice, algorithm
         assert side.frames() == [single(SMALL)]
 
 
+@pytest.mark.parametrize("algorithm", ["gcm-128", "gcm-192", "gcm-256"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_one_bit_of_a_packet_of_any_length(
+    core: CoreChoice, algorithm: str, extended: bool
+) -> None:
+    """Lengths of all remainders, in blocks and in strides of blocks; a bit of the IV, of the text,
+    of its end, of the ICV.  The packet itself goes on, though its number was tried before."""
+    lengths = [*range(1, 70), *range(240, 275), *range(750, 790), *range(1380, 1400)]
+    with opening(core, offloads=False) as side:
+        road = Road(side, algorithm, extended_sequence_numbers=extended)
+        for number, length in enumerate(lengths, 1):
+            inner = Inner(bytes((length & 0xFF,)) * length).whole()
+            good = road.sealed(inner, number=number)
+            for place in (8, 16, -17, -16, -1):
+                wrong = bytearray(good)
+                wrong[place] ^= 1 << number % 8
+                road.send(bytes(wrong))
+            road.send(good)
+            side.fill()
+            assert side.care() == []
+            assert side.frames() == [inner]
+            counted = side.core.counted()
+            assert counted == {
+                "drop_in_invalid": 5, "esp_in_packets": 1, "esp_in_octets": len(inner),
+            }  # fmt: skip
+            assert road.receiver.window.top == number
+
+
 def test_a_corrupted_packet_among_others_of_one_datagram(core: CoreChoice) -> None:
     with opening(core) as side:
         road = Road(side)
