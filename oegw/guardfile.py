@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from oegw.keyfile import KeyFileError, write_secret
@@ -30,10 +31,18 @@ def save(path: Path, *tables: str) -> str:
     if _is_there(path, octets):
         return ""
     try:
+        _make_room(path)
         write_secret(path, octets, force=True)
-    except KeyFileError as error:
+    except (KeyFileError, OSError) as error:
         return f"warning: the guard for the next boot is not saved: {error}"
     return ""
+
+
+def _make_room(path: Path) -> None:
+    """A link, pipe or socket in its place is nothing to be kept.  Raises OSError."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK):
+            path.unlink()
 
 
 def _is_there(path: Path, octets: bytes) -> bool:

@@ -41,6 +41,13 @@ def test_a_link_in_its_place_is_not_read(tmp_path: Path) -> None:
     assert path.read_text().endswith(guardfile.COMPLETE)
 
 
+def test_a_pipe_in_its_place_holds_nothing_up(tmp_path: Path) -> None:
+    path = tmp_path / "guard.nft"
+    os.mkfifo(path)
+    assert guardfile.save(path, "table inet a { }\n") == ""
+    assert path.read_text().endswith(guardfile.COMPLETE)
+
+
 def test_what_can_not_be_saved_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     problem = guardfile.save(tmp_path / "file" / "guard.nft", "")
