@@ -230,7 +230,8 @@ def test_fault_in_the_configuration(box: Patient, fault: Written) -> None:
         found = box.doctor(whole=not fault.hides)
         assert names(found) == {fault.name}, found["findings"]
         for command in mends(found, fault.name) if fault.mended else ():
-            box.sh(command)
+            # The gateway that runs has another file, and would refuse to read this one.
+            box.sh(command.replace("oegw reload", "oegw check"))
         if fault.mended:
             healthy(box)
 
