@@ -16,23 +16,12 @@ import pytest
 
 from oegw.keys import generate, write_private
 from tests.support.intercept_net import wait_for
-from tests.support.misuse import run, started
+from tests.support.misuse import MAIN, run, started
 from tests.support.own_network import ip, own_network
 
 pytestmark = pytest.mark.netns
 
-MAIN = """\
-version = 1
-[gateway]
-addresses = "192.1.1.4"
-private_key = "gateway.pem"
-control_socket = "control.sock"
-state = "state.db"
-[interfaces]
-outside = "out0"
-[dns]
-resolvers = "127.0.0.1"
-"""
+FIRST = MAIN.replace("192.1.1.53", "127.0.0.1")  # nobody is asked
 CLOSED = '[default]\ncategory = "deny"\n'
 PATIENCE = 60.0
 
@@ -42,7 +31,7 @@ class Router:
 
     def __init__(self, directory: Path) -> None:
         self.file = directory / "oegw.toml"
-        self.file.write_text(MAIN)
+        self.file.write_text(FIRST)
         write_private(directory / "gateway.pem", generate(2048))
         self.daemon: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +51,7 @@ class Router:
         return out
 
     def write(self, more: str) -> None:
-        self.file.write_text(MAIN + more)
+        self.file.write_text(FIRST + more)
 
 
 @pytest.fixture
@@ -99,7 +88,7 @@ def test_a_trial_ends_with_what_was_in_use_however_it_ends(router: Router) -> No
     assert "on trial" in router.does("apply", "--confirm", 2)
     wait_for(lambda: in_use(router) == "refused", PATIENCE)
     assert differences(router)
-    assert router.file.read_text() == MAIN + CLOSED
+    assert router.file.read_text() == FIRST + CLOSED
     assert "not confirmed" in router.does("reload")
     # the gateway is gone in the middle of a trial
     router.does("apply", "--confirm", 3600)

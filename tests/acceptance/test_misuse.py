@@ -25,6 +25,7 @@ from oegw import cli
 from oegw.keys import generate, write_private
 from oegw.settings import Settings
 from tests.support.misuse import (
+    MAIN,
     NOBODY,
     answering,
     bound,
@@ -41,18 +42,6 @@ from tests.support.own_network import ip, own_network
 
 FAILED, USAGE, CONFIGURATION, NO_DAEMON, NOT_PERMITTED = 1, 2, 3, 4, 5
 
-MAIN = """\
-version = 1
-[gateway]
-addresses = "192.1.1.4"
-private_key = "gateway.pem"
-control_socket = "control.sock"
-state = "state.db"
-[interfaces]
-outside = "out0"
-[dns]
-resolvers = "192.1.1.53"
-"""
 RULE = '[[rule]]\nname = "{}"\ncategory = "{}"\ndestination = "{}"\n'
 
 

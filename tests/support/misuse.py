@@ -35,6 +35,21 @@ SAMPLES = {
 """What stands for arguments that a command can't do without, by their names."""
 
 
+MAIN = """\
+version = 1
+[gateway]
+addresses = "192.1.1.4"
+private_key = "gateway.pem"
+control_socket = "control.sock"
+state = "state.db"
+[interfaces]
+outside = "out0"
+[dns]
+resolvers = "192.1.1.53"
+"""
+"""A configuration without fault, of SG-A."""
+
+
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Every command by its words."""
     return dict(_walk(parser_of(cli._COMMANDS), ""))
