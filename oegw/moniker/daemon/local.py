@@ -126,6 +126,7 @@ class LocalDoor:
                 await asyncio.sleep(0.1)  # no descriptor is left: somebody has to leave first
                 continue
             self._admit(connection)
+            await asyncio.sleep(0)  # those who are here have their turns, however many come
 
     def _admit(self, connection: socket.socket) -> None:
         """Let a visitor in, or close the connection."""

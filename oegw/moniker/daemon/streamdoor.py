@@ -103,6 +103,8 @@ class StreamDoor:
                     await asyncio.sleep(0.1)  # somebody has to leave first
                 continue
             self._admit(connection, peer)
+            # Accepting does not wait while there are more: who gives way has to get to leave.
+            await asyncio.sleep(0)
 
     def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         try:

@@ -143,6 +143,38 @@ def test_many_sources_push_out_their_own_silence(
             connection.close()
 
 
+def test_those_that_give_way_are_gone_before_the_next_are_let_in(
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a hundred wait at once to be accepted."""
+    door = daemon.daemon._streams
+    monkeypatch.setattr(door, "_crowd", limits.Crowd(in_all=8, of_a_source=2))
+    present: list[int] = []
+    admit = door._admit
+
+    def admitted(connection: socket.socket, peer: tuple[str, int]) -> None:
+        admit(connection, peer)
+        present.append(len(door._tasks))
+
+    monkeypatch.setattr(door, "_admit", admitted)
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        waiting.set()
+        go_on.wait(PATIENCE)
+
+    daemon.loop.call_soon_threadsafe(hold_up)
+    assert waiting.wait(PATIENCE)
+    held = [daemon.stream(source=f"127.0.1.{number}") for number in range(1, 101)]
+    try:
+        go_on.set()
+        until(lambda: len(present) == len(held))
+        assert max(present) < 20
+    finally:
+        for connection in held:
+            connection.close()
+
+
 def test_questions_of_one_source_are_bounded(tmp_path: Path) -> None:
     """MK-26: ten seconds' worth at once, and no more."""
     with running(tmp_path, queries=1.0) as daemon:
