@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+
+from oegw.packet.ip import Buffer
 
 
 def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
@@ -18,9 +20,33 @@ def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
     return tuple([number & mask for number in numbers])
 
 
-def alike(column: Sequence[Any], due: Sequence[Any]) -> int:
+def lanes(width: int, first: int, step: int, count: int) -> bytes:
+    """``count`` numbers of ``width`` octets each, in network byte order, from ``first`` on and
+    ``step`` apart: all of them made as one.  None may pass the ends of its lane."""
+    ones, ramp = _ones_and_ramp(width, count)
+    return (first * ones + step * ramp).to_bytes(width * count, "big")
+
+
+@lru_cache(maxsize=512)
+def _ones_and_ramp(width: int, count: int) -> tuple[int, int]:
+    """Numbers of ``count`` lanes of so many octets, as large as they are: 1 in each; and 0, 1, 2,
+    from the first on, which is the most significant."""
+    ones = sum(1 << 8 * width * lane for lane in range(count))
+    ramp = sum(count - 1 - lane << 8 * width * lane for lane in range(count))
+    return ones, ramp
+
+
+def alike(column: Sequence[object], due: Sequence[object]) -> int:
     """How many are as they are due, from the first on."""
     if column == due:
         return len(column)
     pairs = enumerate(zip(column, due, strict=True))
     return next((index for index, (each, its) in pairs if each != its), len(column))
+
+
+def alike_lanes(width: int, column: Buffer, due: Buffer) -> int:
+    """The same for lanes of ``width`` octets."""
+    if column == due:
+        return len(column) // width
+    different = int.from_bytes(column, "big") ^ int.from_bytes(due, "big")
+    return (8 * len(column) - different.bit_length()) // (8 * width)
