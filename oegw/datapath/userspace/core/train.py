@@ -81,6 +81,7 @@ class Train:
         "_quiet",
         "_room",
         "_segment",
+        "_step",
         "ended",
         "payloads",
     )
@@ -105,18 +106,17 @@ class Train:
             flags = bytes((packet[offset + 13] | _PSH,))
             self._pushing = self._quiet[:5] + flags + self._quiet[6:]
         self._pushed = False
+        self._step = 0  # of the IPv4 identification
         self.ended = False
         self.payloads = [packet[headers:]]
 
-    def take(
+    def follow(
         self, octets: Buffer, place: int, size: int, stride: int, count: int, behind: bytes
     ) -> int:
-        """How many packets of a row, the first of which is at ``place``, were joined."""
+        """How many packets of a row, the first of which is at ``place``, are the next; 0 if there
+        is no room for any."""
         payload = size - self._headers
-        if not 0 < payload <= self._segment:
-            return 0
-        count = min(count, JOINED_PACKETS - len(self.payloads), self._room // payload)
-        if count < 1:
+        if not 0 < payload <= min(self._segment, self._room) or self.ended:
             return 0
         found = self._next(octets, place, size)
         if found is None:
@@ -126,16 +126,27 @@ class Train:
             count = 1
         if count > 1:
             count = self._as_first(octets, place, size, stride, count, behind, step)
-        taken = self._right(octets, place, size, stride, count)
-        if not taken:
-            return 0
-        self.payloads += pieces(octets, place + self._headers, payload, stride, taken)
-        self._room -= taken * payload
-        self._follows += taken * payload
-        self._identification += taken * step
-        self._pushed = pushed
-        self.ended = payload < self._segment or pushed or len(self.payloads) == JOINED_PACKETS
-        return taken
+        following = self._right(octets, place, size, stride, count)
+        if following:
+            self._step, self._pushed = step, pushed
+        return following
+
+    def take(self, octets: Buffer, place: int, size: int, stride: int, count: int) -> int:
+        """How many of ``count`` packets that follow were joined: as many as have room."""
+        payload = size - self._headers
+        count = min(count, JOINED_PACKETS - len(self.payloads), self._room // payload)
+        self.payloads += pieces(octets, place + self._headers, payload, stride, count)
+        self._room -= count * payload
+        self._follows += count * payload
+        self._identification += count * self._step
+        self.ended = payload < self._segment or self._pushed or len(self.payloads) == JOINED_PACKETS
+        return count
+
+    def another(self, packet: bytes) -> Train:
+        """One that begins with a packet that follows."""
+        made = Train(packet, self._protocol, self._offset, self._headers, self._pseudo)
+        made._step = self._step
+        return made
 
     def _next(self, octets: Buffer, place: int, size: int) -> tuple[int, bool] | None:
         """How far the packet's IPv4 identification is from the last one's, and whether it has PSH;
