@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from struct import Struct
+from typing import Literal
 
 from oegw.packet.ip import Buffer
+
+_FORMS: dict[int, Literal["H", "I"]] = {2: "H", 4: "I"}  # of struct and of memoryviews
 
 
 def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
@@ -25,6 +29,24 @@ def lanes(width: int, first: int, step: int, count: int) -> bytes:
     ``step`` apart: all of them made as one.  None may pass the ends of its lane."""
     ones, ramp = _ones_and_ramp(width, count)
     return (first * ones + step * ramp).to_bytes(width * count, "big")
+
+
+def packed(width: int, numbers: Sequence[int]) -> bytes:
+    """Numbers of 2 or 4 octets each, in network byte order."""
+    return _packing(width, len(numbers)).pack(*numbers)
+
+
+def lay_column(octets: bytearray, at: int, apart: int, column: bytes) -> None:
+    """Write numbers of 2 octets each, or 4 where all are at multiples of 4, to where they belong in
+    ``octets``: the first at ``at``, the next ``apart`` octets behind."""
+    width = len(column) * apart // len(octets)
+    form = _FORMS[width]
+    memoryview(octets).cast(form)[at // width :: apart // width] = memoryview(column).cast(form)
+
+
+@lru_cache(maxsize=512)
+def _packing(width: int, count: int) -> Struct:
+    return Struct(f"!{count}{_FORMS[width]}")
 
 
 @lru_cache(maxsize=512)
