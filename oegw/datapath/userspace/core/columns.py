@@ -9,7 +9,10 @@ from typing import Literal
 
 from oegw.packet.ip import Buffer
 
-_FORMS: dict[int, Literal["H", "I"]] = {2: "H", 4: "I"}  # of struct and of memoryviews
+Form = Literal["H", "I"]
+"""Of numbers in network byte order, as memoryviews have it."""
+
+_WIDTH: dict[Form, int] = {"H": 2, "I": 4}
 
 
 def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
@@ -31,22 +34,19 @@ def lanes(width: int, first: int, step: int, count: int) -> bytes:
     return (first * ones + step * ramp).to_bytes(width * count, "big")
 
 
-def packed(width: int, numbers: Sequence[int]) -> bytes:
-    """Numbers of 2 or 4 octets each, in network byte order."""
-    return _packing(width, len(numbers)).pack(*numbers)
+def rising(form: Form, first: int, step: int, count: int) -> memoryview:
+    """The same as a column."""
+    return memoryview(lanes(_WIDTH[form], first, step, count)).cast(form)
 
 
-def lay_column(octets: bytearray, at: int, apart: int, column: bytes) -> None:
-    """Write numbers of 2 octets each, or 4 where all are at multiples of 4, to where they belong in
-    ``octets``: the first at ``at``, the next ``apart`` octets behind."""
-    width = len(column) * apart // len(octets)
-    form = _FORMS[width]
-    memoryview(octets).cast(form)[at // width :: apart // width] = memoryview(column).cast(form)
+def packed(form: Form, numbers: Sequence[int]) -> memoryview:
+    """Numbers as a column."""
+    return memoryview(_packing(form, len(numbers)).pack(*numbers)).cast(form)
 
 
 @lru_cache(maxsize=512)
-def _packing(width: int, count: int) -> Struct:
-    return Struct(f"!{count}{_FORMS[width]}")
+def _packing(form: Form, count: int) -> Struct:
+    return Struct(f"!{count}{form}")
 
 
 @lru_cache(maxsize=512)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
-from oegw.datapath.userspace.core.columns import counted, lanes, lay_column, packed
+from oegw.datapath.userspace.core.columns import counted, packed, rising
 from oegw.datapath.userspace.core.summing import pieces, pieces_of, sum_of
 from oegw.datapath.userspace.core.virtio import (
     GSO_ECN,
@@ -135,6 +135,10 @@ _Row = tuple[Sequence[bytes], Sequence[bytes], bytes]
 """Packets with payloads of the same length: what is before each, the payloads, and the end."""
 
 
+_Column = tuple[int, memoryview]
+"""Where it is in the first header, and its numbers."""
+
+
 def _rows(cutting: Cutting, packet: Buffer, end_of: EndOf, front: Front) -> Iterator[_Row]:
     headers, segment = cutting.headers, cutting.segment
     alike, last = divmod(len(packet) - headers, segment)
@@ -158,7 +162,7 @@ def _heads(
     version, protocol, offset, headers, segment, packets = cutting
     count, total = len(sums), headers + size
     header = bytearray(packet[:headers])
-    columns: list[tuple[int, bytes]] = []
+    columns: list[_Column] = []
     if version == 4:
         columns = _network(header, offset, first, count, total)
         addresses = header[12:20]
@@ -177,7 +181,6 @@ def _heads(
         sequence = int.from_bytes(header[offset + 4 : offset + 8], "big") + first * segment
         header[offset + 4 : offset + 8] = bytes(4)
         numbers = counted(sequence, segment, count, 32)
-        columns.append((offset + 4, packed(4, numbers)))
         at, zero = offset + TCP_CHECKSUM, 0
     else:
         _WORD.pack_into(header, offset + 4, UDP_HEADER + size)
@@ -191,24 +194,24 @@ def _heads(
     ]
     checks[0] = (checks[0] - shown[0]) % 0xFFFF or zero
     checks[-1] = (checks[-1] - shown[1]) % 0xFFFF or zero
-    columns.append((at, packed(2, checks)))
+    columns.append((at, packed("H", checks)))
     begin = len(front.octets)
     width = begin + headers
     heads = bytearray((front.octets + header) * count)
+    halves, words = memoryview(heads).cast("H"), memoryview(heads).cast("I")
     for at, by in front.rising:
         number = int.from_bytes(front.octets[at : at + 4], "big") + first * by
-        lay_column(heads, at, width, lanes(4, number, by, count))
+        words[at // 4 :: width // 4] = rising("I", number, by, count)
     for at, column in columns:
-        lay_column(heads, begin + at, width, column)
+        halves[(begin + at) // 2 :: width // 2] = column
     if protocol == TCP:
+        words[(begin + offset) // 4 + 1 :: width // 4] = packed("I", numbers)
         heads[begin + offset + 13] |= shown[0]
         heads[width * (count - 1) + begin + offset + 13] |= shown[1]
     return pieces(heads, 0, width, width, count)
 
 
-def _network(
-    header: bytearray, offset: int, first: int, count: int, total: int
-) -> list[tuple[int, bytes]]:
+def _network(header: bytearray, offset: int, first: int, count: int, total: int) -> list[_Column]:
     """Put into an IPv4 header what all packets have, and where and what the columns of the others
     are: identifications and checksums."""
     number = int.from_bytes(header[4:6], "big") + first & 0xFFFF
@@ -219,10 +222,10 @@ def _network(
     if check < count - 1 or number + count > 0x10000:
         numbers = counted(number, 1, count, 16)
         return [
-            (4, packed(2, numbers)),
-            (10, packed(2, [-(base + each) % 0xFFFF for each in numbers])),
+            (4, packed("H", numbers)),
+            (10, packed("H", [-(base + each) % 0xFFFF for each in numbers])),
         ]
-    return [(4, lanes(2, number, 1, count)), (10, lanes(2, check, -1, count))]
+    return [(4, rising("H", number, 1, count)), (10, rising("H", check, -1, count))]
 
 
 def completed(header: Buffer, packet: Buffer, offset: int) -> bytes | None:

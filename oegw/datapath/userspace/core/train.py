@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from struct import Struct
 
-from oegw.datapath.userspace.core.columns import alike, alike_lanes, lanes
+from oegw.datapath.userspace.core.columns import alike, alike_lanes, rising
 from oegw.datapath.userspace.core.cutting import TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
 from oegw.datapath.userspace.core.summing import pieces, sum_of, with_sum
@@ -31,7 +31,6 @@ _LARGEST = 65535
 
 _UDP = Struct("!4sHH")  # ports, length, checksum
 _WORD = Struct("!H")
-_LANE = 4  # octets
 
 
 def train_of(packet: Buffer, joins_udp: bool, octets: Buffer, place: int) -> Train | None:
@@ -193,25 +192,24 @@ class Train:
         the checksum of the upper layer; and the same behind."""
         offset, headers = self._offset, self._headers
         header = bytes(octets[place : place + headers])
-        rising = []
+        changing = []
         # A row ends before a field that would begin anew.
         if step:
-            number, check = (int.from_bytes(header[at : at + _LANE], "big") for at in (4, 8))
+            number, check = (int.from_bytes(header[at : at + 4], "big") for at in (4, 8))
             count = min(count, 0x10000 - (number >> 16), (check & 0xFFFF) + 1)
-            rising = [(4, number, 0x10000), (8, check, -1)]
+            changing = [(4, number, 0x10000), (8, check, -1)]
         if self._protocol == TCP:
             at, check_at, payload = offset + 4, offset + TCP_CHECKSUM, size - headers
-            sequence = int.from_bytes(header[at : at + _LANE], "big")
+            sequence = int.from_bytes(header[at : at + 4], "big")
             count = min(count, (0xFFFFFFFF - sequence) // payload + 1)
-            rising.append((at, sequence, payload))
+            changing.append((at, sequence, payload))
         else:
             check_at = offset + UDP_CHECKSUM
         found = b"".join(pieces(octets, place, headers, stride, count))
         due = bytearray(header * count)
         words, halves = memoryview(due).cast("I"), memoryview(due).cast("H")
-        for at, first, by in rising:
-            column = memoryview(lanes(_LANE, first, by, count)).cast("I")
-            words[at // _LANE :: headers // _LANE] = column
+        for at, first, by in changing:
+            words[at // 4 :: headers // 4] = rising("I", first, by, count)
         checks = memoryview(found).cast("H")[check_at // 2 :: headers // 2]
         halves[check_at // 2 :: headers // 2] = checks
         ends = pieces(octets, place + size, len(behind), stride, count)
