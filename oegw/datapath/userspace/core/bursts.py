@@ -115,7 +115,8 @@ class Bursts:
         for field, value in ((_IV_OCTETS, _NONCE), (_TAG_OCTETS, _ICV), (_MODE, _GCM)):
             self._set_all(field, value)
         self._tag_lanes = _addresses(address_of(self._tags), _ICV, MOST)
-        self._prepared: tuple[int, ...] = ()  # what stands in the first jobs
+        self._known: dict[int, int] = {}  # what stands in a field of the first jobs
+        self._prepared: tuple[int, ...] = ()  # of which this was asked for last
         self._begin_anew()
 
     def expanded(self, key: bytes) -> Expanded:
@@ -150,12 +151,14 @@ class Bursts:
         prepared = way, key.at, key.octets, octets, added_octets
         if prepared == self._prepared:
             return
-        self._prepared = prepared
+        self._prepared, known = prepared, self._known
         for field, value in (
             (_KEY, key.at), (_KEY_TOO, key.at), (_KEY_OCTETS, key.octets), (_OCTETS, octets),
             (_ADDED_OCTETS, added_octets), (_WAY, way | _GMAC), (_ORDER, _CIPHER_FIRST[way]),
         ):  # fmt: skip
-            self._set_all(field, value)
+            if known.get(field) != value:
+                known[field] = value
+                self._set_all(field, value)
 
     def _crypt(
         self, place: int, stride: int, count: int, nonces: bytes, added: bytes, icvs: int = 0
@@ -201,6 +204,7 @@ class Bursts:
         if self._submit(self._at, 1, self._jobs) != 1:
             raise NoLibraryError(f"{LIBRARY} does not do a job")
         self._words[its] = memoryview(kept).cast("Q")
+        self._known.clear()
         self._prepared = ()
 
     def _take(self, count: int) -> None:
