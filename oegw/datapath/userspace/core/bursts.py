@@ -22,6 +22,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from oegw.datapath.userspace.core.columns import lanes
 from oegw.datapath.userspace.core.multibuffer import LIBRARY, PACKAGE, NoLibraryError
 
 LEAST = 6  # packets that are worth it
@@ -107,14 +108,15 @@ class Bursts:
         self._words = memoryview(words).cast("B").cast("Q")
         self._nonces, self._added = bytearray(MOST * _NONCE), bytearray(MOST * _NONCE)
         self._tags = bytearray(MOST * _ICV)
-        for field, lanes, width in (
+        for field, memory, width in (
             (_IV, self._nonces, _NONCE), (_ADDED, self._added, _NONCE), (_TAG, self._tags, _ICV),
         ):  # fmt: skip
-            self._set(field, 0, _addresses(address_of(lanes), width, MOST))
+            self._set(field, 0, _addresses(address_of(memory), width, MOST))
         for field, value in ((_IV_OCTETS, _NONCE), (_TAG_OCTETS, _ICV), (_MODE, _GCM)):
             self._set_all(field, value)
         self._tag_lanes = _addresses(address_of(self._tags), _ICV, MOST)
         self._known: dict[int, int] = {}  # what stands in a field of the first jobs
+        self._prepared: tuple[int, ...] = ()  # of which this was asked for last
         self._begin_anew()
 
     def expanded(self, key: bytes) -> Expanded:
@@ -145,15 +147,18 @@ class Bursts:
         return False
 
     def _prepare(self, way: int, key: Expanded, octets: int, added_octets: int) -> None:
-        """What is alike in all jobs of this row, and most of it in the next row, too."""
-        known = self._known
+        """What is alike in all jobs of this row, and mostly in the next row, too."""
+        prepared = way, key.at, key.octets, octets, added_octets
+        if prepared == self._prepared:
+            return
+        self._prepared, known = prepared, self._known
         for field, value in (
             (_KEY, key.at), (_KEY_TOO, key.at), (_KEY_OCTETS, key.octets), (_OCTETS, octets),
             (_ADDED_OCTETS, added_octets), (_WAY, way | _GMAC), (_ORDER, _CIPHER_FIRST[way]),
         ):  # fmt: skip
             if known.get(field) != value:
                 known[field] = value
-                self._set(field, 0, _POINTER.pack(value) * MOST)
+                self._set_all(field, value)
 
     def _crypt(
         self, place: int, stride: int, count: int, nonces: bytes, added: bytes, icvs: int = 0
@@ -200,6 +205,7 @@ class Bursts:
             raise NoLibraryError(f"{LIBRARY} does not do a job")
         self._words[its] = memoryview(kept).cast("Q")
         self._known.clear()
+        self._prepared = ()
 
     def _take(self, count: int) -> None:
         """The first jobs of the ring: when none is under way, it begins anew."""
@@ -217,20 +223,15 @@ class Bursts:
 
 def nonces_of(salt: bytes, first: int, count: int) -> bytes:
     """RFC 4106 section 4, where the IV is the sequence number."""
-    ones, ramp = _lanes(_NONCE, count)
-    return ((int.from_bytes(salt, "big") << 64 | first) * ones + ramp).to_bytes(
-        _NONCE * count, "big"
-    )
+    return lanes(_NONCE, int.from_bytes(salt, "big") << 64 | first, 1, count)
 
 
 def added_of(spi: int, first: int, count: int, extended: bool) -> tuple[bytes, int]:
     """What is authenticated besides (RFC 4106 section 5), in lanes of 12 octets, and how much it is
     of each."""
-    ones, ramp = _lanes(_NONCE, count)
     if extended:
-        return ((spi << 64 | first) * ones + ramp).to_bytes(_NONCE * count, "big"), 12
-    lanes = (spi << 64 | first << 32) * ones + (ramp << 32)
-    return lanes.to_bytes(_NONCE * count, "big"), 8
+        return lanes(_NONCE, spi << 64 | first, 1, count), 12
+    return lanes(_NONCE, spi << 64 | first << 32, 1 << 32, count), 8
 
 
 def headers_of(spi: int, first: int, count: int, iv: bool) -> bytes:
@@ -238,12 +239,8 @@ def headers_of(spi: int, first: int, count: int, iv: bool) -> bytes:
     not begin anew."""
     low = first & _LOW
     if not iv:
-        ones, ramp = _lanes(8, count)
-        return ((spi << 32 | low) * ones + ramp).to_bytes(8 * count, "big")
-    ones, ramp = _lanes(16, count)
-    return ((spi << 96 | low << 64 | first) * ones + (ramp << 64) + ramp).to_bytes(
-        16 * count, "big"
-    )
+        return lanes(8, spi << 32 | low, 1, count)
+    return lanes(16, spi << 96 | low << 64 | first, (1 << 64) + 1, count)
 
 
 def begins_anew(first: int, count: int) -> bool:
@@ -255,15 +252,6 @@ def address_of(octets: Any, place: int = 0) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(octets, place))
 
 
-@functools.lru_cache(maxsize=512)
-def _lanes(width: int, count: int) -> tuple[int, int]:
-    """Numbers of ``count`` lanes of so many octets, as large as they are: 1 in each; and 0, 1, 2,
-    from the first on, which is the most significant."""
-    ones = sum(1 << 8 * width * lane for lane in range(count))
-    ramp = sum(count - 1 - lane << 8 * width * lane for lane in range(count))
-    return ones, ramp
-
-
 def _addresses(first: int, step: int, count: int) -> bytes:
     """As they stand in memory."""
     ones, ramp = _rising(count)
@@ -272,7 +260,7 @@ def _addresses(first: int, step: int, count: int) -> bytes:
 
 @functools.lru_cache(maxsize=512)
 def _rising(count: int) -> tuple[int, int]:
-    """As `_lanes` of 8 octets, but that the first is the least significant."""
+    """As in `columns.lanes` of 8 octets, but that the first is the least significant."""
     ones = sum(1 << 64 * lane for lane in range(count))
     return ones, sum(lane << 64 * lane for lane in range(count))
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from struct import Struct
+from typing import Literal
+
+from oegw.packet.ip import Buffer
+
+Form = Literal["H", "I"]
+"""Of numbers in network byte order, as memoryviews have it."""
+
+_WIDTH: dict[Form, int] = {"H": 2, "I": 4}
 
 
 def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
@@ -18,9 +27,48 @@ def counted(first: int, step: int, count: int, bits: int) -> tuple[int, ...]:
     return tuple([number & mask for number in numbers])
 
 
-def alike(column: Sequence[Any], due: Sequence[Any]) -> int:
+def lanes(width: int, first: int, step: int, count: int) -> bytes:
+    """``count`` numbers of ``width`` octets each, in network byte order, from ``first`` on and
+    ``step`` apart: all of them made as one.  None may pass the ends of its lane."""
+    ones, ramp = _ones_and_ramp(width, count)
+    return (first * ones + step * ramp).to_bytes(width * count, "big")
+
+
+def rising(form: Form, first: int, step: int, count: int) -> memoryview:
+    """The same as a column."""
+    return memoryview(lanes(_WIDTH[form], first, step, count)).cast(form)
+
+
+def packed(form: Form, numbers: Sequence[int]) -> memoryview:
+    """Numbers as a column."""
+    return memoryview(_packing(form, len(numbers)).pack(*numbers)).cast(form)
+
+
+@lru_cache(maxsize=512)
+def _packing(form: Form, count: int) -> Struct:
+    return Struct(f"!{count}{form}")
+
+
+@lru_cache(maxsize=512)
+def _ones_and_ramp(width: int, count: int) -> tuple[int, int]:
+    """Numbers of ``count`` lanes of so many octets, as large as they are: 1 in each; and 0, 1, 2,
+    from the first on, which is the most significant."""
+    ones = sum(1 << 8 * width * lane for lane in range(count))
+    ramp = sum(count - 1 - lane << 8 * width * lane for lane in range(count))
+    return ones, ramp
+
+
+def alike(column: Sequence[object], due: Sequence[object]) -> int:
     """How many are as they are due, from the first on."""
     if column == due:
         return len(column)
     pairs = enumerate(zip(column, due, strict=True))
     return next((index for index, (each, its) in pairs if each != its), len(column))
+
+
+def alike_lanes(width: int, column: Buffer, due: Buffer) -> int:
+    """The same for lanes of ``width`` octets."""
+    if column == due:
+        return len(column) // width
+    different = int.from_bytes(column, "big") ^ int.from_bytes(due, "big")
+    return (8 * len(column) - different.bit_length()) // (8 * width)

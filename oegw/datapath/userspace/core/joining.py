@@ -62,13 +62,20 @@ class Joiner:
             ):
                 return 0
             train = train_of(last, self._joins_udp, octets, place)
-        if train is None:
+        following = train.follow(octets, place, size, stride, count, behind) if train else 0
+        if not train or not following:
             return 0
-        taken = train.take(octets, place, size, stride, count, behind)
-        if taken:
-            self._train, self._last = train, None
-            if train.ended:
-                self._close()
+        self._train, self._last = train, None
+        taken = train.take(octets, place, size, stride, following)
+        # There is no room for the others: what was found of them holds all the same.
+        while following - taken > 1:
+            self._close()
+            start = place + taken * stride
+            train = self._train = train.another(bytes(octets[start : start + size]))
+            start += stride
+            taken += 1 + train.take(octets, start, size, stride, following - taken - 1)
+        if train.ended:
+            self._close()
         return taken
 
     def append(self, packet: Buffer) -> None:

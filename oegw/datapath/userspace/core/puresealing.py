@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from struct import Struct
 
 from oegw.datapath.userspace.core.bursts import (
@@ -15,10 +15,16 @@ from oegw.datapath.userspace.core.bursts import (
     added_of,
     address_of,
     begins_anew,
-    headers_of,
     nonces_of,
 )
-from oegw.datapath.userspace.core.cutting import Cutting, completed, cutting_of, segments
+from oegw.datapath.userspace.core.cutting import (
+    Cutting,
+    Front,
+    completed,
+    cutting_of,
+    lay,
+    segments,
+)
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import (
     BATCH_FRAMES,
@@ -56,14 +62,10 @@ _LOW = 0xFFFFFFFF
 _GCM_HEADER = Struct("!IIQ")
 _GCM_NONCE = Struct("!4sQ")
 _GCM_EXTENDED = Struct("!IQ")
+_GCM_RISING = (4, 1), (12, 1)  # low sequence number and IV, of which the low half
 _GCM_PLAIN = ESP_HEADER + 8
 _GCM_ICV = 16
 _GCM_ADDED = _GCM_PLAIN + _GCM_ICV
-
-
-@lru_cache(maxsize=256)
-def _heads(count: int) -> Struct:
-    return Struct(f"{_GCM_PLAIN}s" * count)
 
 
 _Kind = tuple[OutboundSa, int, bool]
@@ -273,16 +275,11 @@ class PureSealingCore:
         """Many packets of one frame, all but the last as long as each other: where they go, in
         their place."""
         place, spi, count = self._end, sa.sa.spi, cutting.packets
-        heads = headers_of(spi, first, count, iv=True)
-        fronts = _heads(count).unpack(heads)
-        packets = segments(cutting, packet, end_of, fronts)
-        size = len(packets[0])
-        alike = count if len(packets[-1]) == size else count - 1
+        front = Front(_GCM_HEADER.pack(spi, first & _LOW, first), _GCM_RISING)
+        self._end, size = lay(cutting, packet, end_of, front, self._sealed, place)
+        alike = (self._end - place) // size
         if outlet.expanded is None:
             outlet.expanded = bursts.expanded(transform.key)
-        octets = b"".join(packets)
-        self._end = place + len(octets)
-        self._sealed[place : self._end] = octets
         bursts.encrypt(
             outlet.expanded,
             self._at + place + _GCM_PLAIN,
@@ -293,8 +290,9 @@ class PureSealingCore:
             *added_of(spi, first, alike, sa.extended),
         )
         if alike < count:
-            self._end = place + alike * size
-            last = packets[-1][_GCM_PLAIN:-_GCM_ICV]
+            place += alike * size
+            last = bytes(self._sealed[place + _GCM_PLAIN : self._end - _GCM_ICV])
+            self._end = place
             self._seal_gcm(sa, transform, first + alike, [last])
 
     def _seal_gcm(

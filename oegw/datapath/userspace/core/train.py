@@ -1,22 +1,19 @@
 """A super-packet as it grows: its first packet, and what was joined to that.
 
 A row is ``count`` packets of ``size`` octets each, ``stride`` apart, with the octets ``behind``
-after each: all packets of a row are looked at together, a column of their fields at a time.  That
-takes 1.4 microseconds for 1,400 octets, and one by one 2.2.
+after each.  Its first packet is looked at by itself, and says what the headers of all others have
+to be; they are compared together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from operator import add
+from functools import cache
 from struct import Struct
-from typing import Any
 
-from oegw.datapath.userspace.core.columns import alike, counted
+from oegw.datapath.userspace.core.columns import alike, alike_lanes, rising
 from oegw.datapath.userspace.core.cutting import TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER
 from oegw.datapath.userspace.core.interface import JOINED_PACKETS
-from oegw.datapath.userspace.core.summing import pieces_of, sum_of
+from oegw.datapath.userspace.core.summing import pieces, sum_of, with_sum
 from oegw.datapath.userspace.core.virtio import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -34,13 +31,6 @@ _LARGEST = 65535
 
 _UDP = Struct("!4sHH")  # ports, length, checksum
 _WORD = Struct("!H")
-_BEGINS = {
-    (IPV4_HEADER, TCP): Struct("!2s2xH4s2x12sI8s"),
-    (IPV4_HEADER, UDP): Struct("!2s2xH4s2x12s"),
-    (IPV6_HEADER, TCP): Struct("!4s2x2s36sI8s"),
-    (IPV6_HEADER, UDP): Struct("!4s2x2s36s"),
-}
-"""Headers without lengths and checksums, as `_row` has them, and without what is behind."""
 
 
 def train_of(packet: Buffer, joins_udp: bool, octets: Buffer, place: int) -> Train | None:
@@ -78,10 +68,10 @@ class Train:
     __slots__ = (
         "_first",
         "_follows",
+        "_form",
         "_headers",
         "_identification",
         "_like",
-        "_network",
         "_offset",
         "_protocol",
         "_pseudo",
@@ -90,7 +80,7 @@ class Train:
         "_quiet",
         "_room",
         "_segment",
-        "_unchanged",
+        "_step",
         "ended",
         "payloads",
     )
@@ -107,132 +97,135 @@ class Train:
         self._room = _LARGEST - len(packet)
         self._identification = int.from_bytes(packet[4:6], "big")
         self._follows = int.from_bytes(packet[offset + 4 : offset + 8], "big") + self._segment
-        # The sum of what of the upper layer's header stays, and of the pseudo-header.
-        stays = packet[offset : offset + 4]
-        if protocol == TCP:
-            stays += packet[offset + 8 : offset + 16] + packet[offset + 18 : headers]
-        self._unchanged = sum_of(stays) + pseudo
-        # The same of IPv4's, but for the length.
-        self._network = sum_of(packet[:2] + packet[6:10] + packet[12:20])
-        # As the next must have it; the latter two from TCP's acknowledgement to the window.
-        network = (packet[:2], packet[6:10], packet[12:24])
-        self._like = network if offset == IPV4_HEADER else (packet[:4], packet[6:8], packet[8:44])
+        self._form = _header(offset, protocol, headers)
+        # As the next must have it.
+        self._like = self._first[:2] if offset == IPV4_HEADER else self._first[:4]
         self._quiet = self._pushing = packet[offset + 8 : offset + 16]
         if protocol == TCP:
             flags = bytes((packet[offset + 13] | _PSH,))
             self._pushing = self._quiet[:5] + flags + self._quiet[6:]
         self._pushed = False
+        self._step = 0  # of the IPv4 identification
         self.ended = False
         self.payloads = [packet[headers:]]
 
-    def take(
+    def follow(
         self, octets: Buffer, place: int, size: int, stride: int, count: int, behind: bytes
     ) -> int:
-        """How many packets of a row, the first of which is at ``place``, were joined."""
+        """How many packets of a row, the first of which is at ``place``, are the next; 0 if there
+        is no room for any."""
         payload = size - self._headers
-        if not 0 < payload <= self._segment:
+        if not 0 < payload <= min(self._segment, self._room) or self.ended:
             return 0
-        count = min(
-            count if payload == self._segment else 1,
-            JOINED_PACKETS - len(self.payloads),
-            self._room // payload,
-        )
-        if count < 1 or not self._may_be_next(octets, place):
+        found = self._next(octets, place, size)
+        if found is None:
             return 0
-        gap = stride - size - len(behind) if count > 1 else 0
-        form = _row(self._offset, self._protocol, self._headers, payload, len(behind), gap, count)
-        fields = form.unpack_from(octets, place)
-        width = len(fields) // count
-        columns = [fields[index::width] for index in range(width)]
-        step = 0
-        if self._offset == IPV4_HEADER:
-            step = columns[1][0] - self._identification & 0xFFFF
-            if step > 1 or not (step or self._first[6] & _DONT_FRAGMENT):
-                return 0
-        due, checks = self._due(columns, size, step, count)
-        due.append((columns[-1], (behind,) * count))
-        for column, values in due:
-            if column != values:
-                count = min(count, alike(column, values))
-        pushed = False
-        if self._protocol == TCP:
-            count, pushed = self._without_push(columns[-4], count)
-        if not count:
-            return 0
-        payloads, sums = pieces_of(octets, place + self._headers, payload, stride, count)
-        taken = self._right(sums, checks, size, pushed)
-        if not taken:
-            return 0
-        self.payloads += payloads[:taken]
-        self._room -= taken * payload
-        self._follows += taken * payload
-        self._identification += taken * step
-        self._pushed = pushed and taken == count
+        step, pushed = found
+        if pushed or payload < self._segment:
+            count = 1
+        if count > 1:
+            count = self._as_first(octets, place, size, stride, count, behind, step)
+        following = self._right(octets, place, size, stride, count)
+        if following:
+            self._step, self._pushed = step, pushed
+        return following
+
+    def take(self, octets: Buffer, place: int, size: int, stride: int, count: int) -> int:
+        """How many of ``count`` packets that follow were joined: as many as have room."""
+        payload = size - self._headers
+        count = min(count, JOINED_PACKETS - len(self.payloads), self._room // payload)
+        self.payloads += pieces(octets, place + self._headers, payload, stride, count)
+        self._room -= count * payload
+        self._follows += count * payload
+        self._identification += count * self._step
         self.ended = payload < self._segment or self._pushed or len(self.payloads) == JOINED_PACKETS
-        return taken
+        return count
 
-    def _right(self, sums: Sequence[int], checks: _Column, size: int, pushed: bool) -> int:
-        """How many packets of ``size`` octets have the right checksum, up to the first that has
-        not; ``pushed``: the last has PSH besides."""
-        base = self._unchanged + (size - self._offset) * (1 if self._protocol == TCP else 2)
-        wrong = [(base + a + b) % 0xFFFF for a, b in zip(sums, checks, strict=False)]
-        if pushed:
-            wrong[-1] = (wrong[-1] + _PSH) % 0xFFFF
-        return alike(wrong, [0] * len(wrong))
+    def another(self, packet: bytes) -> Train:
+        """One that begins with a packet that follows."""
+        made = Train(packet, self._protocol, self._offset, self._headers, self._pseudo)
+        made._step = self._step
+        return made
 
-    def _may_be_next(self, octets: Buffer, place: int) -> bool:
-        """A quick look at one packet, since most that are not next show it here."""
-        fields = _BEGINS[self._offset, self._protocol].unpack_from(octets, place)
-        if self._offset == IPV4_HEADER:
-            start, number, middle, ends, *upper = fields
-            if number - self._identification & 0xFFFF > 1:
-                return False
-        else:
-            start, middle, ends, *upper = fields
-        if (start, middle, ends) != self._like:
-            return False
-        return not upper or (
-            upper[0] == self._follows & 0xFFFFFFFF and (upper[1] in (self._quiet, self._pushing))
-        )
-
-    def _due(
-        self, columns: list[_Column], size: int, step: int, count: int
-    ) -> tuple[list[tuple[_Column, _Column]], _Column]:
-        """Columns and what is due in them, but for PSH; and the checksums of TCP, with the
-        sequence numbers added, or UDP."""
-        first, offset = self._first, self._offset
+    def _next(self, octets: Buffer, place: int, size: int) -> tuple[int, bool] | None:
+        """How far the packet's IPv4 identification is from the last one's, and whether it has PSH;
+        None if it is not the next, but for the checksum of its upper layer."""
+        first, offset, step = self._first, self._offset, 0
         if offset == IPV4_HEADER:
-            starts, numbers, middles, checks, afters = columns[:5]
-            base = self._network + size
-            sums = tuple([(base + a + b) % 0xFFFF for a, b in zip(numbers, checks, strict=True)])
-            due: list[tuple[_Column, _Column]] = [
-                (starts, (first[:2] + _WORD.pack(size),) * count),
-                (numbers, counted(self._identification + step, step, count, 16)),
-                (middles, (first[6:10],) * count),
-                (afters, (first[12:24],) * count),
-                (sums, (0,) * count),
-            ]
+            start, length, number, middle, ends, *upper = self._form.unpack_from(octets, place)
+            step = number - self._identification & 0xFFFF
+            if (
+                step > 1
+                or not (step or first[6] & _DONT_FRAGMENT)
+                or length != size
+                or start != self._like
+                or middle != first[6:10]
+                or ends != first[12:24]
+                or sum_of(octets[place : place + offset]) % 0xFFFF
+            ):
+                return None
         else:
-            start = first[:4] + _WORD.pack(size - IPV6_HEADER) + first[6:8]
-            due = [(columns[0], (start,) * count), (columns[1], (first[8:44],) * count)]
+            start, length, middle, *upper = self._form.unpack_from(octets, place)
+            if length != size - offset or start != self._like or middle != first[6:44]:
+                return None
         if self._protocol == UDP:
-            lengths, checks, _ = columns[-3:]
-            due.append((lengths, (size - offset,) * count))
-            due.append((tuple(map(bool, checks)), (True,) * count))
-            return due, checks
-        sequences, _, checks, rests, _ = columns[-5:]
-        due.append((sequences, counted(self._follows, self._segment, count, 32)))
-        due.append((rests, (first[offset + 18 :],) * count))
-        return due, tuple(map(add, checks, sequences))
+            length, check = upper
+            return (step, False) if length == size - offset and check else None
+        sequence, still, rest = upper
+        if sequence != self._follows & 0xFFFFFFFF or rest != first[offset + 18 :]:
+            return None
+        if still != self._quiet and still != self._pushing:
+            return None
+        return step, still != self._quiet
 
-    def _without_push(self, middles: _Column, count: int) -> tuple[int, bool]:
-        """How many of ``count`` packets have no flag but those of the first, and perhaps one more
-        that has PSH besides."""
-        still = alike(middles, (self._quiet,) * len(middles))
-        if still >= count:
-            return count, False
-        pushed = middles[still] == self._pushing
-        return still + pushed, pushed
+    def _as_first(
+        self,
+        octets: Buffer,
+        place: int,
+        size: int,
+        stride: int,
+        count: int,
+        behind: bytes,
+        step: int,
+    ) -> int:
+        """How many packets of a row have headers as they follow from those of the first, but for
+        the checksum of the upper layer; and the same behind."""
+        offset, headers = self._offset, self._headers
+        header = bytes(octets[place : place + headers])
+        changing = []
+        # A row ends before a field that would begin anew.
+        if step:
+            number, check = (int.from_bytes(header[at : at + 4], "big") for at in (4, 8))
+            count = min(count, 0x10000 - (number >> 16), (check & 0xFFFF) + 1)
+            changing = [(4, number, 0x10000), (8, check, -1)]
+        if self._protocol == TCP:
+            at, check_at, payload = offset + 4, offset + TCP_CHECKSUM, size - headers
+            sequence = int.from_bytes(header[at : at + 4], "big")
+            count = min(count, (0xFFFFFFFF - sequence) // payload + 1)
+            changing.append((at, sequence, payload))
+        else:
+            check_at = offset + UDP_CHECKSUM
+        found = b"".join(pieces(octets, place, headers, stride, count))
+        due = bytearray(header * count)
+        words, halves = memoryview(due).cast("I"), memoryview(due).cast("H")
+        for at, first, by in changing:
+            words[at // 4 :: headers // 4] = rising("I", first, by, count)
+        checks = memoryview(found).cast("H")[check_at // 2 :: headers // 2]
+        halves[check_at // 2 :: headers // 2] = checks
+        ends = pieces(octets, place + size, len(behind), stride, count)
+        same = min(alike_lanes(headers, found, due), alike(ends, (behind,) * count))
+        if self._protocol == UDP and 0 in checks.tolist():
+            same = min(same, checks.tolist().index(0))
+        return same
+
+    def _right(self, octets: Buffer, place: int, size: int, stride: int, count: int) -> int:
+        """How many packets of a row have the right checksum, up to the first that has not."""
+        upper = size - self._offset
+        # Whole words are summed faster: with some of the addresses, which are those of the first.
+        lead = -upper % 8 if upper % 2 == 0 else 0
+        start = self._offset - lead
+        due = sum_of(self._first[start : self._offset]) - self._pseudo - upper
+        return with_sum(octets, place + start, upper + lead, stride, count, due)
 
     def header(self) -> bytes:
         """What stands before the payloads: the virtio header, and those of the super-packet."""
@@ -257,20 +250,13 @@ class Train:
         return HEADER.pack(NEEDS_CSUM, gso, headers, self._segment, offset, place) + whole
 
 
-_Column = tuple[Any, ...]
+@cache
+def _header(offset: int, protocol: int, headers: int) -> Struct:
+    """What is the same in all packets of a super-packet, or known of the next.
 
-
-@lru_cache(maxsize=256)
-def _row(
-    offset: int, protocol: int, headers: int, payload: int, behind: int, gap: int, count: int
-) -> Struct:
-    """What of packets changes, and what is between.
-
-    IPv4: up to the length, identification, up to the protocol, checksum, addresses and ports.
-    IPv6: up to the hop limit, addresses and ports.  TCP: sequence number, from the acknowledgement
-    to the window, checksum, the rest.  UDP: length, checksum.  Then what is behind the payload.
+    IPv4: version and traffic class, length, identification, up to the protocol, addresses and
+    ports.  IPv6: up to the flow label, length, up to the ports.  TCP: sequence number, from the
+    acknowledgement to the window, and the rest behind the checksum.  UDP: length, checksum.
     """
-    form = "4sH4sH12s" if offset == IPV4_HEADER else "8s36s"
-    form += f"I8sH{headers - offset - 18}s" if protocol == TCP else "HH"
-    form += f"{payload}x{behind}s"
-    return Struct("!" + f"{gap}x".join([form] * count))
+    form = "2sHH4s2x12s" if offset == IPV4_HEADER else "4sH38s"
+    return Struct("!" + form + (f"I8s2x{headers - offset - 18}s" if protocol == TCP else "HH"))

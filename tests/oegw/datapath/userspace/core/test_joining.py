@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -177,6 +178,82 @@ def test_what_was_appended_stands_between() -> None:
     assert joiner.frames() == []
 
 
+FRONT, BEHIND = bytes(16), b"\x01\x02\x02\x04"
+
+
+def row_of(packets: list[bytes]) -> tuple[memoryview, int]:
+    """Packets of the same length as they lie where they were opened, and how far apart."""
+    octets = b"".join(FRONT + packet + BEHIND + FRONT for packet in packets)
+    return memoryview(bytearray(octets)), len(octets) // len(packets)
+
+
+def joined_in_rows(packets: list[bytes]) -> list[bytes]:
+    joiner = Joiner(True, True)
+    for size, alike in groupby(packets, len):
+        left = list(alike)
+        octets, stride = row_of(left)
+        place, count = len(FRONT), len(left)
+        while count:
+            taken = joiner.extend(octets, place, size, stride, count, BEHIND)
+            if not taken:
+                joiner.begin(octets[place : place + size])
+                taken = 1
+            place += taken * stride
+            count -= taken
+    return [b"".join(parts) for parts, _ in joiner.frames()]
+
+
+@pytest.mark.parametrize("dont_fragment", [False, True])
+@pytest.mark.parametrize("protocol", [6, 17])
+@pytest.mark.parametrize("version", [4, 6])
+def test_rows_are_joined_as_their_packets_are(
+    version: int, protocol: int, dont_fragment: bool
+) -> None:
+    """Over the ends of all that counts up or down, too."""
+    for start in range(0, 0x10000, 0x777):
+        first = Inner(
+            version=version,
+            protocol=protocol,
+            sequence=-start % 2**32,
+            identification=start,
+            dont_fragment=dont_fragment,
+        )
+        sizes = [start % 1449 + 1] * (start % 150 + 2)
+        packets = [packet.whole() for packet in followers(first, sizes)]
+        frames = joined_in_rows(packets)
+        assert frames == joined(*packets)
+        assert cut_again(frames) == packets
+        ends = min(JOINED_PACKETS, (0xFFFF - first.headers) // sizes[0])
+        assert len(frames) == -(-len(packets) // ends)
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+@pytest.mark.parametrize("version", [4, 6])
+def test_one_that_is_another_ends_a_row(version: int, protocol: int) -> None:
+    source = random.Random(3)
+    inners = followers(Inner(version=version, protocol=protocol), [300] * 30)
+    whole = [packet.whole() for packet in inners]
+    for place in range(inners[0].headers + 4):
+        which = source.randrange(30)
+        wrong = bytearray(whole[which])
+        wrong[place] ^= 1 << source.randrange(8)
+        packets = [*whole[:which], bytes(wrong), *whole[which + 1 :]]
+        assert joined_in_rows(packets) == joined(*packets)
+    for changes in ({"flags": ACK | PSH}, {"urgent": 1}, {"no_checksum": True}, {"window": 9}):
+        packets = [*whole[:9], inners[9].with_(**changes).whole(), *whole[10:]]
+        assert joined_in_rows(packets) == joined(*packets)
+
+
+def test_a_row_ends_where_another_end_is() -> None:
+    whole = [packet.whole() for packet in followers(Inner(), [300] * 9)]
+    octets, stride = row_of(whole)
+    octets[4 * stride + len(FRONT) + len(whole[0])] ^= 1
+    joiner = Joiner(True, True)
+    joiner.begin(octets[len(FRONT) :][: len(whole[0])])
+    place = len(FRONT) + stride
+    assert joiner.extend(octets, place, len(whole[0]), stride, 8, BEHIND) == 3
+
+
 INNERS = st.builds(
     Inner,
     payload=st.just(b""),
@@ -242,6 +319,7 @@ def joined_then_cut(rounds: int) -> None:
     for _ in range(rounds):
         packets = some_packets(source)
         frames = joined(*packets)
+        assert joined_in_rows(packets) == frames
         together += len(packets) - len(frames)
         cut_packets = cut_again(frames)
         assert [without_identification(packet) for packet in cut_packets] == [

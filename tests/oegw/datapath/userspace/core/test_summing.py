@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scapy.utils import checksum
 
 from oegw.datapath.userspace.core import summing
-from oegw.datapath.userspace.core.summing import pieces_of, sum_of
+from oegw.datapath.userspace.core.summing import pieces_of, sum_of, with_sum
 
 SIZES = [0, 1, 2, 3, 255, 256, 257, 258, 260, 262, 264, 265, 1336, 1348, 1401, 65535]
 
@@ -62,3 +62,25 @@ def test_pieces(size: int, gap: int, count: int, start: int, seed: int) -> None:
     ]
     assert len(sums) == count
     assert all(same(total, piece) for total, piece in zip(sums, pieces, strict=True))
+
+
+@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 257, 260, 1344, 1346, 1368])
+@pytest.mark.parametrize("wrong", [0, 1, 8, 9])
+def test_how_many_have_a_sum(size: int, wrong: int) -> None:
+    source = random.Random(size)
+    pieces = []
+    for _ in range(9):
+        octets = bytearray(source.randbytes(size))
+        if size > 1:
+            octets[:2] = bytes(2)
+            octets[:2] = ((0x1234 - sum_of(octets)) % 0xFFFF).to_bytes(2, "big")
+        pieces.append(bytes(octets))
+    due = 0x1234 if size > 1 else sum_of(pieces[0])
+    if size > 1 and wrong < 9:
+        pieces[wrong] = pieces[wrong][:-1] + bytes((pieces[wrong][-1] ^ 1,))
+    row = b"front" + b"between".join(pieces)
+    found = with_sum(row, 5, size, size + 7, 9, due)
+    alone = [sum_of(piece) % 0xFFFF == due % 0xFFFF for piece in pieces]
+    assert found == (alone.index(False) if False in alone else 9)
+    assert size < 2 or found == wrong
+    assert with_sum(row, 5, size, size + 7, found, due - 0xFFFF) == found
