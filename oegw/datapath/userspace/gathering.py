@@ -1,9 +1,12 @@
-"""On which CPUs a worker runs: all workers of a gateway on one while packets come one by one, on
-all that they may while packets come in crowds.
+"""On which CPUs a worker runs, and when: all workers of a gateway on one, and at once, while
+packets come one by one; on all that they may, and without interrupting others, while packets come
+in crowds.
 
 A packet goes from process to process, and each wakes the next.  On the same CPU that takes a few
 microseconds; another one that sleeps takes some fifty to wake, and is what the kernel prefers.
 While packets come alone one CPU has time for all of that, and while they do not, nobody sleeps.
+Then who is woken would interrupt another worker, for a few packets and with cold caches; as
+SCHED_BATCH it waits until that one has to wait or has had its time, and finds more of them.
 
 From when on they gather is a word of memory that all workers of the gateway share: whoever meets a
 crowd, or finds that CPU busy with other things, puts it off, and the others see that with their
@@ -36,6 +39,7 @@ class Gathering:
         self._gathered = False
         self._packets = self._since = self._turns = 0
         self._began = False
+        self._patient = False  # SCHED_BATCH, by us
         self._home: int | None = None  # while gathered
         self._allowed: set[int] = set()
         self._spent = 0, 0
@@ -43,6 +47,7 @@ class Gathering:
     def begin(self) -> None:
         """This process is a worker, and may be moved from CPU to CPU from now on."""
         self._began = True
+        self.place(self._gathered)
 
     def came(self, packets: int, now: float) -> None:
         """So many were found waiting, and are done."""
@@ -61,12 +66,15 @@ class Gathering:
             self.place(gathered)
 
     def place(self, gathered: bool) -> None:
-        """Run on one CPU, or on all that this process may.  True is said again and again.
+        """Run on one CPU and at once, or on all that this process may and patiently.  True is said
+        again and again.
 
-        Where the kernel refuses it, the worker stays where it is.
+        Where the kernel refuses it, the worker stays where it is, or as it was.
         """
         if not self._began:
             return
+        with suppress(OSError):
+            self._be_patient(not gathered)
         with suppress(OSError):
             if not gathered:
                 self._spread()
@@ -74,6 +82,16 @@ class Gathering:
                 self._gather()
             elif self._is_late():
                 self._put_off(time.monotonic_ns() + AVOIDED)
+
+    def _be_patient(self, patient: bool) -> None:
+        """Unless somebody gave this process another policy than processes usually have."""
+        if patient and os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            self._patient = True
+        elif self._patient and not patient:
+            self._patient = False
+            if os.sched_getscheduler(0) == os.SCHED_BATCH:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
     def _gather(self) -> None:
         allowed = os.sched_getaffinity(0)

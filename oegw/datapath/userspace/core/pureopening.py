@@ -154,9 +154,8 @@ class PureOpeningCore:
         self._joiner.clear()
         self._encapsulated = encapsulated
         self._work = iter(())
-        datagrams = self._receiver.receive(outer, version, encapsulated)
-        self._work = self._open(datagrams)
-        return len(datagrams)
+        self._work = self._open(self._receiver.receive(outer, version, encapsulated))
+        return self._receiver.count
 
     def open(self, now: float) -> Unopened | Unchecked | None:
         self._now = now

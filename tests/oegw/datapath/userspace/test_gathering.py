@@ -167,11 +167,20 @@ class Cpus:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *allowed: int) -> None:
         self.allowed = set(allowed)
+        self.policy = os.SCHED_OTHER
         self.refuses = False
         self.spent = SECOND, 5 * SECOND
         monkeypatch.setattr(gatherings, "_spent", lambda: self.spent)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(self.allowed))
         monkeypatch.setattr(os, "sched_setaffinity", self._set)
+        monkeypatch.setattr(os, "sched_getscheduler", lambda pid: self.policy)
+        monkeypatch.setattr(os, "sched_setscheduler", self._set_policy)
+
+    def _set_policy(self, pid: int, policy: int, param: os.sched_param) -> None:
+        assert (pid, param.sched_priority) == (0, 0)
+        if self.refuses:
+            raise PermissionError
+        self.policy = policy
 
     def _set(self, pid: int, cpus: set[int]) -> None:
         assert pid == 0
@@ -209,11 +218,42 @@ def test_what_somebody_else_said_meanwhile_stays(monkeypatch: pytest.MonkeyPatch
     assert cpus.allowed == {1, 2}
 
 
+def test_in_crowds_it_lets_others_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus, worker = Cpus(monkeypatch, 0, 1), gathering()
+    for _ in range(2):
+        assert cpus.policy == os.SCHED_BATCH
+        worker.place(True)
+        assert cpus.policy == os.SCHED_OTHER
+        worker.place(False)
+
+
+@pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_IDLE, os.SCHED_BATCH])
+def test_another_policy_that_somebody_chose_stays(
+    policy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpus = Cpus(monkeypatch, 0, 1)
+    cpus.policy = policy
+    worker = gathering()
+    for gathered in (True, False, True):
+        worker.place(gathered)
+        assert cpus.policy == policy
+    worker.place(False)
+    cpus.policy = os.SCHED_OTHER
+    worker.place(True)
+    assert cpus.policy == os.SCHED_OTHER
+    worker.place(False)
+    assert cpus.policy == os.SCHED_BATCH
+    cpus.policy = policy
+    worker.place(True)
+    assert cpus.policy == (os.SCHED_OTHER if policy == os.SCHED_BATCH else policy)
+
+
 def test_where_it_is_refused_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     cpus, worker = Cpus(monkeypatch, 0, 1), gathering()
     cpus.refuses = True
     worker.place(True)
     worker.place(False)
+    assert cpus.policy == os.SCHED_BATCH
     cpus.refuses = False
     worker.place(False)
     assert cpus.allowed == {0, 1}

@@ -77,14 +77,20 @@ def way(outer: OuterSocket, port: int | None) -> Way:
     return outer.way(source, destination, port or 0)
 
 
-def received(outer: OuterSocket, at_least: int = 1) -> list[Datagram]:
-    """Copies of what came, until there are so many packets."""
+def received(
+    outer: OuterSocket, at_least: int = 1, datagrams: list[int] | None = None
+) -> list[Datagram]:
+    """Copies of what came, until there are so many packets.  To ``datagrams`` is added how many
+    each reading took."""
     receiver, found, count = Receiver(), list[Datagram](), 0
     while True:
         ready, _, _ = select.select([outer.socket], [], [], 5 if count < at_least else 0)
         if not ready:
             return found
-        for each in receiver.receive(outer.socket.fileno(), outer.version, outer.encapsulated):
+        came = receiver.receive(outer.socket.fileno(), outer.version, outer.encapsulated)
+        if datagrams is not None:
+            datagrams.append(receiver.count)
+        for each in came:
             found.append(each._replace(payload=memoryview(bytes(each.payload))))
             count += -(-len(each.payload) // each.size)
 
@@ -107,7 +113,8 @@ def test_a_run_arrives_whole(
     [sealing], [opening] = group.sealing, group.opening
     packets = packets_of(0x1000, *sizes)
     assert sealing.send_run(run_of(packets, 0xB9), way(sealing, port)) == Sent(len(packets), 0)
-    found = received(opening, len(packets))
+    datagrams: list[int] = []
+    found = received(opening, len(packets), datagrams)
     assert cut(found) == packets
     for each in found:
         assert each.source == ip_address(A[version]).packed
@@ -115,10 +122,10 @@ def test_a_run_arrives_whole(
         assert each.port == (port or 0)
         assert each.traffic_class == 0xB9
     if offloads and port:
-        assert len(found) == 1
-        assert found[0].size == sizes[0]
+        assert sum(datagrams) == 1
     else:
-        assert len(found) == len(packets)
+        assert sum(datagrams) == len(packets)
+    assert found[0].size == sizes[0]
     group.close()
 
 
@@ -274,9 +281,10 @@ def test_where_the_kernel_refuses_segmentation_packets_go_one_by_one(
     monkeypatch.setattr(sealing, "socket", Refusing(sealing.socket))
     packets = packets_of(0x1000, 1300, 1300, 1300, 90)
     assert sealing.send_run(run_of(packets), way(sealing, PORT)) == Sent(4, 0)
-    found = received(opening, 4)
+    datagrams: list[int] = []
+    found = received(opening, 4, datagrams)
     assert cut(found) == packets
-    assert len(found) == 4
+    assert sum(datagrams) == 4
     assert sealing.segments is (number == errno.EINVAL)
     why = f"the kernel refused it while it ran: {os.strerror(number)}"
     assert lost == ([] if sealing.segments else [Offload(SENDING, why)])
@@ -340,16 +348,37 @@ def test_more_than_one_batch(port: int | None) -> None:
         sealing.send_run(run_of(packets[at : at + 60]), way(sealing, port))
     receiver = Receiver()
 
-    def lengths() -> list[int]:
-        fileno, encapsulated = opening.socket.fileno(), opening.encapsulated
-        return [len(each.payload) for each in receiver.receive(fileno, 4, encapsulated)]
+    found: list[bytes] = []
 
-    assert [len(lengths()) for _ in range(4)] == [128, 128, 44, 0]
+    def count() -> int:
+        came = receiver.receive(opening.socket.fileno(), 4, opening.encapsulated)
+        found.extend(cut(came))
+        return receiver.count
+
+    assert [count() for _ in range(4)] == [128, 128, 44, 0]
+    assert found == packets
     large = packets_of(0x1000, *[60000] * 12)
     for packet in large:
         sealing.send_run(run_of([packet], dont_fragment=False), way(sealing, port))
     # Bounded by octets too; and the largest datagram comes whole.
     assert cut(received(opening, 12)) == large
+    group.close()
+
+
+@pytest.mark.parametrize("port", [None, PORT])
+def test_datagrams_that_continue_others_are_as_one(port: int | None) -> None:
+    group = OuterGroup(4, port, MARK, offloads=False)
+    [sealing], [opening] = group.sealing, group.opening
+    sizes = (700, 700, 700, 90, 90, 700, 800, 700, 700)
+    packets = packets_of(0x1000, *sizes, *[60000] * 4)
+    for packet in packets[:-1]:
+        sealing.send_run(run_of([packet], dont_fragment=False), way(sealing, port))
+    sealing.send_run(run_of(packets[-1:], 0xB9, dont_fragment=False), way(sealing, port))
+    found = received(opening, len(packets))
+    assert cut(found) == packets
+    rows = [(700, 2190), (90, 90), (700, 700), (800, 1500), (700, 700)]  # the last may be shorter
+    rows += [(60000, 120000), (60000, 60000), (60000, 60000)]  # that is all the room; another class
+    assert [(each.size, len(each.payload)) for each in found] == rows
     group.close()
 
 
