@@ -12,6 +12,7 @@ from oegw.arguments import DOCUMENTATION
 from oegw.powers.dropping import Cap, of_bits
 from tests.deploy.crossing import Crossed
 from tests.deploy.machine import Machine, await_true
+from tests.deploy.site import BOB
 from tests.deploy.wholesite import WholeSite
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(600)]
@@ -106,6 +107,22 @@ def test_the_units_filter_is_there(router: Machine) -> None:
     without = facts(router, int(router.says("systemctl show -P MainPID ssh")))
     for name, of in found.items():
         assert int(of["Seccomp_filters"]) > int(without["Seccomp_filters"]), name
+
+
+def test_workers_may_choose_their_cpu(router: Machine, whole_site: WholeSite) -> None:
+    """All workers of a gateway run on one CPU while packets come one by one."""
+    rows = json.loads(router.run("oegw status --json"))["processes"]
+    pids = {row["name"]: row["pid"] for row in rows}
+    first = re.match(r"\d+", facts(router, pids["hands"])["Cpus_allowed_list"])
+    assert first is not None
+    workers = [pid for name, pid in pids.items() if name.split()[0] in ("opening", "sealing")]
+    assert len(workers) >= 2
+
+    def gathered() -> bool:
+        whole_site.machines["alice"].run(f"ping -c 2 -i 0.2 {BOB}")
+        return all(facts(router, pid)["Cpus_allowed_list"] == first[0] for pid in workers)
+
+    await_true(gathered, "the workers on one CPU")
 
 
 def test_metrics_are_scraped(router: Machine) -> None:
