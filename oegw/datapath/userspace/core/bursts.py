@@ -234,15 +234,6 @@ def added_of(spi: int, first: int, count: int, extended: bool) -> tuple[bytes, i
     return lanes(_NONCE, spi << 64 | first << 32, 1 << 32, count), 8
 
 
-def headers_of(spi: int, first: int, count: int, iv: bool) -> bytes:
-    """SPI, low number, and where it is asked for the number as IV, of packets whose low numbers do
-    not begin anew."""
-    low = first & _LOW
-    if not iv:
-        return lanes(8, spi << 32 | low, 1, count)
-    return lanes(16, spi << 96 | low << 64 | first, (1 << 64) + 1, count)
-
-
 def begins_anew(first: int, count: int) -> bool:
     """Whether the low halves of these numbers pass their end."""
     return (first & _LOW) + count > _LOW + 1

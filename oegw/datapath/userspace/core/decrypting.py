@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import repeat
+from itertools import pairwise, repeat
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -16,9 +16,7 @@ from oegw.datapath.userspace.core.bursts import (
     added_of,
     address_of,
     begins_anew,
-    headers_of,
 )
-from oegw.datapath.userspace.core.columns import alike, counted
 from oegw.datapath.userspace.esp import LAST_EXTENDED_SEQUENCE, LAST_SEQUENCE, InboundSa
 from oegw.datapath.userspace.transform import (
     ESP_HEADER,
@@ -32,7 +30,7 @@ GCM_PLAIN = ESP_HEADER + 8
 GCM_ICV = 16
 _GCM_LEAST = 4
 
-_HEADER = Struct("!II")  # SPI, low sequence number
+_LOW = 0xFFFFFFFF
 _HIGH = Struct("!I")
 _GCM_EXTENDED = Struct("!IQ")  # RFC 4106 section 5
 
@@ -42,8 +40,28 @@ with the padding begins and ends in them now.  Raises AuthenticationError."""
 
 DecryptRow = Callable[[memoryview, int, int, int, int], int]
 """Called with octets, where in them the first packet begins, the size of each, how many there are
-one behind the other, and the number of the first: how many are numbered one by one and authentic,
+one behind the other and numbered one by one, and the number of the first: how many are authentic,
 and have their plaintext now where `Decrypt` leaves it."""
+
+
+def row_ends(payload: memoryview, size: int) -> Iterator[int]:
+    """Where packets of ``size`` octets cease to be of one SA and numbered one by one, by what their
+    headers say, and where the last whole one ends."""
+    count = len(payload) // size if size >= ESP_HEADER else 0
+    if count > 1:
+        numbers = _numbers(size, count).unpack_from(payload)
+        first = numbers[0]
+        if begins_anew(first, count) or numbers != tuple(range(first, first + count)):
+            for at, (before, its) in enumerate(pairwise(numbers), 1):
+                if its != before + 1 or not its & _LOW:
+                    yield at * size
+    yield count * size
+
+
+@lru_cache(maxsize=256)
+def _numbers(size: int, count: int) -> Struct:
+    """SPI and sequence number as one number, of ``count`` packets of ``size`` octets."""
+    return Struct("!" + f"Q{size - ESP_HEADER}x" * count)
 
 
 def gcm(sa: InboundSa, transform: AuthenticatedEncryption) -> Decrypt:
@@ -78,18 +96,16 @@ def gcm_row(sa: InboundSa, transform: AuthenticatedEncryption) -> DecryptRow:
         if count < 1 or size < GCM_PLAIN + _GCM_LEAST + GCM_ICV:
             return 0
         fields = _gcm_headers(size, count).unpack_from(payload, place)
-        headers = fields[::2]
-        due = tuple(map(_HEADER.pack, repeat(spi), counted(sequence, 1, count, 32)))
-        added = headers[: alike(headers, due)]
+        added = fields[::2]
         if extended:
-            numbers = range(sequence, sequence + len(added))
+            numbers = range(sequence, sequence + count)
             added = tuple(map(_GCM_EXTENDED.pack, repeat(spi), numbers))
         opened = 0
         start = place + GCM_PLAIN
         sealed = size - GCM_PLAIN
         plain = sealed - GCM_ICV
         try:
-            for iv, its in zip(fields[1::2], added, strict=False):
+            for iv, its in zip(fields[1::2], added, strict=True):
                 decrypt(
                     salt + iv, payload[start : start + sealed], its, payload[start : start + plain]
                 )
@@ -112,12 +128,9 @@ def gcm_bursts(sa: InboundSa, transform: AuthenticatedEncryption, bursts: Bursts
         nonlocal expanded
         row = min(count, last + 1 - sequence)
         octets = size - GCM_PLAIN - GCM_ICV
-        if row < LEAST or octets < _GCM_LEAST or begins_anew(sequence, row):
+        if row < LEAST or octets < _GCM_LEAST:
             return singly(payload, place, size, count, sequence)
         fields = _gcm_sealed(size, row).unpack_from(payload, place)
-        due = headers_of(spi, sequence, row, iv=False)
-        if b"".join(fields[::3]) != due:
-            return singly(payload, place, size, count, sequence)
         if expanded is None:
             expanded = bursts.expanded(transform.key)
         if bursts.decrypt(
@@ -126,9 +139,9 @@ def gcm_bursts(sa: InboundSa, transform: AuthenticatedEncryption, bursts: Bursts
             size,
             row,
             octets,
-            salt.join((b"", *fields[1::3])),
+            salt.join((b"", *fields[::2])),
             *added_of(spi, sequence, row, extended),
-            b"".join(fields[2::3]),
+            b"".join(fields[1::2]),
         ):
             return row
         return singly(payload, place, size, count, sequence)
@@ -138,9 +151,9 @@ def gcm_bursts(sa: InboundSa, transform: AuthenticatedEncryption, bursts: Bursts
 
 @lru_cache(maxsize=256)
 def _gcm_sealed(size: int, count: int) -> Struct:
-    """As `_gcm_headers`, and the ICV."""
+    """IV and ICV of ``count`` packets of ``size`` octets."""
     text = size - GCM_PLAIN - GCM_ICV
-    return Struct(f"{ESP_HEADER}s{GCM_PLAIN - ESP_HEADER}s{text}x{GCM_ICV}s" * count)
+    return Struct(f"{ESP_HEADER}x{GCM_PLAIN - ESP_HEADER}s{text}x{GCM_ICV}s" * count)
 
 
 @lru_cache(maxsize=256)

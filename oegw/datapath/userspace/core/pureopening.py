@@ -17,6 +17,7 @@ from oegw.datapath.userspace.core.decrypting import (
     gcm,
     gcm_bursts,
     gcm_row,
+    row_ends,
 )
 from oegw.datapath.userspace.core.flows import key_of
 from oegw.datapath.userspace.core.interface import (
@@ -212,9 +213,13 @@ class PureOpeningCore:
                     self._settle(inlet, source, port)
                 inlet, known, known_way = None, -1, way
                 source, port = its_source, its_port
+            row_ends_at = row_ends(payload, size)
+            row_end = next(row_ends_at)
             stop = 0
             while stop < end or not stop:
                 place, stop = stop, min(stop + size, end) or 1
+                if place == row_end:
+                    row_end = next(row_ends_at, end)
                 spi, low = read(payload, place) if stop - place >= ESP_HEADER else (0, 0)
                 if spi != known:
                     if inlet is not None:
@@ -240,7 +245,7 @@ class PureOpeningCore:
                         continue
                 elif (
                     inlet.decrypt_row is not None
-                    and (count := (end - place) // size) > 1
+                    and (count := (row_end - place) // size) > 1
                     and (not limited or inlet.allows(count * size))
                 ):
                     opened = inlet.decrypt_row(payload, place, size, count, sequence)
