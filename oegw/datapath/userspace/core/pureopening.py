@@ -215,6 +215,7 @@ class PureOpeningCore:
                 source, port = its_source, its_port
             row_ends_at = row_ends(payload, size)
             row_end = next(row_ends_at)
+            intact = True  # until a packet is not authentic: then those behind are opened singly
             stop = 0
             while stop < end or not stop:
                 place, stop = stop, min(stop + size, end) or 1
@@ -244,11 +245,13 @@ class PureOpeningCore:
                         counters["drop_in_replay"] += 1
                         continue
                 elif (
-                    inlet.decrypt_row is not None
+                    intact
+                    and inlet.decrypt_row is not None
                     and (count := (row_end - place) // size) > 1
                     and (not limited or inlet.allows(count * size))
                 ):
                     opened = inlet.decrypt_row(payload, place, size, count, sequence)
+                    intact = opened == count
                 if opened:
                     start, finish = place + GCM_PLAIN, stop - GCM_ICV
                     stop = place + opened * size
