@@ -9,7 +9,7 @@ import socket
 from struct import Struct
 from typing import NamedTuple
 
-from oegw.datapath.userspace.core.interface import BATCH_FRAMES, BATCH_OCTETS
+from oegw.datapath.userspace.core.interface import BATCH_FRAMES, BATCH_OCTETS, JOINED_PACKETS
 from oegw.datapath.userspace.mmsghdr import (
     CONTROL_LENGTH,
     MESSAGE,
@@ -54,7 +54,8 @@ _Sender = tuple[bytes, int, bytes, int]  # the rest of a Datagram, behind its si
 class Receiver:
     """The buffers of one opening worker: one for all its sockets.
 
-    They are as large as the largest datagram, and take up as much memory as came in them.
+    They have room for the largest datagram and for others that continue it, and take up as much
+    memory as came in them.
     ``count``: datagrams that the last ``receive`` took, of which some may continue others.
     """
 
@@ -129,7 +130,7 @@ class Receiver:
                 source = bytes(view[start + 12 : start + 16])
                 destination = bytes(view[start + 16 : start + 20])
                 sender = source, 0, destination, view[start + 1]
-                start += (view[start] & 15) * 4
+                start = min(start + (view[start] & 15) * 4, end)
                 size = end - start
             else:
                 behind: int = _SIZE.unpack_from(messages, at + CONTROL_LENGTH)[0]
@@ -162,7 +163,9 @@ def _continues(before: int, each: int, octets: int, size: int) -> bool:
 
     UDP_SEGMENT takes no more than a datagram may have, so what was one frame there comes as two.
     """
-    if not each or before % each or before + octets > _ROOM - _IP_HEADER:
+    if not each or before % each or before >= JOINED_PACKETS * each:
+        return False
+    if before + octets > _ROOM - _IP_HEADER:
         return False
     return size == each or 0 < octets == size < each
 

@@ -53,9 +53,9 @@ def _packing(form: Form, count: int) -> Struct:
 def _ones_and_ramp(width: int, count: int) -> tuple[int, int]:
     """Numbers of ``count`` lanes of so many octets, as large as they are: 1 in each; and 0, 1, 2,
     from the first on, which is the most significant."""
-    ones = sum(1 << 8 * width * lane for lane in range(count))
-    ramp = sum(count - 1 - lane << 8 * width * lane for lane in range(count))
-    return ones, ramp
+    ones = (1).to_bytes(width, "big") * count
+    ramp = b"".join(lane.to_bytes(width, "big") for lane in range(count))
+    return int.from_bytes(ones, "big"), int.from_bytes(ramp, "big")
 
 
 def alike(column: Sequence[object], due: Sequence[object]) -> int:

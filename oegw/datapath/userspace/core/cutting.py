@@ -33,6 +33,8 @@ TCP_CHECKSUM = 16
 UDP_CHECKSUM = 6
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 
+_MOST = 256  # packets of which a column is made as one number: our choice; more are nobody's bulk
+
 _WORD = Struct("!H")
 
 EndOf = Callable[[int], bytes]
@@ -219,7 +221,7 @@ def _network(header: bytearray, offset: int, first: int, count: int, total: int)
     header[4:6] = header[10:12] = bytes(2)
     base = int.from_bytes(header[:offset], "big") % 0xFFFF
     check = -(base + number) % 0xFFFF
-    if check < count - 1 or number + count > 0x10000:
+    if check < count - 1 or number + count > 0x10000 or count > _MOST:
         numbers = counted(number, 1, count, 16)
         return [
             (4, packed("H", numbers)),

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from oegw.datapath.interface import DatapathError, IPAddress
-from oegw.datapath.userspace import mmsghdr
+from oegw.datapath.userspace import mmsghdr, receiving
 from oegw.datapath.userspace import outside as module
 from oegw.datapath.userspace.core.interface import RUN_PACKETS, Run
 from oegw.datapath.userspace.filters import worker_of
@@ -380,6 +380,12 @@ def test_datagrams_that_continue_others_are_as_one(port: int | None) -> None:
     rows += [(60000, 120000), (60000, 60000), (60000, 60000)]  # that is all the room; another class
     assert [(each.size, len(each.payload)) for each in found] == rows
     group.close()
+
+
+def test_as_one_come_no_more_than_is_good_to_look_at_more_than_once() -> None:
+    """A row is looked at anew behind each of its breaks."""
+    assert receiving._continues(63 * 40, 40, 64 * 40, 40)
+    assert not receiving._continues(64 * 40, 40, 40, 40)
 
 
 def test_a_socket_that_is_gone_is_an_error() -> None:

@@ -402,6 +402,23 @@ def test_a_corrupted_packet_among_others_of_one_datagram(core: CoreChoice) -> No
         assert road.receiver.window.fresh(2)
 
 
+@pytest.mark.parametrize("at", [0, 3])
+def test_plaintext_in_the_place_of_ciphertext_is_not_authentic(core: CoreChoice, at: int) -> None:
+    """A second try, after a row was decrypted where it is, would make it what it has to be."""
+    packets = [packet.whole() for packet in followers(Inner(), [1000] * 8)]
+    with opening(core) as side:
+        road = Road(side)
+        sealed = [bytearray(road.sealed(packet)) for packet in packets]
+        end = len(sealed[at]) - 16 - 16 - len(packets[at])  # padding and the two octets behind
+        plain = packets[at] + bytes(range(1, end - 1)) + bytes((end - 2, 4))
+        sealed[at][16:-16] = plain
+        side.send(b"".join(sealed), len(sealed[0]))
+        side.fill()
+        assert side.care() == []
+        assert side.core.counted()["drop_in_invalid"] == 1
+        assert cut_again(side.frames()) == [*packets[:at], *packets[at + 1 :]]
+
+
 @pytest.mark.parametrize("padding", [b"\1\2\4\3\4", b"\0\0\2\2\4", b"\xff\4", b"\1\2\3\4\x7f\4"])
 def test_wrong_padding(core: CoreChoice, padding: bytes) -> None:
     """It is authentic, so its number is taken; it says no more than a wrong ICV does."""
