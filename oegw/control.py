@@ -96,6 +96,7 @@ class ControlServer:
         except asyncio.CancelledError:
             if self._server is not None and self._server.is_serving():
                 raise  # not by ``close``
+            writer.transport.abort()  # what it has not read yet would keep the connection open
         finally:
             self._clients.discard(task)
             writer.close()

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -335,15 +336,25 @@ def test_a_daemon_that_does_not_answer_in_time(path: Path) -> None:
             list(request(path, {"command": "status"}, 0.05))
 
 
-def test_a_server_that_closes_ends_answers_that_have_no_end(path: Path) -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_a_server_that_closes_ends_answers_that_have_no_end(path: Path, full: bool) -> None:
+    """Also when nobody has read them until the server had to wait."""
+    count = 0
+
     async def endless(message: Message) -> AsyncIterator[Message]:
+        nonlocal count
         while True:
+            count += 1
             yield {"more": True}
             await asyncio.sleep(0)
 
-    for _ in range(20):  # the end comes in the middle of whatever the server waits for
+    for _ in range(2 if full else 20):  # the end comes in the middle of whatever it waits for
         lines = request(path, {"command": "talk"}, 5.0)
         with serving(path, endless):
             assert next(lines)["more"]
+            before = 0
+            while full and count > before:
+                before = count
+                time.sleep(0.05)
         with pytest.raises(NoDaemonError, match="broke off"):
             list(lines)
