@@ -171,9 +171,9 @@ class Bursts:
             texts = _addresses(place + done * stride, stride, taken)
             self._set(_SOURCE, 0, texts)
             self._set(_TARGET, 0, texts)
-            lanes = slice(done * _NONCE, (done + taken) * _NONCE)
-            self._nonces[: taken * _NONCE] = nonces[lanes]
-            self._added[: taken * _NONCE] = added[lanes]
+            part = slice(done * _NONCE, (done + taken) * _NONCE)
+            self._nonces[: taken * _NONCE] = nonces[part]
+            self._added[: taken * _NONCE] = added[part]
             self._set(
                 _TAG,
                 0,
@@ -293,9 +293,9 @@ def _does_as_openssl(tried: Bursts) -> bool:
         text = source.randbytes(count * stride)
         row = bytearray(text)
         nonces = nonces_of(salt, first, count)
-        lanes = added_of(spi, first, count, extended)
+        associated = added_of(spi, first, count, extended)
         place = address_of(row)
-        tried.encrypt(expanded, place, stride, count, octets, nonces, *lanes)
+        tried.encrypt(expanded, place, stride, count, octets, nonces, *associated)
         due = bytearray(text)
         for index, start in enumerate(range(0, len(text), stride)):
             number = (first + index).to_bytes(8, "big")
@@ -309,12 +309,12 @@ def _does_as_openssl(tried: Bursts) -> bool:
         icvs = [bytes(row[start : start + _ICV]) for start in starts]
         wrong = b"".join(icvs[:-1]) + bytes(_ICV)
         if (
-            tried.decrypt(expanded, place, stride, count, octets, nonces, *lanes, wrong)
+            tried.decrypt(expanded, place, stride, count, octets, nonces, *associated, wrong)
             or row != due
         ):
             return False
         if not tried.decrypt(
-            expanded, place, stride, count, octets, nonces, *lanes, b"".join(icvs)
+            expanded, place, stride, count, octets, nonces, *associated, b"".join(icvs)
         ) or any(
             row[start : start + octets] != text[start : start + octets]
             for start in range(0, len(text), stride)
